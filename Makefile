@@ -1,0 +1,38 @@
+PYTHON ?= python3
+# On Linux a plain PyPI torch brings CUDA along; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu avoids that.
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PROTO := medreward/api/proto/reward.proto
+
+.PHONY: serve setup test check proto
+
+serve: .venv/.serve  ## set up and serve the default model on loopback
+	$(BIN)/medreward serve $(ARGS)
+
+test: .venv/.dev  ## set up and run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+setup: .venv/.dev  ## everything for working on the code
+
+check: .venv/.dev  ## lint, types, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) --no-print-directory proto
+	git diff --exit-code -- service/medreward/api/proto
+
+proto: .venv/.dev  ## the gRPC code from the .proto
+	cd service && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.serve: .venv/bin/python pyproject.toml
+	$(PIP) --editable '.[cpu]'
+	touch $@
+
+.venv/.dev: .venv/.serve
+	$(PIP) '$(TORCH)'
+	$(PIP) --editable '.[cpu,dev]'
+	touch $@

@@ -1,0 +1,109 @@
+"""`model.toml`: everything that decides a score, and what a reader must know about it."""
+
+import hashlib
+import json
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from medreward.errors import ConfigurationError
+from medreward.types import DIMENSIONS, Evidence
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Image(Section):
+    """How an image is brought to the model's size."""
+
+    width: PositiveInt
+    height: PositiveInt
+    fit: Literal["pad", "stretch"] = "pad"
+    required: bool = False
+    preprocessing: Literal[1] = 1  # version of the rules in encoding/image.py
+
+
+class Text(Section):
+    """Pieces of the template: control tokens as they are named in the tokenizer, and the places of the user's text."""
+
+    tokenizer: FileName | None = None
+    prompt: tuple[str, ...]  # holds "{question}" once
+    answer: tuple[str, ...]  # holds "{response}" once
+    max_tokens: PositiveInt  # prompt and answer together
+
+    @model_validator(mode="after")
+    def has_its_places(self) -> Self:
+        if self.prompt.count("{question}") != 1 or self.answer.count("{response}") != 1:
+            raise ValueError("the prompt needs {question} once and the answer {response} once")
+        return self
+
+
+class Calibration(Section):
+    """score = sigmoid((logit - median) / scale)"""
+
+    median: float
+    scale: PositiveFloat
+
+
+class Onnx(Section):
+    image_graph: FileName
+    score_graph: FileName
+
+
+class Manifest(Section):
+    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$")]
+    version: str
+    runtime: Literal["onnx", "fake"]
+    evidence: Evidence
+    license: str
+    provenance: str
+    card: FileName | None = None
+    golden: FileName | None = None
+    files: dict[FileName, Sha256] = {}
+    image: Image
+    text: Text
+    onnx: Onnx | None = None
+    weights: dict[str, float]
+    calibration: dict[str, Calibration]
+
+    @model_validator(mode="after")
+    def is_whole(self) -> Self:
+        if set(self.calibration) != set(DIMENSIONS):
+            raise ValueError("calibration must name each of the six dimensions")
+        if not set(self.weights) <= set(DIMENSIONS):
+            raise ValueError("weights may only name the six dimensions")
+        used = [self.text.tokenizer, self.card, self.golden]
+        if self.onnx:
+            used += [self.onnx.image_graph, self.onnx.score_graph]
+        missing = sorted({name for name in used if name} - set(self.files))
+        if missing:
+            raise ValueError(f"no digest under [files] for {', '.join(missing)}")
+        return self
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of what decides a score: the files by content, template, preprocessing, calibration, limits, weights."""
+        decides = self.model_dump(mode="json", include={"runtime", "image", "text", "onnx", "weights", "calibration"})
+        decides["files"] = {name: self.files[name] for name in self.files if name not in (self.card, self.golden)}
+        canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))
+        return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError:
+        raise ConfigurationError(f"no manifest at {path}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{path}: {where}: {first['msg']}" if where else f"{path}: {first['msg']}") from None

@@ -1,0 +1,66 @@
+"""One error family. A code is stable and public; a detail is our own fixed text, never an exception's or a payload's."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class Code(StrEnum):
+    # what is wrong with one item
+    IMAGE_INVALID = "image_invalid"
+    IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_TOO_SMALL = "image_too_small"
+    IMAGE_KIND = "image_kind"
+    IMAGE_ANIMATED = "image_animated"
+    IMAGE_UNKNOWN = "image_unknown"
+    IMAGE_URL_REFUSED = "image_url_refused"
+    IMAGE_FETCH_FAILED = "image_fetch_failed"
+    IMAGE_REQUIRED = "image_required"
+    UNSUPPORTED_FIELD = "unsupported_field"
+    EMPTY_QUESTION = "empty_question"
+    BAD_TEXT = "bad_text"
+    TOO_LONG = "too_long"
+    NON_FINITE_SCORE = "non_finite_score"
+    WORKER_LOST = "worker_lost"
+    OUT_OF_MEMORY = "out_of_memory"
+    DEADLINE = "deadline"
+    OVERLOADED = "overloaded"
+    INTERNAL = "internal"
+    # what is wrong with a whole request
+    MALFORMED = "malformed"
+    INVALID_FIELD = "invalid_field"
+    UNKNOWN_FIELD = "unknown_field"
+    TOO_MANY = "too_many"
+    BODY_TOO_LARGE = "body_too_large"
+    SLOW_BODY = "slow_body"
+    MEDIA_TYPE = "media_type"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    VERSION_CHANGED = "version_changed"
+    NOT_READY = "not_ready"
+
+
+#: Causes that may be gone on the next try; if every item fails with one of them, so does the request.
+RETRYABLE: Final = frozenset({Code.WORKER_LOST, Code.OUT_OF_MEMORY, Code.DEADLINE, Code.OVERLOADED, Code.NOT_READY})
+
+
+class MedRewardError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    def __init__(self, code: Code, detail: str, field: str = "", retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.field = field
+        self.retry_after = retry_after
+
+
+class RequestError(MedRewardError):
+    """The whole request is refused. `field` is a JSON pointer into it."""
+
+
+class ItemError(MedRewardError):
+    """One item is refused, its neighbours are not. `field` names a part of the item: image, question, response …"""
+
+
+class ConfigurationError(Exception):
+    """The process cannot start as it was told to; the message says why in one line."""

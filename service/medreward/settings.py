@@ -1,0 +1,52 @@
+"""Every setting of a server: a flag of `medreward serve`, an environment variable and a line of documentation at once."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB: Final = 1024 * 1024
+ENV_PREFIX: Final = "MEDREWARD_"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    model: str = Field("fake", description="model to serve: a bundled name, or a directory")
+    models_dir: Path = Field(Path("models"), description="folder of the bundled models")
+    device: str = Field("auto", description="auto, cpu or cuda")
+    threads: int = Field(0, ge=0, description="inference threads; 0: one a core")
+
+    host: str = Field("127.0.0.1", description="address of the REST and gRPC doors")
+    port: Port = Field(8000, description="REST port; 0: any free one")
+    grpc_port: Port = Field(8001, description="gRPC port; 0: any free one")
+    admin_host: str = Field("127.0.0.1", description="address of the admin door")
+    admin_port: Port = Field(8002, description="admin port; 0: any free one")
+
+    body_bytes: PositiveInt = Field(32 * MIB, description="largest request body, REST and gRPC")
+    body_seconds: Seconds = Field(30, description="longest time a body may take to arrive")
+    items: PositiveInt = Field(64, description="most items in a request")
+    responses: PositiveInt = Field(256, description="most responses in an item")
+    text_chars: PositiveInt = Field(200_000, description="most characters in one text")
+    image_bytes: PositiveInt = Field(20 * MIB, description="largest image file")
+    image_pixels: PositiveInt = Field(40_000_000, description="most pixels in an image")
+    image_side: PositiveInt = Field(16_384, description="longest side of an image, in pixels")
+    image_min_side: PositiveInt = Field(8, description="shortest side of an image, in pixels")
+    image_aspect: PositiveInt = Field(32, description="longest side over shortest side, at most")
+
+    deadline_seconds: Seconds = Field(60, description="deadline of a request that names none, and the longest one")
+    drain_seconds: Seconds = Field(30, description="time accepted work has to finish after SIGTERM")
+    queue_cost: PositiveInt = Field(4_000_000, description="cost (tokens) that may be waiting or running; more is shed")
+    batch_cost: PositiveInt = Field(16_384, description="cost (tokens) of one batch, padding included")
+
+    decode_threads: int = Field(0, ge=0, description="image decoding threads; 0: one a core")
+    pixel_cache_bytes: int = Field(256 * MIB, ge=0, description="decoded images kept in memory")
+    image_store_bytes: int = Field(512 * MIB, ge=0, description="images kept for scoring by hash")
+    image_store_seconds: Seconds = Field(3600, description="time a stored image is kept")
+
+    fake_delay_ms: float = Field(0, ge=0, description="time the fake backend takes for a batch")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")

@@ -1,0 +1,152 @@
+"""The words every room uses: what is asked, what is answered, and which model answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from medreward.errors import ItemError
+
+DIMENSIONS: Final = ("accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall")
+
+
+class Lane(StrEnum):
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+class TooLong(StrEnum):
+    ERROR = "error"
+    CUT_MIDDLE = "cut_middle"
+
+
+class Thinking(StrEnum):
+    KEEP = "keep"
+    STRIP = "strip"
+
+
+class Flag(StrEnum):
+    NO_IMAGE = "no_image"
+    CUT_MIDDLE = "cut_middle"
+    THINKING_STRIPPED = "thinking_stripped"
+    CONTROL_TOKENS = "control_tokens"
+    RAW_TEXT = "raw_text"
+    EMPTY_RESPONSE = "empty_response"
+    OUT_OF_SCOPE = "out_of_scope"
+
+
+class Evidence(StrEnum):
+    PHYSICIAN = "physician"
+    CONSTRUCTED = "constructed"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class InlineImage:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Base64Image:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class UrlImage:
+    url: str
+
+
+ImageSource = InlineImage | Base64Image | StoredImage | UrlImage
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question about an image (or about none) and the responses to score."""
+
+    question: str
+    responses: tuple[str, ...]
+    images: tuple[ImageSource, ...] = ()
+    history: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    too_long: TooLong = TooLong.ERROR
+    thinking: Thinking = Thinking.KEEP
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    id: str
+    items: tuple[Item, ...]
+    weights: Mapping[str, float] | None = None
+    options: Options = Options()
+    lane: Lane = Lane.BULK
+    deadline_s: float | None = None
+    fingerprint: str | None = None
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Six numbers for one response, each a tuple in the order of DIMENSIONS."""
+
+    item: int
+    response: int
+    logits: tuple[float, ...]
+    scores: tuple[float, ...]
+    uncertainty: tuple[float, ...] | None
+    reward: float
+    flags: tuple[Flag, ...] = ()
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A response that was not scored, and why; never a number."""
+
+    item: int
+    response: int
+    error: ItemError
+    flags: tuple[Flag, ...] = ()
+
+
+Result = Scored | Failed
+
+
+@dataclass(slots=True)
+class Timings:
+    """Where a request's time went, in seconds; for several items, the longest of each phase."""
+
+    decode: float = 0.0
+    queue: float = 0.0
+    inference: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    name: str
+    version: str
+    fingerprint: str
+    runtime: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResponse:
+    id: str
+    model: ModelRef
+    results: tuple[Result, ...]
+    timings: Timings = field(default_factory=Timings)
