@@ -1,4 +1,4 @@
-"""One error family. A code is stable and public; a detail is our own fixed text, never an exception's or a payload's."""
+"""One error family. A code is stable and public; a detail is our own fixed text, never a payload's."""
 
 from enum import StrEnum
 from typing import Final

@@ -1,4 +1,4 @@
-"""Every setting of a server: a flag of `medreward serve`, an environment variable and a line of documentation at once."""
+"""Every setting of a server: at once a flag of `medreward serve`, an environment variable and a line of help."""
 
 from pathlib import Path
 from typing import Annotated, Final

@@ -17,7 +17,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Image(Section):
@@ -79,6 +79,8 @@ class Manifest(Section):
             raise ValueError("calibration must name each of the six dimensions")
         if not set(self.weights) <= set(DIMENSIONS):
             raise ValueError("weights may only name the six dimensions")
+        if self.runtime == "onnx" and not (self.onnx and self.text.tokenizer):
+            raise ValueError("runtime onnx needs [onnx] and a tokenizer under [text]")
         used = [self.text.tokenizer, self.card, self.golden]
         if self.onnx:
             used += [self.onnx.image_graph, self.onnx.score_graph]
@@ -101,7 +103,7 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate(tomllib.loads(path.read_text("utf-8")))
     except OSError:
         raise ConfigurationError(f"no manifest at {path}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]

@@ -1,10 +1,21 @@
-"""Strings to token ids, so that no text of a stranger can become a control token."""
+"""Strings to token ids, so that no text of a stranger can become a control token. The rules are in docs/text.md."""
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
-from medreward.types import Flag
+import tokenizers
+
+from medreward.errors import Code, ConfigurationError, ItemError
+from medreward.types import Flag, Options, Thinking, TooLong
+
+BAD_CHARACTER: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x80-\x9f\ud800-\udfff]")
+THINKING_TAG: Final = re.compile(r"<(/?)(think|thinking)>")
+MARKER_LOOK: Final = re.compile(r"<\S+>|\[\S+\]")
+WHITESPACE: Final = " \t\r\n▁"  # sentencepiece writes a space as the last one
 
 
 class Tokenizer(Protocol):
@@ -22,3 +33,181 @@ class Tokenizer(Protocol):
 class EncodedText:
     ids: Sequence[int]
     flags: tuple[Flag, ...] = ()
+
+
+class FileTokenizer:
+    """A Hugging Face `tokenizer.json`, loaded without its control tokens.
+
+    The library's own switch is not enough: it still finds added tokens that are not flagged special, and a vocabulary
+    may hold a marker such as `</s>`, which its normaliser makes of look-alikes too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            file = json.loads(path.read_bytes())
+            self._control_tokens = _take_out_control_tokens(file)
+            self._plain = tokenizers.Tokenizer.from_str(json.dumps(file))
+        except OSError:
+            raise ConfigurationError(f"no tokenizer at {path}") from None
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: {error}") from None
+        except Exception as error:  # the library raises nothing narrower
+            raise ConfigurationError(f"{path} is no tokenizer.json: {error}") from None
+        reachable = [name for name, id_ in self._control_tokens.items() if self._plain.id_to_token(id_)]
+        if reachable:
+            raise ConfigurationError(f"{path}: text could become the control token {reachable[0]}")
+
+    @property
+    def control_tokens(self) -> dict[str, int]:
+        return self._control_tokens
+
+    def encode(self, text: str) -> list[int]:
+        return self._plain.encode(text, add_special_tokens=False).ids
+
+
+class TextEncoder:
+    """Splices the ids of a user's texts into the ids of a model's template."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_template: Sequence[str],
+        answer_template: Sequence[str],
+        max_tokens: int,
+        max_chars: int,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._max_chars = max_chars
+        self._control_token = re.compile(_any_of(tokenizer.control_tokens))
+        self._before_question, self._after_question = self._around("{question}", prompt_template)
+        self._before_response, self._after_response = self._around("{response}", answer_template)
+
+    def prompt(self, question: str) -> EncodedText:
+        self._check(question, "question")
+        ids = self._tokenizer.encode(question)
+        if not ids or question.isspace():
+            raise ItemError(Code.EMPTY_QUESTION, "the question is empty", "question")
+        prompt = self._before_question + ids + self._after_question
+        if self._room(prompt) < 1:
+            detail = f"the question leaves no room for an answer within {self._max_tokens} tokens"
+            raise ItemError(Code.TOO_LONG, detail, "question")
+        return EncodedText(prompt, (Flag.CONTROL_TOKENS,) if self._control_token.search(question) else ())
+
+    def answer(self, prompt: EncodedText, response: str, options: Options) -> EncodedText:
+        """What follows this prompt. Its flags are the response's alone."""
+        self._check(response, "response")
+        flags = []
+        if options.thinking is Thinking.STRIP and THINKING_TAG.search(response):
+            response = _without_thinking(response)
+            flags.append(Flag.THINKING_STRIPPED)
+        ids = self._tokenizer.encode(response)
+        if not ids or response.isspace():
+            flags.append(Flag.EMPTY_RESPONSE)
+        if self._control_token.search(response):
+            flags.append(Flag.CONTROL_TOKENS)
+        room = self._room(prompt.ids)
+        if len(ids) > room:
+            if options.too_long is TooLong.ERROR:
+                detail = f"question and response have more than {self._max_tokens} tokens"
+                raise ItemError(Code.TOO_LONG, detail, "response")
+            ids = _cut_middle(ids, room)
+            flags.append(Flag.CUT_MIDDLE)
+        return EncodedText(self._before_response + ids + self._after_response, tuple(flags))
+
+    def _room(self, prompt: Sequence[int]) -> int:
+        return self._max_tokens - len(prompt) - len(self._before_response) - len(self._after_response)
+
+    def _check(self, text: str, field: str) -> None:
+        if len(text) > self._max_chars:
+            raise ItemError(Code.TOO_LONG, f"the text has more than {self._max_chars} characters", field)
+        if BAD_CHARACTER.search(text):
+            raise ItemError(Code.BAD_TEXT, "the text has control characters or lone surrogates", field)
+
+    def _around(self, place: str, template: Sequence[str]) -> tuple[list[int], list[int]]:
+        at = template.index(place)
+        return self._template_ids(template[:at]), self._template_ids(template[at + 1 :])
+
+    def _template_ids(self, pieces: Sequence[str]) -> list[int]:
+        ids: list[int] = []
+        for piece in pieces:
+            if piece in self._tokenizer.control_tokens:
+                ids.append(self._tokenizer.control_tokens[piece])
+            elif self._control_token.search(piece) or MARKER_LOOK.fullmatch(piece):
+                raise ConfigurationError(
+                    f"template piece {piece!r} is no control token of the tokenizer, nor plain text"
+                )
+            else:
+                ids += self._tokenizer.encode(piece)
+        return ids
+
+
+def _take_out_control_tokens(file: dict[str, Any]) -> dict[str, int]:
+    """Changes a parsed `tokenizer.json` so that no text leads to a control token; gives the tokens taken out."""
+    model = file["model"]
+    vocab = model["vocab"]
+    known = {entry[0]: i for i, entry in enumerate(vocab)} if isinstance(vocab, list) else vocab
+    names = {id_: name for name, id_ in known.items()}
+    unknown = model.get("unk_token") or names.get(model.get("unk_id"))
+    text, control = [], {}
+    for token in file["added_tokens"]:
+        name, id_ = token["content"], token["id"]
+        if known.get(name, id_) != id_ or names.get(id_, name) != name:
+            raise ConfigurationError(f"added token {name!r} and the vocabulary disagree on id {id_}")
+        if name in known and not name.strip(WHITESPACE):
+            text.append(token)  # Gemma lists its runs of spaces and newlines here
+        elif name != unknown:  # the unknown token stands for any letter that the model never saw
+            control[name] = id_
+    file |= {"added_tokens": text, "truncation": None, "padding": None, "post_processor": None}
+    if model.get("dropout"):
+        model["dropout"] = None
+    _remove_from_vocabulary(model, control.keys() & known.keys())
+    return control
+
+
+def _remove_from_vocabulary(model: dict[str, Any], gone: Collection[str]) -> None:
+    if not gone:
+        return
+    if isinstance(model["vocab"], list):  # Unigram: an id is a place in the list, and no text matches an empty entry
+        model["vocab"] = [["", score] if name in gone else [name, score] for name, score in model["vocab"]]
+    else:
+        model["vocab"] = {name: id_ for name, id_ in model["vocab"].items() if name not in gone}
+    if "merges" in model:
+        prefix = len(model.get("continuing_subword_prefix") or "")
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+        model["merges"] = [[a, b] for a, b in pairs if a not in gone and b not in gone and a + b[prefix:] not in gone]
+
+
+def _any_of(words: Collection[str]) -> str:
+    """A pattern that tells whether a text has any of the words; prefixes are shared, as models reserve thousands."""
+    if "" in words:
+        return ""
+    branches = [re.escape(c) + _any_of({w[1:] for w in words if w[0] == c}) for c in sorted({w[0] for w in words})]
+    if not branches:
+        return "(?!)"
+    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+
+
+def _without_thinking(text: str) -> str:
+    kept: list[str] = []
+    start = 0
+    block = ""
+    for tag in THINKING_TAG.finditer(text):
+        closing, name = tag.groups()
+        if not block and closing:  # the prompt had opened this block
+            kept.clear()
+            start = tag.end()
+        elif not block:
+            kept.append(text[start : tag.start()])
+            block = name
+        elif closing and name == block:
+            start = tag.end()
+            block = ""
+    if not block:
+        kept.append(text[start:])
+    return "".join(kept).strip()
+
+
+def _cut_middle(ids: list[int], room: int) -> list[int]:
+    tail = room // 2
+    return ids[: room - tail] + ids[len(ids) - tail :]

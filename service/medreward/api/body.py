@@ -1,0 +1,165 @@
+"""A request's bytes to a ScoreRequest. A wrong shape refuses the request; wrong content is refused item by item."""
+
+import asyncio
+import json
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, TypeVar
+
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
+
+from medreward.api.schemas import GroupedRequest, Shape, TripleRequest
+from medreward.errors import Code, ItemError, RequestError
+from medreward.settings import Settings
+from medreward.types import InlineImage, Item, Options, ScoreRequest
+
+S = TypeVar("S", bound=Shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What was asked, and the form it was asked in, which decides the form of the answer."""
+
+    request: ScoreRequest
+    shape: TripleRequest | GroupedRequest | None  # None: multipart
+
+    @property
+    def is_triple(self) -> bool:
+        return not isinstance(self.shape, GroupedRequest) and len(self.request.items[0].responses) == 1
+
+    def pointer(self, field: str) -> str:
+        """The engine names fields as the full form has them (/items/0/images/0); name them as the client wrote them."""
+        if not field.startswith("/items/"):
+            return field
+        _, _, number, *rest = field.split("/")
+        grouped = isinstance(self.shape, GroupedRequest)
+        written = self.shape.items[int(number)] if isinstance(self.shape, GroupedRequest) else self.shape
+        if rest[:1] == ["images"] and (written is None or written.images is None):
+            rest = ["image"]
+        if rest[:1] == ["responses"] and (written is None or getattr(written, "responses", None) is None):
+            rest = ["response"]
+        return "/".join(["", "items", number, *rest] if grouped else ["", *rest])
+
+
+async def read_body(request: Request, settings: Settings) -> bytes:
+    """The body within its limits of size and time."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise RequestError(Code.MEDIA_TYPE, "a compressed body is not accepted")
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdigit() or int(declared) > settings.body_bytes:
+        raise _too_large(settings)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(settings.body_seconds):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > settings.body_bytes:
+                    raise _too_large(settings)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise RequestError(Code.SLOW_BODY, f"the body took longer than {settings.body_seconds:g} s") from None
+    return b"".join(chunks)
+
+
+async def read_call(request: Request, base: ScoreRequest, settings: Settings) -> Call:
+    """`base` holds what came in the headers."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return parse_json(await read_body(request, settings), base)
+    if kind == "multipart/form-data":
+        return await _parse_multipart(request, base, settings)
+    raise RequestError(Code.MEDIA_TYPE, "the body must be application/json or multipart/form-data")
+
+
+def parse_json(body: bytes, base: ScoreRequest) -> Call:
+    written = decode_json(body)
+    if not isinstance(written, dict):
+        raise RequestError(Code.INVALID_FIELD, "the body must be a JSON object")
+    shape = checked(GroupedRequest, written) if "items" in written else checked(TripleRequest, written)
+    return Call(replace(base, items=shape.to_items(), weights=shape.weights, options=shape.options.to_options()), shape)
+
+
+def decode_json(body: bytes) -> Any:
+    try:
+        return json.loads(body.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise RequestError(Code.MALFORMED, "the body is nested too deeply") from None
+    except ValueError:  # bad UTF-8, bad JSON, a byte order mark, or a number of thousands of digits
+        raise RequestError(Code.MALFORMED, "the body is not valid JSON") from None
+
+
+def checked(shape: type[S], written: dict[str, Any]) -> S:
+    try:
+        return shape.model_validate(written)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        pointer = _pointer(written, first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise RequestError(Code.UNKNOWN_FIELD, "this field is not known", pointer) from None
+        raise RequestError(Code.INVALID_FIELD, first["msg"].removeprefix("Value error, "), pointer) from None
+
+
+def _pointer(written: Any, path: tuple[int | str, ...]) -> str:
+    """JSON pointer to where pydantic's path leads; names of union members on that path are not keys of the body."""
+    parts: list[str] = []
+    for n, part in enumerate(path):
+        last = n == len(path) - 1
+        if isinstance(written, dict) and (part in written or last):
+            written = written.get(part)
+        elif isinstance(written, list) and isinstance(part, int) and part < len(written):
+            written = written[part]
+        else:
+            continue
+        parts.append(str(part).replace("~", "~0").replace("/", "~1"))
+    return "/" + "/".join(parts) if parts else ""
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise RequestError(Code.MALFORMED, "a key is repeated in an object")
+    return found
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise RequestError(Code.MALFORMED, "NaN and Infinity are not JSON")
+
+
+async def _parse_multipart(request: Request, base: ScoreRequest, settings: Settings) -> Call:
+    body = await read_body(request, settings)
+    limited = Request(request.scope, _replay(body))
+    try:
+        form = await limited.form(max_files=1, max_fields=settings.responses + 1, max_part_size=settings.body_bytes)
+    except (MultiPartException, ValueError):
+        raise RequestError(Code.MALFORMED, "the body is not valid multipart/form-data") from None
+    unknown = set(form) - {"image", "question", "response"}
+    if unknown:
+        raise RequestError(Code.UNKNOWN_FIELD, "the form has image, question and response", "")
+    image, question, responses = form.get("image"), form.getlist("question"), form.getlist("response")
+    if image is not None and not isinstance(image, UploadFile):
+        raise RequestError(Code.INVALID_FIELD, "image must be a file", "/image")
+    if len(question) != 1 or not isinstance(question[0], str):
+        raise RequestError(Code.INVALID_FIELD, "question must be given once, as text", "/question")
+    texts = [response for response in responses if isinstance(response, str)]
+    if not texts or len(texts) < len(responses):
+        raise RequestError(Code.INVALID_FIELD, "response must be given, as text", "/response")
+    images = (InlineImage(await image.read()),) if image is not None else ()
+    return Call(replace(base, items=(Item(question[0], tuple(texts), images),), options=Options()), None)
+
+
+def _replay(body: bytes) -> Any:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def item_error_in(call: Call, error: ItemError) -> ItemError:
+    return ItemError(error.code, error.detail, call.pointer(error.field), error.retry_after)
+
+
+def _too_large(settings: Settings) -> RequestError:
+    return RequestError(Code.BODY_TOO_LARGE, f"the body has more than {settings.body_bytes} bytes")

@@ -1,0 +1,166 @@
+"""The REST door: translate, call the engine, translate back."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+
+from medreward import __version__
+from medreward.api.body import read_body, read_call
+from medreward.api.observe import Observe
+from medreward.api.problems import problem
+from medreward.api.read import read_deadline, read_lane
+from medreward.api.replies import json_reply, model_ref, score_reply
+from medreward.api.schemas import GroupedRequest, ModelReply, Problem, ScoreReply, StoredReply, TripleRequest
+from medreward.engine.engine import Engine
+from medreward.engine.limits import limits_of
+from medreward.errors import Code, ItemError, MedRewardError, RequestError
+from medreward.types import DIMENSIONS, Failed, Lane, ScoreRequest
+
+SCHEMAS = "#/components/schemas/{model}"
+PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": {"model": Problem}, "5XX": {"model": Problem}}
+
+router = APIRouter()
+
+
+def create_app(engine: Engine) -> FastAPI:
+    app = FastAPIOffline(title="MedReward", version=__version__, redoc_url=None)
+    app.state.engine = engine
+    app.include_router(router)
+    app.add_middleware(Observe, metrics=engine.metrics)
+    app.add_exception_handler(MedRewardError, _refused)
+    app.add_exception_handler(HTTPException, _not_routed)
+    app.add_exception_handler(Exception, _our_fault)
+    app.openapi = _openapi_of(app)  # type: ignore[method-assign]
+    return app
+
+
+def engine_of(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def _score_body() -> dict[str, Any]:
+    forms = [{"$ref": SCHEMAS.format(model=model.__name__)} for model in (TripleRequest, GroupedRequest)]
+    form = {
+        "type": "object",
+        "required": ["question", "response"],
+        "properties": {
+            "image": {"type": "string", "format": "binary"},
+            "question": {"type": "string"},
+            "response": {"type": "array", "items": {"type": "string"}},
+        },
+    }
+    content = {"application/json": {"schema": {"oneOf": forms}}, "multipart/form-data": {"schema": form}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.post("/v1/score", responses={200: {"model": ScoreReply}, **PROBLEMS}, openapi_extra=_score_body())
+@router.post("/score", include_in_schema=False)
+async def score(request: Request) -> Response:
+    """Six scores for each response, per item."""
+    engine = engine_of(request)
+    call = await read_call(request, _from_headers(request), engine.settings)
+    response = await engine.score(call.request)
+    first = response.results[0]
+    if call.is_triple and isinstance(first, Failed):
+        error = first.error
+        raise ItemError(error.code, error.detail, call.pointer(error.field), error.retry_after)
+    return score_reply(response, call)
+
+
+IMAGE_BODY = {
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+}
+
+
+@router.put(
+    "/v1/images",
+    responses={200: {"model": StoredReply}, 201: {"model": StoredReply}, **PROBLEMS},
+    openapi_extra=IMAGE_BODY,
+)
+async def put_image(request: Request) -> Response:
+    """Stores an image's bytes under their sha256, so that requests may name them by it."""
+    engine = engine_of(request)
+    digest, new, header = engine.put_image(await read_body(request, engine.settings))
+    return json_reply({"sha256": digest, "width": header.width, "height": header.height}, 201 if new else 200)
+
+
+@router.delete("/v1/images/{sha256}", status_code=204, responses=PROBLEMS)
+async def delete_image(request: Request, sha256: str) -> Response:
+    if not engine_of(request).images.store.delete("", sha256):
+        raise RequestError(Code.NOT_FOUND, "no image is stored under this hash")
+    return Response(status_code=204)
+
+
+@router.get("/v1/model", responses={200: {"model": ModelReply}, **PROBLEMS})
+async def model(request: Request) -> Response:
+    served = engine_of(request).model
+    backend, device, _ = served.ref.runtime.split("/")
+    about = {"dimensions": DIMENSIONS, "default_weights": served.default_weights, "card": served.card}
+    return json_reply({**model_ref(served.ref), **about, "backend": backend, "device": device})
+
+
+@router.get("/v1/limits")
+async def limits(request: Request) -> dict[str, float]:
+    """Every limit in force, by name."""
+    engine = engine_of(request)
+    return limits_of(engine.settings, engine.model)
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    return {"status": "live"}
+
+
+@router.get("/readyz", responses=PROBLEMS)
+async def readyz(request: Request) -> dict[str, str]:
+    reason = engine_of(request).not_ready()
+    if reason:
+        raise RequestError(Code.NOT_READY, reason, retry_after=1)
+    return {"status": "ready"}
+
+
+def _from_headers(request: Request) -> ScoreRequest:
+    headers = request.headers
+    lane = read_lane(headers.get("x-lane"))
+    request.scope["lane"] = lane
+    return ScoreRequest(
+        id=request.scope["request_id"],
+        items=(),
+        lane=lane,
+        deadline_s=read_deadline(headers.get("x-deadline-ms")),
+        fingerprint=headers.get("x-model-fingerprint"),
+    )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MedRewardError)
+    return problem(error, request.scope["request_id"], request.scope.get("lane", Lane.BULK))
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = Code.METHOD_NOT_ALLOWED if error.status_code == 405 else Code.NOT_FOUND
+    detail = "this route has other methods" if error.status_code == 405 else "there is no such route"
+    return problem(RequestError(code, detail), request.scope["request_id"])
+
+
+async def _our_fault(request: Request, error: Exception) -> Response:
+    return problem(RequestError(Code.INTERNAL, "a fault of the server"), request.scope["request_id"])
+
+
+def _openapi_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            shapes = [(TripleRequest, "validation"), (GroupedRequest, "validation")]
+            _, definitions = models_json_schema(shapes, ref_template=SCHEMAS)  # type: ignore[arg-type]
+            app.openapi_schema["components"]["schemas"].update(definitions["$defs"])
+        return app.openapi_schema
+
+    return openapi

@@ -1,0 +1,62 @@
+"""Errors as `application/problem+json`."""
+
+import math
+from typing import Final
+
+import msgspec
+from fastapi import Response
+
+from medreward.errors import Code, MedRewardError
+from medreward.types import Lane
+
+HTTP_STATUS: Final[dict[Code, int]] = {
+    Code.IMAGE_INVALID: 422,
+    Code.IMAGE_TOO_LARGE: 413,
+    Code.IMAGE_TOO_SMALL: 422,
+    Code.IMAGE_KIND: 415,
+    Code.IMAGE_ANIMATED: 422,
+    Code.IMAGE_UNKNOWN: 404,
+    Code.IMAGE_URL_REFUSED: 422,
+    Code.IMAGE_FETCH_FAILED: 422,
+    Code.IMAGE_REQUIRED: 422,
+    Code.UNSUPPORTED_FIELD: 422,
+    Code.EMPTY_QUESTION: 422,
+    Code.BAD_TEXT: 422,
+    Code.TOO_LONG: 422,
+    Code.NON_FINITE_SCORE: 500,
+    Code.WORKER_LOST: 503,
+    Code.OUT_OF_MEMORY: 503,
+    Code.DEADLINE: 504,
+    Code.OVERLOADED: 503,  # 429 for the interactive lane
+    Code.INTERNAL: 500,
+    Code.MALFORMED: 400,
+    Code.INVALID_FIELD: 422,
+    Code.UNKNOWN_FIELD: 422,
+    Code.TOO_MANY: 413,
+    Code.BODY_TOO_LARGE: 413,
+    Code.SLOW_BODY: 408,
+    Code.MEDIA_TYPE: 415,
+    Code.NOT_FOUND: 404,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.VERSION_CHANGED: 409,
+    Code.NOT_READY: 503,
+}
+
+
+def problem(error: MedRewardError, request_id: str, lane: Lane = Lane.BULK) -> Response:
+    status = HTTP_STATUS[error.code]
+    if error.code is Code.OVERLOADED and lane is Lane.INTERACTIVE:
+        status = 429
+    body = {
+        "type": f"urn:medreward:problem:{error.code}",
+        "title": error.code.replace("_", " ").capitalize(),
+        "status": status,
+        "code": error.code,
+        "detail": error.detail,
+        "field": error.field or None,
+        "request_id": request_id,
+    }
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")

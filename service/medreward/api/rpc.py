@@ -1,0 +1,302 @@
+"""The gRPC door: translate, call the engine, translate back."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from medreward.api.observe import observe, request_id
+from medreward.api.proto import reward_pb2 as pb
+from medreward.api.proto import reward_pb2_grpc
+from medreward.api.read import option, read_deadline, read_lane
+from medreward.engine.engine import Engine
+from medreward.engine.limits import limits_of
+from medreward.errors import Code, MedRewardError, RequestError
+from medreward.types import (
+    DIMENSIONS,
+    Failed,
+    ImageSource,
+    InlineImage,
+    Item,
+    Lane,
+    ModelRef,
+    Options,
+    Result,
+    ScoreRequest,
+    ScoreResponse,
+    StoredImage,
+    Thinking,
+    TooLong,
+    Turn,
+    UrlImage,
+)
+
+SERVICE: Final = "medreward.v1.RewardService"
+ROLES: Final = ("system", "user", "assistant")
+STREAM_CONCURRENCY: Final = 64
+HEALTH_SECONDS: Final = 0.25
+FRAMING_BYTES: Final = 65_536  # what a message may have beyond the payload that the body limit is about
+
+GRPC_CODE: Final[dict[Code, grpc.StatusCode]] = {
+    Code.IMAGE_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.IMAGE_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.IMAGE_TOO_SMALL: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.IMAGE_KIND: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.IMAGE_ANIMATED: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.IMAGE_UNKNOWN: grpc.StatusCode.NOT_FOUND,
+    Code.IMAGE_URL_REFUSED: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.IMAGE_FETCH_FAILED: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.IMAGE_REQUIRED: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.UNSUPPORTED_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.EMPTY_QUESTION: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.BAD_TEXT: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.TOO_LONG: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.NON_FINITE_SCORE: grpc.StatusCode.INTERNAL,
+    Code.WORKER_LOST: grpc.StatusCode.UNAVAILABLE,
+    Code.OUT_OF_MEMORY: grpc.StatusCode.UNAVAILABLE,
+    Code.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Code.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.INTERNAL: grpc.StatusCode.INTERNAL,
+    Code.MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.INVALID_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.UNKNOWN_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.TOO_MANY: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.BODY_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.SLOW_BODY: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Code.MEDIA_TYPE: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Code.METHOD_NOT_ALLOWED: grpc.StatusCode.UNIMPLEMENTED,
+    Code.VERSION_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
+    Code.NOT_READY: grpc.StatusCode.UNAVAILABLE,
+}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(slots=True)
+class Call:
+    """One call on its way: what its metadata say, and what it ends in."""
+
+    metadata: Mapping[str, str]
+    id: str
+    lane: Lane = Lane.BULK
+    code: grpc.StatusCode = grpc.StatusCode.OK
+
+
+class RewardService(reward_pb2_grpc.RewardServiceServicer):
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: N802
+        with self._call("Score", context) as call:
+            try:
+                return score_reply(await self._engine.score(_score_request(request, call, context)))
+            except MedRewardError as error:
+                return await _abort(context, call, error)
+
+    async def ScoreStream(  # noqa: N802
+        self, requests: AsyncIterator[pb.ScoreRequest], context: Context
+    ) -> AsyncIterator[pb.ScoreResponse]:
+        with self._call("ScoreStream", context) as call:
+            running: set[asyncio.Task[pb.ScoreResponse]] = set()
+            try:
+                async for request in requests:
+                    running.add(asyncio.create_task(self._score_streamed(request, call, context)))
+                    while len(running) >= STREAM_CONCURRENCY:
+                        yield await _first(running)
+                while running:
+                    yield await _first(running)
+            finally:
+                for task in running:
+                    task.cancel()
+
+    async def PutImage(self, request: pb.PutImageRequest, context: Context) -> pb.PutImageResponse:  # noqa: N802
+        with self._call("PutImage", context) as call:
+            try:
+                digest, _, header = self._engine.put_image(request.data)
+            except MedRewardError as error:
+                return await _abort(context, call, error)
+            return pb.PutImageResponse(sha256=digest, width=header.width, height=header.height)
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:  # noqa: N802
+        with self._call("GetModel", context) as call:
+            try:
+                model = self._engine.model
+            except MedRewardError as error:
+                return await _abort(context, call, error)
+            limits = limits_of(self._engine.settings, model)
+            return pb.Model(
+                ref=_ref(model.ref), dimensions=DIMENSIONS, default_weights=model.default_weights, limits=limits
+            )
+
+    async def _score_streamed(self, request: pb.ScoreRequest, call: Call, context: Context) -> pb.ScoreResponse:
+        """A stream goes on after a refused request: its refusal is the error of each of its results."""
+        try:
+            asked = _score_request(request, call, context)
+            return score_reply(await self._engine.score(asked))
+        except MedRewardError as error:
+            refusal = pb.Error(code=error.code, message=error.detail, field=error.field)
+            places = [(i, j) for i, item in enumerate(request.items) for j in range(len(item.responses))]
+            results = [pb.Result(item=i, response=j, error=refusal) for i, j in places or [(0, 0)]]
+            return pb.ScoreResponse(request_id=request.request_id, results=results)
+
+    @contextmanager
+    def _call(self, method: str, context: Context) -> Iterator[Call]:
+        started = time.perf_counter()
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        call = Call(metadata, request_id(metadata.get("x-request-id")))
+        try:
+            yield call
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            call.code = grpc.StatusCode.UNKNOWN
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            observe(self._engine.metrics, f"/{SERVICE}/{method}", call.lane, call.code.name, call.id, seconds)
+
+
+async def _first(running: set[asyncio.Task[pb.ScoreResponse]]) -> pb.ScoreResponse:
+    """Takes one that is done out of the set, waiting if there is none."""
+    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    task = done.pop()
+    running.remove(task)
+    return task.result()
+
+
+def _score_request(request: pb.ScoreRequest, call: Call, context: Context) -> ScoreRequest:
+    metadata = call.metadata
+    call.id = request_id(request.request_id or call.id)
+    call.lane = read_lane(request.lane or metadata.get("x-lane"))
+    deadlines = [context.time_remaining(), read_deadline(metadata.get("x-deadline-ms"))]
+    return ScoreRequest(
+        id=call.id,
+        items=tuple(_item(i, item) for i, item in enumerate(request.items)),
+        weights=dict(request.weights),
+        options=Options(
+            option(TooLong, request.options.too_long or TooLong.ERROR, "/options/too_long"),
+            option(Thinking, request.options.thinking or Thinking.KEEP, "/options/thinking"),
+        ),
+        lane=call.lane,
+        deadline_s=min((deadline for deadline in deadlines if deadline is not None), default=None),
+        fingerprint=request.expect_fingerprint or metadata.get("x-model-fingerprint"),
+    )
+
+
+def _item(i: int, item: pb.Item) -> Item:
+    for t, turn in enumerate(item.history):
+        if turn.role not in ROLES:
+            raise RequestError(
+                Code.INVALID_FIELD, f"role must be one of: {', '.join(ROLES)}", f"/items/{i}/history/{t}/role"
+            )
+    images = tuple(_image(image) for image in item.images)
+    turns = tuple(Turn(turn.role, turn.content) for turn in item.history)
+    return Item(item.question, tuple(item.responses), images, turns)
+
+
+def _image(image: pb.Image) -> ImageSource:
+    match image.WhichOneof("source"):
+        case "sha256":
+            return StoredImage(image.sha256)
+        case "url":
+            return UrlImage(image.url)
+        case _:
+            return InlineImage(image.data)
+
+
+def score_reply(response: ScoreResponse) -> pb.ScoreResponse:
+    t = response.timings
+    return pb.ScoreResponse(
+        request_id=response.id,
+        model=_ref(response.model),
+        results=[_result(result) for result in response.results],
+        timings=pb.Timings(
+            decode_ms=t.decode * 1000, queue_ms=t.queue * 1000, inference_ms=t.inference * 1000, total_ms=t.total * 1000
+        ),
+    )
+
+
+def _ref(model: ModelRef) -> pb.ModelRef:
+    return pb.ModelRef(
+        name=model.name,
+        version=model.version,
+        fingerprint=model.fingerprint,
+        runtime=model.runtime,
+        evidence=model.evidence,
+    )
+
+
+def _result(result: Result) -> pb.Result:
+    if isinstance(result, Failed):
+        error = pb.Error(code=result.error.code, message=result.error.detail, field=result.error.field)
+        return pb.Result(item=result.item, response=result.response, flags=result.flags, error=error)
+    return pb.Result(
+        item=result.item,
+        response=result.response,
+        scores=_six(result.scores),
+        logits=_six(result.logits),
+        uncertainty=_six(result.uncertainty) if result.uncertainty else None,
+        reward=result.reward,
+        flags=result.flags,
+        cached=result.cached,
+    )
+
+
+def _six(values: tuple[float, ...]) -> pb.Dimensions:
+    return pb.Dimensions(**dict(zip(DIMENSIONS, values, strict=True)))
+
+
+async def _abort(context: Context, call: Call, error: MedRewardError) -> NoReturn:
+    call.code = GRPC_CODE[error.code]
+    trailing = [("x-error-code", str(error.code)), ("x-request-id", call.id)]
+    if error.field:
+        trailing.append(("x-error-field", error.field))
+    if error.retry_after is not None:
+        trailing.append(("grpc-retry-pushback-ms", str(int(error.retry_after * 1000))))
+    await context.abort(call.code, error.detail, tuple(trailing))
+
+
+class Rpc:
+    """The gRPC server, its health service kept in step with the engine's readiness."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        limit = engine.settings.body_bytes + FRAMING_BYTES
+        self._server = grpc.aio.server(
+            options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", -1)]
+        )
+        self._health = health.aio.HealthServicer()
+        reward_pb2_grpc.add_RewardServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+            RewardService(engine), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    async def start(self, host: str, port: int) -> int:
+        bound = self._server.add_insecure_port(f"{host}:{port}")
+        await self._tell_health()
+        await self._server.start()
+        self._mirror = asyncio.create_task(self._mirror_health(), name="grpc-health")
+        return bound
+
+    async def stop(self, grace: float) -> None:
+        self._mirror.cancel()
+        await self._server.stop(grace)
+
+    async def _mirror_health(self) -> None:
+        while True:
+            await asyncio.sleep(HEALTH_SECONDS)
+            await self._tell_health()
+
+    async def _tell_health(self) -> None:
+        kind = health_pb2.HealthCheckResponse
+        status = kind.NOT_SERVING if self._engine.not_ready() else kind.SERVING
+        for service in ("", SERVICE):
+            await self._health.set(service, status)

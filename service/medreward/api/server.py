@@ -1,0 +1,113 @@
+"""One process, three doors: REST, gRPC and admin, from the first byte to a clean drain."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from medreward.api.admin import create_admin_app
+from medreward.api.http import create_app
+from medreward.api.rpc import Rpc
+from medreward.engine.engine import Engine
+from medreward.errors import ConfigurationError
+from medreward.metrics import Metrics
+from medreward.settings import Settings
+
+log = logging.getLogger("medreward")
+
+
+class Door(uvicorn.Server):
+    """A uvicorn server that leaves the signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="off"))
+
+    def close(self) -> None:
+        self.should_exit = True
+
+
+async def serve(settings: Settings) -> None:
+    """Runs until SIGTERM or SIGINT, then finishes what was accepted."""
+    engine = Engine(settings, Metrics(CollectorRegistry()))
+    stop = _stop_on_signals()
+    doors = Door(create_app(engine)), Door(create_admin_app(engine))
+    sockets = _listen(settings.host, settings.port), _listen(settings.admin_host, settings.admin_port)
+    rpc = Rpc(engine)
+    grpc_port = await rpc.start(settings.host, settings.grpc_port)
+    ports = {"port": _port(sockets[0]), "grpc_port": grpc_port, "admin_port": _port(sockets[1])}
+    log.info("listening", extra={"host": settings.host, **ports})
+    serving = [asyncio.create_task(door.serve([sock])) for door, sock in zip(doors, sockets, strict=True)]
+    try:
+        if await _started(engine, stop):
+            await stop.wait()
+    finally:
+        engine.drain()
+        log.info("draining")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(engine.idle(), settings.drain_seconds)
+        for door in doors:
+            door.close()
+        await rpc.stop(grace=1)
+        await asyncio.gather(*serving)
+        engine.close()
+        log.info("stopped")
+
+
+async def _started(engine: Engine, stop: asyncio.Event) -> bool:
+    """False if told to stop before the model was there."""
+    loading = asyncio.create_task(engine.start())
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not loading.done():
+        loading.cancel()
+        return False
+    loading.result()
+    model = engine.model.ref
+    about = {
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "runtime": model.runtime,
+        "evidence": model.evidence,
+    }
+    log.info("ready", extra=about)
+    if model.name == "fake":
+        log.warning("the fake backend is served: its numbers come from a hash and mean nothing")
+    return True
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            log.error("stopped hard by a second signal")
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    return stop
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=2048, reuse_port=False)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from None
+
+
+def _port(sock: socket.socket) -> int:
+    port: int = sock.getsockname()[1]
+    return port

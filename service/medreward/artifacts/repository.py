@@ -1,0 +1,60 @@
+"""Models on disk: a name or a directory to a folder whose files are the ones its manifest describes."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Final
+
+from medreward.artifacts.manifest import Manifest, read_manifest
+from medreward.errors import ConfigurationError
+
+MANIFEST_FILE: Final = "model.toml"
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
+HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+@[\w./-]+")
+
+
+def list_models(models_dir: Path) -> list[str]:
+    """Names of the bundled models."""
+    return sorted(
+        path.parent.name for path in models_dir.glob(f"*/{MANIFEST_FILE}") if NAME.fullmatch(path.parent.name)
+    )
+
+
+def resolve(ref: str, models_dir: Path) -> Path:
+    """The folder of a bundled model, or else the directory of that path; a name never leads out of `models_dir`."""
+    if ref in list_models(models_dir):
+        return models_dir / ref
+    if ref and (folder := Path(ref)).is_dir():
+        if not (folder / MANIFEST_FILE).is_file():
+            raise ConfigurationError(f"no {MANIFEST_FILE} in the directory {ref!r}")
+        return folder
+    if HUB_ID.fullmatch(ref):
+        raise ConfigurationError(f"{ref!r} looks like a hub id, which is not supported: give a directory")
+    known = ", ".join(list_models(models_dir)) or "none"
+    raise ConfigurationError(f"no model {ref!r}: neither a directory nor bundled in {models_dir} (there: {known})")
+
+
+def verify(folder: Path, manifest: Manifest) -> list[str]:
+    """What is wrong with the files the manifest lists, each by name; empty when all is well."""
+    problems = (_problem(folder / name, digest) for name, digest in manifest.files.items())
+    return [problem for problem in problems if problem]
+
+
+def open_verified(ref: str, models_dir: Path) -> tuple[Path, Manifest]:
+    """The model's folder and manifest; refused when a file is not the one its digest stands for."""
+    folder = resolve(ref, models_dir)
+    manifest = read_manifest(folder / MANIFEST_FILE)
+    if problems := verify(folder, manifest):
+        raise ConfigurationError(f"model {ref!r} refused: {'; '.join(problems)}")
+    return folder, manifest
+
+
+def _problem(path: Path, digest: str) -> str | None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return f"{path.name} is missing"
+    except OSError as error:
+        return f"{path.name} cannot be read ({error.strerror})"
+    return None if found == digest else f"{path.name} does not match its digest in {MANIFEST_FILE}"

@@ -1,0 +1,249 @@
+"""ONNX Runtime: image graph to visual tokens, kept by digest; score graph over visual tokens and text to logits.
+
+On a CPU each row is a run of its own, at its own length, in one thread: the shapes of its kernels, and so the bits of its
+logits, depend on nothing else, and cores are kept busy by rows side by side. A GPU needs batches to be worth its while.
+"""
+
+import os
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import accumulate
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medreward.artifacts.manifest import Manifest
+from medreward.backends.base import Group, Logits, ModelImage
+from medreward.errors import ConfigurationError
+from medreward.types import DIMENSIONS
+
+MIB: Final = 1024 * 1024
+CUDA: Final = "CUDAExecutionProvider"
+CPU: Final = "CPUExecutionProvider"
+
+#: Inputs and outputs of the graphs.
+IMAGE_GRAPH: Final = {"pixels": "tensor(uint8)", "tokens": "tensor(float)"}
+SCORE_GRAPH: Final = {
+    "image_tokens": "tensor(float)",
+    "image_mask": "tensor(float)",
+    "ids": "tensor(int64)",
+    "mask": "tensor(int64)",
+    "logits": "tensor(float)",
+}
+
+ImageTokens = NDArray[np.float32]  # visual tokens, width
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One answer with all that decides its logits; no visual tokens where there is no image."""
+
+    image_tokens: ImageTokens | None
+    ids: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class RunShape:
+    """How rows are put into runs of the score graph."""
+
+    pad_to: int  # lengths are rounded up to a multiple of it
+    rows: int  # most rows in a run
+    tokens: int  # most tokens in a run of several rows, padding included
+
+    def padded(self, length: int) -> int:
+        return max(1, -(-length // self.pad_to)) * self.pad_to
+
+    def runs(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Indices of the rows of each run, all of one padded length."""
+        by_padded: defaultdict[int, list[int]] = defaultdict(list)
+        for index, length in enumerate(lengths):
+            by_padded[self.padded(length)].append(index)
+        for padded, indices in by_padded.items():
+            size = max(1, min(self.rows, self.tokens // padded))
+            yield from (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+RUN_SHAPES: Final = {
+    "cpu": RunShape(pad_to=1, rows=1, tokens=0),
+    "cuda": RunShape(pad_to=32, rows=32, tokens=16_384),
+}
+
+
+class OnnxBackend:
+    """`image_encodes` and `image_hits` count groups with an image: those that made the image graph run, and the others."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        device: str = "auto",
+        threads: int = 0,
+        image_cache_bytes: int = 256 * MIB,
+    ) -> None:
+        if manifest.onnx is None:
+            raise ConfigurationError(f"model {manifest.name} has no ONNX graphs")
+        self._device = choose_device(device)
+        self._image_graph = Graph(folder / manifest.onnx.image_graph, self._device, IMAGE_GRAPH)
+        self._score_graph = Graph(folder / manifest.onnx.score_graph, self._device, SCORE_GRAPH)
+        self._pixels_shape = (manifest.image.height, manifest.image.width, 3)
+        self._no_image: ImageTokens = np.zeros(self._score_graph.row_shape("image_tokens"), np.float32)
+        self._head_shape = self._score_graph.row_shape("logits")
+        self._refuse_what_does_not_fit()
+        self._run_shape = RUN_SHAPES[self._device]
+        # A GPU is fed by one caller; on a CPU a run uses one core.
+        self._threads = 1 if self._device == "cuda" else threads or available_cores()
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="onnx")
+        self._cache = ImageTokenCache(image_cache_bytes)
+        self.image_encodes = 0
+        self.image_hits = 0
+
+    @property
+    def runtime(self) -> str:
+        return f"onnx/{self._device}/fp32"
+
+    def cost(self, group: Group) -> int:
+        """Each answer brings its own pass over the visual tokens, zeros or not; the image graph is the one extra."""
+        visual = len(self._no_image)
+        texts = (self._run_shape.padded(len(group.prompt) + len(answer)) for answer in group.answers)
+        return sum(visual + text for text in texts) + (visual if group.image else 0)
+
+    def score(self, groups: Sequence[Group]) -> list[Logits]:
+        images = self._image_tokens([group.image for group in groups if group.image])
+        rows = [
+            Row(images[group.image.digest] if group.image else None, np.array([*group.prompt, *answer], np.int64))
+            for group in groups
+            for answer in group.answers
+        ]
+        logits = self._score_rows(rows)
+        ends = accumulate(len(group.answers) for group in groups)
+        return [logits[end - len(group.answers) : end] for group, end in zip(groups, ends, strict=True)]
+
+    def warm_up(self) -> None:
+        tokens = self._encode(np.zeros(self._pixels_shape, np.uint8))
+        self._score_rows([Row(tokens, np.zeros(64, np.int64))] * self._threads)
+
+    def _refuse_what_does_not_fit(self) -> None:
+        fits = (
+            self._image_graph.row_shape("pixels") == self._pixels_shape
+            and self._image_graph.row_shape("tokens") == self._no_image.shape
+            and self._head_shape[1:] == (len(DIMENSIONS),)
+        )
+        if not fits:
+            raise ConfigurationError(
+                "the shapes of the image graph, the score graph and the manifest do not fit together"
+            )
+
+    def _image_tokens(self, images: Sequence[ModelImage]) -> dict[str, ImageTokens]:
+        """Visual tokens by digest, each image encoded once."""
+        distinct = {image.digest: image for image in images}
+        found = {digest: tokens for digest in distinct if (tokens := self._cache.get(digest)) is not None}
+        missing = [image for digest, image in distinct.items() if digest not in found]
+        for image, tokens in zip(missing, self._pool.map(self._encode, [i.pixels for i in missing]), strict=True):
+            found[image.digest] = tokens
+            self._cache.put(image.digest, tokens)
+        self.image_encodes += len(missing)
+        self.image_hits += len(images) - len(missing)
+        return found
+
+    def _encode(self, pixels: NDArray[np.uint8]) -> ImageTokens:
+        return self._image_graph.run({"pixels": pixels[None]})[0]
+
+    def _score_rows(self, rows: Sequence[Row]) -> Logits:
+        runs = list(self._run_shape.runs([len(row.ids) for row in rows]))
+        results = self._pool.map(self._run, ([rows[index] for index in run] for run in runs))
+        logits = np.empty((len(rows), *self._head_shape), np.float32)
+        for run, result in zip(runs, results, strict=True):
+            logits[run] = result
+        return logits
+
+    def _run(self, rows: Sequence[Row]) -> Logits:
+        longest = self._run_shape.padded(max(len(row.ids) for row in rows))
+        ids = np.zeros((len(rows), longest), np.int64)
+        mask = np.zeros_like(ids)
+        for index, row in enumerate(rows):
+            ids[index, : len(row.ids)] = row.ids
+            mask[index, : len(row.ids)] = 1
+        inputs = {
+            "image_tokens": np.stack([self._no_image if r.image_tokens is None else r.image_tokens for r in rows]),
+            "image_mask": np.array([r.image_tokens is not None for r in rows], np.float32),
+            "ids": ids,
+            "mask": mask,
+        }
+        return self._score_graph.run(inputs)
+
+
+class Graph:
+    """A session of ONNX Runtime with one output, on one device."""
+
+    def __init__(self, path: Path, device: str, signature: Mapping[str, str]) -> None:
+        ort = import_onnxruntime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1  # see the top of this file
+        options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # it keeps a plan for every length it ever saw
+        # TF32 would keep 10 bits of a number.
+        providers = [(CUDA, {"use_tf32": 0}), CPU] if device == "cuda" else [CPU]
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:
+            raise ConfigurationError(f"ONNX Runtime cannot load {path}") from error
+        if device == "cuda" and CUDA not in self._session.get_providers():
+            raise ConfigurationError("ONNX Runtime found no usable CUDA device; choose device cpu")
+        self._nodes = {node.name: node for node in (*self._session.get_inputs(), *self._session.get_outputs())}
+        if {name: node.type for name, node in self._nodes.items()} != signature:
+            raise ConfigurationError(f"{path} must have the inputs and outputs {', '.join(signature)}")
+
+    def row_shape(self, name: str) -> tuple[int | str, ...]:
+        """Shape behind the batch axis; a free axis is a string."""
+        return tuple(self._nodes[name].shape[1:])
+
+    def run(self, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        output: NDArray[np.float32] = self._session.run(None, inputs)[0]
+        return output
+
+
+class ImageTokenCache:
+    """Least recently used goes first, by bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._tokens: OrderedDict[str, ImageTokens] = OrderedDict()
+
+    def get(self, digest: str) -> ImageTokens | None:
+        if digest in self._tokens:
+            self._tokens.move_to_end(digest)
+        return self._tokens.get(digest)
+
+    def put(self, digest: str, tokens: ImageTokens) -> None:
+        """`digest` is not there yet."""
+        self._tokens[digest] = tokens
+        self._bytes += tokens.nbytes
+        while self._bytes > self._limit:
+            _, oldest = self._tokens.popitem(last=False)
+            self._bytes -= oldest.nbytes
+
+
+def choose_device(wanted: str) -> str:
+    """`auto` takes CUDA where the installed ONNX Runtime has it."""
+    has_cuda = CUDA in import_onnxruntime().get_available_providers()
+    if wanted == "cuda" and not has_cuda:
+        raise ConfigurationError("device cuda needs ONNX Runtime for GPUs: install medreward[gpu]")
+    return "cuda" if has_cuda and wanted != "cpu" else "cpu"
+
+
+def import_onnxruntime() -> ModuleType:
+    try:
+        return import_module("onnxruntime")
+    except ImportError:
+        raise ConfigurationError("this model needs ONNX Runtime: install medreward[cpu] or medreward[gpu]") from None
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

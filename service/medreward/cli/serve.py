@@ -1,0 +1,43 @@
+"""`medreward serve`: every field of Settings is a flag."""
+
+from typing import Any
+
+import click
+import uvloop
+from pydantic import ValidationError
+
+from medreward import logs
+from medreward.errors import ConfigurationError
+from medreward.settings import ENV_PREFIX, Settings
+
+
+def _options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            [f"--{name.replace('_', '-')}", name],
+            help=f"{field.description}  [default: {field.default}; env: {ENV_PREFIX}{name.upper()}]",
+            metavar="VALUE",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _serve(**given: str | None) -> None:
+    settings = read_settings(**{name: value for name, value in given.items() if value is not None})
+    logs.configure(settings.log_level)
+    from medreward.api.server import serve  # slow to import: after the settings are known to be right
+
+    uvloop.run(serve(settings))
+
+
+def read_settings(**given: Any) -> Settings:
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigurationError(f"setting {first['loc'][0]}: {first['msg']}") from None
+
+
+command = click.Command(
+    "serve", params=_options(), callback=_serve, help="Serve a model over REST and gRPC until SIGTERM."
+)

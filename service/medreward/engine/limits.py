@@ -1,0 +1,25 @@
+"""Every limit in force, by name: what `GET /v1/limits` and gRPC's GetModel list."""
+
+from medreward.engine.model import Model
+from medreward.settings import Settings
+
+_LIMITS = (
+    "body_bytes",
+    "body_seconds",
+    "items",
+    "responses",
+    "text_chars",
+    "image_bytes",
+    "image_pixels",
+    "image_side",
+    "image_min_side",
+    "image_aspect",
+    "deadline_seconds",
+    "queue_cost",
+    "image_store_bytes",
+    "image_store_seconds",
+)
+
+
+def limits_of(settings: Settings, model: Model) -> dict[str, float]:
+    return {name: getattr(settings, name) for name in _LIMITS} | {"tokens": model.manifest.text.max_tokens}

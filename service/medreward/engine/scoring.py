@@ -1,0 +1,46 @@
+"""From logits to what is answered: plain arithmetic, the same on every machine."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from medreward.artifacts.manifest import Calibration
+from medreward.backends.base import Logits
+from medreward.errors import Code, ItemError
+from medreward.types import DIMENSIONS, Failed, Flag, Result, Scored
+
+
+class Scoring:
+    """The calibration of one model and the weights of one request."""
+
+    def __init__(self, calibration: Mapping[str, Calibration], weights: Mapping[str, float]) -> None:
+        self._calibration = [(calibration[d].median, calibration[d].scale) for d in DIMENSIONS]
+        self._weights = [weights.get(d, 0.0) for d in DIMENSIONS]
+
+    def result(self, item: int, response: int, heads: Sequence[Sequence[float]], flags: tuple[Flag, ...]) -> Result:
+        """`heads` holds the six logits as each head of the ensemble sees them."""
+        by_dimension = list(zip(*heads, strict=True))
+        logits = tuple(math.fsum(values) / len(values) for values in by_dimension)
+        if not all(map(math.isfinite, logits)):
+            return Failed(item, response, ItemError(Code.NON_FINITE_SCORE, "the model gave no finite number"), flags)
+        spread = tuple(map(_deviation, by_dimension, logits)) if len(heads) > 1 else None
+        scores = tuple(
+            _sigmoid((x - median) / scale) for x, (median, scale) in zip(logits, self._calibration, strict=True)
+        )
+        reward = math.fsum(weight * x for weight, x in zip(self._weights, logits, strict=True) if weight)
+        return Scored(item, response, logits, scores, spread, reward, flags)
+
+
+def heads_of(logits: Logits) -> list[list[list[float]]]:
+    """Answers, heads, dimensions, as Python floats."""
+    answers: list[list[list[float]]] = logits.tolist()
+    return answers
+
+
+def _deviation(values: Sequence[float], mean: float) -> float:
+    return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / len(values))
+
+
+def _sigmoid(x: float) -> float:
+    if x >= 0:
+        return 1 / (1 + math.exp(-x))
+    return math.exp(x) / (1 + math.exp(x)) if x > -700 else 0.0
