@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PROTO := medreward/api/proto/reward.proto
 
-.PHONY: serve setup test check proto
+.PHONY: serve setup test check generated proto
 
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
@@ -19,8 +19,11 @@ check: .venv/.dev  ## lint, types, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(MAKE) --no-print-directory proto
-	git diff --exit-code -- service/medreward/api/proto
+	$(MAKE) --no-print-directory generated
+	git diff --exit-code -- service/medreward/api/proto docs
+
+generated: proto  ## everything that is made from something else
+	$(BIN)/python docs/generate.py
 
 proto: .venv/.dev  ## the gRPC code from the .proto
 	cd service && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)

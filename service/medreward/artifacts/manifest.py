@@ -91,7 +91,7 @@ class Manifest(Section):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of what decides a score: the files by content, template, preprocessing, calibration, limits, weights."""
+        """Digest of what decides a score: files by content, template, preprocessing, calibration, limits, weights."""
         decides = self.model_dump(mode="json", include={"runtime", "image", "text", "onnx", "weights", "calibration"})
         decides["files"] = {name: self.files[name] for name in self.files if name not in (self.card, self.golden)}
         canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))

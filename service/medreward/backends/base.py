@@ -35,6 +35,10 @@ class Backend(Protocol):
     def runtime(self) -> str:
         """`backend/device/dtype`, such as `onnx/cpu/fp32`."""
 
+    @property
+    def image_encodes(self) -> int:
+        """Images run through the vision tower since the start; a cached one is not run again."""
+
     def cost(self, group: Group) -> int:
         """Tokens the device will work through for this group, padding included."""
 

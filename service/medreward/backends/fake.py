@@ -11,10 +11,13 @@ import numpy as np
 
 from medreward.artifacts.manifest import Calibration, Image, Manifest, Text
 from medreward.backends.base import Group, Logits
+from medreward.caches import ArrayCache
 from medreward.types import DIMENSIONS, Evidence
 
+MIB: Final = 1024 * 1024
 SPREAD: Final = 1.5  # standard deviation of a logit
 UNIFORMS: Final = 4  # 16-bit numbers summed for one logit; the sum is close to normal
+STEP: Final = SPREAD / (65536 * (UNIFORMS / 12) ** 0.5)
 DIGEST_BYTES: Final = len(DIMENSIONS) * UNIFORMS * 2
 
 FAKE_MANIFEST: Final = Manifest(
@@ -36,6 +39,8 @@ class FakeBackend:
 
     def __init__(self, delay_s: float = 0.0) -> None:
         self._delay_s = delay_s
+        self._seen: ArrayCache[np.int64] = ArrayCache(MIB)
+        self.image_encodes = 0
 
     def cost(self, group: Group) -> int:
         return max(1, len(group.prompt) + sum(map(len, group.answers)))
@@ -43,6 +48,10 @@ class FakeBackend:
     def score(self, groups: Sequence[Group]) -> list[Logits]:
         if self._delay_s:
             time.sleep(self._delay_s)
+        for group in groups:
+            if group.image and self._seen.get(group.image.digest) is None:
+                self._seen.put(group.image.digest, group.image.pixels.sum(dtype=np.int64, keepdims=True))
+                self.image_encodes += 1
         return [_logits(group) for group in groups]
 
     def warm_up(self) -> None:
@@ -68,9 +77,10 @@ def _logits(group: Group) -> Logits:
     prefix = blake2b(image.encode() + b"|" + _bytes(group.prompt)).digest()
     digests = b"".join(blake2b(_bytes(ids), key=prefix, digest_size=DIGEST_BYTES).digest() for ids in group.answers)
     uniforms = np.frombuffer(digests, "<u2").reshape(-1, 1, len(DIMENSIONS), UNIFORMS)
-    # Whole numbers up to the one division, so that every machine finds the same bits.
+    # Whole numbers up to the one multiplication, so that every machine finds the same bits.
     centred = uniforms.sum(-1, dtype=np.int64) - UNIFORMS * 32768
-    return (centred * (SPREAD / (65536 * (UNIFORMS / 12) ** 0.5))).astype(np.float32)
+    logits: Logits = (centred * STEP).astype(np.float32)
+    return logits
 
 
 def _bytes(ids: Sequence[int]) -> bytes:

@@ -1,11 +1,11 @@
 """ONNX Runtime: image graph to visual tokens, kept by digest; score graph over visual tokens and text to logits.
 
-On a CPU each row is a run of its own, at its own length, in one thread: the shapes of its kernels, and so the bits of its
-logits, depend on nothing else, and cores are kept busy by rows side by side. A GPU needs batches to be worth its while.
+On a CPU each row is a run of its own, at its own length, in one thread: the shapes of its kernels, and so the bits of
+its logits, depend on nothing else. Cores are kept busy by rows side by side. A GPU needs batches to be worth its while.
 """
 
 import os
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import Group, Logits, ModelImage
+from medreward.caches import ArrayCache
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
@@ -76,7 +77,7 @@ RUN_SHAPES: Final = {
 
 
 class OnnxBackend:
-    """`image_encodes` and `image_hits` count groups with an image: those that made the image graph run, and the others."""
+    """`image_encodes` and `image_hits` split the groups with an image: the image graph ran for it, or had before."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class OnnxBackend:
         # A GPU is fed by one caller; on a CPU a run uses one core.
         self._threads = 1 if self._device == "cuda" else threads or available_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="onnx")
-        self._cache = ImageTokenCache(image_cache_bytes)
+        self._cache: ArrayCache[np.float32] = ArrayCache(image_cache_bytes)
         self.image_encodes = 0
         self.image_hits = 0
 
@@ -152,7 +153,8 @@ class OnnxBackend:
         return found
 
     def _encode(self, pixels: NDArray[np.uint8]) -> ImageTokens:
-        return self._image_graph.run({"pixels": pixels[None]})[0]
+        tokens: ImageTokens = self._image_graph.run({"pixels": pixels[None]})[0]
+        return tokens
 
     def _score_rows(self, rows: Sequence[Row]) -> Logits:
         runs = list(self._run_shape.runs([len(row.ids) for row in rows]))
@@ -169,7 +171,7 @@ class OnnxBackend:
         for index, row in enumerate(rows):
             ids[index, : len(row.ids)] = row.ids
             mask[index, : len(row.ids)] = 1
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             "image_tokens": np.stack([self._no_image if r.image_tokens is None else r.image_tokens for r in rows]),
             "image_mask": np.array([r.image_tokens is not None for r in rows], np.float32),
             "ids": ids,
@@ -182,6 +184,7 @@ class Graph:
     """A session of ONNX Runtime with one output, on one device."""
 
     def __init__(self, path: Path, device: str, signature: Mapping[str, str]) -> None:
+        self._path = path
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1  # see the top of this file
@@ -199,35 +202,16 @@ class Graph:
         if {name: node.type for name, node in self._nodes.items()} != signature:
             raise ConfigurationError(f"{path} must have the inputs and outputs {', '.join(signature)}")
 
-    def row_shape(self, name: str) -> tuple[int | str, ...]:
-        """Shape behind the batch axis; a free axis is a string."""
-        return tuple(self._nodes[name].shape[1:])
+    def row_shape(self, name: str) -> tuple[int, ...]:
+        """Shape behind the batch axis, which the graph must fix."""
+        shape = tuple(self._nodes[name].shape[1:])
+        if not all(isinstance(axis, int) for axis in shape):
+            raise ConfigurationError(f"{self._path}: {name} may leave no axis open but the first")
+        return shape
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         output: NDArray[np.float32] = self._session.run(None, inputs)[0]
         return output
-
-
-class ImageTokenCache:
-    """Least recently used goes first, by bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._bytes = 0
-        self._tokens: OrderedDict[str, ImageTokens] = OrderedDict()
-
-    def get(self, digest: str) -> ImageTokens | None:
-        if digest in self._tokens:
-            self._tokens.move_to_end(digest)
-        return self._tokens.get(digest)
-
-    def put(self, digest: str, tokens: ImageTokens) -> None:
-        """`digest` is not there yet."""
-        self._tokens[digest] = tokens
-        self._bytes += tokens.nbytes
-        while self._bytes > self._limit:
-            _, oldest = self._tokens.popitem(last=False)
-            self._bytes -= oldest.nbytes
 
 
 def choose_device(wanted: str) -> str:

@@ -51,6 +51,7 @@ class Dispatcher:
     def _observe(self, batch: list[Waiting], done: Batch, dispatched: float) -> None:
         self._metrics.batch_items.observe(sum(len(waiting.group.answers) for waiting in batch))
         self._metrics.inference_duration.observe(done.seconds)
+        self._metrics.image_encodes.inc(done.image_encodes)
         for waiting in batch:
             self._metrics.queue_wait.labels(waiting.lane).observe(dispatched - waiting.since)
         rate = sum(waiting.cost for waiting in batch) / max(done.seconds, 1e-6)

@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 import pybase64
-from numpy.typing import NDArray
 
 from medreward.backends.base import ModelImage
+from medreward.caches import ArrayCache
 from medreward.encoding.image import ImageHeader, ImageLimits, ImageSpec, decode, probe
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
@@ -74,29 +74,6 @@ class ImageStore:
         self.bytes -= len(stored.data)
 
 
-class PixelCache:
-    """Model-sized pixels by digest; the least recently used go first."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._pixels: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
-        self.bytes = 0
-
-    def get(self, digest: str) -> NDArray[np.uint8] | None:
-        pixels = self._pixels.get(digest)
-        if pixels is not None:
-            self._pixels.move_to_end(digest)
-        return pixels
-
-    def put(self, digest: str, pixels: NDArray[np.uint8]) -> None:
-        if digest not in self._pixels:
-            self._pixels[digest] = pixels
-            self.bytes += pixels.nbytes
-        while self.bytes > self._max_bytes:
-            _, oldest = self._pixels.popitem(last=False)
-            self.bytes -= oldest.nbytes
-
-
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """An image that passed its header's checks; `header` is None where its pixels are known already."""
@@ -112,7 +89,7 @@ class Images:
     ) -> None:
         self.store = store
         self._limits = limits
-        self._cache = PixelCache(cache_bytes)
+        self._cache: ArrayCache[np.uint8] = ArrayCache(cache_bytes)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._requests = metrics.cache_requests.labels("pixels")
         self._hits = metrics.cache_hits.labels("pixels")

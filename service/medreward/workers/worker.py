@@ -19,6 +19,7 @@ class Batch:
 
     outcomes: list[Logits | ItemError]
     seconds: float
+    image_encodes: int
 
 
 class Worker:
@@ -39,8 +40,9 @@ class Worker:
 
     def _run(self, groups: Sequence[Group]) -> Batch:
         started = time.perf_counter()
+        encoded_before = self._backend.image_encodes
         outcomes = self._outcomes(groups)
-        return Batch(outcomes, time.perf_counter() - started)
+        return Batch(outcomes, time.perf_counter() - started, self._backend.image_encodes - encoded_before)
 
     def _outcomes(self, groups: Sequence[Group]) -> list[Logits | ItemError]:
         try:

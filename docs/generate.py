@@ -1,0 +1,39 @@
+"""Writes what is made from the code: docs/openapi.json and docs/settings.md. `make check` sees that they are current."""
+
+import json
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from medreward.api.http import create_app
+from medreward.engine.engine import Engine
+from medreward.metrics import Metrics
+from medreward.settings import ENV_PREFIX, Settings
+
+HERE = Path(__file__).parent
+
+
+def settings_table() -> str:
+    head = [
+        "# Settings of `medreward serve`",
+        "",
+        "Made from `service/medreward/settings.py` by `make generated`. A flag wins over its variable.",
+        "",
+        "| flag | variable | default | what it is |",
+        "| --- | --- | --- | --- |",
+    ]
+    rows = [
+        f"| `--{name.replace('_', '-')}` | `{ENV_PREFIX}{name.upper()}` | `{field.default}` | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def openapi() -> str:
+    app = create_app(Engine(Settings(), Metrics(CollectorRegistry())))
+    return json.dumps(app.openapi(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    (HERE / "settings.md").write_text(settings_table(), "utf-8")
+    (HERE / "openapi.json").write_text(openapi(), "utf-8")

@@ -1,0 +1,5 @@
+"""`python -m medreward` is the `medreward` command."""
+
+from medreward.cli import main
+
+main()

@@ -1,0 +1,105 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from medreward.artifacts.manifest import Manifest, read_manifest
+from medreward.errors import ConfigurationError
+from tiny_model import manifest as manifest_text
+
+DIGESTS = {
+    name: f"{index:064x}" for index, name in enumerate(["image.onnx", "score.onnx", "tokenizer.json", "card.md"])
+}
+TEXT = manifest_text(DIGESTS)
+
+
+def read(folder: Path, text: str) -> Manifest:
+    path = folder / "model.toml"
+    path.write_text(text)
+    return read_manifest(path)
+
+
+def replaced(old: str, new: str) -> str:
+    assert old in TEXT
+    return TEXT.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (DIGESTS["image.onnx"], "f" * 64),
+        (DIGESTS["score.onnx"], "f" * 64),
+        (DIGESTS["tokenizer.json"], "f" * 64),
+        ('prompt = ["[CLS]", ', "prompt = ["),
+        ('"{response}", "[SEP]"', '"{response}"'),
+        ("max_tokens = 512", "max_tokens = 511"),
+        ("width = 64", "width = 65"),
+        ("height = 64", 'height = 64\nfit = "stretch"'),
+        ("height = 64", "height = 64\nrequired = true"),
+        ("overall = 1.0", "overall = 0.5"),
+        ("accuracy = { median = 0.0", "accuracy = { median = 0.1"),
+        ("overall = { median = 0.0, scale = 1.0", "overall = { median = 0.0, scale = 2.0"),
+        (
+            'image_graph = "image.onnx"\nscore_graph = "score.onnx"',
+            'image_graph = "score.onnx"\nscore_graph = "image.onnx"',
+        ),
+    ],
+)
+def test_the_fingerprint_changes_with_what_decides_a_score(tmp_path: Path, old: str, new: str) -> None:
+    assert read(tmp_path, replaced(old, new)).fingerprint != read(tmp_path, TEXT).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (DIGESTS["card.md"], "f" * 64),
+        ('license = "Apache-2.0"', 'license = "MIT"'),
+        ('provenance = "random weights"', 'provenance = "dice"'),
+        ("[onnx]", "# a remark\n[onnx]"),
+        ("overall = 1.0", "overall = 1"),
+    ],
+)
+def test_the_fingerprint_stays_with_what_does_not(tmp_path: Path, old: str, new: str) -> None:
+    assert read(tmp_path, replaced(old, new)).fingerprint == read(tmp_path, TEXT).fingerprint
+
+
+def test_the_fingerprint_is_the_same_in_every_process(tmp_path: Path) -> None:
+    expected = "sha256:0a4317fed2707ade6fb83d8e5b484c723b1139bbea40c840b0985cd03a4c5e0c"
+    assert read(tmp_path, TEXT).fingerprint == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('name = "tiny"', 'name = "tiny"\nfamliy = "x"', "famliy"),
+        ("width = 64", "width = 64\nwidht = 64", "image.widht"),
+        ("overall = 1.0", "overal = 1.0", "six dimensions"),
+        ("overall = 1.0", "overall = nan", "weights.overall"),
+        ("accuracy = { median = 0.0, scale = 1.0 }\n", "", "six dimensions"),
+        ("scale = 1.0", "scale = 0.0", "calibration.accuracy.scale"),
+        ("scale = 1.0", "scale = inf", "calibration.accuracy.scale"),
+        ('"{question}"', '"{question}", "{question}"', "{question} once"),
+        ('"{response}", ', "", "{response} once"),
+        (f'"score.onnx" = "{DIGESTS["score.onnx"]}"\n', "", "no digest under [files] for score.onnx"),
+        (DIGESTS["image.onnx"], "abc", "files.image.onnx"),
+        ('image_graph = "image.onnx"', 'image_graph = "../image.onnx"', "onnx.image_graph"),
+        ('tokenizer = "tokenizer.json"', "", "tokenizer"),
+        ('evidence = "none"', 'evidence = "clinical"', "evidence"),
+        ('runtime = "onnx"', 'runtime = "pickle"', "runtime"),
+        ("[image]", "[image", "not TOML"),
+    ],
+)
+def test_a_faulty_manifest_is_refused_in_one_line_that_names_the_fault(
+    tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(says)) as refused:
+        read(tmp_path, replaced(old, new))
+    assert str(tmp_path / "model.toml") in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_manifest_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match="not TOML"):
+        read_manifest(path)

@@ -1,0 +1,194 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from medreward.artifacts.manifest import Manifest
+from medreward.artifacts.repository import open_verified
+from medreward.backends.base import Group, ModelImage
+from medreward.backends.onnx import OnnxBackend, RunShape
+from medreward.errors import ConfigurationError
+from tiny_model import torch_logits
+
+Triple = tuple[ModelImage | None, tuple[int, ...], tuple[int, ...]]
+TOKENS_BYTES = 16 * 32 * 4  # of one image of the tiny model
+
+
+@pytest.fixture(scope="session")
+def manifest(tiny: Path) -> Manifest:
+    return open_verified(str(tiny), tiny.parent)[1]
+
+
+@pytest.fixture
+def backend(tiny: Path, manifest: Manifest) -> OnnxBackend:
+    return OnnxBackend(tiny, manifest, "cpu", threads=2)
+
+
+def image(seed: int) -> ModelImage:
+    pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    return ModelImage(f"{seed:064x}", pixels)
+
+
+def ids(rng: np.random.Generator, longest: int) -> tuple[int, ...]:
+    return tuple(int(i) for i in rng.integers(5, 180, rng.integers(1, longest)))
+
+
+def triples(count: int) -> list[Triple]:
+    """Some share an image and prompt, some have no image; lengths from 2 to 250."""
+    rng = np.random.default_rng(1)
+    images = [image(seed) for seed in range(20)]
+    prompts = [(images[rng.integers(20)] if rng.random() < 0.7 else None, ids(rng, 50)) for _ in range(count // 5)]
+    return [(*prompts[rng.integers(len(prompts))], ids(rng, 200)) for _ in range(count)]
+
+
+def alone(backend: OnnxBackend, triple: Triple) -> NDArray[np.float32]:
+    picture, prompt, answer = triple
+    [logits] = backend.score([Group(picture, prompt, [answer])])
+    return logits.reshape(2, 6)
+
+
+def regrouped(chosen: list[Triple]) -> list[tuple[Group, list[int]]]:
+    """Triples of one image and prompt as one group, with the places they came from."""
+    places: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+    for index, (picture, prompt, _) in enumerate(chosen):
+        places.setdefault((picture.digest if picture else "", prompt), []).append(index)
+    return [
+        (Group(chosen[where[0]][0], chosen[where[0]][1], [chosen[i][2] for i in where]), where)
+        for where in places.values()
+    ]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_triple_has_the_same_bits_alone_and_in_any_batch_or_group(
+    tiny: Path, manifest: Manifest, threads: int
+) -> None:
+    asked = triples(1000)
+    single = OnnxBackend(tiny, manifest, "cpu", threads=1)
+    expected = [alone(single, triple) for triple in asked]
+    backend = OnnxBackend(tiny, manifest, "cpu", threads=threads)
+    rng = np.random.default_rng(threads)
+    order = rng.permutation(len(asked))
+    for batch in np.array_split(order, np.sort(rng.integers(0, len(asked), 60))):
+        chosen = [asked[i] for i in batch]
+        one_each = backend.score([Group(picture, prompt, [answer]) for picture, prompt, answer in chosen])
+        for index, logits in zip(batch, one_each, strict=True):
+            assert np.array_equal(logits[0], expected[index])
+        groups = regrouped(chosen)
+        for (_, places), logits in zip(groups, backend.score([group for group, _ in groups]), strict=True):
+            for place, row in zip(places, logits, strict=True):
+                assert np.array_equal(row, expected[batch[place]])
+
+
+def test_onnx_says_what_torch_says(backend: OnnxBackend) -> None:
+    groups = [
+        Group(image(3), (2, 40, 41, 3), [(50, 51, 3), (3,), tuple(range(5, 180))]),
+        Group(None, (2, 9, 3), [(60, 3), (61, 62, 63, 3)]),
+    ]
+    for group, logits in zip(groups, backend.score(groups), strict=True):
+        assert logits.shape == (len(group.answers), 2, 6)
+        np.testing.assert_allclose(logits, torch_logits(group), rtol=0, atol=1e-5)
+
+
+def test_image_prompt_and_answer_each_matter(backend: OnnxBackend) -> None:
+    groups = [
+        Group(picture, prompt, [answer])
+        for picture in (None, image(1), image(2))
+        for prompt in ((2, 7), (2, 8))
+        for answer in ((9,), (10,))
+    ]
+    assert len({logits.tobytes() for logits in backend.score(groups)}) == len(groups)
+
+
+def test_an_image_is_encoded_once(backend: OnnxBackend) -> None:
+    group = Group(image(1), (2, 7), [(9,), (10,)])
+    backend.score([group, Group(image(1), (2, 8), [(9,)]), Group(image(2), (2, 7), [(9,)]), Group(None, (2,), [(9,)])])
+    assert (backend.image_encodes, backend.image_hits) == (2, 1)
+    backend.score([group])
+    assert (backend.image_encodes, backend.image_hits) == (2, 2)
+
+
+def test_the_image_cache_keeps_what_was_used_last_within_its_bytes(tiny: Path, manifest: Manifest) -> None:
+    backend = OnnxBackend(tiny, manifest, "cpu", threads=1, image_cache_bytes=2 * TOKENS_BYTES)
+
+    def encodes(seed: int) -> bool:
+        before = backend.image_encodes
+        backend.score([Group(image(seed), (2, 7), [(9,)])])
+        return backend.image_encodes > before
+
+    assert [encodes(seed) for seed in (1, 2, 1, 3, 1, 2)] == [True, True, False, True, False, True]
+
+
+def test_a_cache_of_no_bytes_still_scores_a_batch_of_many_images(tiny: Path, manifest: Manifest) -> None:
+    groups = [Group(image(seed), (2, 7), [(9,)]) for seed in range(5)]
+    without = OnnxBackend(tiny, manifest, "cpu", threads=1, image_cache_bytes=0)
+    assert np.array_equal(without.score(groups), OnnxBackend(tiny, manifest, "cpu", threads=1).score(groups))
+
+
+def test_an_empty_batch_and_an_empty_group_are_answered_as_such(backend: OnnxBackend) -> None:
+    assert backend.score([]) == []
+    empty, full = backend.score([Group(None, (2, 7), []), Group(None, (2, 7), [(9,)])])
+    assert (empty.shape, full.shape) == ((0, 2, 6), (1, 2, 6))
+
+
+def test_cost_counts_each_answers_tokens_and_the_image(backend: OnnxBackend) -> None:
+    answers = [(9, 10), (11,)]
+    assert backend.cost(Group(None, (2, 7), answers)) == (16 + 4) + (16 + 3)
+    assert backend.cost(Group(image(1), (2, 7), answers)) == (16 + 4) + (16 + 3) + 16
+
+
+def test_warming_up_leaves_no_trace(backend: OnnxBackend) -> None:
+    backend.warm_up()
+    assert (backend.image_encodes, backend.image_hits) == (0, 0)
+    assert backend.runtime == "onnx/cpu/fp32"
+
+
+def test_runs_of_a_gpu_hold_rows_of_one_padded_length_within_bounds() -> None:
+    shape = RunShape(pad_to=32, rows=3, tokens=128)
+    lengths = [1, 32, 33, 20, 31, 64, 40, 500]
+    assert list(shape.runs(lengths)) == [[0, 1, 3], [4], [2, 5], [6], [7]]
+
+
+def test_batched_runs_agree_with_single_ones(
+    tiny: Path, manifest: Manifest, backend: OnnxBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does, on a CPU: padded rows in one run differ by rounding only."""
+    monkeypatch.setitem(sys.modules["medreward.backends.onnx"].RUN_SHAPES, "cpu", RunShape(32, 32, 16_384))
+    batched = OnnxBackend(tiny, manifest, "cpu", threads=1)
+    groups = [group for group, _ in regrouped(triples(100))]
+    for one, many in zip(backend.score(groups), batched.score(groups), strict=True):
+        np.testing.assert_allclose(one, many, rtol=0, atol=1e-5)
+
+
+def test_cuda_without_cuda_is_refused(tiny: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ConfigurationError, match=r"install medreward\[gpu\]"):
+        OnnxBackend(tiny, manifest, "cuda")
+
+
+def test_a_missing_onnxruntime_says_what_to_install(
+    tiny: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigurationError, match=r"install medreward\[cpu\] or medreward\[gpu\]"):
+        OnnxBackend(tiny, manifest, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("onnx", "says"),
+    [
+        ({"image_graph": "card.md", "score_graph": "score.onnx"}, "cannot load .*card.md"),
+        ({"image_graph": "image.onnx", "score_graph": "image.onnx"}, "image.onnx must have the inputs"),
+    ],
+)
+def test_a_graph_that_is_not_one_is_refused(tiny: Path, manifest: Manifest, onnx: dict[str, str], says: str) -> None:
+    other = Manifest.model_validate(manifest.model_dump() | {"onnx": onnx})
+    with pytest.raises(ConfigurationError, match=says):
+        OnnxBackend(tiny, other, "cpu")
+
+
+def test_graphs_for_another_image_size_are_refused(tiny: Path, manifest: Manifest) -> None:
+    other = Manifest.model_validate(manifest.model_dump() | {"image": {"width": 32, "height": 64}})
+    with pytest.raises(ConfigurationError, match="do not fit together"):
+        OnnxBackend(tiny, other, "cpu")

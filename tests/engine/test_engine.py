@@ -1,0 +1,137 @@
+"""What the engine does when things go wrong or late; what it does when they go right is tested through its doors."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from medreward.backends.base import Group, Logits
+from medreward.engine import engine as engine_module
+from medreward.engine.engine import Engine
+from medreward.engine.model import Model, open_model
+from medreward.errors import Code, RequestError
+from medreward.metrics import Metrics
+from medreward.settings import Settings
+from medreward.types import Failed, Flag, Item, Lane, Scored, ScoreRequest
+
+
+@asynccontextmanager
+async def running(**settings: Any) -> AsyncIterator[Engine]:
+    engine = Engine(Settings(**settings), Metrics(CollectorRegistry()))
+    try:
+        await engine.start()
+        yield engine
+    finally:
+        engine.close()
+
+
+def request(*items: Item, **how: Any) -> ScoreRequest:
+    return ScoreRequest("test", items or (Item("what?", ("this",)),), **how)
+
+
+def value(engine: Engine, name: str, **labels: str) -> float | None:
+    return engine.metrics.registry.get_sample_value(name, labels)
+
+
+async def test_before_the_model_is_there_a_request_is_told_to_come_back() -> None:
+    engine = Engine(Settings(), Metrics(CollectorRegistry()))
+    with pytest.raises(RequestError) as refused:
+        await engine.score(request())
+    assert (refused.value.code, refused.value.retry_after) == (Code.NOT_READY, 1)
+    assert engine.not_ready() == "loading"
+    engine.close()
+
+
+async def test_a_deadline_that_passes_fails_the_request_and_leaves_no_work() -> None:
+    async with running(fake_delay_ms=200) as engine:
+        first = asyncio.create_task(engine.score(request(Item("first", ("x",)))))
+        await asyncio.sleep(0.05)
+        with pytest.raises(RequestError) as refused:
+            await engine.score(request(deadline_s=0.05))
+        assert refused.value.code is Code.DEADLINE
+        assert isinstance((await first).results[0], Scored)
+        await asyncio.sleep(0.25)
+        assert value(engine, "medreward_batch_items_count") == 1  # the late one never reached the device
+        assert engine.state()["cost_admitted"] == 0
+
+
+async def test_work_beyond_the_queue_is_refused_with_a_time_to_come_back() -> None:
+    async with running(fake_delay_ms=100, queue_cost=10) as engine:
+        accepted = asyncio.create_task(engine.score(request()))
+        await asyncio.sleep(0.02)
+        with pytest.raises(RequestError) as refused:
+            await engine.score(request(Item("a long question " * 10, ("this",)), lane=Lane.INTERACTIVE))
+        assert refused.value.code is Code.OVERLOADED
+        assert (refused.value.retry_after or 0) >= 1
+        assert isinstance((await accepted).results[0], Scored)
+        assert value(engine, "medreward_queue_cost", lane="bulk") == 0
+        assert value(engine, "medreward_items_total", outcome="overloaded") == 1
+
+
+async def test_what_passes_later_fails_the_request_only_if_nothing_was_scored() -> None:
+    """Two items, room for one: the other is an item's error, not the request's."""
+    async with running(fake_delay_ms=50, queue_cost=10) as engine:
+        answer = await engine.score(request(Item("what?", ("this",)), Item("a long question " * 10, ("this",))))
+        first, second = answer.results
+        assert isinstance(first, Scored)
+        assert isinstance(second, Failed)
+        assert second.error.code is Code.OVERLOADED
+
+
+async def test_responses_keep_their_order_around_one_that_failed() -> None:
+    async with running(text_chars=10) as engine:
+        answer = await engine.score(request(Item("what?", ("a", "far too long a text", "", "b"))))
+    assert [result.response for result in answer.results] == [0, 1, 2, 3]
+    failed = answer.results[1]
+    assert isinstance(failed, Failed)
+    assert failed.error.code is Code.TOO_LONG
+    assert answer.results[2].flags == (Flag.NO_IMAGE, Flag.EMPTY_RESPONSE)
+
+
+async def test_draining_finishes_what_was_accepted_and_takes_nothing_new() -> None:
+    async with running(fake_delay_ms=100) as engine:
+        accepted = asyncio.create_task(engine.score(request()))
+        await asyncio.sleep(0.02)
+        engine.drain()
+        with pytest.raises(RequestError) as refused:
+            await engine.score(request())
+        assert refused.value.code is Code.NOT_READY
+        assert not accepted.done()
+        await engine.idle()
+        assert isinstance((await accepted).results[0], Scored)
+
+
+class Nan:
+    """The fake backend, but for texts of one token."""
+
+    def __init__(self, model: Model) -> None:
+        self._real = model.backend
+        self.runtime = self._real.runtime
+        self.cost = self._real.cost
+        self.warm_up = self._real.warm_up
+        self.image_encodes = 0
+
+    def score(self, groups: Sequence[Group]) -> list[Logits]:
+        return [
+            np.where([[[len(ids) == 1]] for ids in group.answers], np.nan, logits)
+            for group, logits in zip(groups, self._real.score(groups), strict=True)
+        ]
+
+
+async def test_a_number_that_is_none_fails_its_response_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_nan_model(settings: Settings) -> Model:
+        model = open_model(settings)
+        return Model(model.manifest, Nan(model), model.text)
+
+    monkeypatch.setattr(engine_module, "open_model", open_nan_model)
+    async with running() as engine:
+        answer = await engine.score(request(Item("what?", ("one", "two words"))))
+        bad, good = answer.results
+        assert isinstance(bad, Failed)
+        assert bad.error.code is Code.NON_FINITE_SCORE
+        assert isinstance(good, Scored)
+        assert value(engine, "medreward_nonfinite_scores_total") == 1

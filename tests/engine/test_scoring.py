@@ -1,0 +1,54 @@
+import math
+
+import pytest
+
+from medreward.artifacts.manifest import Calibration
+from medreward.engine.scoring import Scoring
+from medreward.errors import Code
+from medreward.types import DIMENSIONS, Failed, Flag, Scored
+
+CALIBRATION = {dimension: Calibration(median=0.5 * d, scale=1 + d) for d, dimension in enumerate(DIMENSIONS)}
+ONE_HEAD = [[1.0, -2.0, 0.25, 8.0, 0.0, -1.0]]
+
+
+def scored(heads: list[list[float]], weights: dict[str, float] | None = None) -> Scored:
+    result = Scoring(CALIBRATION, weights or {}).result(3, 1, heads, ())
+    assert isinstance(result, Scored)
+    return result
+
+
+def test_a_score_of_one_half_is_the_median_of_the_calibration_pool() -> None:
+    medians = [[CALIBRATION[dimension].median for dimension in DIMENSIONS]]
+    assert scored(medians).scores == (0.5,) * 6
+
+
+def test_a_score_is_the_calibrated_sigmoid_of_its_logit() -> None:
+    expected = [1 / (1 + math.exp(-(x - 0.5 * d) / (1 + d))) for d, x in enumerate(ONE_HEAD[0])]
+    assert scored(ONE_HEAD).scores == pytest.approx(expected, rel=1e-15)
+
+
+@pytest.mark.parametrize("x", [1e6, -1e6])
+def test_far_logits_do_not_overflow(x: float) -> None:
+    assert scored([[x] * 6]).scores == ((1.0,) if x > 0 else (0.0,)) * 6
+
+
+def test_a_single_head_knows_no_uncertainty() -> None:
+    assert scored(ONE_HEAD).uncertainty is None
+
+
+def test_an_ensemble_answers_with_its_mean_and_its_deviation() -> None:
+    result = scored([[1.0] * 6, [3.0] * 6])
+    assert result.logits == (2.0,) * 6
+    assert result.uncertainty == (1.0,) * 6
+
+
+def test_a_reward_weighs_logits_as_given_and_ignores_what_is_not_named() -> None:
+    assert scored(ONE_HEAD, {"accuracy": 2, "relevance": -0.5}).reward == 2 * 1.0 + 0.5 * 2.0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_becomes_an_error(bad: float) -> None:
+    result = Scoring(CALIBRATION, {}).result(3, 1, [[1.0] * 6, [1.0, 1.0, bad, 1.0, 1.0, 1.0]], (Flag.NO_IMAGE,))
+    assert isinstance(result, Failed)
+    assert (result.error.code, result.item, result.response) == (Code.NON_FINITE_SCORE, 3, 1)
+    assert result.flags == (Flag.NO_IMAGE,)

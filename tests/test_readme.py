@@ -1,0 +1,61 @@
+"""The README's examples, as they stand there, against a real server."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+
+
+def examples(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[dict[str, int]]:
+    command = [sys.executable, "-m", "medreward", "serve", "--port=0", "--grpc-port=0", "--admin-port=0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        listening = json.loads(server.stderr.readline())
+        while json.loads(server.stderr.readline())["event"] != "ready":
+            pass
+        yield {"8000": listening["port"], "8001": listening["grpc_port"]}
+        server.terminate()
+        server.communicate(timeout=10)
+        assert server.returncode == 0
+
+
+def with_ports(example: str, ports: dict[str, int]) -> str:
+    for written, real in ports.items():
+        example = example.replace(f"127.0.0.1:{written}", f"127.0.0.1:{real}")
+    return example
+
+
+@pytest.mark.parametrize("example", examples("bash"))
+def test_a_curl_example_gives_scores(example: str, ports: dict[str, int]) -> None:
+    done = subprocess.run(["bash", "-ec", with_ports(example, ports)], capture_output=True, text=True, check=True)
+    results = json.loads(done.stdout)["results"]
+    assert results
+    assert all(result["status"] == "ok" for result in results)
+
+
+@pytest.mark.parametrize("example", examples("python"))
+def test_a_python_example_runs(example: str, ports: dict[str, int]) -> None:
+    command = [sys.executable, "-c", with_ports(example, ports)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_the_tree_names_what_is_there() -> None:
+    tree = README.split("## What is where")[1].split("```")[1]
+    root = Path(__file__).parent.parent
+    package = root / "service" / "medreward"
+    for line in tree.strip().splitlines():
+        for name in re.findall(r"^ {0,2}((?:[\w.]+(?:/|\.py) ?)+)", line)[:1]:
+            for part in name.split():
+                assert (package / part).exists() or (root / part).exists(), part
