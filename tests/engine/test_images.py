@@ -90,27 +90,27 @@ class TestStore:
 
 
 async def test_an_image_is_decoded_once(images: Images, registry: CollectorRegistry) -> None:
-    first = await images.decode(images.open(InlineImage(png(7)), ""), SPEC)
-    again = await images.decode(images.open(InlineImage(png(7)), ""), SPEC)
+    first = await images.decode(await images.open(InlineImage(png(7)), ""), SPEC)
+    again = await images.decode(await images.open(InlineImage(png(7)), ""), SPEC)
     assert again.pixels is first.pixels
     assert hits(registry) == 1
     assert (first.pixels == 7).all()
 
 
 async def test_an_evicted_image_is_decoded_again(images: Images, registry: CollectorRegistry) -> None:
-    known = images.open(InlineImage(png(1)), "")
+    known = await images.open(InlineImage(png(1)), "")
     await images.decode(known, SPEC)
-    known = images.open(InlineImage(png(1)), "")
+    known = await images.open(InlineImage(png(1)), "")
     for shade in (2, 3):
-        await images.decode(images.open(InlineImage(png(shade)), ""), SPEC)
+        await images.decode(await images.open(InlineImage(png(shade)), ""), SPEC)
     assert ((await images.decode(known, SPEC)).pixels == 1).all()
     assert hits(registry) == 0
 
 
 async def test_every_source_leads_to_the_same_image(images: Images) -> None:
-    digest, _, header = images.put("", png(9))
+    digest, _, header = await images.put("", png(9))
     sources = (InlineImage(png(9)), Base64Image(base64.b64encode(png(9)).decode()), StoredImage(digest))
-    assert {images.open(source, "").digest for source in sources} == {digest}
+    assert {(await images.open(source, "")).digest for source in sources} == {digest}
     assert (header.width, header.height) == (40, 40)
 
 
@@ -125,7 +125,7 @@ async def test_every_source_leads_to_the_same_image(images: Images) -> None:
         (InlineImage(b""), Code.IMAGE_INVALID),
     ],
 )
-def test_what_cannot_be_opened_says_why(images: Images, source: StoredImage, code: Code) -> None:
+async def test_what_cannot_be_opened_says_why(images: Images, source: StoredImage, code: Code) -> None:
     with pytest.raises(ItemError) as refused:
-        images.open(source, "")
+        await images.open(source, "")
     assert (refused.value.code, refused.value.field) == (code, "image")

@@ -4,7 +4,6 @@ On a CPU each row is a run of its own, at its own length, in one thread: the sha
 its logits, depend on nothing else. Cores are kept busy by rows side by side. A GPU needs batches to be worth its while.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import Group, Logits, ModelImage
 from medreward.caches import ArrayCache
+from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
@@ -227,7 +227,3 @@ def import_onnxruntime() -> ModuleType:
         return import_module("onnxruntime")
     except ImportError:
         raise ConfigurationError("this model needs ONNX Runtime: install medreward[cpu] or medreward[gpu]") from None
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,15 +1,18 @@
 """The one door behind every transport: check, admit, decode, batch, await, answer."""
 
 import asyncio
+import functools
+import logging
 import math
-import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from medreward.backends.base import Group, ModelImage
+from medreward.cores import available_cores
 from medreward.encoding.image import ImageHeader, ImageLimits
-from medreward.encoding.text import EncodedText
+from medreward.encoding.text import EncodedText, TextEncoder
+from medreward.engine.checks import check_item, check_request, weights_of
 from medreward.engine.dispatcher import Dispatcher
 from medreward.engine.images import NO_PIXELS, ImageFile, Images, ImageStore
 from medreward.engine.model import Model, open_model
@@ -25,6 +28,7 @@ from medreward.types import (
     InlineImage,
     Item,
     Lane,
+    Options,
     Result,
     Scored,
     ScoreRequest,
@@ -33,7 +37,10 @@ from medreward.types import (
 )
 from medreward.workers.worker import Worker
 
-GOLDEN_TOLERANCE = 1e-4
+log = logging.getLogger(__name__)
+
+GOLDEN_TOLERANCE: Final = 1e-4
+QUICK_CHARS: Final = 20_000  # tokenised within a few milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +128,16 @@ class Engine:
 
     # images
 
-    def put_image(self, data: bytes, tenant: str = "") -> tuple[str, bool, ImageHeader]:
-        return self.images.put(tenant, data)
+    async def put_image(self, data: bytes, tenant: str = "") -> tuple[str, bool, ImageHeader]:
+        return await self.images.put(tenant, data)
 
     # scores
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         serving = self.serving
-        self._check(request, serving.model)
+        if self._draining:
+            raise RequestError(Code.NOT_READY, "the server is shutting down", retry_after=1)
+        check_request(request, serving.model, self.settings)
         self._in_flight += 1
         self._idle.clear()
         try:
@@ -145,7 +154,7 @@ class Engine:
         started = time.monotonic()
         timings = Timings()
         model = serving.model
-        scoring = Scoring(model.manifest.calibration, self._weights(request.weights, model))
+        scoring = Scoring(model.manifest.calibration, weights_of(request, model))
         calls = [self._score_item(i, item, request, scoring, serving, timings) for i, item in enumerate(request.items)]
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
         results = tuple(result for item in per_item for result in item)
@@ -158,12 +167,15 @@ class Engine:
         longest = self.settings.deadline_seconds
         try:
             async with asyncio.timeout(min(request.deadline_s or longest, longest)):
-                prepared = self._prepare(i, item, request, serving.model)
+                prepared = await self._prepare(i, item, request, serving.model)
                 scored = await self._score_prepared(i, prepared, request.lane, scoring, serving, timings)
         except TimeoutError:
             return _all_failed(i, item, ItemError(Code.DEADLINE, "the deadline passed before the score was there"))
         except ItemError as error:
             return _all_failed(i, item, error)
+        except Exception:
+            log.exception("item failed", extra={"request_id": request.id, "item": i})
+            return _all_failed(i, item, ItemError(Code.INTERNAL, "a fault of the server"))
         return sorted([*prepared.failed, *scored], key=lambda result: result.response)
 
     async def _score_prepared(
@@ -191,23 +203,13 @@ class Engine:
             for (place, text), heads in zip(prepared.answers, heads_of(answer.logits), strict=True)
         ]
 
-    def _prepare(self, i: int, item: Item, request: ScoreRequest, model: Model) -> Prepared:
-        if item.history:
-            raise ItemError(Code.UNSUPPORTED_FIELD, "this model reads no turns before the question", "history")
-        if len(item.images) > 1:
-            raise ItemError(Code.UNSUPPORTED_FIELD, "this model reads one image", "images")
-        if not item.images and model.manifest.image.required:
-            raise ItemError(Code.IMAGE_REQUIRED, "this model needs an image", "image")
-        prompt = model.text.prompt(item.question)
-        file = self.images.open(item.images[0], request.tenant) if item.images else None
-        answers: list[tuple[int, EncodedText]] = []
-        failed: list[Failed] = []
-        for place, response in enumerate(item.responses):
-            try:
-                answers.append((place, model.text.answer(prompt, response, request.options)))
-            except ItemError as error:
-                failed.append(Failed(i, place, error))
-        return Prepared(file, prompt, answers, failed)
+    async def _prepare(self, i: int, item: Item, request: ScoreRequest, model: Model) -> Prepared:
+        check_item(item, model)
+        long = len(item.question) + sum(map(len, item.responses)) > QUICK_CHARS
+        encode = functools.partial(_encode, i, item, request.options, model.text)
+        texts = await asyncio.to_thread(encode) if long else encode()
+        file = await self.images.open(item.images[0], request.tenant) if item.images else None
+        return Prepared(file, *texts)
 
     def _admit(self, cost: int, lane: Lane) -> None:
         try:
@@ -225,34 +227,6 @@ class Engine:
         """Whole seconds after which what is queued now should be done, from the rate of late."""
         rate = self._serving.dispatcher.cost_per_second if self._serving else 0.0
         return float(min(30, max(1, math.ceil(self._scheduler.admitted / rate)))) if rate else 1.0
-
-    # checks of a whole request
-
-    def _check(self, request: ScoreRequest, model: Model) -> None:
-        if self._draining:
-            raise RequestError(Code.NOT_READY, "the server is shutting down", retry_after=1)
-        if request.fingerprint is not None and request.fingerprint != model.ref.fingerprint:
-            raise RequestError(Code.VERSION_CHANGED, "the server has another model than the one asked for")
-        limits = self.settings
-        if not request.items:
-            raise RequestError(Code.INVALID_FIELD, "at least one item is needed", "/items")
-        if len(request.items) > limits.items:
-            raise RequestError(Code.TOO_MANY, f"more than {limits.items} items", "/items")
-        for i, item in enumerate(request.items):
-            if not item.responses:
-                raise RequestError(Code.INVALID_FIELD, "at least one response is needed", f"/items/{i}/responses")
-            if len(item.responses) > limits.responses:
-                raise RequestError(Code.TOO_MANY, f"more than {limits.responses} responses", f"/items/{i}/responses")
-
-    def _weights(self, weights: Mapping[str, float] | None, model: Model) -> Mapping[str, float]:
-        if not weights:
-            return model.default_weights
-        for name, weight in weights.items():
-            if name not in DIMENSIONS:
-                raise RequestError(Code.INVALID_FIELD, f"weights may name: {', '.join(DIMENSIONS)}", "/weights")
-            if not math.isfinite(weight):
-                raise RequestError(Code.INVALID_FIELD, "a weight must be a finite number", f"/weights/{name}")
-        return weights
 
     def _refuse_if_all_may_pass_later(self, results: tuple[Result, ...]) -> None:
         errors = [result.error for result in results if isinstance(result, Failed)]
@@ -287,6 +261,20 @@ class Engine:
                     raise ConfigurationError(f"{about}: {dimension} differs")
 
 
+def _encode(
+    i: int, item: Item, options: Options, text: TextEncoder
+) -> tuple[EncodedText, list[tuple[int, EncodedText]], list[Failed]]:
+    prompt = text.prompt(item.question)
+    answers: list[tuple[int, EncodedText]] = []
+    failed: list[Failed] = []
+    for place, response in enumerate(item.responses):
+        try:
+            answers.append((place, text.answer(prompt, response, options)))
+        except ItemError as error:
+            failed.append(Failed(i, place, error))
+    return prompt, answers, failed
+
+
 def _all_failed(i: int, item: Item, error: ItemError) -> list[Result]:
     return [Failed(i, place, error) for place in range(len(item.responses))]
 
@@ -304,5 +292,5 @@ def _images(settings: Settings, metrics: Metrics) -> Images:
         aspect=settings.image_aspect,
     )
     store = ImageStore(settings.image_store_bytes, settings.image_store_seconds)
-    threads = settings.decode_threads or os.cpu_count() or 1
+    threads = settings.decode_threads or available_cores()
     return Images(store, limits, settings.pixel_cache_bytes, threads, metrics)

@@ -14,11 +14,12 @@ import pybase64
 
 from medreward.backends.base import ModelImage
 from medreward.caches import ArrayCache
-from medreward.encoding.image import ImageHeader, ImageLimits, ImageSpec, decode, probe
+from medreward.encoding.image import ImageHeader, ImageLimits, ImageSpec, decode, is_dicom, probe
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.types import Base64Image, ImageSource, InlineImage, StoredImage
 
+QUICK_BYTES: Final = 1024 * 1024  # hashed and probed in under a millisecond
 NO_PIXELS: Final = np.empty((0, 0, 3), np.uint8)  # of an image that is not decoded yet
 
 
@@ -94,14 +95,19 @@ class Images:
         self._requests = metrics.cache_requests.labels("pixels")
         self._hits = metrics.cache_hits.labels("pixels")
 
-    def put(self, tenant: str, data: bytes) -> tuple[str, bool, ImageHeader]:
-        header = probe(data, self._limits)
+    async def put(self, tenant: str, data: bytes) -> tuple[str, bool, ImageHeader]:
+        header = await asyncio.get_running_loop().run_in_executor(self._threads, probe, data, self._limits)
         digest, new = self.store.put(tenant, data)
         return digest, new, header
 
-    def open(self, source: ImageSource, tenant: str) -> ImageFile:
-        """Cheap: looks at the header, decodes nothing."""
+    async def open(self, source: ImageSource, tenant: str) -> ImageFile:
+        """Looks at the header, decodes nothing; away from the event loop where that could take long."""
         data = self._read(source, tenant)
+        if len(data) <= QUICK_BYTES and not is_dicom(data):
+            return self._open(data)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._open, data)
+
+    def _open(self, data: bytes) -> ImageFile:
         digest = digest_of(data)
         known = self._cache.get(digest) is not None
         return ImageFile(digest, data, None if known else probe(data, self._limits))

@@ -1,0 +1,204 @@
+"""DICOM: the header's size, and one frame as a picture of 8 bits; every tag that decides no pixel is left unread."""
+
+import struct
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.filereader import read_dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
+from pydicom.pixels.utils import as_pixel_options
+from pydicom.tag import BaseTag
+
+from medreward.encoding.pictures import check_scans, refused
+from medreward.errors import Code
+
+Shades = NDArray[np.uint8]
+Stored = NDArray[np.integer[Any]]
+
+DICOM_READS: Final = 200_000  # reads the parser may make, about two an element
+
+NATIVE: Final = frozenset({uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian})
+DICOM_FRAME_CLASS: Final[dict[uid.UID, type[ImageFile.ImageFile]]] = {
+    uid.JPEGBaseline8Bit: JpegImageFile,
+    uid.JPEG2000Lossless: Jpeg2KImageFile,
+    uid.JPEG2000: Jpeg2KImageFile,
+}
+DICOM_SYNTAXES: Final = NATIVE | {uid.RLELossless} | DICOM_FRAME_CLASS.keys()
+GREY: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
+COLOUR: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
+PIXEL_GROUP: Final = 0x0028
+PIXEL_DATA: Final = 0x7FE00010
+DICOM_TAGS: Final[list[BaseTag | int]] = [
+    *range(0x00280002, 0x00280009),  # samples, photometric interpretation, planar configuration, frames
+    *(0x00280010, 0x00280011),  # rows, columns
+    *range(0x00280100, 0x00280104),  # bits allocated, bits stored, high bit, signed
+    *range(0x00281050, 0x00281057),  # window, rescale, window function
+    *range(0x00281101, 0x00281104),  # palette
+    *range(0x00281201, 0x00281204),
+    *range(0x00281221, 0x00281224),
+    *(0x00283000, 0x00283010),  # modality LUT, VOI LUT
+    PIXEL_DATA,
+]
+
+
+class _BoundedReads(BytesIO):
+    """Stops the parsing of a file that is all tiny elements."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > DICOM_READS:
+            raise ValueError
+        return super().read(size)
+
+
+def _read_dicom(data: bytes, header_only: bool) -> Dataset:
+    """The tags that decide pixels, of a file whose transfer syntax we decode.
+
+    Not `dcmread`, which inflates a deflated file without bound before anything can be asked.
+    """
+    stream = _BoundedReads(data)
+    stream.seek(132)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    syntax = meta.get("TransferSyntaxUID")
+    if syntax not in DICOM_SYNTAXES:
+        raise refused(Code.IMAGE_KIND, "the DICOM transfer syntax is not supported")
+    dataset = read_dataset(
+        stream,
+        syntax == uid.ImplicitVRLittleEndian,
+        True,
+        stop_when=(lambda tag, vr, length: tag.group > PIXEL_GROUP) if header_only else None,
+        specific_tags=DICOM_TAGS,
+    )
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
+
+
+def _frames(dataset: Dataset) -> int:
+    return max(1, int(dataset.get("NumberOfFrames") or 1))
+
+
+def dicom_size(data: bytes) -> tuple[int, int]:
+    dataset = _read_dicom(data, header_only=True)
+    samples, bits = int(dataset.SamplesPerPixel), int(dataset.BitsAllocated)
+    expected = 3 if dataset.PhotometricInterpretation in COLOUR else 1
+    if dataset.PhotometricInterpretation not in GREY | COLOUR | {"PALETTE COLOR"} or samples != expected:
+        raise refused(Code.IMAGE_KIND, "the DICOM photometric interpretation is not supported")
+    if bits not in (8, 16):
+        raise refused(Code.IMAGE_KIND, "only DICOM pixels of 8 or 16 bits are supported")
+    return int(dataset.Columns), int(dataset.Rows)
+
+
+def dicom_picture(data: bytes) -> Image.Image:
+    dataset = _read_dicom(data, header_only=False)
+    frame = _middle_frame(dataset)
+    if dataset.PhotometricInterpretation in COLOUR:
+        colours = frame >> (int(dataset.BitsStored) - 8) if frame.dtype.itemsize > 1 else frame
+        return Image.fromarray(colours.astype(np.uint8))
+    # All that follows maps one stored value to one shade, so it is worked out once a value and not once a pixel.
+    unsigned = np.dtype(f"u{frame.dtype.itemsize}")
+    values = np.arange(2 ** (8 * unsigned.itemsize), dtype=unsigned).view(frame.dtype)
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        shades = _palette(values, dataset)
+    else:
+        shades = _grey(values, dataset, (int(frame.min()), int(frame.max())))
+    return Image.fromarray(np.take(shades, frame.view(unsigned), axis=0))
+
+
+def _middle_frame(dataset: Dataset) -> Stored:
+    syntax, frames = dataset.file_meta.TransferSyntaxUID, _frames(dataset)
+    options = as_pixel_options(dataset, pixel_keyword="PixelData")
+    if syntax in NATIVE:
+        return _decoded(syntax, dataset.PixelData, frames // 2, options)
+    frame = get_frame(dataset.PixelData, frames // 2, number_of_frames=frames)
+    options["number_of_frames"] = 1
+    if syntax == uid.RLELossless:
+        options["planar_configuration"] = 1
+        return _decoded(uid.ExplicitVRLittleEndian, _unpacked(frame, dataset), 0, options)
+    check_scans(frame)
+    if DICOM_FRAME_CLASS[syntax](BytesIO(frame)).size != (dataset.Columns, dataset.Rows):
+        raise refused(Code.IMAGE_INVALID, "the DICOM header and its pixels differ in size")
+    return _decoded(syntax, encapsulate([frame]), 0, options)
+
+
+def _decoded(syntax: uid.UID, buffer: bytes, index: int, options: dict[str, Any]) -> Stored:
+    options["transfer_syntax_uid"] = syntax
+    plugin = "" if syntax in NATIVE else "pillow"  # not whatever else is installed: pixels are the same everywhere
+    pixels: Stored = get_decoder(syntax).as_array(buffer, index=index, decoding_plugin=plugin, **options)[0]
+    return pixels
+
+
+def _unpacked(frame: bytes, dataset: Dataset) -> bytes:
+    """A frame of DICOM RLE, which is PackBits; Pillow's decoder cannot be made to write past the image."""
+    count, *starts = struct.unpack("<16L", frame[:64])
+    depth = int(dataset.BitsAllocated) // 8
+    if count != depth * dataset.SamplesPerPixel:
+        raise refused(Code.IMAGE_INVALID, "the DICOM header and its pixels differ in depth")
+    size = (int(dataset.Columns), int(dataset.Rows))
+    ends = [*starts[1:count], len(frame)]
+    planes = [
+        Image.frombytes("L", size, frame[start:end], "packbits", "L").tobytes()
+        for start, end in zip(starts, ends, strict=False)
+    ]
+    if depth == 1:
+        return b"".join(planes)
+    high_first = np.frombuffer(b"".join(planes), np.uint8).reshape(-1, depth, size[0] * size[1])
+    return high_first[:, ::-1].transpose(0, 2, 1).tobytes()
+
+
+def _palette(values: Stored, dataset: Dataset) -> Shades:
+    colours = apply_color_lut(values, dataset)[:, :3]
+    return (colours >> (8 * colours.itemsize - 8)).astype(np.uint8)
+
+
+def _grey(values: Stored, dataset: Dataset, extremes: tuple[int, int]) -> Shades:
+    """The shade of every stored value: modality, then the VOI LUT, the first window, or from darkest to brightest."""
+    with np.errstate(all="ignore"):
+        modality = apply_modality_lut(values, dataset).astype(np.float64)
+        if not np.isfinite(modality).all():
+            raise refused(Code.IMAGE_INVALID, "the DICOM rescale is not finite")
+        if dataset.get("VOILUTSequence"):
+            full = 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1
+            light = apply_voi(np.rint(modality).astype(np.int64), dataset) / full
+        elif _first(dataset, "WindowWidth") is not None and _first(dataset, "WindowCenter") is not None:
+            light = _windowed(modality, dataset)
+        else:
+            ends = modality[np.isin(values, extremes)]
+            light = (modality - ends.min()) / max(np.ptp(ends), np.finfo(float).tiny)
+        if dataset.PhotometricInterpretation == "MONOCHROME1":
+            light = 1 - light
+        shades: Shades = np.rint(255 * np.clip(light, 0, 1)).astype(np.uint8)
+        return shades
+
+
+def _first(dataset: Dataset, name: str) -> float | None:
+    value = dataset.get(name)
+    if value is None or isinstance(value, str | int | float):
+        return None if value in (None, "") else float(value)
+    return float(value[0])
+
+
+def _windowed(values: NDArray[np.float64], dataset: Dataset) -> NDArray[np.float64]:
+    """DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3, black 0 and white 1."""
+    centre, width = _first(dataset, "WindowCenter") or 0.0, _first(dataset, "WindowWidth") or 0.0
+    function = dataset.get("VOILUTFunction") or "LINEAR"
+    if not np.isfinite([centre, width]).all() or width <= 0 or (function == "LINEAR" and width < 1):
+        raise refused(Code.IMAGE_INVALID, "the DICOM window is not valid")
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(-4 * (values - centre) / width))
+    if function == "LINEAR_EXACT":
+        return (values - centre) / width + 0.5
+    if width == 1:
+        return (values > centre - 0.5).astype(np.float64)
+    return (values - (centre - 0.5)) / (width - 1) + 0.5

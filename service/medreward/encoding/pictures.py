@@ -1,0 +1,96 @@
+"""JPEG, PNG and WebP: the header's size, and a picture of 8 bits, upright and without transparency.
+
+Pillow's file classes are called by name instead of through `Image.open`: no other format's parser can be reached, and
+no decision hangs on Pillow's global pixel limit.
+"""
+
+from io import BytesIO
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from medreward.errors import Code, ItemError
+
+JPEG_SCANS: Final = 64  # an honest progressive file has about ten; each scan costs a pass over the whole image
+
+FILE_CLASS: Final[dict[str, type[ImageFile.ImageFile]]] = {
+    "jpeg": JpegImageFile,
+    "png": PngImageFile,
+    "webp": WebPImageFile,
+}
+UPRIGHT: Final = {  # EXIF orientation → what brings the stored pixels upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION: Final = 0x0112
+SIDEWAYS: Final = 5  # orientations from here on swap width and height
+
+
+def refused(code: Code, detail: str) -> ItemError:
+    return ItemError(code, detail, "image")
+
+
+def picture_size(data: bytes, kind: str) -> tuple[int, int]:
+    image = FILE_CLASS[kind](BytesIO(data))
+    if getattr(image, "n_frames", 1) > 1:
+        raise refused(Code.IMAGE_ANIMATED, "the image is animated")
+    return image.size if _orientation(image) < SIDEWAYS else (image.height, image.width)
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """EXIF orientation, 1 where it is missing or cannot be read; only from what stands before the pixels."""
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        orientation = exif.get(ORIENTATION)
+    except Exception:
+        return 1
+    return orientation if orientation in UPRIGHT else 1
+
+
+def upright_picture(data: bytes, kind: str, wanted: tuple[int, int]) -> Image.Image:
+    """`wanted` is the size that the upright picture will be brought to."""
+    if kind == "png":
+        PngImageFile(BytesIO(data)).verify()  # checksums of all chunks, which loading skips
+    if kind == "jpeg":
+        check_scans(data)
+    image = FILE_CLASS[kind](BytesIO(data))
+    orientation = _orientation(image)
+    if isinstance(image, JpegImageFile):
+        _shrink_in_decoder(image, wanted, orientation)
+    picture = _flattened(image)
+    return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
+
+
+def check_scans(jpeg: bytes) -> None:
+    if jpeg.count(b"\xff\xda") > JPEG_SCANS:
+        raise refused(Code.IMAGE_INVALID, f"the JPEG has more than {JPEG_SCANS} scans")
+
+
+def _shrink_in_decoder(image: JpegImageFile, size: tuple[int, int], orientation: int) -> None:
+    """Let libjpeg leave out detail that would be scaled away, to no less than the size wanted."""
+    image.draft(None, size if orientation < SIDEWAYS else (size[1], size[0]))
+
+
+def _flattened(image: ImageFile.ImageFile) -> Image.Image:
+    """8-bit grey or RGB, on white where it is transparent."""
+    if image.tile and image.tile[0].args == "RGB;16B":
+        image.info.pop("transparency", None)  # a 16-bit colour key would be compared with 8-bit pixels
+    if image.mode == "I;16":
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        picture = image if image.mode == "RGBA" else image.convert("RGBA")
+        background = Image.new("RGB", image.size, "white")
+        background.paste(picture, mask=picture)
+        return background
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    return image if image.mode == mode else image.convert(mode)

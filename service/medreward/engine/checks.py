@@ -1,0 +1,44 @@
+"""What is refused before any work is done, the same at every door."""
+
+import math
+from collections.abc import Mapping
+
+from medreward.engine.model import Model
+from medreward.errors import Code, ItemError, RequestError
+from medreward.settings import Settings
+from medreward.types import DIMENSIONS, Item, ScoreRequest
+
+
+def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None:
+    if request.fingerprint is not None and request.fingerprint != model.ref.fingerprint:
+        raise RequestError(Code.VERSION_CHANGED, "the server has another model than the one asked for")
+    if not request.items:
+        raise RequestError(Code.INVALID_FIELD, "at least one item is needed", "/items")
+    if len(request.items) > limits.items:
+        raise RequestError(Code.TOO_MANY, f"more than {limits.items} items", "/items")
+    for i, item in enumerate(request.items):
+        if not item.responses:
+            raise RequestError(Code.INVALID_FIELD, "at least one response is needed", f"/items/{i}/responses")
+        if len(item.responses) > limits.responses:
+            raise RequestError(Code.TOO_MANY, f"more than {limits.responses} responses", f"/items/{i}/responses")
+
+
+def weights_of(request: ScoreRequest, model: Model) -> Mapping[str, float]:
+    """The request's weights, or the model's where it names none."""
+    if not request.weights:
+        return model.default_weights
+    for name, weight in request.weights.items():
+        if name not in DIMENSIONS:
+            raise RequestError(Code.INVALID_FIELD, f"weights may name: {', '.join(DIMENSIONS)}", "/weights")
+        if not math.isfinite(weight):
+            raise RequestError(Code.INVALID_FIELD, "a weight must be a finite number", f"/weights/{name}")
+    return request.weights
+
+
+def check_item(item: Item, model: Model) -> None:
+    if item.history:
+        raise ItemError(Code.UNSUPPORTED_FIELD, "this model reads no turns before the question", "history")
+    if len(item.images) > 1:
+        raise ItemError(Code.UNSUPPORTED_FIELD, "this model reads one image", "images")
+    if not item.images and model.manifest.image.required:
+        raise ItemError(Code.IMAGE_REQUIRED, "this model needs an image", "image")
