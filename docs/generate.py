@@ -1,4 +1,4 @@
-"""Writes what is made from the code: docs/openapi.json and docs/settings.md. `make check` sees that they are current."""
+"""Writes docs/openapi.json and docs/settings.md, made from the code. `make check` sees that they are current."""
 
 import json
 from pathlib import Path

@@ -101,14 +101,14 @@ def test_a_damaged_file_is_refused_by_name(models_dir: Path, name: str, damage: 
 def test_verify_tells_every_problem(models_dir: Path) -> None:
     folder = models_dir / "tiny"
     manifest = read_manifest(folder / "model.toml")
-    assert verify(folder, manifest) == []
+    assert verify(folder, manifest) == {}
     (folder / "image.onnx").unlink()
     (folder / "image.onnx").mkdir()
     truncate(folder / "card.md")
-    assert verify(folder, manifest) == [
-        "image.onnx cannot be read (Is a directory)",
-        "card.md does not match its digest in model.toml",
-    ]
+    assert verify(folder, manifest) == {
+        "image.onnx": "image.onnx cannot be read (Is a directory)",
+        "card.md": "card.md does not match its digest in model.toml",
+    }
 
 
 def test_the_fingerprint_knows_neither_place_nor_time(models_dir: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from medreward.api.observe import Observe
+from medreward.api.problems import answer_with_problems
 from medreward.engine.engine import Engine
 
 router = APIRouter()
@@ -12,6 +14,8 @@ def create_admin_app(engine: Engine) -> FastAPI:
     app = FastAPI(title="MedReward admin", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.engine = engine
     app.include_router(router)
+    app.add_middleware(Observe, metrics=engine.metrics)
+    answer_with_problems(app)
     return app
 
 

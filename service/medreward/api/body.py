@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
-from medreward.api.schemas import GroupedRequest, Shape, TripleRequest
-from medreward.errors import Code, ItemError, RequestError
+from medreward.api.schemas import IMAGE_FORMS, GroupedRequest, Shape, TripleRequest
+from medreward.errors import Code, RequestError
 from medreward.settings import Settings
 from medreward.types import InlineImage, Item, Options, ScoreRequest
 
@@ -61,6 +63,8 @@ async def read_body(request: Request, settings: Settings) -> bytes:
                 chunks.append(chunk)
     except TimeoutError:
         raise RequestError(Code.SLOW_BODY, f"the body took longer than {settings.body_seconds:g} s") from None
+    except ClientDisconnect:
+        raise RequestError(Code.MALFORMED, "the body ended early") from None
     return b"".join(chunks)
 
 
@@ -105,8 +109,9 @@ def checked(shape: type[S], written: dict[str, Any]) -> S:
 def _pointer(written: Any, path: tuple[int | str, ...]) -> str:
     """JSON pointer to where pydantic's path leads; names of union members on that path are not keys of the body."""
     parts: list[str] = []
-    for n, part in enumerate(path):
-        last = n == len(path) - 1
+    keys = [part for part in path if part not in IMAGE_FORMS]
+    for n, part in enumerate(keys):
+        last = n == len(keys) - 1
         if isinstance(written, dict) and (part in written or last):
             written = written.get(part)
         elif isinstance(written, list) and isinstance(part, int) and part < len(written):
@@ -130,13 +135,31 @@ def _refuse_constant(_: str) -> NoReturn:
 
 async def _parse_multipart(request: Request, base: ScoreRequest, settings: Settings) -> Call:
     body = await read_body(request, settings)
-    limited = Request(request.scope, _replay(body))
+    parser = MultiPartParser(
+        request.headers,
+        _stream_of(body),
+        max_files=1,
+        max_fields=settings.responses + 1,
+        max_part_size=settings.body_bytes,
+    )
+    parser.spool_max_size = settings.body_bytes  # images stay in memory: they are patients', and go to no disk
     try:
-        form = await limited.form(max_files=1, max_fields=settings.responses + 1, max_part_size=settings.body_bytes)
+        form = await parser.parse()
     except (MultiPartException, ValueError):
         raise RequestError(Code.MALFORMED, "the body is not valid multipart/form-data") from None
-    unknown = set(form) - {"image", "question", "response"}
-    if unknown:
+    try:
+        item = await _item_in(form)
+    finally:
+        await form.close()
+    return Call(replace(base, items=(item,), options=Options()), None)
+
+
+async def _stream_of(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
+
+
+async def _item_in(form: FormData) -> Item:
+    if set(form) - {"image", "question", "response"}:
         raise RequestError(Code.UNKNOWN_FIELD, "the form has image, question and response", "")
     image, question, responses = form.get("image"), form.getlist("question"), form.getlist("response")
     if image is not None and not isinstance(image, UploadFile):
@@ -147,18 +170,7 @@ async def _parse_multipart(request: Request, base: ScoreRequest, settings: Setti
     if not texts or len(texts) < len(responses):
         raise RequestError(Code.INVALID_FIELD, "response must be given, as text", "/response")
     images = (InlineImage(await image.read()),) if image is not None else ()
-    return Call(replace(base, items=(Item(question[0], tuple(texts), images),), options=Options()), None)
-
-
-def _replay(body: bytes) -> Any:
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
-
-
-def item_error_in(call: Call, error: ItemError) -> ItemError:
-    return ItemError(error.code, error.detail, call.pointer(error.field), error.retry_after)
+    return Item(question[0], tuple(texts), images)
 
 
 def _too_large(settings: Settings) -> RequestError:

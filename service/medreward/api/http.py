@@ -7,19 +7,18 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
-from starlette.exceptions import HTTPException
 
 from medreward import __version__
 from medreward.api.body import read_body, read_call
 from medreward.api.observe import Observe
-from medreward.api.problems import problem
-from medreward.api.read import read_deadline, read_lane
+from medreward.api.problems import answer_with_problems
+from medreward.api.read import pointer_to, read_deadline, read_lane
 from medreward.api.replies import json_reply, model_ref, score_reply
 from medreward.api.schemas import GroupedRequest, ModelReply, Problem, ScoreReply, StoredReply, TripleRequest
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
-from medreward.errors import Code, ItemError, MedRewardError, RequestError
-from medreward.types import DIMENSIONS, Failed, Lane, ScoreRequest
+from medreward.errors import Code, ItemError, RequestError
+from medreward.types import DIMENSIONS, Failed, ScoreRequest
 
 SCHEMAS = "#/components/schemas/{model}"
 PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": {"model": Problem}, "5XX": {"model": Problem}}
@@ -28,13 +27,11 @@ router = APIRouter()
 
 
 def create_app(engine: Engine) -> FastAPI:
-    app = FastAPIOffline(title="MedReward", version=__version__, redoc_url=None)
+    app = FastAPIOffline(title="MedReward", version=__version__, redoc_url=None, redirect_slashes=False)
     app.state.engine = engine
     app.include_router(router)
     app.add_middleware(Observe, metrics=engine.metrics)
-    app.add_exception_handler(MedRewardError, _refused)
-    app.add_exception_handler(HTTPException, _not_routed)
-    app.add_exception_handler(Exception, _our_fault)
+    answer_with_problems(app)
     app.openapi = _openapi_of(app)  # type: ignore[method-assign]
     return app
 
@@ -69,7 +66,7 @@ async def score(request: Request) -> Response:
     first = response.results[0]
     if call.is_triple and isinstance(first, Failed):
         error = first.error
-        raise ItemError(error.code, error.detail, call.pointer(error.field), error.retry_after)
+        raise ItemError(error.code, error.detail, call.pointer(pointer_to(first)), error.retry_after)
     return score_reply(response, call)
 
 
@@ -86,7 +83,7 @@ IMAGE_BODY = {
 async def put_image(request: Request) -> Response:
     """Stores an image's bytes under their sha256, so that requests may name them by it."""
     engine = engine_of(request)
-    digest, new, header = engine.put_image(await read_body(request, engine.settings))
+    digest, new, header = await engine.put_image(await read_body(request, engine.settings))
     return json_reply({"sha256": digest, "width": header.width, "height": header.height}, 201 if new else 200)
 
 
@@ -105,11 +102,11 @@ async def model(request: Request) -> Response:
     return json_reply({**model_ref(served.ref), **about, "backend": backend, "device": device})
 
 
-@router.get("/v1/limits")
-async def limits(request: Request) -> dict[str, float]:
+@router.get("/v1/limits", responses={200: {"model": dict[str, float]}, **PROBLEMS})
+async def limits(request: Request) -> Response:
     """Every limit in force, by name."""
     engine = engine_of(request)
-    return limits_of(engine.settings, engine.model)
+    return json_reply(limits_of(engine.settings, engine.model))
 
 
 @router.get("/livez")
@@ -136,22 +133,6 @@ def _from_headers(request: Request) -> ScoreRequest:
         deadline_s=read_deadline(headers.get("x-deadline-ms")),
         fingerprint=headers.get("x-model-fingerprint"),
     )
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, MedRewardError)
-    return problem(error, request.scope["request_id"], request.scope.get("lane", Lane.BULK))
-
-
-async def _not_routed(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = Code.METHOD_NOT_ALLOWED if error.status_code == 405 else Code.NOT_FOUND
-    detail = "this route has other methods" if error.status_code == 405 else "there is no such route"
-    return problem(RequestError(code, detail), request.scope["request_id"])
-
-
-async def _our_fault(request: Request, error: Exception) -> Response:
-    return problem(RequestError(Code.INTERNAL, "a fault of the server"), request.scope["request_id"])
 
 
 def _openapi_of(app: FastAPI) -> Callable[[], dict[str, Any]]:

@@ -4,9 +4,10 @@ import math
 from typing import Final
 
 import msgspec
-from fastapi import Response
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 
-from medreward.errors import Code, MedRewardError
+from medreward.errors import Code, MedRewardError, RequestError
 from medreward.types import Lane
 
 HTTP_STATUS: Final[dict[Code, int]] = {
@@ -42,6 +43,8 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.NOT_READY: 503,
 }
 
+OUR_FAULT: Final = RequestError(Code.INTERNAL, "a fault of the server")
+
 
 def problem(error: MedRewardError, request_id: str, lane: Lane = Lane.BULK) -> Response:
     status = HTTP_STATUS[error.code]
@@ -60,3 +63,30 @@ def problem(error: MedRewardError, request_id: str, lane: Lane = Lane.BULK) -> R
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Every refusal and fault of this app becomes a problem."""
+    app.add_exception_handler(MedRewardError, _refused)
+    app.add_exception_handler(HTTPException, _not_routed)
+    app.add_exception_handler(Exception, _our_fault)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MedRewardError)
+    return problem(error, request.scope["request_id"], request.scope.get("lane", Lane.BULK))
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = Code.METHOD_NOT_ALLOWED if error.status_code == 405 else Code.NOT_FOUND
+    detail = "this route has other methods" if error.status_code == 405 else "there is no such route"
+    response = problem(RequestError(code, detail), request.scope["request_id"])
+    response.headers.update(error.headers or {})  # Allow
+    return response
+
+
+async def _our_fault(request: Request, error: Exception) -> Response:
+    response = problem(OUR_FAULT, request.scope["request_id"])
+    response.headers["x-request-id"] = request.scope["request_id"]  # this handler stands outside Observe
+    return response

@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from medreward.errors import Code, RequestError
-from medreward.types import Lane
+from medreward.types import Failed, Lane
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -14,6 +14,12 @@ def option(kind: type[E], written: str, field: str) -> E:
         return kind(written)
     except ValueError:
         raise RequestError(Code.INVALID_FIELD, f"must be one of: {', '.join(kind)}", field) from None
+
+
+def pointer_to(failed: Failed) -> str:
+    """JSON pointer, into the full form of a request, to what the engine named as a part of the item."""
+    part = {"image": "images/0", "response": f"responses/{failed.response}"}.get(failed.error.field, failed.error.field)
+    return f"/items/{failed.item}/{part}" if part else f"/items/{failed.item}"
 
 
 def read_lane(written: str | None) -> Lane:

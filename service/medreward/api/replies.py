@@ -6,6 +6,7 @@ import msgspec
 from fastapi import Response
 
 from medreward.api.body import Call
+from medreward.api.read import pointer_to
 from medreward.types import DIMENSIONS, Failed, ModelRef, Result, ScoreResponse, Timings
 
 
@@ -57,7 +58,7 @@ def _failed(result: Failed, call: Call) -> dict[str, Any]:
         "item": result.item,
         "response": result.response,
         "status": "error",
-        "error": {"code": error.code, "message": error.detail, "field": call.pointer(error.field)},
+        "error": {"code": error.code, "message": error.detail, "field": call.pointer(pointer_to(result))},
         "scores": None,
         "logits": None,
         "uncertainty": None,

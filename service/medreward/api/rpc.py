@@ -1,9 +1,10 @@
 """The gRPC door: translate, call the engine, translate back."""
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -12,9 +13,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from medreward.api.observe import observe, request_id
+from medreward.api.problems import OUR_FAULT
 from medreward.api.proto import reward_pb2 as pb
 from medreward.api.proto import reward_pb2_grpc
-from medreward.api.read import option, read_deadline, read_lane
+from medreward.api.read import option, pointer_to, read_deadline, read_lane
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
 from medreward.errors import Code, MedRewardError, RequestError
@@ -36,6 +38,8 @@ from medreward.types import (
     Turn,
     UrlImage,
 )
+
+log = logging.getLogger(__name__)
 
 SERVICE: Final = "medreward.v1.RewardService"
 ROLES: Final = ("system", "user", "assistant")
@@ -77,6 +81,7 @@ GRPC_CODE: Final[dict[Code, grpc.StatusCode]] = {
 }
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Ready = asyncio.Queue[pb.ScoreResponse | None]  # None: no more to come
 
 
 @dataclass(slots=True)
@@ -94,90 +99,95 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
         self._engine = engine
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: N802
-        with self._call("Score", context) as call:
-            try:
-                return score_reply(await self._engine.score(_score_request(request, call, context)))
-            except MedRewardError as error:
-                return await _abort(context, call, error)
+        async with self._call("Score", context) as call:
+            call.id = request_id(request.request_id or call.id)
+            return score_reply(await self._engine.score(_score_request(request, call, context)))
 
     async def ScoreStream(  # noqa: N802
         self, requests: AsyncIterator[pb.ScoreRequest], context: Context
     ) -> AsyncIterator[pb.ScoreResponse]:
-        with self._call("ScoreStream", context) as call:
-            running: set[asyncio.Task[pb.ScoreResponse]] = set()
+        async with self._call("ScoreStream", context) as call:
+            ready: Ready = asyncio.Queue(STREAM_CONCURRENCY)
+            scoring = asyncio.create_task(self._score_all(requests, call, context, ready))
             try:
-                async for request in requests:
-                    running.add(asyncio.create_task(self._score_streamed(request, call, context)))
-                    while len(running) >= STREAM_CONCURRENCY:
-                        yield await _first(running)
-                while running:
-                    yield await _first(running)
+                while (response := await ready.get()) is not None:
+                    yield response
             finally:
-                for task in running:
-                    task.cancel()
+                scoring.cancel()
 
     async def PutImage(self, request: pb.PutImageRequest, context: Context) -> pb.PutImageResponse:  # noqa: N802
-        with self._call("PutImage", context) as call:
-            try:
-                digest, _, header = self._engine.put_image(request.data)
-            except MedRewardError as error:
-                return await _abort(context, call, error)
+        async with self._call("PutImage", context):
+            digest, _, header = await self._engine.put_image(request.data)
             return pb.PutImageResponse(sha256=digest, width=header.width, height=header.height)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:  # noqa: N802
-        with self._call("GetModel", context) as call:
-            try:
-                model = self._engine.model
-            except MedRewardError as error:
-                return await _abort(context, call, error)
+        async with self._call("GetModel", context):
+            model = self._engine.model
             limits = limits_of(self._engine.settings, model)
             return pb.Model(
                 ref=_ref(model.ref), dimensions=DIMENSIONS, default_weights=model.default_weights, limits=limits
             )
 
+    async def _score_all(
+        self, requests: AsyncIterator[pb.ScoreRequest], call: Call, context: Context, ready: Ready
+    ) -> None:
+        """Answers as they become ready, then None. What is read ahead is bounded, and so is what waits to be sent."""
+        slots = asyncio.Semaphore(STREAM_CONCURRENCY)
+
+        async def score(request: pb.ScoreRequest) -> None:
+            await ready.put(await self._score_streamed(request, call, context))
+            slots.release()
+
+        async with asyncio.TaskGroup() as running:
+            async for request in requests:
+                await slots.acquire()
+                running.create_task(score(request))
+        await ready.put(None)
+
     async def _score_streamed(self, request: pb.ScoreRequest, call: Call, context: Context) -> pb.ScoreResponse:
         """A stream goes on after a refused request: its refusal is the error of each of its results."""
         try:
-            asked = _score_request(request, call, context)
-            return score_reply(await self._engine.score(asked))
+            return score_reply(await self._engine.score(_score_request(request, call, context)))
         except MedRewardError as error:
-            refusal = pb.Error(code=error.code, message=error.detail, field=error.field)
-            places = [(i, j) for i, item in enumerate(request.items) for j in range(len(item.responses))]
-            results = [pb.Result(item=i, response=j, error=refusal) for i, j in places or [(0, 0)]]
-            return pb.ScoreResponse(request_id=request.request_id, results=results)
+            return _refusal(request, call, error)
+        except Exception:
+            log.exception("a fault of ours", extra={"request_id": call.id})
+            return _refusal(request, call, OUR_FAULT)
 
-    @contextmanager
-    def _call(self, method: str, context: Context) -> Iterator[Call]:
+    @asynccontextmanager
+    async def _call(self, method: str, context: Context) -> AsyncIterator[Call]:
+        """Around every call: its errors become status codes, and it is counted."""
         started = time.perf_counter()
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         call = Call(metadata, request_id(metadata.get("x-request-id")))
         try:
             yield call
-        except grpc.aio.AbortError:
-            raise
+        except MedRewardError as error:
+            await _abort(context, call, error)
         except Exception:
-            call.code = grpc.StatusCode.UNKNOWN
+            log.exception("a fault of ours", extra={"request_id": call.id})
+            await _abort(context, call, OUR_FAULT)
+        except asyncio.CancelledError:
+            call.code = grpc.StatusCode.CANCELLED
             raise
         finally:
             seconds = time.perf_counter() - started
             observe(self._engine.metrics, f"/{SERVICE}/{method}", call.lane, call.code.name, call.id, seconds)
 
 
-async def _first(running: set[asyncio.Task[pb.ScoreResponse]]) -> pb.ScoreResponse:
-    """Takes one that is done out of the set, waiting if there is none."""
-    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-    task = done.pop()
-    running.remove(task)
-    return task.result()
+def _refusal(request: pb.ScoreRequest, call: Call, refused: MedRewardError) -> pb.ScoreResponse:
+    error = pb.Error(code=refused.code, message=refused.detail, field=refused.field)
+    places = [(i, j) for i, item in enumerate(request.items) for j in range(len(item.responses))]
+    results = [pb.Result(item=i, response=j, error=error) for i, j in places or [(0, 0)]]
+    return pb.ScoreResponse(request_id=request.request_id or call.id, results=results)
 
 
 def _score_request(request: pb.ScoreRequest, call: Call, context: Context) -> ScoreRequest:
     metadata = call.metadata
-    call.id = request_id(request.request_id or call.id)
     call.lane = read_lane(request.lane or metadata.get("x-lane"))
     deadlines = [context.time_remaining(), read_deadline(metadata.get("x-deadline-ms"))]
     return ScoreRequest(
-        id=call.id,
+        id=request.request_id or call.id,  # as it was written, for the client matches by it
         items=tuple(_item(i, item) for i, item in enumerate(request.items)),
         weights=dict(request.weights),
         options=Options(
@@ -235,7 +245,7 @@ def _ref(model: ModelRef) -> pb.ModelRef:
 
 def _result(result: Result) -> pb.Result:
     if isinstance(result, Failed):
-        error = pb.Error(code=result.error.code, message=result.error.detail, field=result.error.field)
+        error = pb.Error(code=result.error.code, message=result.error.detail, field=pointer_to(result))
         return pb.Result(item=result.item, response=result.response, flags=result.flags, error=error)
     return pb.Result(
         item=result.item,
@@ -270,7 +280,11 @@ class Rpc:
         self._engine = engine
         limit = engine.settings.body_bytes + FRAMING_BYTES
         self._server = grpc.aio.server(
-            options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", -1)]
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # two servers never share a port unseen
+            ]
         )
         self._health = health.aio.HealthServicer()
         reward_pb2_grpc.add_RewardServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
@@ -280,7 +294,7 @@ class Rpc:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     async def start(self, host: str, port: int) -> int:
-        bound = self._server.add_insecure_port(f"{host}:{port}")
+        bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         await self._tell_health()
         await self._server.start()
         self._mirror = asyncio.create_task(self._mirror_health(), name="grpc-health")

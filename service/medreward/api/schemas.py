@@ -1,8 +1,8 @@
 """The JSON shapes of the REST door, in and out. What they describe in openapi.json is what is checked."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from medreward.types import (
     Base64Image,
@@ -45,7 +45,20 @@ class ImageObject(Shape):
         return UrlImage(self.url or "")
 
 
-Image = Annotated[str | ImageObject, Field(description="base64 of a JPEG, PNG, WebP or DICOM file, or an object")]
+#: Names of the two forms of an image in a validation error's path; no key of a body is called so.
+IMAGE_FORMS: Final = ("(text)", "(object)")
+
+
+def _image_form(written: object) -> str:
+    """So that an error is about the form that was meant."""
+    return IMAGE_FORMS[0] if isinstance(written, str) else IMAGE_FORMS[1]
+
+
+Image = Annotated[
+    Annotated[str, Tag(IMAGE_FORMS[0])] | Annotated[ImageObject, Tag(IMAGE_FORMS[1])],
+    Discriminator(_image_form),
+    Field(description="base64 of a JPEG, PNG, WebP or DICOM file, or an object"),
+]
 
 
 class TurnShape(Shape):

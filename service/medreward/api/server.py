@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -44,6 +45,8 @@ async def serve(settings: Settings) -> None:
     doors = Door(create_app(engine)), Door(create_admin_app(engine))
     sockets = _listen(settings.host, settings.port), _listen(settings.admin_host, settings.admin_port)
     rpc = Rpc(engine)
+    if settings.grpc_port:
+        _listen(settings.host, settings.grpc_port).close()  # gRPC itself would share a port that is in use
     grpc_port = await rpc.start(settings.host, settings.grpc_port)
     ports = {"port": _port(sockets[0]), "grpc_port": grpc_port, "admin_port": _port(sockets[1])}
     log.info("listening", extra={"host": settings.host, **ports})
@@ -51,17 +54,19 @@ async def serve(settings: Settings) -> None:
     try:
         if await _started(engine, stop):
             await stop.wait()
+        log.info("draining")
     finally:
         engine.drain()
-        log.info("draining")
-        with contextlib.suppress(TimeoutError):
+        try:
             await asyncio.wait_for(engine.idle(), settings.drain_seconds)
+        except TimeoutError:
+            _stop_hard("stopped hard: accepted requests took longer than the drain", **engine.state())
         for door in doors:
             door.close()
         await rpc.stop(grace=1)
         await asyncio.gather(*serving)
         engine.close()
-        log.info("stopped")
+    log.info("stopped")
 
 
 async def _started(engine: Engine, stop: asyncio.Event) -> bool:
@@ -92,8 +97,7 @@ def _stop_on_signals() -> asyncio.Event:
 
     def on_signal() -> None:
         if stop.is_set():
-            log.error("stopped hard by a second signal")
-            os._exit(1)
+            _stop_hard("stopped hard by a second signal")
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -101,11 +105,21 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
+def _stop_hard(why: str, **state: object) -> NoReturn:
+    """Leaves at once, whatever a thread is busy with."""
+    log.error(why, extra=state)
+    os._exit(1)
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=2048, reuse_port=False)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from None
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {reason}") from None
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # its connections inherit it
+    return sock
 
 
 def _port(sock: socket.socket) -> int:

@@ -34,10 +34,10 @@ def resolve(ref: str, models_dir: Path) -> Path:
     raise ConfigurationError(f"no model {ref!r}: neither a directory nor bundled in {models_dir} (there: {known})")
 
 
-def verify(folder: Path, manifest: Manifest) -> list[str]:
-    """What is wrong with the files the manifest lists, each by name; empty when all is well."""
-    problems = (_problem(folder / name, digest) for name, digest in manifest.files.items())
-    return [problem for problem in problems if problem]
+def verify(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """What is wrong with each file that is not as the manifest lists it; empty when all is well."""
+    problems = {name: _problem(folder / name, digest) for name, digest in manifest.files.items()}
+    return {name: problem for name, problem in problems.items() if problem}
 
 
 def open_verified(ref: str, models_dir: Path) -> tuple[Path, Manifest]:
@@ -45,7 +45,7 @@ def open_verified(ref: str, models_dir: Path) -> tuple[Path, Manifest]:
     folder = resolve(ref, models_dir)
     manifest = read_manifest(folder / MANIFEST_FILE)
     if problems := verify(folder, manifest):
-        raise ConfigurationError(f"model {ref!r} refused: {'; '.join(problems)}")
+        raise ConfigurationError(f"model {ref!r} refused: {'; '.join(problems.values())}")
     return folder, manifest
 
 

@@ -6,11 +6,15 @@ import sys
 import click
 
 from medreward import __version__
-from medreward.cli.options import refuse_unknown_variables
-from medreward.errors import ConfigurationError
+from medreward.cli.options import nearest, refuse_unknown_variables
+from medreward.errors import ConfigurationError, MedRewardError
 
 VERBS = {
     "serve": "serve a model over REST and gRPC",
+    "score": "score responses to a question, here or on a server",
+    "score-file": "score a JSONL or Parquet file; goes on where it stopped",
+    "models": "list, inspect and verify models on disk",
+    "doctor": "what this machine can run, and what is missing",
 }
 
 
@@ -22,7 +26,7 @@ class Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
-            return None
+            ctx.fail(f"no such command {cmd_name!r}{nearest(cmd_name, VERBS)}")
         module = importlib.import_module(f"medreward.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
@@ -32,7 +36,7 @@ class Verbs(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
-@click.group(cls=Verbs)
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="medreward")
 def app() -> None:
     """Six scores for (image, question, response)."""
@@ -43,11 +47,16 @@ def main() -> None:
         refuse_unknown_variables(app)
         sys.exit(app.main(standalone_mode=False, prog_name="medreward") or 0)
     except click.Abort:
-        sys.exit(130)
+        _fail("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else error.message, err=True)
+        sys.exit(2)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
     except ConfigurationError as error:
         _fail(str(error), 2)
+    except MedRewardError as error:
+        _fail(f"{error.code}: {error.detail}{f' ({error.field})' if error.field else ''}", 2)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("medreward"):
             raise
@@ -55,5 +64,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"medreward: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    click.echo(f"medreward: {' '.join(message.split())}", err=True)
     sys.exit(code)

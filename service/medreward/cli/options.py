@@ -1,7 +1,11 @@
 """Flags that are environment variables too, and the check that no variable is mistyped."""
 
+import ast
+import difflib
+import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
@@ -12,27 +16,54 @@ F = TypeVar("F", bound=Callable[..., Any])
 PREFIX: Final = "MEDREWARD_"
 
 
-def option(flag: str, **how: Any) -> Callable[[F], F]:
+def option(flag: str, *names: str, **how: Any) -> Callable[[F], F]:
     """`--some-flag`, which MEDREWARD_SOME_FLAG sets too."""
-    return click.option(flag, envvar=_variable(flag.removeprefix("--")), show_envvar=True, **how)
+    return click.option(flag, *names, envvar=variable(flag), show_envvar=True, **how)
 
 
 def refuse_unknown_variables(app: click.Group) -> None:
     """A mistyped setting must not be ignored."""
-    known = set(_variables(app, click.Context(app)))
-    for name in os.environ:
-        if name.startswith(PREFIX) and name not in known:
-            raise ConfigurationError(f"unknown setting {name}")
+    present = [name for name in os.environ if name.startswith(PREFIX)]
+    if not present:
+        return
+    known = {*_variables(app, click.Context(app)), *map(variable, setting_names())}
+    for name in present:
+        if name not in known:
+            raise ConfigurationError(f"unknown setting {name}{nearest(name, known)}")
+
+
+def setting_names() -> list[str]:
+    """Fields of Settings, read from the source: a client's install has no pydantic to import them with."""
+    spec = importlib.util.find_spec("medreward.settings")
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings")
+    fields = (node.target for node in next(classes).body if isinstance(node, ast.AnnAssign))
+    return [target.id for target in fields if isinstance(target, ast.Name)]
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def variable(flag: str) -> str:
+    return PREFIX + flag.removeprefix("--").replace("-", "_").upper()
 
 
 def _variables(command: click.Command, context: click.Context) -> Iterator[str]:
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            subcommand = command.get_command(context, name)
-            if subcommand:
+            if name != "serve":  # its flags are the settings
+                subcommand = command.get_command(context, name)
+                assert subcommand is not None
                 yield from _variables(subcommand, context)
-    yield from (_variable(parameter.name or "") for parameter in command.params)
+    yield from (str(parameter.envvar) for parameter in command.params if parameter.envvar)
 
 
-def _variable(flag: str) -> str:
-    return PREFIX + flag.replace("-", "_").upper()
+model_option = option("--model", metavar="REF", help="model on this machine: a bundled name, or a directory")
+models_dir_option = option(
+    "--models-dir", type=click.Path(path_type=Path), metavar="DIR", help="folder of the bundled models"
+)
+json_option = option("--json", "as_json", is_flag=True, help="print JSON")

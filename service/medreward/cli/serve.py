@@ -1,9 +1,10 @@
 """`medreward serve`: every field of Settings is a flag."""
 
+import logging
+import sys
 from typing import Any
 
 import click
-import uvloop
 from pydantic import ValidationError
 
 from medreward import logs
@@ -23,16 +24,23 @@ def _options() -> list[click.Parameter]:
 
 
 def _serve(**given: str | None) -> None:
-    settings = read_settings(**{name: value for name, value in given.items() if value is not None})
+    settings = read_settings(**given)
     logs.configure(settings.log_level)
+    import uvloop
+
     from medreward.api.server import serve  # slow to import: after the settings are known to be right
 
-    uvloop.run(serve(settings))
+    try:
+        uvloop.run(serve(settings))
+    except ConfigurationError as error:
+        logging.getLogger("medreward").error(str(error))  # a server's stderr is JSON lines to the end
+        sys.exit(2)
 
 
 def read_settings(**given: Any) -> Settings:
+    """From flags and the environment; a flag that was not given is None."""
     try:
-        return Settings(**given)
+        return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigurationError(f"setting {first['loc'][0]}: {first['msg']}") from None

@@ -1,12 +1,14 @@
 """What is refused before any work is done, the same at every door."""
 
-import math
 from collections.abc import Mapping
+from typing import Final
 
 from medreward.engine.model import Model
 from medreward.errors import Code, ItemError, RequestError
 from medreward.settings import Settings
 from medreward.types import DIMENSIONS, Item, ScoreRequest
+
+LARGEST_WEIGHT: Final = 1_000_000  # a reward stays a finite number
 
 
 def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None:
@@ -30,8 +32,9 @@ def weights_of(request: ScoreRequest, model: Model) -> Mapping[str, float]:
     for name, weight in request.weights.items():
         if name not in DIMENSIONS:
             raise RequestError(Code.INVALID_FIELD, f"weights may name: {', '.join(DIMENSIONS)}", "/weights")
-        if not math.isfinite(weight):
-            raise RequestError(Code.INVALID_FIELD, "a weight must be a finite number", f"/weights/{name}")
+        if not abs(weight) <= LARGEST_WEIGHT:  # nor NaN
+            detail = f"a weight lies between -{LARGEST_WEIGHT} and {LARGEST_WEIGHT}"
+            raise RequestError(Code.INVALID_FIELD, detail, f"/weights/{name}")
     return request.weights
 
 

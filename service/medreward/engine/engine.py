@@ -129,7 +129,10 @@ class Engine:
     # images
 
     async def put_image(self, data: bytes, tenant: str = "") -> tuple[str, bool, ImageHeader]:
-        return await self.images.put(tenant, data)
+        try:
+            return await self.images.put(tenant, data)
+        except ItemError as error:
+            raise RequestError(error.code, error.detail, retry_after=error.retry_after) from None
 
     # scores
 

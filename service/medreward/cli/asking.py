@@ -1,0 +1,104 @@
+"""The flags of a request, which `score` and `score-file` share."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from medreward.cli.options import F, model_option, models_dir_option, nearest, option
+from medreward.types import DIMENSIONS, Thinking, TooLong
+
+
+class WholeText(click.types.StringParamType):
+    """A repeatable text; from a variable it is one text, which click would split into words."""
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        return [rv]
+
+
+def read_weights(context: click.Context, flag: click.Parameter, written: str | None) -> dict[str, float] | None:
+    """`accuracy=2,overall=1`"""
+    if written is None:
+        return None
+    weights: dict[str, float] = {}
+    for pair in written.split(","):
+        dimension, _, number = pair.strip().partition("=")
+        if dimension not in DIMENSIONS:
+            raise click.BadParameter(f"no dimension {dimension!r}{nearest(dimension, DIMENSIONS)}")
+        if dimension in weights:
+            raise click.BadParameter(f"{dimension} is given twice")
+        weights[dimension] = _finite(dimension, number)
+    return weights
+
+
+def read_url(context: click.Context, flag: click.Parameter, written: str | None) -> str | None:
+    if written and not written.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{written!r} must begin with http:// or https://")
+    return written.rstrip("/") if written else None
+
+
+def _finite(dimension: str, written: str) -> float:
+    try:
+        number = float(written)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise click.BadParameter(f"{dimension} needs a number, as in {dimension}=1.5")
+    return number
+
+
+def where_options(command: F) -> F:
+    """Where scores come from: a server, or a model in this process."""
+    for decorate in (
+        models_dir_option,
+        model_option,
+        option("--url", callback=read_url, metavar="URL", help="server to ask, instead of scoring in this process"),
+    ):
+        command = decorate(command)
+    return command
+
+
+def asking_options(command: F) -> F:
+    """What a request says beside its items."""
+    for decorate in (
+        option(
+            "--thinking",
+            type=click.Choice([str(choice) for choice in Thinking]),
+            default=str(Thinking.KEEP),
+            show_default=True,
+            help="keep or strip think blocks in responses",
+        ),
+        option(
+            "--too-long",
+            type=click.Choice([str(choice) for choice in TooLong]),
+            default=str(TooLong.ERROR),
+            show_default=True,
+            help="what to do with a text over the model's limit",
+        ),
+        option(
+            "--weights",
+            callback=read_weights,
+            metavar="DIMENSION=WEIGHT,…",
+            help="weights of the reward; a dimension not named weighs 0, without this flag the model's own count",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def chosen_url(context: click.Context, url: str | None, model: str | None) -> str | None:
+    """The server to ask. What is written as a flag wins over what stands in the environment."""
+    written = {name for name in ("url", "model") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if url and model and len(written) == 2:
+        raise click.UsageError("--url and --model exclude each other")
+    return None if "model" in written else url
+
+
+def beside(weights: dict[str, float] | None, too_long: str, thinking: str) -> dict[str, Any]:
+    """The part of a request's body that is the same for every item."""
+    asked: dict[str, Any] = {"options": {"too_long": too_long, "thinking": thinking}}
+    if weights:
+        asked["weights"] = weights
+    return asked

@@ -1,0 +1,164 @@
+"""`medreward doctor`: what this machine can run, and what is missing."""
+
+import importlib
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import click
+
+from medreward.cli.options import json_option, model_option, models_dir_option
+from medreward.cli.show import print_json, print_table
+from medreward.errors import ConfigurationError
+
+if TYPE_CHECKING:  # pydantic is not for a client's install
+    from packaging.specifiers import SpecifierSet
+
+    from medreward.settings import Settings
+
+GIB: Final = 1024**3
+NEEDED: Final = "server"  # the extra that serving takes, beside what every install has
+BESIDE: Final = ("cpu", "gpu", "vlm", "parquet")  # looked at where they are installed
+SERVER_ADVICE: Final = "install medreward[cpu] or medreward[gpu]"
+SHM_BYTES: Final = GIB // 4
+ENOUGH_MEMORY: Final = 2 * GIB
+CGROUP: Final = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    status: Literal["ok", "warn", "missing"]
+    found: str
+    advice: str = ""
+
+
+@click.command("doctor")
+@model_option
+@models_dir_option
+@json_option
+def command(model: str | None, models_dir: Path | None, as_json: bool) -> int:
+    """Look at this machine: packages, devices, memory, ports and the default model; exit 1 if it cannot be served."""
+    checks = [_python(), *_packages(), *_devices(), *_machine(), *_of_settings(model, models_dir)]
+    can_serve = all(check.status != "missing" for check in checks)
+    if as_json:
+        print_json({"can_serve": can_serve, "checks": [asdict(check) for check in checks]})
+    else:
+        print_table(
+            ["check", "status", "found", "what to do"], [[*map(str, asdict(check).values())] for check in checks]
+        )
+    return int(not can_serve)
+
+
+def _python() -> Check:
+    from packaging.specifiers import SpecifierSet
+
+    wanted = metadata.metadata("medreward")["Requires-Python"]
+    found = ".".join(map(str, sys.version_info[:3]))
+    if found in SpecifierSet(wanted):
+        return Check("python", "ok", found)
+    return Check("python", "missing", found, f"use Python {wanted}")
+
+
+def _packages() -> Iterator[Check]:
+    """What serving needs, and what else is there of other extras, against the floors we declare."""
+    from packaging.requirements import Requirement
+
+    seen: set[str] = set()
+    for requirement in map(Requirement, metadata.requires("medreward") or ()):
+        extras = [e for e in (NEEDED, *BESIDE) if not requirement.marker or requirement.marker.evaluate({"extra": e})]
+        if extras and requirement.name not in seen:
+            seen.add(requirement.name)
+            yield from _package(requirement.name, requirement.specifier, NEEDED in extras)
+
+
+def _package(name: str, wanted: "SpecifierSet", is_needed: bool) -> Iterator[Check]:
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        if is_needed:
+            yield Check(name, "missing", "not installed", SERVER_ADVICE)
+        return
+    if wanted.contains(found, prereleases=True):
+        yield Check(name, "ok", found)
+    else:
+        yield Check(name, "missing" if is_needed else "warn", found, f"pip install '{name}{wanted}'")
+
+
+def _devices() -> Iterator[Check]:
+    if util.find_spec("onnxruntime"):
+        providers = importlib.import_module("onnxruntime").get_available_providers()
+        yield Check("onnxruntime providers", "ok", " ".join(providers))
+    else:
+        yield Check("onnxruntime providers", "warn", "not installed", SERVER_ADVICE)
+    if util.find_spec("torch"):
+        cuda = importlib.import_module("torch").cuda
+        devices = [cuda.get_device_name(n) for n in range(cuda.device_count())] if cuda.is_available() else []
+        yield Check("torch devices", "ok", ", ".join(["cpu", *devices]))
+
+
+def _machine() -> Iterator[Check]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _cgroup("cpu.max").partition(" ")
+    limit = f", limited to {int(quota) / int(period):g}" if quota.isdigit() and period.isdigit() else ""
+    yield Check("cores", "ok", f"{cores}{limit}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    allowed = _cgroup("memory.max")
+    memory = min(memory, int(allowed)) if allowed.isdigit() else memory
+    few = memory < ENOUGH_MEMORY
+    yield Check("memory", "warn" if few else "ok", f"{memory / GIB:.1f} GiB", "give it 2 GiB or more" if few else "")
+    shared = Path("/dev/shm")  # noqa: S108  # looked at, nothing is written
+    if shared.is_dir():
+        size = shutil.disk_usage(shared).total
+        small = size < SHM_BYTES
+        advice = "start the container with --shm-size=1g" if small else ""
+        yield Check(str(shared), "warn" if small else "ok", f"{size / GIB:.2f} GiB", advice)
+
+
+def _cgroup(file: str) -> str:
+    try:
+        return (CGROUP / file).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _of_settings(model: str | None, models_dir: Path | None) -> Iterator[Check]:
+    try:
+        from medreward.cli.serve import read_settings
+
+        settings = read_settings(model=model, models_dir=models_dir)
+        yield _model(settings)
+    except ModuleNotFoundError as error:
+        yield Check("model", "missing", f"{error.name} is not installed", SERVER_ADVICE)
+        return
+    except ConfigurationError as error:
+        yield Check("model", "missing", str(error), "see `medreward models list` and --model")
+        return
+    doors = {"port": settings.host, "grpc_port": settings.host, "admin_port": settings.admin_host}
+    for name, host in doors.items():
+        yield _port(host, getattr(settings, name), f"--{name.replace('_', '-')}")
+
+
+def _model(settings: "Settings") -> Check:
+    from medreward.artifacts.repository import open_verified
+
+    if settings.model == "fake":
+        return Check("model", "warn", "fake: its numbers mean nothing", "name a model with --model")
+    _, manifest = open_verified(settings.model, settings.models_dir)
+    if manifest.runtime == "onnx" and not util.find_spec("onnxruntime"):
+        raise ConfigurationError(f"{manifest.name} needs onnxruntime: {SERVER_ADVICE}")
+    return Check("model", "ok", f"{manifest.name} {manifest.version}, {len(manifest.files)} files verified")
+
+
+def _port(host: str, port: int, flag: str) -> Check:
+    try:
+        socket.create_server((host, port), reuse_port=False).close()
+    except OSError as error:
+        return Check(f"port {port}", "warn", error.strerror or str(error), f"choose another with {flag}")
+    return Check(f"port {port}", "ok", "free")

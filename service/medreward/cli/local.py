@@ -1,0 +1,36 @@
+"""The server's own engine in this process, asked and answering in the server's own words."""
+
+import json
+import uuid
+from typing import Any, Self
+
+from prometheus_client import CollectorRegistry
+
+from medreward.api.body import parse_json
+from medreward.api.replies import model_ref, score_reply
+from medreward.engine.engine import Engine
+from medreward.metrics import Metrics
+from medreward.settings import Settings
+from medreward.types import ScoreRequest
+
+
+class Local:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    async def started(cls, settings: Settings) -> Self:
+        engine = Engine(settings, Metrics(CollectorRegistry()))
+        await engine.start()
+        return cls(engine)
+
+    async def aclose(self) -> None:
+        self._engine.close()
+
+    async def model(self) -> dict[str, str]:
+        return model_ref(self._engine.model.ref)
+
+    async def score(self, body: bytes) -> dict[str, Any]:
+        call = parse_json(body, ScoreRequest(id=uuid.uuid4().hex, items=()))
+        reply: dict[str, Any] = json.loads(bytes(score_reply(await self._engine.score(call.request), call).body))
+        return reply

@@ -1,0 +1,151 @@
+"""`medreward models`: what lies in the model repository, and whether it is whole."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from medreward.cli.options import json_option, models_dir_option
+from medreward.cli.show import print_json, print_table
+from medreward.errors import ConfigurationError
+from medreward.types import DIMENSIONS
+
+if TYPE_CHECKING:  # pydantic is not for a client's install
+    from medreward.artifacts.manifest import Manifest
+
+QUESTION: Final = "Is there a fracture?"
+RESPONSE: Final = "Yes, of the left sixth rib."
+
+
+@click.group("models")
+def command() -> None:
+    """List, inspect and verify models on disk."""
+
+
+@command.command("list")
+@models_dir_option
+@json_option
+def list_(models_dir: Path | None, as_json: bool) -> int:
+    """The bundled models."""
+    from medreward.artifacts.repository import list_models
+
+    folder = _models_dir(models_dir)
+    found = [_listed(name, folder) for name in list_models(folder)]
+    if as_json:
+        print_json(found)
+    elif found:
+        columns = ["name", "version", "evidence", "runtime", "fingerprint"]
+        print_table(columns, [[*map(str, model.values())] for model in map(_short, found)])
+    else:
+        click.echo(f"no models in {folder}", err=True)
+    return 0
+
+
+@command.command()
+@click.argument("ref")
+@models_dir_option
+@json_option
+def inspect(ref: str, models_dir: Path | None, as_json: bool) -> int:
+    """What a model is, and the text that it is shown."""
+    folder, manifest = _open(ref, models_dir)
+    facts = _facts(folder, manifest)
+    if as_json:
+        print_json(facts)
+        return 0
+    files = facts.pop("files")
+    print_table(["fact", "value"], [[name, _written(value)] for name, value in facts.items()])
+    print_table(["file", "bytes", "sha256"], [[name, *map(_written, file.values())] for name, file in files.items()])
+    return 0
+
+
+@command.command()
+@click.argument("ref")
+@models_dir_option
+@json_option
+def verify(ref: str, models_dir: Path | None, as_json: bool) -> int:
+    """Check each file against its digest; exit 1 if one differs."""
+    from medreward.artifacts.repository import verify as problems_of
+
+    folder, manifest = _open(ref, models_dir)
+    problems = problems_of(folder, manifest)
+    files = {name: problems.get(name, "ok") for name in manifest.files}
+    if as_json:
+        print_json({"name": manifest.name, "fingerprint": manifest.fingerprint, "ok": not problems, "files": files})
+    else:
+        print_table(["file", "state"], [[name, state] for name, state in files.items()])
+    if problems:
+        click.echo(f"medreward: model {ref!r}: {'; '.join(problems.values())}", err=True)
+    return int(bool(problems))
+
+
+def _models_dir(given: Path | None) -> Path:
+    from medreward.cli.serve import read_settings
+
+    return read_settings(models_dir=given).models_dir
+
+
+def _open(ref: str, models_dir: Path | None) -> "tuple[Path, Manifest]":
+    from medreward.artifacts.manifest import read_manifest
+    from medreward.artifacts.repository import MANIFEST_FILE, resolve
+
+    folder = resolve(ref, _models_dir(models_dir))
+    return folder, read_manifest(folder / MANIFEST_FILE)
+
+
+def _listed(name: str, models_dir: Path) -> dict[str, Any]:
+    try:
+        _, manifest = _open(name, models_dir)
+    except ConfigurationError as error:
+        return {"name": name, "error": str(error)}
+    return {
+        "name": name,
+        "version": manifest.version,
+        "evidence": str(manifest.evidence),
+        "runtime": manifest.runtime,
+        "fingerprint": manifest.fingerprint,
+    }
+
+
+def _short(model: Mapping[str, Any]) -> dict[str, Any]:
+    if "error" in model:
+        return {"name": model["name"], "version": "", "evidence": "", "runtime": "", "fingerprint": model["error"]}
+    return {**model, "fingerprint": model["fingerprint"].removeprefix("sha256:")[:12]}
+
+
+def _facts(folder: Path, manifest: "Manifest") -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "folder": str(folder),
+        "fingerprint": manifest.fingerprint,
+        "runtime": manifest.runtime,
+        "evidence": str(manifest.evidence),
+        "license": manifest.license,
+        "provenance": manifest.provenance,
+        "image": manifest.image.model_dump(),
+        "max_tokens": manifest.text.max_tokens,
+        "weights": {dimension: manifest.weights.get(dimension, 0.0) for dimension in DIMENSIONS},
+        "calibration": {dimension: manifest.calibration[dimension].model_dump() for dimension in DIMENSIONS},
+        "example_text": _rendered(manifest),
+        "files": {name: {"bytes": _size(folder / name), "sha256": digest} for name, digest in manifest.files.items()},
+    }
+
+
+def _rendered(manifest: "Manifest") -> str:
+    """The template with an example in its places, as the model reads it."""
+    places = {"{question}": QUESTION, "{response}": RESPONSE}
+    return "".join(places.get(piece, piece) for piece in (*manifest.text.prompt, *manifest.text.answer))
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_written(part)}" for key, part in value.items())
+    return "missing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,173 @@
+"""What is written, so that a run that was killed can go on: complete lines in the input's order, and a record beside.
+
+JSONL grows in place. Parquet cannot: its rows are kept as lines in a journal and become the file in one last step.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from medreward.cli.rows import import_pyarrow, is_parquet, open_parquet
+from medreward.errors import ConfigurationError
+from medreward.types import DIMENSIONS
+
+CHUNK_ROWS: Final = 1024
+MODEL_FIELDS: Final = ("name", "version", "fingerprint", "runtime", "evidence")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What decides the output: another of these is another run."""
+
+    input: str
+    fingerprint: str
+    weights: dict[str, float] | None
+    too_long: str
+    thinking: str
+
+
+class Output:
+    """Opens new, or where a run of the same input, model and options stopped."""
+
+    def __init__(self, path: Path, asked: Asked) -> None:
+        self._path = path
+        self._record = path.with_name(f"{path.name}.run.json")
+        self._journal = path.with_name(f"{path.name}.part.jsonl") if is_parquet(path) else path
+        self._refuse_what_is_not_ours(asked)
+        self.done = is_parquet(path) and path.exists() and not self._journal.exists()
+        self._file: BinaryIO | None = None
+        if self.done:
+            self.rows, self.failed = _count(_parquet_results(path))
+            return
+        self._file = self._journal.open("ab", buffering=0)
+        _drop_torn_line(self._journal)
+        self.rows, self.failed = _count(_lines(self._journal))
+
+    def append(self, row: dict[str, Any]) -> None:
+        assert self._file
+        line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
+        while line:  # a raw file may take less than all of it
+            line = line[self._file.write(line) :]
+        self.rows += 1
+        self.failed += has_failed(row)
+
+    def finish(self, id_type: Any) -> None:
+        """The input has no more rows. `id_type` is that of a Parquet input's ids."""
+        self.close()
+        if is_parquet(self._path) and not self.done:
+            draft = self._path.with_name(f"{self._path.name}.tmp")
+            _write_parquet(self._journal, draft, id_type)
+            draft.replace(self._path)
+            self._journal.unlink()
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+    def _refuse_what_is_not_ours(self, asked: Asked) -> None:
+        if not self._record.exists():
+            if self._path.exists():
+                raise ConfigurationError(f"{self._path} exists and was not begun by score-file; move it away")
+            draft = self._record.with_name(f"{self._record.name}.tmp")
+            draft.write_text(json.dumps(asdict(asked), indent=2) + "\n", "utf-8")
+            draft.replace(self._record)
+            return
+        try:
+            begun = json.loads(self._record.read_bytes())
+        except ValueError:
+            begun = None
+        if not isinstance(begun, dict):
+            raise ConfigurationError(f"{self._record} is damaged; move it and {self._path} away to begin anew")
+        other = [name for name, value in asdict(asked).items() if begun.get(name) != value]
+        if other:
+            raise ConfigurationError(
+                f"{self._path} was begun with another {' and another '.join(other)}; "
+                f"move it and {self._record.name} away to begin anew"
+            )
+
+
+def input_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def has_failed(row: dict[str, Any]) -> bool:
+    return row["results"] is None or any(result["status"] != "ok" for result in row["results"])
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut what stands behind the last line break."""
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65_536)
+            file.seek(start)
+            at = file.read(end - start).rfind(b"\n")
+            if at >= 0:
+                end = start + at + 1
+                break
+            end = start
+        file.truncate(end)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict) or row.get("row") != number or "results" not in row:
+                raise ConfigurationError(f"line {number + 1} of {path} is not what score-file writes; move it away")
+            yield row
+
+
+def _count(rows: Iterator[dict[str, Any]]) -> tuple[int, int]:
+    total = failed = 0
+    for row in rows:
+        total += 1
+        failed += has_failed(row)
+    return total, failed
+
+
+def _parquet_results(path: Path) -> Iterator[dict[str, Any]]:
+    for batch in open_parquet(path).iter_batches(CHUNK_ROWS, columns=["results"]):
+        yield from batch.to_pylist()
+
+
+def _write_parquet(journal: Path, to: Path, id_type: Any) -> None:
+    pyarrow = import_pyarrow()
+    schema = _schema(pyarrow, id_type)
+    rows = _lines(journal)
+    with pyarrow.parquet.ParquetWriter(to, schema) as writer:
+        while chunk := list(islice(rows, CHUNK_ROWS)):
+            if id_type == pyarrow.string():
+                chunk = [row if row.get("id") is None else {**row, "id": str(row["id"])} for row in chunk]
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(chunk, schema=schema))
+
+
+def _schema(pyarrow: Any, id_type: Any) -> Any:
+    text, number, place = pyarrow.string(), pyarrow.float64(), pyarrow.int32()
+    six = pyarrow.struct([(dimension, number) for dimension in DIMENSIONS])
+    error = pyarrow.struct([("code", text), ("message", text), ("field", text)])
+    result = pyarrow.struct(
+        [
+            ("item", place),
+            ("response", place),
+            ("status", text),
+            ("error", error),
+            ("scores", six),
+            ("logits", six),
+            ("uncertainty", six),
+            ("reward", number),
+            ("flags", pyarrow.list_(text)),
+        ]
+    )
+    model = pyarrow.struct([(name, text) for name in MODEL_FIELDS])
+    columns = [("row", pyarrow.int64()), ("id", id_type)] if id_type is not None else [("row", pyarrow.int64())]
+    return pyarrow.schema([*columns, ("results", pyarrow.list_(result)), ("error", error), ("model", model)])

@@ -1,0 +1,93 @@
+"""Flags and variables of all commands together."""
+
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from commands import CLEAN, Run, assert_refused
+from medreward.cli import app
+from medreward.cli.options import setting_names, variable
+from medreward.settings import Settings
+
+HEAVY = ["fastapi", "httpx", "numpy", "pydantic", "pyarrow", "rich", "torch", "uvicorn"]
+
+
+def commands(group: click.Group = app) -> Iterator[click.Command]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command)
+        elif command:
+            yield command
+
+
+def flags() -> list[click.Option]:
+    return [
+        flag
+        for command in commands()
+        if command.name != "serve"
+        for flag in command.params
+        if isinstance(flag, click.Option)
+    ]
+
+
+def test_every_flag_has_the_variable_of_its_name() -> None:
+    assert len(flags()) > 20
+    for flag in flags():
+        assert flag.envvar == variable(flag.opts[0])
+
+
+def test_a_variable_means_the_same_to_every_command() -> None:
+    meanings = defaultdict(set)
+    for flag in flags():
+        meanings[flag.envvar].add((flag.help, flag.multiple, repr(flag.type)))
+    assert [name for name, found in meanings.items() if len(found) > 1] == []
+    shared_with_serve = {variable(name) for name in Settings.model_fields} & {str(name) for name in meanings}
+    assert shared_with_serve == {"MEDREWARD_MODEL", "MEDREWARD_MODELS_DIR"}
+
+
+def test_the_settings_are_known_by_name_without_importing_them() -> None:
+    assert setting_names() == list(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("MEDREWARD_PROT", "MEDREWARD_PORT"), ("MEDREWARD_ULR", "MEDREWARD_URL"), ("MEDREWARD_VERSION", "")],
+)
+def test_an_unknown_variable_stops_every_command(run_here: Run, name: str, nearest: str) -> None:
+    assert_refused(run_here("models", "list", **{name: "1"}), f"unknown setting {name}", nearest)
+
+
+def test_a_mistyped_command_is_one_line_and_exit_2(run_here: Run) -> None:
+    assert_refused(run_here("scor"), "'scor'", "did you mean score?")
+
+
+def test_no_command_shows_the_help_and_exits_2(run: Run) -> None:
+    done = run()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "score-file" in done.stderr
+
+
+def test_help_imports_nothing_slow() -> None:
+    script = f"""
+import sys
+from click.testing import CliRunner
+from medreward.cli import app
+assert CliRunner().invoke(app, ["--help"]).exit_code == 0
+print(*set({HEAVY}) & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=CLEAN, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("command", ["serve", "score", "score-file", "models", "models verify", "doctor"])
+def test_every_command_explains_itself(command: str) -> None:
+    shown = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert shown.exit_code == 0
+    assert "Usage:" in shown.output

@@ -1,0 +1,35 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from serving import Server, running
+from tiny_model import write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+async def tiny(tiny_folder: Path) -> AsyncIterator[Server]:
+    """A server of a small ONNX model."""
+    async with running(model=str(tiny_folder)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def fake() -> AsyncIterator[Server]:
+    """A server of the fake backend."""
+    async with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def slow() -> AsyncIterator[Server]:
+    """A server whose model takes 0.3 s for a batch."""
+    async with running(fake_delay_ms=300) as server:
+        yield server
