@@ -1,19 +1,23 @@
 """Clients of a MedReward server. Importing them loads nothing of the server: no fastapi, no torch, no onnxruntime."""
 
-from medreward.clients.client import AsyncClient, Triple
-from medreward.clients.errors import ClientError, NotScored, Refused, VersionChanged
+from medreward.clients.client import AsyncClient
+from medreward.clients.errors import ClientError, Closed, NotScored, Refused, VersionChanged
+from medreward.clients.groups import Triple
 from medreward.clients.retries import Patience
 from medreward.clients.score import Score
 from medreward.clients.sync import Client
+from medreward.clients.transport import Tls
 
 __all__ = [
     "AsyncClient",
     "Client",
     "ClientError",
+    "Closed",
     "NotScored",
     "Patience",
     "Refused",
     "Score",
+    "Tls",
     "Triple",
     "VersionChanged",
 ]

@@ -1,91 +1,40 @@
 """The client: images sent once, groups found, retries within a budget, one model for a whole run."""
 
 import asyncio
-import hashlib
-import time
+import math
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
+from weakref import WeakValueDictionary
 
 from medreward.clients.errors import NotScored, Refused, VersionChanged
-from medreward.clients.images import ImageLike, image_bytes
-from medreward.clients.retries import Patience, RetryBudget, pause
-from medreward.clients.score import Reply, Score
-from medreward.clients.transport import Transport
+from medreward.clients.groups import Group, Triple, group_by_question, halves, load_aside, of_call_size, pack
+from medreward.clients.images import File, ImageLike, Unreadable
+from medreward.clients.retries import Attempts, Patience, RetryBudget
+from medreward.clients.score import Score
+from medreward.clients.transport import Tls, Transport
 from medreward.errors import RETRYABLE, Code
-from medreward.types import (
-    ImageSource,
-    Item,
-    Lane,
-    ModelRef,
-    Options,
-    ScoreRequest,
-    StoredImage,
-    Thinking,
-    TooLong,
-    Turn,
-    UrlImage,
-)
+from medreward.types import DIMENSIONS, Lane, ModelRef, Options, ScoreRequest, Thinking, TooLong, Turn
 
-CALL_ITEMS: Final = 16  # groups put into one call
-CALL_RESPONSES: Final = 128
-CALL_CHARS: Final = 2_000_000
 KNOWN_IMAGES: Final = 100_000
 INTERNAL_TRIES: Final = 3  # a fault of the server may pass, but is not waited out
 
+#: Refusals of a call that one of its responses may be the reason for.
+ABOUT_CONTENT: Final = frozenset({Code.INVALID_FIELD, Code.TOO_MANY, Code.BODY_TOO_LARGE})
+
 Progress = Callable[[int, int], None]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Triple:
-    """What `score_many` takes; a plain (image, question, response) tuple does as well."""
-
-    image: ImageLike
-    question: str
-    response: str
-
-
-@dataclass(slots=True, eq=False)
-class Asked:
-    """One item of a call: some responses to one question, and where their scores belong."""
-
-    image: bytes | str | None  # a file's bytes, or a URL
-    question: str
-    history: tuple[Turn, ...]
-    responses: list[str]
-    places: list[int]
-    digest: str | None = None
-
-    def item(self, left: Sequence[int]) -> Item:
-        source: tuple[ImageSource, ...] = ()
-        if isinstance(self.image, str):
-            source = (UrlImage(self.image),)
-        elif self.digest:
-            source = (StoredImage(self.digest),)
-        return Item(self.question, tuple(self.responses[j] for j in left), source, self.history)
-
-
-@dataclass(slots=True)
-class Call:
-    """Groups that travel together, and the numbers of the responses in each that have no final score yet."""
-
-    asked: list[Asked]
-    left: list[list[int]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.left = [list(range(len(asked.responses))) for asked in self.asked]
 
 
 class AsyncClient:
-    """Scores over REST (`http://host:8000`) or gRPC (`grpc://host:8001`).
+    """Scores over REST (`http://host:8000`) or gRPC (`grpc://host:8001`); with https and grpcs over TLS.
 
     A response that cannot be scored gives a Score without numbers that says why; with `strict` it raises NotScored.
     With `pin` (a fingerprint, or True for the first one seen) another model behind the URL raises VersionChanged.
     With `affinity` a call carries one image and its hash as `X-Affinity-Key`, for a balancer that hashes.
+    A client belongs to one event loop.
     """
 
     def __init__(
@@ -100,18 +49,18 @@ class AsyncClient:
         pin: bool | str = True,
         strict: bool = False,
         affinity: bool = False,
-        tls: Any = None,
+        tls: Tls | None = None,
     ) -> None:
         self._lane = Lane(lane)
         self._timeout = timeout
-        self._patience = patience
-        self._budget = RetryBudget(patience, time.monotonic)
+        self._budget = RetryBudget(patience)
         self._slots = asyncio.Semaphore(concurrency)
-        self._pin = pin
+        self._pinned = bool(pin)
         self._fingerprint = pin if isinstance(pin, str) else None
         self._strict = strict
         self._affinity = affinity
-        self._stored: OrderedDict[str, asyncio.Task[None]] = OrderedDict()
+        self._stored: OrderedDict[str, None] = OrderedDict()
+        self._storing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._transport = _transport(url, concurrency, timeout, key, tls)
 
     async def score(
@@ -126,13 +75,12 @@ class AsyncClient:
         thinking: Thinking | str = Thinking.KEEP,
     ) -> list[Score]:
         """A Score for each response to one question about one image (or about none)."""
+        if isinstance(responses, str):
+            raise TypeError("responses is a list of texts, not one text")
+        request = self._request(weights, too_long, thinking)
         turns = tuple(turn if isinstance(turn, Turn) else Turn(turn["role"], turn["content"]) for turn in history)
-        asked = [
-            Asked(await _loaded(image), question, turns, list(part), list(range(start, start + len(part))))
-            for start, part in _parts(responses, CALL_RESPONSES)
-        ]
-        options = Options(TooLong(too_long), Thinking(thinking))
-        return await self._score(asked, len(responses), weights, options, None)
+        groups = of_call_size(await load_aside(image), question, list(enumerate(responses)), turns)
+        return await self._score(list(groups), len(responses), request, None)
 
     async def score_many(
         self,
@@ -143,14 +91,25 @@ class AsyncClient:
         thinking: Thinking | str = Thinking.KEEP,
         progress: Progress | None = None,
     ) -> list[Score]:
-        """A Score for each triple, in order. Triples that share image and question travel as one group."""
-        listed = [t if isinstance(t, Triple) else Triple(*t) for t in triples]
-        asked = await _grouped(listed)
-        options = Options(TooLong(too_long), Thinking(thinking))
-        return await self._score(asked, len(listed), weights, options, progress)
+        """A Score for each triple, in order. Triples that share image and question travel as one group.
+
+        `progress` is called with (done, all) after each call to the server.
+        """
+        request = self._request(weights, too_long, thinking)
+        listed = [triple if isinstance(triple, Triple) else Triple(*triple) for triple in triples]
+        return await self._score(await group_by_question(listed), len(listed), request, progress)
 
     async def model(self) -> ModelRef:
-        return await self._retried(self._transport.model)
+        """What the server serves now."""
+        attempts = Attempts(self._budget)
+        while True:
+            try:
+                return await self._transport.model()
+            except Refused as refused:
+                pause = attempts.pause(refused.retry_after)
+                if not refused.retryable or pause is None:
+                    raise
+            await asyncio.sleep(pause)
 
     @property
     def fingerprint(self) -> str | None:
@@ -168,62 +127,69 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    # one call after the other
+    def _request(
+        self, weights: Mapping[str, float] | None, too_long: TooLong | str, thinking: Thinking | str
+    ) -> ScoreRequest:
+        for name, weight in (weights or {}).items():
+            if name not in DIMENSIONS or not math.isfinite(weight):
+                raise ValueError(f"weights are finite numbers of: {', '.join(DIMENSIONS)}")
+        return ScoreRequest("", (), weights, Options(TooLong(too_long), Thinking(thinking)), self._lane, self._timeout)
 
     async def _score(
-        self,
-        asked: list[Asked],
-        count: int,
-        weights: Mapping[str, float] | None,
-        options: Options,
-        progress: Progress | None,
+        self, groups: list[Group], count: int, request: ScoreRequest, progress: Progress | None
     ) -> list[Score]:
         scores = [Score(error=Code.INTERNAL, message="not asked")] * count
-        request = ScoreRequest("", (), weights, options, self._lane, self._timeout)
         done = 0
 
-        async def run(call: Call) -> None:
+        def advance(responses: int) -> None:
             nonlocal done
-            async with self._slots:
-                await self._score_call(call, request, scores)
-            done += sum(len(asked.places) for asked in call.asked)
-            if progress:
+            done += responses
+            if progress and responses:
                 progress(done, count)
 
-        await _all(run(call) for call in _calls(asked, self._affinity))
+        async def run(call: list[Group]) -> None:
+            responses = sum(len(group.left) for group in call)
+            async with self._slots:
+                await self._finish(call, request, scores)
+            advance(responses)
+
+        advance(sum(_refuse_unsendable(group, scores) for group in groups))
+        await _all(run(call) for call in pack(filter(_unfinished, groups), self._affinity))
         if self._strict:
             _raise_if_missing(scores)
         return scores
 
-    async def _score_call(self, call: Call, request: ScoreRequest, scores: list[Score]) -> None:
+    # one call
+
+    async def _finish(self, call: list[Group], request: ScoreRequest, scores: list[Score]) -> None:
         """Tries until every response of the call has its score, or an error that another try would not mend."""
-        deadline = time.monotonic() + self._patience.seconds
-        attempt = 0
-        while True:
+        attempts = Attempts(self._budget)
+        while call := list(filter(_unfinished, call)):
+            retry_after = None
             try:
                 await self._store_images(call, scores)
-                if not any(call.left):
-                    return
-                self._settle(call, await self._ask(call, request), scores)
-                if not any(call.left):
-                    return
-                retry_after = None
+                if await self._ask(list(filter(_unfinished, call)), request, scores):
+                    continue
             except Refused as refused:
-                if not refused.retryable or (refused.code == Code.INTERNAL and attempt + 1 >= INTERNAL_TRIES):
-                    await self._give_up(call, refused, request, scores)
-                    return
                 _fill(call, scores, Score(error=refused.code, message=refused.message))
+                if not refused.retryable:
+                    return await self._split(call, refused, request, scores)
+                if refused.code == Code.INTERNAL and attempts.failed + 1 >= INTERNAL_TRIES:
+                    return None
                 retry_after = refused.retry_after
-            wait = pause(attempt, retry_after) + self._budget.take()
-            if time.monotonic() + wait > deadline:
-                return  # what is left holds the error of its last try
-            await asyncio.sleep(wait)
-            attempt += 1
+            pause = attempts.pause(retry_after)
+            if pause is None:
+                return None  # what is left holds the error of its last try
+            await asyncio.sleep(pause)
+        return None
 
-    async def _ask(self, call: Call, request: ScoreRequest) -> Reply:
-        items = tuple(asked.item(left) for asked, left in zip(call.asked, call.left, strict=True) if left)
-        digests = {asked.digest for asked in call.asked}
-        affinity = call.asked[0].digest if len(digests) == 1 else None
+    async def _ask(self, call: list[Group], request: ScoreRequest, scores: list[Score]) -> bool:
+        """One try. False if what is left then is better asked after a pause."""
+        if not call:
+            return True
+        items = tuple(group.item() for group in call)
+        images = {group.image.sha256 for group in call if isinstance(group.image, File)}
+        affinity = images.pop() if len(images) == 1 else None
         request = replace(request, id=uuid.uuid4().hex, items=items, fingerprint=self._fingerprint)
         try:
             reply = await self._transport.score(request, affinity)
@@ -232,84 +198,59 @@ class AsyncClient:
                 raise VersionChanged(f"the server no longer has {self._fingerprint}") from None
             raise
         self._check_version(reply.model)
-        return reply
+        settled = [self._settle(*answered, scores) for answered in zip(call, reply.scores, strict=True)]
+        return all(settled)
 
     def _check_version(self, model: ModelRef) -> None:
-        if self._pin and self._fingerprint is None:
+        if not self._pinned:
+            return
+        if self._fingerprint is None:
             self._fingerprint = model.fingerprint
-        if self._pin and model.fingerprint != self._fingerprint:
+        if model.fingerprint != self._fingerprint:
             raise VersionChanged(f"the server has {model.fingerprint}, this client is pinned to {self._fingerprint}")
 
-    def _settle(self, call: Call, reply: Reply, scores: list[Score]) -> None:
-        """Takes what is final out of what is left."""
-        answers = iter(reply.scores)
-        for asked, left in zip(call.asked, call.left, strict=True):
-            if not left:
-                continue
-            again = []
-            for j, score in zip(left, next(answers), strict=True):
-                scores[asked.places[j]] = score
-                if score.error == Code.IMAGE_UNKNOWN and asked.digest and isinstance(asked.image, bytes):
-                    self._stored.pop(asked.digest, None)
-                    again.append(j)
-                elif score.error in RETRYABLE:
-                    again.append(j)
-            left[:] = again
+    def _settle(self, group: Group, answers: list[Score], scores: list[Score]) -> bool:
+        """Takes what is final out of what is left. False if the rest needs time, not only its image again."""
+        left, group.left = group.left, []
+        for (place, response), score in zip(left, answers, strict=True):
+            scores[place] = score
+            if score.error in RETRYABLE or (score.error == Code.IMAGE_UNKNOWN and group.stored_image):
+                group.left.append((place, response))
+        if group.stored_image and any(score.error == Code.IMAGE_UNKNOWN for score in answers):
+            self._stored.pop(group.stored_image.sha256, None)
+            group.forgotten += 1
+        return not any(score.error in RETRYABLE for score in answers)
 
-    async def _give_up(self, call: Call, refused: Refused, request: ScoreRequest, scores: list[Score]) -> None:
-        """A call that is refused for good: its groups are asked one by one, for only one may be the reason."""
-        if sum(map(bool, call.left)) <= 1:
-            _fill(call, scores, Score(error=refused.code, message=refused.message))
-            return
-        for asked, left in zip(call.asked, call.left, strict=True):
-            if left:
-                alone = Call([asked])
-                alone.left = [left]
-                await self._score_call(alone, request, scores)
+    async def _split(self, call: list[Group], refused: Refused, request: ScoreRequest, scores: list[Score]) -> None:
+        """A call that is refused for good is asked by halves, for only one response may be the reason."""
+        if refused.code not in ABOUT_CONTENT:
+            raise refused
+        for half in halves(call) or ():
+            await self._finish(half, request, scores)
 
     # images
 
-    async def _store_images(self, call: Call, scores: list[Score]) -> None:
+    async def _store_images(self, call: list[Group], scores: list[Score]) -> None:
         """Each image once; one that the server refuses is the error of the responses about it."""
-        for asked, left in zip(call.asked, call.left, strict=True):
-            if not left or not isinstance(asked.image, bytes):
+        for group in call:
+            if not group.stored_image:
                 continue
-            if asked.digest is None:
-                asked.digest = await asyncio.to_thread(_sha256, asked.image)
             try:
-                await self._store(asked.digest, asked.image)
+                await self._store(group.stored_image)
             except Refused as refused:
-                if refused.retryable:
+                if not (refused.code == Code.BODY_TOO_LARGE or refused.code.startswith("image_")):
                     raise
-                for j in left:
-                    scores[asked.places[j]] = Score(error=refused.code, message=refused.message)
-                left.clear()
+                _fill([group], scores, Score(error=refused.code, message=refused.message))
+                group.left = []
 
-    async def _store(self, digest: str, image: bytes) -> None:
-        task = self._stored.get(digest)
-        if task is None:
-            task = self._stored[digest] = asyncio.create_task(self._transport.put_image(image, digest))
+    async def _store(self, image: File) -> None:
+        async with self._storing.setdefault(image.sha256, asyncio.Lock()):
+            if image.sha256 in self._stored:
+                return
+            await self._transport.put_image(image.data, image.sha256)
+            self._stored[image.sha256] = None
             if len(self._stored) > KNOWN_IMAGES:
                 self._stored.popitem(last=False)
-        try:
-            await asyncio.shield(task)
-        except Refused:
-            if self._stored.get(digest) is task:
-                del self._stored[digest]
-            raise
-
-    async def _retried(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        deadline = time.monotonic() + self._patience.seconds
-        attempt = 0
-        while True:
-            try:
-                return await call()
-            except Refused as refused:
-                wait = pause(attempt, refused.retry_after) + self._budget.take()
-                if not refused.retryable or time.monotonic() + wait > deadline:
-                    raise
-            await asyncio.sleep(wait)
-            attempt += 1
 
 
 async def _all(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -317,83 +258,61 @@ async def _all(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
     tasks = [asyncio.create_task(run) for run in runs]
     try:
         await asyncio.gather(*tasks)
-    except BaseException:
+    finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        raise
 
 
-def _transport(url: str, connections: int, timeout: float, key: str | None, tls: Any) -> Transport:
+def _transport(url: str, connections: int, timeout: float, key: str | None, tls: Tls | None) -> Transport:
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise ValueError("the key has characters that no header may have")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     scheme, _, target = url.partition("://")
     if scheme in ("grpc", "grpcs"):
-        from medreward.clients.rpc import RpcTransport, credentials
+        from medreward.clients.rpc import RpcTransport
 
-        return RpcTransport(target, timeout, headers, credentials(tls) if scheme == "grpcs" else None)
+        return RpcTransport(target, timeout, headers, (tls or Tls()) if scheme == "grpcs" else None)
     if scheme in ("http", "https"):
         from medreward.clients.rest import RestTransport
 
-        return RestTransport(url, connections, timeout, headers, True if tls is None else tls)
+        return RestTransport(url, connections, timeout, headers, tls)
     raise ValueError("the URL begins with http, https, grpc or grpcs")
 
 
-async def _loaded(image: ImageLike) -> bytes | str | None:
-    if isinstance(image, str) and image.startswith(("http://", "https://")):
-        return image
-    return image if isinstance(image, bytes) or image is None else await asyncio.to_thread(image_bytes, image)
+def _unfinished(group: Group) -> bool:
+    return bool(group.left)
 
 
-async def _grouped(triples: Sequence[Triple]) -> list[Asked]:
-    """One Asked for each (image, question), in order of first appearance, none larger than a call may be."""
-    files: dict[int, bytes | str | None] = {}
-    groups: dict[tuple[bytes | str | None, str], Asked] = {}
-    full: list[Asked] = []
-    for place, triple in enumerate(triples):
-        if id(triple.image) not in files:
-            files[id(triple.image)] = await _loaded(triple.image)
-        key = (files[id(triple.image)], triple.question)
-        group = groups.setdefault(key, Asked(key[0], triple.question, (), [], []))
-        group.responses.append(triple.response)
-        group.places.append(place)
-        if len(group.responses) == CALL_RESPONSES:
-            full.append(groups.pop(key))
-    return sorted([*full, *groups.values()], key=lambda asked: asked.places[0])
+def _refuse_unsendable(group: Group, scores: list[Score]) -> int:
+    """Errors of what no call could carry; how many."""
+    before = len(group.left)
+    if isinstance(group.image, Unreadable):
+        _fill([group], scores, Score(error=Code.IMAGE_INVALID, message=group.image.reason))
+        group.left = []
+    bad = Score(error=Code.BAD_TEXT, message="the text has lone surrogates")
+    for place, response in group.left:
+        if not (_is_unicode(group.question) and _is_unicode(response)):
+            scores[place] = bad
+    group.left = [(place, response) for place, response in group.left if scores[place] is not bad]
+    return before - len(group.left)
 
 
-def _calls(asked: Iterable[Asked], one_image: bool) -> Iterator[Call]:
-    """Groups packed into calls; with `one_image` a call's groups are all about the same image."""
-    packed: list[Asked] = []
-    responses = chars = 0
-    for group in asked:
-        size = len(group.question) + sum(map(len, group.responses))
-        full = len(packed) == CALL_ITEMS or responses + len(group.responses) > CALL_RESPONSES
-        if packed and (full or chars + size > CALL_CHARS or (one_image and packed[-1].image != group.image)):
-            yield Call(packed)
-            packed, responses, chars = [], 0, 0
-        packed.append(group)
-        responses += len(group.responses)
-        chars += size
-    if packed:
-        yield Call(packed)
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _parts(responses: Sequence[str], size: int) -> Iterator[tuple[int, Sequence[str]]]:
-    for start in range(0, len(responses), size):
-        yield start, responses[start : start + size]
-
-
-def _fill(call: Call, scores: list[Score], score: Score) -> None:
-    for asked, left in zip(call.asked, call.left, strict=True):
-        for j in left:
-            scores[asked.places[j]] = score
+def _fill(call: Iterable[Group], scores: list[Score], score: Score) -> None:
+    for group in call:
+        for place, _ in group.left:
+            scores[place] = score
 
 
 def _raise_if_missing(scores: Iterable[Score]) -> None:
-    for score in scores:
+    for place, score in enumerate(scores):
         if score.error:
-            raise NotScored(score.error, score.message or "")
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+            raise NotScored(score.error, f"response {place}: {score.message}")

@@ -5,6 +5,10 @@ class ClientError(Exception):
     """Base of all that a client raises on purpose."""
 
 
+class Closed(ClientError):
+    """The client was closed, or was made before this process was forked off."""
+
+
 class VersionChanged(ClientError):
     """The server has another model than the one this client is pinned to: its numbers are on another scale."""
 
@@ -18,7 +22,7 @@ class NotScored(ClientError):
 
 
 class Refused(ClientError):
-    """The server, or the way to it, refused a whole call."""
+    """The server, or the way to it, refused a call: its key, its route, not what is asked about."""
 
     def __init__(self, code: str, message: str, retryable: bool, retry_after: float | None = None) -> None:
         super().__init__(f"{code}: {message}")

@@ -1,6 +1,9 @@
 """The way over HTTP."""
 
 import asyncio
+import ssl
+import uuid
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,10 +12,23 @@ import msgspec
 
 from medreward.clients.errors import Refused
 from medreward.clients.score import Reply, Score
-from medreward.types import Evidence, ImageSource, Item, ModelRef, Options, ScoreRequest, StoredImage, UrlImage
+from medreward.clients.transport import Tls, by_item, garbled
+from medreward.errors import Code
+from medreward.types import (
+    Evidence,
+    ImageSource,
+    InlineImage,
+    Item,
+    ModelRef,
+    Options,
+    ScoreRequest,
+    StoredImage,
+    UrlImage,
+)
 
 RETRYABLE_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 SLACK_S: Final = 5.0  # the server ends a call at its deadline; the socket waits a little longer
+CONNECT_S: Final = 10.0
 
 
 class Error(msgspec.Struct):
@@ -59,86 +75,93 @@ class Problem(msgspec.Struct):
 
 class RestTransport:
     def __init__(
-        self, url: str, connections: int, timeout_s: float, headers: Mapping[str, str], tls: Any = True
+        self, url: str, connections: int, timeout_s: float, headers: Mapping[str, str], tls: Tls | None = None
     ) -> None:
-        self._timeout_s = timeout_s
+        self._longest_s = timeout_s + SLACK_S
         self._client = httpx.AsyncClient(
             base_url=url,
             headers=dict(headers),
-            timeout=timeout_s + SLACK_S,
+            timeout=httpx.Timeout(self._longest_s, connect=CONNECT_S),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            verify=tls,
+            verify=_context(tls) if tls else True,
         )
 
     async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:
-        headers = {
-            "Content-Type": "application/json",
-            "X-Request-Id": request.id,
-            "X-Lane": request.lane,
-            "X-Deadline-Ms": str(round((request.deadline_s or self._timeout_s) * 1000)),
-        }
+        headers = {"Content-Type": "application/json", "X-Request-Id": request.id, "X-Lane": request.lane}
+        if request.deadline_s:
+            headers["X-Deadline-Ms"] = str(max(1, round(request.deadline_s * 1000)))
         if request.fingerprint:
             headers["X-Model-Fingerprint"] = request.fingerprint
         if affinity:
             headers["X-Affinity-Key"] = affinity
-        response = await self._send("POST", "/score", _body(request), headers)
-        reply = await self._decoded(response, Body)
-        if reply.id != request.id:
-            raise await self._garbled(response)
-        scores = [[Score(error="internal", message="no result")] * len(item.responses) for item in request.items]
+        response = await self._send("POST", "/score", headers, _body(request))
         try:
-            for result in reply.results:
-                scores[result.item][result.response] = _score(result)
-        except IndexError:
-            raise await self._garbled(response) from None
-        if len(reply.results) != sum(map(len, scores)):
-            raise await self._garbled(response)
-        return Reply(reply.model.ref(), scores)
+            reply = msgspec.json.decode(response.content, type=Body)
+            if reply.id != request.id:
+                raise garbled()
+            results = ((result.item, result.response, _score(result)) for result in reply.results)
+            return Reply(reply.model.ref(), by_item(request, results))
+        except (ValueError, Refused):
+            raise await self._hung_up(response) from None
 
     async def put_image(self, data: bytes, digest: str) -> None:
         headers = {"Content-Type": "application/octet-stream", "X-Affinity-Key": digest}
-        response = await self._send("PUT", "/v1/images", data, headers)
+        response = await self._send("PUT", "/v1/images", headers, data)
         if (await self._decoded(response, Stored)).sha256 != digest:
-            raise await self._garbled(response)
+            raise await self._hung_up(response)
 
     async def model(self) -> ModelRef:
-        response = await self._send("GET", "/v1/model", None, {})
-        model: Model = await self._decoded(response, Model)
+        model: Model = await self._decoded(await self._send("GET", "/v1/model", {}), Model)
         return model.ref()
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _send(self, method: str, path: str, content: bytes | None, headers: Mapping[str, str]) -> httpx.Response:
+    async def _send(
+        self, method: str, path: str, headers: dict[str, str], content: bytes | None = None
+    ) -> httpx.Response:
+        id_ = headers.setdefault("X-Request-Id", uuid.uuid4().hex)
         try:
-            async with asyncio.timeout(self._timeout_s + SLACK_S):
-                response = await self._client.request(method, path, content=content, headers=dict(headers))
-        except (httpx.TransportError, TimeoutError) as error:
+            async with asyncio.timeout(self._longest_s):
+                response = await self._client.request(method, path, content=content, headers=headers)
+        except (httpx.RequestError, TimeoutError) as error:
             raise Refused("unreachable", type(error).__name__, retryable=True) from None
-        if response.is_success:
-            return response
-        raise _refused(response)
+        if response.headers.get("x-request-id", id_) != id_:
+            raise await self._hung_up(response)
+        if not response.is_success:
+            raise _refused(response)
+        return response
 
     async def _decoded(self, response: httpx.Response, shape: type[Any]) -> Any:
         try:
             return msgspec.json.decode(response.content, type=shape)
-        except (msgspec.MsgspecError, ValueError):
-            raise await self._garbled(response) from None
+        except ValueError:
+            raise await self._hung_up(response) from None
 
-    async def _garbled(self, response: httpx.Response) -> Refused:
+    async def _hung_up(self, response: httpx.Response) -> Refused:
         """Not the answer to what was asked: nothing more may be read from that connection."""
         await response.extensions["network_stream"].aclose()
-        return Refused("garbled", "the reply was not the answer to this call", retryable=True)
+        return garbled()
 
 
 def _refused(response: httpx.Response) -> Refused:
+    status = response.status_code
+    after = response.headers.get("retry-after", "")
+    retry_after = float(after) if after.isdecimal() else None
     try:
         problem = msgspec.json.decode(response.content, type=Problem)
-        code, detail = problem.code, problem.detail
-    except (msgspec.MsgspecError, ValueError):
-        code, detail = f"http_{response.status_code}", "not an answer of MedReward"
-    after = response.headers.get("retry-after", "")
-    return Refused(code, detail, response.status_code in RETRYABLE_STATUS, float(after) if after.isdecimal() else None)
+    except ValueError:  # a proxy's own words; it says 404 of a server that is on its way back, too
+        code = Code.BODY_TOO_LARGE if status == 413 else f"http_{status}"
+        passing = status in RETRYABLE_STATUS or status == 404
+        return Refused(code, "a reply that is not MedReward's", passing, retry_after)
+    return Refused(problem.code, problem.detail, status in RETRYABLE_STATUS, retry_after)
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca)
+    if tls.cert:
+        context.load_cert_chain(tls.cert, tls.key)
+    return context
 
 
 def _score(result: Result) -> Score:
@@ -159,9 +182,8 @@ def _body(request: ScoreRequest) -> bytes:
 def _item(item: Item) -> dict[str, object]:
     written: dict[str, object] = {"question": item.question, "responses": item.responses}
     if item.images:
-        written["images" if len(item.images) > 1 else "image"] = (
-            [_image(image) for image in item.images] if len(item.images) > 1 else _image(item.images[0])
-        )
+        (image,) = item.images
+        written["image"] = _image(image)
     if item.history:
         written["history"] = [{"role": turn.role, "content": turn.content} for turn in item.history]
     return written
@@ -171,6 +193,8 @@ def _image(image: ImageSource) -> dict[str, str]:
     match image:
         case StoredImage(sha256):
             return {"sha256": sha256}
+        case InlineImage(data):
+            return {"base64": b64encode(data).decode()}
         case UrlImage(url):
             return {"url": url}
-    raise TypeError("the client sends images by hash or URL")
+    raise TypeError("the client sends images by hash, as bytes or by URL")

@@ -1,6 +1,7 @@
 """The way over gRPC."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -9,8 +10,10 @@ from medreward.api.proto import reward_pb2 as pb
 from medreward.api.proto import reward_pb2_grpc
 from medreward.clients.errors import Refused
 from medreward.clients.score import Reply, Score
-from medreward.errors import RETRYABLE as RETRYABLE_CODES
-from medreward.types import DIMENSIONS, Evidence, Item, ModelRef, ScoreRequest, StoredImage, UrlImage
+from medreward.clients.transport import Tls, by_item, garbled
+from medreward.errors import RETRYABLE, Code
+from medreward.types import DIMENSIONS, Evidence, ImageSource, InlineImage, Item, ModelRef, ScoreRequest, StoredImage
+from medreward.types import UrlImage as Url
 
 #: Of calls that ended before the server's own code was reached, or after it had answered.
 RETRYABLE_STATUS: Final = frozenset(
@@ -26,24 +29,24 @@ SLACK_S: Final = 5.0
 
 
 class RpcTransport:
-    def __init__(
-        self, target: str, timeout_s: float, headers: Mapping[str, str], tls: grpc.ChannelCredentials | None = None
-    ) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, target: str, timeout_s: float, headers: Mapping[str, str], tls: Tls | None = None) -> None:
+        self._longest_s = timeout_s + SLACK_S
         self._metadata = [(name.lower(), value) for name, value in headers.items()]
         options = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
             ("grpc.enable_retries", 0),  # the client has its own
+            ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2_000),
         ]
         self._channel = (
-            grpc.aio.secure_channel(target, tls, options) if tls else grpc.aio.insecure_channel(target, options)
+            grpc.aio.secure_channel(target, _credentials(tls), options)
+            if tls
+            else grpc.aio.insecure_channel(target, options)
         )
         self._stub = reward_pb2_grpc.RewardServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:
-        deadline_s = request.deadline_s or self._timeout_s
         message = pb.ScoreRequest(
             request_id=request.id,
             items=[_item(item) for item in request.items],
@@ -52,22 +55,22 @@ class RpcTransport:
             lane=request.lane,
             expect_fingerprint=request.fingerprint or "",
         )
-        metadata = [*self._metadata, ("x-deadline-ms", str(round(deadline_s * 1000)))]
+        metadata = [*self._metadata]
+        if request.deadline_s:
+            metadata.append(("x-deadline-ms", str(max(1, round(request.deadline_s * 1000)))))
         if affinity:
             metadata.append(("x-affinity-key", affinity))
         reply = await self._call(self._stub.Score, message, metadata)
-        scores = [[Score(error="internal", message="no result")] * len(item.responses) for item in request.items]
-        if reply.request_id != request.id or len(reply.results) != sum(map(len, scores)):
-            raise Refused("garbled", "the reply was not the answer to this call", retryable=True)
-        for result in reply.results:
-            scores[result.item][result.response] = _score(result)
-        return Reply(_ref(reply.model), scores)
+        if reply.request_id != request.id:
+            raise garbled()
+        results = ((result.item, result.response, _score(result)) for result in reply.results)
+        return Reply(_ref(reply.model), by_item(request, results))
 
     async def put_image(self, data: bytes, digest: str) -> None:
         metadata = [*self._metadata, ("x-affinity-key", digest)]
         reply = await self._call(self._stub.PutImage, pb.PutImageRequest(data=data), metadata)
         if reply.sha256 != digest:
-            raise Refused("garbled", "the reply was not the answer to this call", retryable=True)
+            raise garbled()
 
     async def model(self) -> ModelRef:
         return _ref((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).ref)
@@ -77,33 +80,48 @@ class RpcTransport:
 
     async def _call(self, method: Any, message: object, metadata: list[tuple[str, str]]) -> Any:
         try:
-            return await method(message, metadata=metadata, timeout=self._timeout_s + SLACK_S)
+            return await method(message, metadata=metadata, timeout=self._longest_s)
         except grpc.aio.AioRpcError as error:
-            trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
-            pushback = trailing.get("grpc-retry-pushback-ms", "")
-            code = trailing.get("x-error-code")
-            after = float(pushback) / 1000 if pushback.isdecimal() else None
-            if code:
-                raise Refused(code, error.details() or "", code in RETRYABLE_CODES, after) from None
-            raise Refused("unreachable", error.code().name, error.code() in RETRYABLE_STATUS) from None
+            raise _refused(error) from None
 
 
-def credentials(tls: Any) -> grpc.ChannelCredentials:
-    """`tls`: PEM bytes of the authority to trust; None for the usual ones."""
-    return grpc.ssl_channel_credentials(root_certificates=tls)
+def _refused(error: grpc.aio.AioRpcError) -> Refused:
+    trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
+    pushback = trailing.get("grpc-retry-pushback-ms", "")
+    if code := trailing.get("x-error-code"):
+        after = float(pushback) / 1000 if pushback.isdecimal() else None
+        return Refused(code, error.details() or "", code in RETRYABLE or code == Code.INTERNAL, after)
+    status: grpc.StatusCode = error.code()
+    if status in RETRYABLE_STATUS:
+        return Refused("unreachable", status.name, retryable=True)
+    if status is grpc.StatusCode.RESOURCE_EXHAUSTED:  # of the message itself, before the server read it
+        return Refused(Code.BODY_TOO_LARGE, error.details() or "", retryable=False)
+    return Refused(f"grpc_{status.name.lower()}", error.details() or "", retryable=False)
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    ca, key, cert = (Path(file).read_bytes() if file else None for file in (tls.ca, tls.key, tls.cert))
+    return grpc.ssl_channel_credentials(ca, key, cert)
 
 
 def _item(item: Item) -> pb.Item:
     return pb.Item(
-        images=[
-            pb.Image(sha256=image.sha256) if isinstance(image, StoredImage) else pb.Image(url=image.url)
-            for image in item.images
-            if isinstance(image, StoredImage | UrlImage)
-        ],
+        images=[_image(image) for image in item.images],
         question=item.question,
         responses=item.responses,
         history=[pb.Turn(role=turn.role, content=turn.content) for turn in item.history],
     )
+
+
+def _image(image: ImageSource) -> pb.Image:
+    match image:
+        case StoredImage(sha256):
+            return pb.Image(sha256=sha256)
+        case InlineImage(data):
+            return pb.Image(data=data)
+        case Url(url):
+            return pb.Image(url=url)
+    raise TypeError("the client sends images by hash, as bytes or by URL")
 
 
 def _score(result: pb.Result) -> Score:

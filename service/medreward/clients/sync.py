@@ -1,40 +1,78 @@
 """The same client for code that is not async: the async one, on a loop of its own in a thread of its own."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
-from medreward.clients.client import AsyncClient, Progress, Triple
+from medreward.clients.client import AsyncClient, Progress
+from medreward.clients.errors import Closed
+from medreward.clients.groups import Triple
 from medreward.clients.images import ImageLike
+from medreward.clients.retries import Patience
 from medreward.clients.score import Score
-from medreward.types import ModelRef
+from medreward.clients.transport import Tls
+from medreward.types import Lane, ModelRef, Thinking, TooLong, Turn
 
 T = TypeVar("T")
 
 
-class Client:
-    """AsyncClient's methods, blocking; takes the same arguments. Safe to share among threads."""
+class ClientOptions(TypedDict, total=False):
+    key: str | None
+    lane: Lane | str
+    timeout: float
+    patience: Patience
+    concurrency: int
+    pin: bool | str
+    strict: bool
+    affinity: bool
+    tls: Tls | None
 
-    def __init__(self, url: str, **how: Any) -> None:
+
+class ScoreOptions(TypedDict, total=False):
+    weights: Mapping[str, float] | None
+    too_long: TooLong | str
+    thinking: Thinking | str
+
+
+class Client:
+    """AsyncClient's methods, blocking; takes the same options. Threads may share it, forked processes may not."""
+
+    def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="medreward-client", daemon=True)
+        self._submitting = threading.Lock()
+        self._open = True
         self._thread.start()
-        self._client = self._run(_made(url, how))
+        try:
+            self._client = self._run(_made(url, options))
+        except BaseException:
+            self._stop()
+            raise
 
-    def score(self, image: ImageLike, question: str, responses: Sequence[str], **how: Any) -> list[Score]:
-        return self._run(self._client.score(image, question, responses, **how))
+    def score(
+        self,
+        image: ImageLike,
+        question: str,
+        responses: Sequence[str],
+        *,
+        history: Sequence[Mapping[str, str] | Turn] = (),
+        **options: Unpack[ScoreOptions],
+    ) -> list[Score]:
+        return self._run(self._client.score(image, question, responses, history=history, **options))
 
     def score_many(
         self,
         triples: Iterable[Triple | tuple[ImageLike, str, str]],
         *,
-        weights: Mapping[str, float] | None = None,
         progress: Progress | None = None,
-        **how: Any,
+        **options: Unpack[ScoreOptions],
     ) -> list[Score]:
-        return self._run(self._client.score_many(triples, weights=weights, progress=progress, **how))
+        """`progress` is called in the client's own thread, and may not call the client."""
+        return self._run(self._client.score_many(triples, progress=progress, **options))
 
     def model(self) -> ModelRef:
         return self._run(self._client.model())
@@ -44,11 +82,11 @@ class Client:
         return self._client.fingerprint
 
     def close(self) -> None:
-        if self._thread.is_alive():
-            self._run(self._client.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        """Ends what other threads still wait for."""
+        with contextlib.suppress(Closed):
+            ending = self._submit(self._end(), last=True)
+            ending.result()
+            self._stop()
 
     def __enter__(self) -> Self:
         return self
@@ -59,13 +97,36 @@ class Client:
         self.close()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self._submit(work)
         try:
             return future.result()
+        except CancelledError:
+            raise Closed("this client was closed meanwhile") from None
         except BaseException:
             future.cancel()
             raise
 
+    def _submit(self, work: Coroutine[Any, Any, T], last: bool = False) -> Future[T]:
+        usable = self._thread.is_alive() and self._thread is not threading.current_thread()
+        with self._submitting if usable else contextlib.nullcontext():
+            if usable and self._open:
+                self._open = not last
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise Closed("this client is closed, or of another process, or called out of its own progress callback")
 
-async def _made(url: str, how: dict[str, Any]) -> AsyncClient:
-    return AsyncClient(url, **how)
+    async def _end(self) -> None:
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self._client.close()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _made(url: str, options: ClientOptions) -> AsyncClient:
+    return AsyncClient(url, **options)

@@ -1,0 +1,153 @@
+"""What people do to rewards before a trainer sees them. All of it is off by default; see docs/shaping.md.
+
+None is a response that was not scored. It stays None, counts in no statistic, and never becomes a number.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+from medreward.clients.score import Score
+
+Rewards = list[float | None]
+MaybeRewards = Sequence[float | None]
+Numbers = list[tuple[int, float]]  # places and what stands there
+
+
+def normalised(rewards: MaybeRewards, groups: Sequence[Hashable]) -> Rewards:
+    """Each reward in standard deviations (n - 1 in the denominator) from the mean of its group.
+
+    Questions differ in how high their answers score; which of n answers to one question is best is what a trainer can
+    learn from. A group of equal rewards, or of a single one, holds no such knowledge: 0.
+    """
+    shaped: Rewards = list(rewards)
+    for numbers in _by_group(rewards, groups):
+        values = [value for _, value in numbers]
+        mean = fmean(values)
+        spread = stdev(values) if min(values) < max(values) else 0.0
+        for i, value in numbers:
+            shaped[i] = (value - mean) / spread if spread else 0.0
+    return shaped
+
+
+def normalised_sum(scores: Sequence[Score], groups: Sequence[Hashable], weights: Mapping[str, float]) -> Rewards:
+    """Each dimension's logits normalised within the group, then added up by weight (GDPO).
+
+    Added up raw, the dimension that spreads most decides alone, and groups with different trade-offs can come out
+    equal. Normalised first, each dimension counts as much as its weight says.
+    """
+    total: Rewards = [None if score.logits is None else 0.0 for score in scores]
+    for dimension, weight in weights.items():
+        column = normalised([score.logits[dimension] if score.logits else None for score in scores], groups)
+        total = [None if a is None or b is None else a + weight * b for a, b in zip(total, column, strict=True)]
+    return total
+
+
+def penalised(scores: Sequence[Score], weights: Mapping[str, float], k: float) -> list[Score]:
+    """Scores whose reward is lower by k * (sum over dimensions of |weight| * uncertainty), and their logits with it.
+
+    A policy finds the answers its reward model is wrong about; where the ensemble disagrees, the number is worth less.
+    The sum is the standard deviation of the reward if all dimensions err together: whatever their correlation, the true
+    one is not above it. Raises ValueError for a model that gives no uncertainty: its numbers cannot be penalised.
+    """
+    return [_penalised(score, weights, k) if score.logits else score for score in scores]
+
+
+def debiased(rewards: MaybeRewards, lengths: Sequence[float], groups: Sequence[Hashable]) -> Rewards:
+    """Rewards without what their length explains: reward - slope * (length - the group's mean length).
+
+    Reward models tend to like long answers, and a policy learns that first. The slope is ordinary least squares over
+    the whole batch with each group's means taken out (the within, or fixed-effects, estimator), so that an easy
+    question which asks for long answers is no evidence; a group's mean reward stays what it was. One group for all
+    gives the plain regression over the batch. With fewer than two degrees of freedom, or equal lengths, nothing
+    changes: a line through two points would explain everything.
+    """
+    runs = _by_group(rewards, groups)
+    away = {i: (y, x) for run in runs for (i, y), (_, x) in zip(_centred(run), _lengths(run, lengths), strict=True)}
+    spread = sum(x * x for _, x in away.values())
+    if len(away) - len(runs) - 1 < 2 or not spread:
+        return list(rewards)
+    slope = sum(x * y for y, x in away.values()) / spread
+    return [None if reward is None else reward - slope * away[i][1] for i, reward in enumerate(rewards)]
+
+
+def clipped(rewards: MaybeRewards, low: float, high: float) -> Rewards:
+    """Rewards held within [low, high].
+
+    One extreme number moves a batch's mean and standard deviation, and with them every other answer's advantage.
+    """
+    return [None if reward is None else min(max(reward, low), high) for reward in rewards]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shaping:
+    """The steps to take, in this order. As it stands, none: rewards pass through as the server gave them."""
+
+    uncertainty_penalty: float = 0.0  # k of `penalised`
+    normalise_dimensions: bool = False  # `normalised_sum`
+    debias_length: bool = False
+    normalise_group: bool = False
+    clip: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.uncertainty_penalty < 0:
+            raise ValueError("uncertainty_penalty is not negative")
+        if self.clip and self.clip[0] >= self.clip[1]:
+            raise ValueError("clip is (low, high)")
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the server's reward is not enough, so that its weights must be known here."""
+        return bool(self.uncertainty_penalty or self.normalise_dimensions)
+
+    def __call__(
+        self,
+        scores: Sequence[Score],
+        groups: Sequence[Hashable],
+        lengths: Sequence[float],
+        weights: Mapping[str, float] | None = None,
+    ) -> Rewards:
+        """`groups`: for each score, what it shares with the other answers to its question. `lengths`: the answers'."""
+        if self.needs_weights and not weights:
+            raise ValueError("this shaping needs weights: it adds the dimensions up itself")
+        if self.uncertainty_penalty:
+            scores = penalised(scores, weights or {}, self.uncertainty_penalty)
+        rewards: Rewards = [score.reward for score in scores]
+        if self.normalise_dimensions:
+            rewards = normalised_sum(scores, groups, weights or {})
+        if self.debias_length:
+            rewards = debiased(rewards, lengths, groups)
+        if self.normalise_group:
+            rewards = normalised(rewards, groups)
+        return clipped(rewards, *self.clip) if self.clip else rewards
+
+
+def _penalised(score: Score, weights: Mapping[str, float], k: float) -> Score:
+    if score.uncertainty is None:
+        raise ValueError("this model gives no uncertainty, so there is nothing to penalise")
+    assert score.logits is not None
+    steps = {d: math.copysign(k, weight) * score.uncertainty[d] for d, weight in weights.items()}
+    reward = None if score.reward is None else score.reward - sum(weights[d] * step for d, step in steps.items())
+    moved = {d: score.logits[d] - step for d, step in steps.items()}
+    return replace(score, reward=reward, logits={**score.logits, **moved})
+
+
+def _by_group(rewards: MaybeRewards, groups: Sequence[Hashable]) -> list[Numbers]:
+    """What was scored, group by group."""
+    numbers: defaultdict[Hashable, Numbers] = defaultdict(list)
+    for i, (reward, group) in enumerate(zip(rewards, groups, strict=True)):
+        if reward is not None:
+            numbers[group].append((i, reward))
+    return list(numbers.values())
+
+
+def _lengths(numbers: Numbers, lengths: Sequence[float]) -> Numbers:
+    """Of the answers that have a number, from their mean."""
+    return _centred([(i, lengths[i]) for i, _ in numbers])
+
+
+def _centred(numbers: Numbers) -> Numbers:
+    mean = fmean(value for _, value in numbers)
+    return [(i, value - mean) for i, value in numbers]

@@ -1,0 +1,269 @@
+"""What the client makes of replies that are no scores, sent by a server that answers as the test tells it to."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from clients.canned import Answer, Request, canned, problem, right_answer, until
+from clients.processes import Process
+from medreward.clients import AsyncClient, Client, ClientError, Patience, Refused
+from medreward.clients.rest import RestTransport
+from medreward.types import Item, ScoreRequest
+from pictures import png
+
+SHORT = Patience(seconds=1.0)
+
+
+def first(*answers: Answer, then: Callable[[Request], Answer] = right_answer) -> Callable[[Request], Answer]:
+    left = list(answers)
+    return lambda request: left.pop(0) if left else then(request)
+
+
+def of_a_text(wanted: str, answer: Answer) -> Callable[[Request], Answer]:
+    return lambda request: answer if wanted in request.body.decode() else right_answer(request)
+
+
+HTML = b"<html>Bad gateway</html>"
+REPLIES_THAT_PASS = {
+    "html of a proxy": (502, {}, HTML),
+    "404 of a proxy": (404, {}, HTML),
+    "rubbish": (200, {}, b"\x00\x01"),
+    "html and 200": (200, {"Content-Type": "text/html"}, HTML),
+    "other json": (200, {}, b'{"results": []}'),
+    "cut json": (200, {}, b'{"id": "x", "mod'),
+    "encoding that is none": (200, {"Content-Encoding": "gzip"}, b"no gzip"),
+    "another call's": (200, {"X-Request-Id": "another"}, b"{}"),
+    "another call's refusal": (422, {"X-Request-Id": "another"}, b'{"code": "bad_text", "detail": "x"}'),
+    "not ready": problem(503, "not_ready"),
+    "overloaded": problem(429, "overloaded"),
+    "a fault": problem(500, "internal"),
+}
+
+
+@pytest.mark.parametrize("answer", REPLIES_THAT_PASS.values(), ids=REPLIES_THAT_PASS)
+async def test_what_may_pass_is_tried_again(answer: Answer) -> None:
+    async with canned(first(answer, answer)) as server, AsyncClient(server.url) as client:
+        scores = await client.score(None, "q", ["a", "bcd"])
+    assert [score.reward for score in scores] == [1, 3]
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("answer", REPLIES_THAT_PASS.values(), ids=REPLIES_THAT_PASS)
+async def test_what_does_not_pass_ends_in_an_error_per_response(answer: Answer) -> None:
+    started = time.monotonic()
+    async with canned(lambda _: answer) as server, AsyncClient(server.url, patience=SHORT) as client:
+        scores = await client.score(None, "q", ["a", "b"])
+    assert all(score.error and score.message and score.reward is None for score in scores)
+    assert time.monotonic() - started < 2
+
+
+def swapped(request: Request) -> Answer:
+    status, headers, body = right_answer(request)
+    return status, headers, body.replace(b'"response":0', b'"response":9')
+
+
+def doubled(request: Request) -> Answer:
+    status, headers, body = right_answer(request)
+    return status, headers, body.replace(b'"response":1', b'"response":0')
+
+
+def short(request: Request) -> Answer:
+    status, headers, body = right_answer(request)
+    return status, headers, body[: body.index(b',{"item":0,"response":1')] + b"]}"
+
+
+@pytest.mark.parametrize("wrong", [swapped, doubled, short])
+async def test_results_that_do_not_fit_the_call_are_not_taken(wrong: Callable[[Request], Answer]) -> None:
+    async with canned(wrong) as server, AsyncClient(server.url, patience=SHORT) as client:
+        scores = await client.score(None, "q", ["a", "b"])
+    assert [score.error for score in scores] == ["garbled"] * 2
+
+
+async def test_a_connection_that_runs_one_reply_behind_is_left_at_once() -> None:
+    async with canned(right_answer) as server:
+        transport = RestTransport(server.url, 1, 5, {})
+        requests = [ScoreRequest(str(n), (Item("q", ("r" * n,)),)) for n in range(4)]
+        server.copies = 2
+        await transport.score(requests[1], None)
+        server.copies, server.pause_s = 1, 0.1
+        with pytest.raises(Refused, match="garbled"):
+            await transport.score(requests[2], None)
+        assert (await transport.score(requests[3], None)).scores[0][0].reward == 3
+        await transport.close()
+
+
+async def test_nobody_there_is_an_error_per_response(door: str) -> None:
+    async with AsyncClient(f"{door}://127.0.0.1:9", patience=SHORT) as client:
+        (score,) = await client.score(png(), "q", ["r"])
+        assert score.error == "unreachable"
+        with pytest.raises(Refused, match="unreachable"):
+            await client.model()
+
+
+async def test_retry_after_is_waited_for() -> None:
+    started = time.monotonic()
+    async with canned(first(problem(503, "overloaded", Retry_After="1"))) as server, AsyncClient(server.url) as client:
+        (score,) = await client.score(None, "q", ["abc"])
+    assert score.reward == 3
+    assert 1 <= time.monotonic() - started < 2
+
+
+async def test_a_retry_after_beyond_patience_is_not_waited_for() -> None:
+    started = time.monotonic()
+    async with (
+        canned(lambda _: problem(503, "overloaded", Retry_After="3000")) as server,
+        AsyncClient(server.url) as client,
+    ):
+        (score,) = await client.score(None, "q", ["abc"])
+    assert score.error == "overloaded"
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "unauthorised"), (403, "forbidden"), (404, "not_found")])
+async def test_what_no_retry_mends_is_raised_at_once(status: int, code: str) -> None:
+    async with canned(lambda _: problem(status, code)) as server, AsyncClient(server.url) as client:
+        with pytest.raises(Refused, match=code):
+            await client.score_many([(png(), "q", "r"), (None, "q", "r")])
+    assert len(server.requests) <= 2
+
+
+@pytest.mark.parametrize("answer", [problem(413, "body_too_large"), problem(422, "invalid_field"), (413, {}, HTML)])
+async def test_a_refused_text_takes_no_neighbour(answer: Answer) -> None:
+    asked = [(None, f"q {n % 3}", "poison" if n == 17 else "r" * (n + 1)) for n in range(40)]
+    async with canned(of_a_text("poison", answer)) as server, AsyncClient(server.url) as client:
+        scores = await client.score_many(asked)
+    assert [score.reward for score in scores] == [None if n == 17 else n + 1 for n in range(40)]
+    assert scores[17].error in ("body_too_large", "invalid_field")
+    assert len(server.asked) < 15
+
+
+async def test_a_fault_that_stays_is_tried_three_times() -> None:
+    async with canned(lambda _: problem(500, "internal")) as server, AsyncClient(server.url) as client:
+        scores = await client.score(None, "q", ["a", "b"])
+    assert [score.error for score in scores] == ["internal"] * 2
+    assert len(server.asked) == 3
+
+
+async def test_headers_say_lane_deadline_key_and_image() -> None:
+    async with (
+        canned(right_answer) as server,
+        AsyncClient(server.url, key="secret", lane="interactive", timeout=2.5) as client,
+    ):
+        await client.score(png(), "q", ["r"])
+        await client.score(None, "q", ["r"])
+    upload, about_image, text_only = server.requests
+    assert (upload.method, upload.path, upload.body) == ("PUT", "/v1/images", png())
+    image = about_image.items[0]["image"]
+    assert upload.headers["x-affinity-key"] == about_image.headers["x-affinity-key"]
+    assert image == {"sha256": upload.headers["x-affinity-key"]}
+    for asked in (about_image, text_only):
+        assert asked.headers["x-deadline-ms"] == "2500"
+        assert asked.headers["x-lane"] == "interactive"
+    assert all(request.headers["authorization"] == "Bearer secret" for request in server.requests)
+    assert "x-affinity-key" not in text_only.headers
+    assert "x-model-fingerprint" not in about_image.headers
+    assert text_only.headers["x-model-fingerprint"] == "sha256:a"
+    assert len({request.headers["x-request-id"] for request in server.requests}) == 3
+
+
+async def test_with_affinity_a_call_carries_one_image() -> None:
+    asked = [(png(seed % 4), f"q {seed}", "r") for seed in range(24)]
+    async with canned(right_answer) as server, AsyncClient(server.url, affinity=True) as client:
+        await client.score_many(asked)
+    for request in server.asked:
+        images = {item["image"]["sha256"] for item in request.items}
+        assert images == {request.headers["x-affinity-key"]}
+
+
+async def test_a_cancelled_call_leaves_nothing_running() -> None:
+    before = asyncio.all_tasks()
+
+    def never_scores(request: Request) -> Answer | None:
+        return right_answer(request) if request.method == "PUT" else None
+
+    async with canned(never_scores) as server, AsyncClient(server.url) as client:
+        asking = asyncio.create_task(client.score_many([(png(n), "q", "r") for n in range(64)]))
+        await until(lambda: len(server.asked) == 4)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await until(lambda: server.open == 0)
+    await until(lambda: asyncio.all_tasks() == before)
+
+
+async def test_an_upload_that_was_cancelled_is_made_by_who_still_needs_it() -> None:
+    answers = [None]
+
+    def first_never(request: Request) -> Answer | None:
+        return answers.pop() if answers else right_answer(request)
+
+    async with canned(first_never) as server, AsyncClient(server.url) as client:
+        given_up = asyncio.create_task(client.score(png(), "q", ["r"]))
+        await until(lambda: len(server.requests) == 1)
+        waiting = asyncio.create_task(client.score(png(), "q", ["abc"]))
+        given_up.cancel()
+        assert [score.reward for score in await waiting] == [3]
+
+
+async def test_a_deadline_of_the_client_ends_a_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medreward.clients.rest.SLACK_S", 0.1)
+    started = time.monotonic()
+    async with canned(lambda _: None) as server, AsyncClient(server.url, timeout=0.2, patience=SHORT) as client:
+        (score,) = await client.score(None, "q", ["r"])
+    assert score.error == "unreachable"
+    assert time.monotonic() - started < 2
+
+
+# which model answers
+
+
+async def test_another_model_than_the_named_one_is_refused(server: Process, door: str) -> None:
+    async with AsyncClient(server.url(door), pin="sha256:other") as client:
+        with pytest.raises(ClientError, match="no longer has sha256:other"):
+            await client.score(None, "q", ["r"])
+
+
+def two_models() -> Callable[[Request], Answer]:
+    """A rolling change: every other reply is of the new model, and no server knows the pin's header."""
+    turns = iter(range(1000))
+    return lambda request: right_answer(request, f"sha256:{'ab'[next(turns) % 2]}")
+
+
+async def test_scores_of_two_models_are_never_mixed() -> None:
+    asked = [(None, f"q {n}", "r") for n in range(200)]
+    async with canned(two_models()) as server, AsyncClient(server.url) as client:
+        with pytest.raises(ClientError, match="pinned to"):
+            await client.score_many(asked)
+        fingerprint = client.fingerprint
+        with pytest.raises(ClientError, match="pinned to"):
+            await client.score_many(asked)
+        assert client.fingerprint == fingerprint
+
+
+async def test_without_a_pin_any_model_will_do() -> None:
+    async with canned(two_models()) as server, AsyncClient(server.url, pin=False) as client:
+        scores = await client.score_many([(None, f"q {n}", "r") for n in range(200)])
+    assert all(score.reward == 1 for score in scores)
+    assert client.fingerprint is None
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:8000", ""])
+async def test_a_url_of_no_known_kind(url: str) -> None:
+    with pytest.raises(ValueError, match="begins with"):
+        AsyncClient(url)
+    with pytest.raises(ValueError, match="begins with"):
+        Client(url)
+
+
+async def test_a_key_that_no_header_may_have() -> None:
+    with pytest.raises(ValueError, match="key has characters"):
+        AsyncClient("http://x", key="secret\n")
+
+
+async def test_calls_share_a_connection() -> None:
+    async with canned(right_answer) as server, AsyncClient(server.url) as client:
+        for _ in range(5):
+            await client.score(None, "q", ["r"])
+        assert server.open == 1

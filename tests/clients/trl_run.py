@@ -1,0 +1,173 @@
+"""A real TRL run: a random vision-language model of a few thousand parameters, trained on the CPU against a server.
+
+A process of its own, because the trainer's libraries warn and torch takes its time. The trainer logs every completion
+and reward into OUT/completions; a line "step N" says that a step is done, the last line is the trainer's log.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from datasets import Dataset, Features, Image, Value
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+)
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil  # needs no torchvision
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+import pictures
+from medreward.clients.trl import reward_funcs
+
+SIDE, PATCH = 28, 14
+PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
+SPECIAL = [PAD, EOS, UNKNOWN, "<image>", "<|user|>", "<|assistant|>", "<|system|>"]
+WORDS = (
+    "the a no left right lower upper lobe lung heart fracture effusion opacity nodule normal enlarged small large seen "
+    "mild severe acute chronic bone liver spleen contrast shows without likely stable new finding is of in question "
+    "0 1 2 3 4 5 6 7 8 9"
+)
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|> {% for part in message.content %}"
+    "{% if part.type == 'image' %}<image> {% else %}{{ part.text }} {% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|> {% endif %}"
+)
+
+
+def tiny_processor() -> Any:
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *WORDS.split()])}
+    words = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+    words.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNKNOWN,
+        additional_special_tokens=SPECIAL[3:],
+        padding_side="left",
+    )
+    images = LlavaImageProcessorPil(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, do_center_crop=True
+    )
+    return LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+
+
+def tiny_model(tokenizer: Any) -> Any:
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**small, image_size=SIDE, patch_size=PATCH),
+        text_config=LlamaConfig(**small, vocab_size=len(tokenizer), max_position_embeddings=128),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+    return LlavaForConditionalGeneration(config)
+
+
+def rows(count: int, lists: bool) -> Dataset:
+    """A picture and a question each, no two alike. As lists, every third row has two pictures."""
+    prompts = [[{"role": "user", "content": f"question {n} is the heart enlarged"}] for n in range(count)]
+    prompt = [{"role": Value("string"), "content": Value("string")}]
+    files = [{"bytes": pictures.png(n), "path": None} for n in range(count)]
+    if not lists:
+        return Dataset.from_dict({"prompt": prompts, "image": files}, Features({"prompt": prompt, "image": Image()}))
+    listed = [[file] * (1 if n % 3 else 2) for n, file in enumerate(files)]
+    return Dataset.from_dict({"prompt": prompts, "images": listed}, Features({"prompt": prompt, "images": [Image()]}))
+
+
+def tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def without_images(turn: dict[str, Any]) -> dict[str, Any]:
+    return turn | {"content": [part for part in turn["content"] if part["type"] != "image"]}
+
+
+class KeepingRLOOTrainer(RLOOTrainer):
+    """GRPO's trainer writes what it logs about each completion into a file; this one does the same."""
+
+    def log(self, logs: Any, *args: Any) -> None:
+        super().log(logs, *args)
+        columns = {name: list(self._logs[name]) for name in ("prompt", "completion")}
+        columns["prompt"] = [[without_images(turn) for turn in prompt] for prompt in columns["prompt"]]
+        table = pa.table(columns | {name: list(rewards) for name, rewards in self._logs["rewards"].items()})
+        folder = Path(self.args.output_dir, "completions")
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, folder / f"{self.state.global_step}.parquet")
+
+
+class TellSteps(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        tell(f"step {state.global_step}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--trainer", choices=["grpo", "rloo"], default="grpo")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--images", action="store_true", help="a column `images` instead of `image`")
+    parser.add_argument("--per-dimension", action="store_true")
+    parser.add_argument("--asynchronous", action="store_true")
+    given = parser.parse_args()
+
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    processor = tiny_processor()
+    settings: dict[str, Any] = {
+        "output_dir": str(given.out),
+        "max_steps": given.steps,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 12,
+        "logging_steps": 1,
+        "log_completions": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "learning_rate": 1e-2,
+        "beta": 0.0,  # RLOO would load a second model, by a name that this one has not
+    }
+    if given.per_dimension and given.trainer == "grpo":
+        settings["multi_objective_aggregation"] = "normalize_then_sum"
+    config, trainer_class = (GRPOConfig, GRPOTrainer) if given.trainer == "grpo" else (RLOOConfig, KeepingRLOOTrainer)
+    trainer = trainer_class(
+        model=tiny_model(processor.tokenizer),
+        reward_funcs=reward_funcs(given.url, per_dimension=given.per_dimension, asynchronous=given.asynchronous),
+        args=config(**settings),
+        train_dataset=rows(given.steps * 2, given.images),
+        processing_class=processor,
+        callbacks=[TellSteps()],
+    )
+    trainer.train()
+    tell(json.dumps(trainer.state.log_history))
+
+
+if __name__ == "__main__":
+    main()
