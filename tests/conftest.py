@@ -17,7 +17,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 async def tiny(tiny_folder: Path) -> AsyncIterator[Server]:
     """A server of a small ONNX model."""
-    async with running(model=str(tiny_folder)) as server:
+    async with running(isolation="process", model=str(tiny_folder)) as server:
         yield server
 
 
@@ -31,5 +31,5 @@ async def fake() -> AsyncIterator[Server]:
 @pytest.fixture(scope="session")
 async def slow() -> AsyncIterator[Server]:
     """A server whose model takes 0.3 s for a batch."""
-    async with running(fake_delay_ms=300) as server:
+    async with running(fake_delay_ms=300, score_cache_bytes=0) as server:
         yield server

@@ -40,7 +40,8 @@ class Server:
 
 
 def settings_for(**given: Any) -> Settings:
-    return Settings(**{"body_bytes": BODY_BYTES, "image_bytes": IMAGE_BYTES, "threads": 2, **given})
+    small = {"body_bytes": BODY_BYTES, "image_bytes": IMAGE_BYTES, "threads": 2, "isolation": "inline"}
+    return Settings(**{**small, **given})
 
 
 @asynccontextmanager
@@ -66,7 +67,7 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
         door.close()
     await rpc.stop(grace=0)
     await asyncio.gather(*serving)
-    engine.close()
+    await engine.close()
 
 
 def _listening() -> socket.socket:

@@ -24,9 +24,11 @@ def ports() -> Iterator[dict[str, int]]:
         listening = json.loads(server.stderr.readline())
         while json.loads(server.stderr.readline())["event"] != "ready":
             pass
-        yield {"8000": listening["port"], "8001": listening["grpc_port"]}
-        server.terminate()
-        server.communicate(timeout=10)
+        try:
+            yield {"8000": listening["port"], "8001": listening["grpc_port"]}
+        finally:
+            server.terminate()
+            server.communicate(timeout=10)
         assert server.returncode == 0
 
 

@@ -10,24 +10,25 @@ T = TypeVar("T", bound=np.generic)
 
 
 class ArrayCache(Generic[T]):
-    """Arrays by digest; the least recently used go first."""
+    """Arrays by key; the least recently used go first. Each counts `entry_bytes` beside its own."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, entry_bytes: int = 0) -> None:
         self._max_bytes = max_bytes
+        self._entry_bytes = entry_bytes
         self._arrays: OrderedDict[str, NDArray[T]] = OrderedDict()
         self.bytes = 0
 
-    def get(self, digest: str) -> NDArray[T] | None:
-        array = self._arrays.get(digest)
+    def get(self, key: str) -> NDArray[T] | None:
+        array = self._arrays.get(key)
         if array is not None:
-            self._arrays.move_to_end(digest)
+            self._arrays.move_to_end(key)
         return array
 
-    def put(self, digest: str, array: NDArray[T]) -> None:
-        if digest in self._arrays:
+    def put(self, key: str, array: NDArray[T]) -> None:
+        if key in self._arrays:
             return
-        self._arrays[digest] = array
-        self.bytes += array.nbytes
+        self._arrays[key] = array
+        self.bytes += array.nbytes + self._entry_bytes
         while self.bytes > self._max_bytes:
             _, oldest = self._arrays.popitem(last=False)
-            self.bytes -= oldest.nbytes
+            self.bytes -= oldest.nbytes + self._entry_bytes

@@ -37,6 +37,7 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     VERSION_CHANGED = "version_changed"
     NOT_READY = "not_ready"
+    CLIENT_LEFT = "client_left"  # counted, never sent
 
 
 #: Causes that may be gone on the next try; if every item fails with one of them, so does the request.

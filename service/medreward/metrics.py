@@ -1,14 +1,15 @@
 """Every metric, declared once; the registry is handed in, so that two servers in one process do not mix."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from medreward import __version__
-from medreward.types import DIMENSIONS, ModelRef
+from medreward.types import DIMENSIONS, Lane, ModelRef
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCH_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -78,6 +79,15 @@ class Metrics:
         self.cache_requests = Counter("medreward_cache_requests", "Look-ups in a cache", ["cache"], registry=registry)
         self.cache_hits = Counter("medreward_cache_hits", "Look-ups that found it", ["cache"], registry=registry)
         self.build = Info("medreward_build", "What is running", registry=registry)
+
+    def watch_queue(self, cost: Mapping[Lane, int]) -> None:
+        """The gauge reads the mapping when it is scraped."""
+        for lane in Lane:
+            self.queue_cost.labels(lane).set_function(partial(cost.__getitem__, lane))
+
+    def count_cache(self, cache: str, hits: int, misses: int) -> None:
+        self.cache_requests.labels(cache).inc(hits + misses)
+        self.cache_hits.labels(cache).inc(hits)
 
     def describe(self, model: ModelRef) -> None:
         self.build.info(

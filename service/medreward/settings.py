@@ -1,7 +1,7 @@
 """Every setting of a server: at once a flag of `medreward serve`, an environment variable and a line of help."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,7 +18,7 @@ class Settings(BaseSettings):
 
     model: str = Field("fake", description="model to serve: a bundled name, or a directory")
     models_dir: Path = Field(Path("models"), description="folder of the bundled models")
-    device: str = Field("auto", description="auto, cpu or cuda")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     threads: int = Field(0, ge=0, description="inference threads; 0: one a core")
 
     host: str = Field("127.0.0.1", description="address of the REST and gRPC doors")
@@ -43,8 +43,18 @@ class Settings(BaseSettings):
     queue_cost: PositiveInt = Field(4_000_000, description="cost (tokens) that may be waiting or running; more is shed")
     batch_cost: PositiveInt = Field(16_384, description="cost (tokens) of one batch, padding included")
 
-    decode_threads: int = Field(0, ge=0, description="image decoding threads; 0: one a core")
+    isolation: Literal["process", "inline"] = Field("process", description="where models run and images are decoded")
+    workers: PositiveInt = Field(1, description="worker processes, one a device")
+    load_seconds: Seconds = Field(600, description="time a worker may take to load its model")
+    hang_seconds: Seconds = Field(2, description="silence after which a worker is taken for hung and replaced")
+    batch_seconds: Seconds = Field(60, description="time a batch may take before its worker is replaced")
+    probe_seconds: Seconds = Field(5, description="an idle worker proves itself this often")
+
+    decoders: int = Field(0, ge=0, description="image decoders; 0: one a core")
+    decode_seconds: Seconds = Field(10, description="time an image may take to decode")
     pixel_cache_bytes: int = Field(256 * MIB, ge=0, description="decoded images kept in memory")
+    feature_cache_bytes: int = Field(256 * MIB, ge=0, description="image features kept beside the device")
+    score_cache_bytes: int = Field(64 * MIB, ge=0, description="scores kept for triples that come again")
     image_store_bytes: int = Field(512 * MIB, ge=0, description="images kept for scoring by hash")
     image_store_seconds: Seconds = Field(3600, description="time a stored image is kept")
 

@@ -154,7 +154,7 @@ async def test_a_stored_image_and_an_unknown_one_in_one_request(tiny: Server) ->
 
 
 async def test_the_right_fingerprint_is_accepted(tiny: Server) -> None:
-    asked = {"x-model-fingerprint": tiny.engine.model.ref.fingerprint}
+    asked = {"x-model-fingerprint": tiny.engine.serving.ref.fingerprint}
     assert await over_rest(tiny, TRIPLE, asked) == await over_grpc(tiny, TRIPLE, asked) == await over_rest(tiny, TRIPLE)
 
 

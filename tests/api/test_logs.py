@@ -13,6 +13,7 @@ from asking import over_grpc, over_rest, post
 from cases import QUESTION, Body, b64, item
 from medreward import logs
 from medreward.api.proto import reward_pb2 as pb
+from medreward.backends.fake import FakeBackend
 from serving import Server, running
 
 CANARY = "Jane-Doe-1961-04-17"
@@ -82,11 +83,11 @@ async def test_a_payload_is_not_logged(log_stream: StringIO) -> None:
 async def test_an_error_of_the_model_is_logged_by_its_kind_alone(
     log_stream: StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(groups: object) -> None:
+    def broken(self: FakeBackend, groups: object) -> None:
         raise ValueError(CANARY)
 
     async with running() as server:
-        monkeypatch.setattr(server.engine.model.backend, "score", broken)
+        monkeypatch.setattr(FakeBackend, "score", broken)
         reply = await post(server, {"items": [item(responses=["a", "b"]), item(response="c")]})
         alone = await post(server, {"question": QUESTION, "response": "a"})
         rpc = await over_grpc(server, {"question": QUESTION, "response": "a"})

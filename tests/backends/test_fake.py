@@ -66,7 +66,8 @@ def test_a_batch_takes_the_delay_once() -> None:
 
 
 def test_cost_counts_the_prompt_once() -> None:
-    assert FakeBackend().cost(group("aa", (1, 2), (3,), (4, 5))) == 5
+    cost = FakeBackend().cost
+    assert cost.group(prompt=2, image=True) + sum(cost.answer(prompt=2, answer=length) for length in (1, 2)) == 5
 
 
 def test_it_says_what_it_is() -> None:

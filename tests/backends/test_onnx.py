@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest
 from medreward.artifacts.repository import open_verified
-from medreward.backends.base import Group, ModelImage
+from medreward.backends.base import Counts, Group, ModelImage
 from medreward.backends.onnx import OnnxBackend, RunShape
 from medreward.errors import ConfigurationError
 from tiny_model import torch_logits
@@ -103,19 +104,27 @@ def test_image_prompt_and_answer_each_matter(backend: OnnxBackend) -> None:
 
 def test_an_image_is_encoded_once(backend: OnnxBackend) -> None:
     group = Group(image(1), (2, 7), [(9,), (10,)])
+    backend.take_counts()
     backend.score([group, Group(image(1), (2, 8), [(9,)]), Group(image(2), (2, 7), [(9,)]), Group(None, (2,), [(9,)])])
-    assert (backend.image_encodes, backend.image_hits) == (2, 1)
+    assert backend.take_counts() == Counts(image_encodes=2, image_hits=1, prefix_runs=5)
     backend.score([group])
-    assert (backend.image_encodes, backend.image_hits) == (2, 2)
+    assert backend.take_counts() == Counts(image_hits=1, prefix_runs=2)
+
+
+def test_an_image_another_tenant_sent_is_not_known(backend: OnnxBackend) -> None:
+    ours, theirs = image(40), replace(image(40), tenant="them")
+    ours_scored = backend.score([Group(ours, (2, 7), [(9,)])])
+    backend.take_counts()
+    assert np.array_equal(backend.score([Group(theirs, (2, 7), [(9,)])]), ours_scored)
+    assert backend.take_counts().image_encodes == 1
 
 
 def test_the_image_cache_keeps_what_was_used_last_within_its_bytes(tiny: Path, manifest: Manifest) -> None:
     backend = OnnxBackend(tiny, manifest, "cpu", threads=1, image_cache_bytes=2 * TOKENS_BYTES)
 
     def encodes(seed: int) -> bool:
-        before = backend.image_encodes
         backend.score([Group(image(seed), (2, 7), [(9,)])])
-        return backend.image_encodes > before
+        return backend.take_counts().image_encodes > 0
 
     assert [encodes(seed) for seed in (1, 2, 1, 3, 1, 2)] == [True, True, False, True, False, True]
 
@@ -133,14 +142,15 @@ def test_an_empty_batch_and_an_empty_group_are_answered_as_such(backend: OnnxBac
 
 
 def test_cost_counts_each_answers_tokens_and_the_image(backend: OnnxBackend) -> None:
-    answers = [(9, 10), (11,)]
-    assert backend.cost(Group(None, (2, 7), answers)) == (16 + 4) + (16 + 3)
-    assert backend.cost(Group(image(1), (2, 7), answers)) == (16 + 4) + (16 + 3) + 16
+    cost = backend.cost
+    assert [cost.answer(prompt=2, answer=length) for length in (2, 1)] == [16 + 4, 16 + 3]
+    assert [cost.group(prompt=2, image=image) for image in (False, True)] == [0, 16]
 
 
 def test_warming_up_leaves_no_trace(backend: OnnxBackend) -> None:
+    backend.take_counts()
     backend.warm_up()
-    assert (backend.image_encodes, backend.image_hits) == (0, 0)
+    assert backend.take_counts() == Counts()
     assert backend.runtime == "onnx/cpu/fp32"
 
 

@@ -10,9 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from medreward.backends.base import Group, Logits
-from medreward.engine import engine as engine_module
+from medreward.backends.fake import FakeBackend, WordTokenizer
+from medreward.engine import serving
 from medreward.engine.engine import Engine
-from medreward.engine.model import Model, open_model
 from medreward.errors import Code, RequestError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
@@ -21,12 +21,12 @@ from medreward.types import Failed, Flag, Item, Lane, Scored, ScoreRequest
 
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[Engine]:
-    engine = Engine(Settings(**settings), Metrics(CollectorRegistry()))
+    engine = Engine(Settings(**{"isolation": "inline", **settings}), Metrics(CollectorRegistry()))
     try:
         await engine.start()
         yield engine
     finally:
-        engine.close()
+        await engine.close()
 
 
 def request(*items: Item, **how: Any) -> ScoreRequest:
@@ -43,7 +43,7 @@ async def test_before_the_model_is_there_a_request_is_told_to_come_back() -> Non
         await engine.score(request())
     assert (refused.value.code, refused.value.retry_after) == (Code.NOT_READY, 1)
     assert engine.not_ready() == "loading"
-    engine.close()
+    await engine.close()
 
 
 async def test_a_deadline_that_passes_fails_the_request_and_leaves_no_work() -> None:
@@ -105,29 +105,20 @@ async def test_draining_finishes_what_was_accepted_and_takes_nothing_new() -> No
         assert isinstance((await accepted).results[0], Scored)
 
 
-class Nan:
-    """The fake backend, but for texts of one token."""
-
-    def __init__(self, model: Model) -> None:
-        self._real = model.backend
-        self.runtime = self._real.runtime
-        self.cost = self._real.cost
-        self.warm_up = self._real.warm_up
-        self.image_encodes = 0
+class Nan(FakeBackend):
+    """The fake backend, but for one text."""
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
         return [
-            np.where([[[len(ids) == 1]] for ids in group.answers], np.nan, logits)
-            for group, logits in zip(groups, self._real.score(groups), strict=True)
+            np.where([[[list(ids) == WordTokenizer().encode("one")]] for ids in group.answers], np.nan, logits).astype(
+                np.float32
+            )
+            for group, logits in zip(groups, super().score(groups), strict=True)
         ]
 
 
 async def test_a_number_that_is_none_fails_its_response_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def open_nan_model(settings: Settings) -> Model:
-        model = open_model(settings)
-        return Model(model.manifest, Nan(model), model.text)
-
-    monkeypatch.setattr(engine_module, "open_model", open_nan_model)
+    monkeypatch.setattr(serving, "open_backend", lambda *_: Nan())
     async with running() as engine:
         answer = await engine.score(request(Item("what?", ("one", "two words"))))
         bad, good = answer.results

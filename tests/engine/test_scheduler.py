@@ -1,58 +1,169 @@
-import asyncio
+"""The policy alone: no loop, no clock, no device."""
 
-import numpy as np
+from typing import Any
+
 import pytest
 
-from medreward.backends.base import Group
-from medreward.engine.scheduler import Answer, Scheduler, Waiting
+from medreward.engine.scheduler import INTERACTIVE_IN_A_ROW, GroupKey, Scheduler, Work
 from medreward.errors import Code, ItemError
 from medreward.types import Lane
 
-GROUP = Group(None, (1,), ((2,),))
+FAR = 1e9
 
 
-def waiting(cost: int) -> Waiting:
-    return Waiting(GROUP, cost, Lane.BULK, 0.0, asyncio.get_running_loop().create_future())
+def work(
+    cost: int = 1, image: str = "", tenant: str = "", lane: Lane = Lane.BULK, length: int = 0, deadline: float = FAR
+) -> Work:
+    return Work(GroupKey(lane, tenant, image, b""), None, (), (0,) * (length or cost), cost, 0.0, deadline)
 
 
-async def test_work_comes_out_in_the_order_it_came_in() -> None:
-    scheduler = Scheduler(queue_cost=100, batch_cost=10)
-    works = [waiting(4) for _ in range(5)]
-    for work in works:
-        scheduler.put(work)
-    assert [scheduler.next_batch() for _ in range(4)] == [works[:2], works[2:4], works[4:], []]
+def scheduler(batch_cost: int = 10, queue_cost: int = 1000, devices: int = 1, pads: bool = False) -> Scheduler[Work]:
+    return Scheduler(queue_cost, batch_cost, devices, pads)
 
 
-async def test_work_larger_than_a_batch_runs_alone() -> None:
-    scheduler = Scheduler(queue_cost=100, batch_cost=10)
-    small, large = waiting(1), waiting(50)
-    scheduler.put(small)
-    scheduler.put(large)
-    assert [scheduler.next_batch(), scheduler.next_batch()] == [[small], [large]]
+def filled(*works: Work, **how: Any) -> Scheduler[Work]:
+    made = scheduler(**how)
+    for one in works:
+        made.put(one)
+    return made
 
 
-async def test_work_nobody_waits_for_is_dropped() -> None:
-    scheduler = Scheduler(queue_cost=100, batch_cost=10)
-    left, answered, wanted = waiting(9), waiting(9), waiting(9)
-    for work in (left, answered, wanted):
-        scheduler.put(work)
-    left.answer.cancel()
-    answered.answer.set_result(Answer(np.zeros((1, 1, 6), np.float32), 0, 0))
-    assert scheduler.next_batch() == [wanted]
+def batches(made: Scheduler[Work], now: float = 0.0, device: int = 0) -> list[list[list[Work]]]:
+    found = []
+    while batch := made.next_batch(now, device).batch:
+        found.append(batch)
+    return found
 
 
-def test_more_cost_than_the_queue_holds_is_refused_until_some_is_done() -> None:
-    scheduler = Scheduler(queue_cost=10, batch_cost=10)
-    scheduler.admit(6)
-    with pytest.raises(ItemError) as refused:
-        scheduler.admit(5)
-    assert refused.value.code is Code.OVERLOADED
-    scheduler.release(6)
-    scheduler.admit(5)
-    assert scheduler.admitted == 5
+class TestBatches:
+    def test_groups_come_out_in_the_order_they_came_in_as_much_as_a_batch_may_cost(self) -> None:
+        works = [work(4, image=str(n)) for n in range(5)]
+        assert batches(filled(*works)) == [[[works[0]], [works[1]]], [[works[2]], [works[3]]], [[works[4]]]]
+
+    def test_answers_of_one_image_and_prompt_run_together_whenever_they_came(self) -> None:
+        a1, b, a2 = work(1, image="a"), work(1, image="b"), work(1, image="a")
+        assert batches(filled(a1, b, a2)) == [[[a1, a2], [b]]]
+
+    def test_a_group_larger_than_a_batch_is_cut(self) -> None:
+        works = [work(4, image="a") for _ in range(5)]
+        assert batches(filled(*works)) == [[works[:2]], [works[2:4]], [works[4:]]]
+
+    def test_work_larger_than_a_batch_runs_alone(self) -> None:
+        large, small = work(50, image="a"), work(1, image="b")
+        assert batches(filled(large, small)) == [[[large]], [[small]]]
+
+    def test_a_padding_device_gets_lengths_that_fit_and_its_padding_counts(self) -> None:
+        short1, long1, short2, long2 = (work(n, image=str(i)) for i, n in enumerate((2, 9, 3, 10)))
+        made = Scheduler[Work](1000, 20, pads=True)
+        for one in (short1, long1, short2, long2):
+            made.put(one)
+        assert batches(made) == [[[short1], [short2]], [[long1], [long2]]]
+
+    def test_what_nobody_can_use_any_more_is_dropped_and_reported(self) -> None:
+        left, late, wanted = work(9, image="a"), work(9, image="a", deadline=5.0), work(9, image="a")
+        left.waiters = 0
+        made = filled(left, late, wanted)
+        cut = made.next_batch(now=6.0)
+        assert (cut.batch, cut.dropped) == ([[wanted]], [left, late])
+        assert made.waiting == 0
+
+    def test_discarded_work_leaves_its_group_where_it_was(self) -> None:
+        a1, b, a2 = work(6, image="a"), work(6, image="b"), work(6, image="a")
+        made = filled(a1, b, a2)
+        assert made.discard(a1)
+        assert not made.discard(a1)
+        assert batches(made) == [[[a2]], [[b]]]
 
 
-def test_an_idle_server_takes_work_of_any_cost() -> None:
-    scheduler = Scheduler(queue_cost=10, batch_cost=10)
-    scheduler.admit(1000)
-    assert scheduler.admitted == 1000
+class TestLanes:
+    def test_interactive_work_goes_first_and_alone(self) -> None:
+        bulk, urgent = work(1, image="a"), work(1, image="b", lane=Lane.INTERACTIVE)
+        assert batches(filled(bulk, urgent)) == [[[urgent]], [[bulk]]]
+
+    def test_bulk_work_is_never_starved(self) -> None:
+        made = filled(work(10, image="bulk"))
+        for n in range(20):
+            made.put(work(10, image=str(n), lane=Lane.INTERACTIVE))
+        lanes = [batch[0][0].key.lane for batch in batches(made)]
+        assert lanes.index(Lane.BULK) == INTERACTIVE_IN_A_ROW
+
+
+class TestTenants:
+    def test_a_small_tenant_does_not_wait_behind_a_large_one(self) -> None:
+        large = [work(10, image=str(n), tenant="large") for n in range(10)]
+        small = work(10, image="s", tenant="small")
+        order = [batch[0][0] for batch in batches(filled(*large, small))]
+        assert order.index(small) == 1
+
+    def test_shares_are_of_cost_not_of_requests(self) -> None:
+        heavy = [work(10, image=f"h{n}", tenant="heavy") for n in range(10)]
+        light = [work(5, image=f"l{n}", tenant="light") for n in range(10)]
+        made = filled(*heavy, *light, batch_cost=5)
+        first = [batch[0][0].key.tenant for batch in batches(made)][:9]
+        assert first.count("light") == 6
+
+    def test_absence_earns_no_credit(self) -> None:
+        made = filled(*(work(10, image=str(n), tenant="a") for n in range(6)))
+        for _ in range(3):
+            made.next_batch(0.0)
+        for n in range(3):
+            made.put(work(10, image=f"b{n}", tenant="b"))
+        order = [batch[0][0].key.tenant for batch in batches(made)]
+        assert order in (["a", "b", "a", "b", "a", "b"], ["b", "a", "b", "a", "b", "a"])
+
+
+class TestDevices:
+    def test_a_group_goes_home_and_an_idle_device_helps_out(self) -> None:
+        works = [work(10, image=str(n)) for n in range(20)]
+        first = {id(made.next_batch(0.0, d).batch[0][0]) for d in (0, 1) for made in [filled(*works, devices=2)]}
+        assert len(first) == 2
+        made = filled(*works, devices=2)
+        assert len(batches(made, device=0)) == 20
+
+
+class TestSuspects:
+    def test_what_took_a_worker_down_runs_apart_in_halves(self) -> None:
+        works = [work(1, image="a") for _ in range(5)]
+        made = filled(work(1, image="b"))
+        made.put_suspects(works)
+        assert [[w for group in batch for w in group] for batch in batches(made)][:2] == [works[:2], works[2:]]
+        assert all(w.suspect for w in works)
+
+    def test_a_single_suspect_is_tried_once_more(self) -> None:
+        alone = work()
+        made = scheduler()
+        made.put_suspects([alone])
+        assert batches(made) == [[[alone]]]
+
+
+class TestAdmission:
+    def test_more_cost_than_the_queue_holds_is_refused_until_some_is_done(self) -> None:
+        made = scheduler(queue_cost=100)
+        made.admit(80, Lane.BULK, 0.0, FAR)
+        with pytest.raises(ItemError) as refused:
+            made.admit(20, Lane.BULK, 0.0, FAR)
+        assert refused.value.code is Code.OVERLOADED
+        assert refused.value.retry_after == 1
+        made.admit(20, Lane.INTERACTIVE, 0.0, FAR)
+        made.release(80, Lane.BULK)
+        made.admit(20, Lane.BULK, 0.0, FAR)
+        assert made.admitted == {Lane.BULK: 20, Lane.INTERACTIVE: 20}
+
+    def test_an_idle_server_takes_work_of_any_cost(self) -> None:
+        made = scheduler(queue_cost=10)
+        made.admit(1000, Lane.BULK, 0.0, FAR)
+        assert made.is_full(Lane.INTERACTIVE)
+
+    def test_a_deadline_that_cannot_be_met_is_refused_at_the_door(self) -> None:
+        made = scheduler(queue_cost=10_000, batch_cost=10)
+        for _ in range(5):
+            made.time.learn(cost=10, seconds=1.0)
+        made.admit(50, Lane.BULK, 0.0, FAR)
+        with pytest.raises(ItemError) as refused:
+            made.admit(10, Lane.BULK, now=100.0, deadline=105.0)
+        assert refused.value.code is Code.DEADLINE
+        made.admit(10, Lane.BULK, now=100.0, deadline=107.0)
+        made.admit(10, Lane.INTERACTIVE, now=100.0, deadline=102.0)  # does not wait behind bulk
+
+    def test_nothing_is_refused_for_its_deadline_before_anything_was_measured(self) -> None:
+        scheduler().admit(10, Lane.BULK, now=0.0, deadline=0.001)

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from medreward.artifacts.manifest import Calibration
@@ -12,7 +13,7 @@ ONE_HEAD = [[1.0, -2.0, 0.25, 8.0, 0.0, -1.0]]
 
 
 def scored(heads: list[list[float]], weights: dict[str, float] | None = None) -> Scored:
-    result = Scoring(CALIBRATION, weights or {}).result(3, 1, heads, ())
+    result = Scoring(CALIBRATION, weights or {}).result(3, 1, np.array(heads, np.float32), ())
     assert isinstance(result, Scored)
     return result
 
@@ -48,7 +49,9 @@ def test_a_reward_weighs_logits_as_given_and_ignores_what_is_not_named() -> None
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_none_becomes_an_error(bad: float) -> None:
-    result = Scoring(CALIBRATION, {}).result(3, 1, [[1.0] * 6, [1.0, 1.0, bad, 1.0, 1.0, 1.0]], (Flag.NO_IMAGE,))
+    result = Scoring(CALIBRATION, {}).result(
+        3, 1, np.array([[1.0] * 6, [1.0, 1.0, bad, 1.0, 1.0, 1.0]], np.float32), (Flag.NO_IMAGE,)
+    )
     assert isinstance(result, Failed)
     assert (result.error.code, result.item, result.response) == (Code.NON_FINITE_SCORE, 3, 1)
     assert result.flags == (Flag.NO_IMAGE,)

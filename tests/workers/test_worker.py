@@ -2,9 +2,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medreward.backends.base import Group, Logits
+from medreward.backends.base import CostModel, Counts, Group, Logits
 from medreward.errors import Code, ItemError
-from medreward.workers.worker import Worker
+from medreward.workers.worker import InlineWorker
 
 
 class Moody:
@@ -12,10 +12,10 @@ class Moody:
 
     runtime = "moody/cpu/fp32"
     calls = 0
-    image_encodes = 0
+    cost = CostModel()
 
-    def cost(self, group: Group) -> int:
-        return 1
+    def take_counts(self) -> Counts:
+        return Counts()
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
         self.calls += 1
@@ -35,16 +35,18 @@ def group(n: int) -> Group:
 
 
 async def test_a_group_that_fails_leaves_its_neighbours_their_scores() -> None:
-    worker = Worker(Moody())
+    worker = InlineWorker(Moody)
+    await worker.start()
     batch = await worker.score([group(1), group(-1), group(2), group(-2)])
-    worker.close()
-    seen = [outcome.code if isinstance(outcome, ItemError) else float(outcome[0, 0, 0]) for outcome in batch.outcomes]
+    await worker.close()
+    outcomes = [outcome for group in batch.outcomes for outcome in group]
+    seen = [outcome.code if isinstance(outcome, ItemError) else float(outcome[0, 0]) for outcome in outcomes]
     assert seen == [1.0, Code.INTERNAL, 2.0, Code.OUT_OF_MEMORY]
 
 
 async def test_warm_up_reaches_the_backend() -> None:
     backend = Moody()
-    worker = Worker(backend)
-    await worker.warm_up()
-    worker.close()
+    worker = InlineWorker(lambda: backend)
+    await worker.start()
+    await worker.close()
     assert backend.calls == 1

@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from medreward import __version__
 from medreward.api.body import read_body, read_call
+from medreward.api.leaving import cancelled_if_left
 from medreward.api.observe import Observe
 from medreward.api.problems import answer_with_problems
 from medreward.api.read import pointer_to, read_deadline, read_lane
@@ -61,8 +62,11 @@ def _score_body() -> dict[str, Any]:
 async def score(request: Request) -> Response:
     """Six scores for each response, per item."""
     engine = engine_of(request)
-    call = await read_call(request, _from_headers(request), engine.settings)
-    response = await engine.score(call.request)
+    base = _from_headers(request)
+    engine.refuse_early(base.lane)
+    call = await read_call(request, base, engine.settings)
+    async with cancelled_if_left(request):
+        response = await engine.score(call.request)
     first = response.results[0]
     if call.is_triple and isinstance(first, Failed):
         error = first.error
@@ -83,8 +87,9 @@ IMAGE_BODY = {
 async def put_image(request: Request) -> Response:
     """Stores an image's bytes under their sha256, so that requests may name them by it."""
     engine = engine_of(request)
-    digest, new, header = await engine.put_image(await read_body(request, engine.settings))
-    return json_reply({"sha256": digest, "width": header.width, "height": header.height}, 201 if new else 200)
+    new, file = await engine.put_image(await read_body(request, engine.settings))
+    stored = {"sha256": file.digest, "width": file.header.width, "height": file.header.height}
+    return json_reply(stored, 201 if new else 200)
 
 
 @router.delete("/v1/images/{sha256}", status_code=204, responses=PROBLEMS)
@@ -96,9 +101,9 @@ async def delete_image(request: Request, sha256: str) -> Response:
 
 @router.get("/v1/model", responses={200: {"model": ModelReply}, **PROBLEMS})
 async def model(request: Request) -> Response:
-    served = engine_of(request).model
+    served = engine_of(request).serving
     backend, device, _ = served.ref.runtime.split("/")
-    about = {"dimensions": DIMENSIONS, "default_weights": served.default_weights, "card": served.card}
+    about = {"dimensions": DIMENSIONS, "default_weights": served.model.default_weights, "card": served.model.card}
     return json_reply({**model_ref(served.ref), **about, "backend": backend, "device": device})
 
 
@@ -106,7 +111,7 @@ async def model(request: Request) -> Response:
 async def limits(request: Request) -> Response:
     """Every limit in force, by name."""
     engine = engine_of(request)
-    return json_reply(limits_of(engine.settings, engine.model))
+    return json_reply(limits_of(engine.settings, engine.serving.model))
 
 
 @router.get("/livez")

@@ -41,6 +41,7 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.METHOD_NOT_ALLOWED: 405,
     Code.VERSION_CHANGED: 409,
     Code.NOT_READY: 503,
+    Code.CLIENT_LEFT: 499,
 }
 
 OUR_FAULT: Final = RequestError(Code.INTERNAL, "a fault of the server")

@@ -78,6 +78,7 @@ GRPC_CODE: Final[dict[Code, grpc.StatusCode]] = {
     Code.METHOD_NOT_ALLOWED: grpc.StatusCode.UNIMPLEMENTED,
     Code.VERSION_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
     Code.NOT_READY: grpc.StatusCode.UNAVAILABLE,
+    Code.CLIENT_LEFT: grpc.StatusCode.CANCELLED,
 }
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -117,15 +118,15 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
 
     async def PutImage(self, request: pb.PutImageRequest, context: Context) -> pb.PutImageResponse:  # noqa: N802
         async with self._call("PutImage", context):
-            digest, _, header = await self._engine.put_image(request.data)
-            return pb.PutImageResponse(sha256=digest, width=header.width, height=header.height)
+            _, file = await self._engine.put_image(request.data)
+            return pb.PutImageResponse(sha256=file.digest, width=file.header.width, height=file.header.height)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:  # noqa: N802
         async with self._call("GetModel", context):
-            model = self._engine.model
-            limits = limits_of(self._engine.settings, model)
+            serving = self._engine.serving
+            model, limits = serving.model, limits_of(self._engine.settings, serving.model)
             return pb.Model(
-                ref=_ref(model.ref), dimensions=DIMENSIONS, default_weights=model.default_weights, limits=limits
+                ref=_ref(serving.ref), dimensions=DIMENSIONS, default_weights=model.default_weights, limits=limits
             )
 
     async def _score_all(

@@ -65,7 +65,7 @@ async def serve(settings: Settings) -> None:
             door.close()
         await rpc.stop(grace=1)
         await asyncio.gather(*serving)
-        engine.close()
+        await engine.close()
     log.info("stopped")
 
 
@@ -79,7 +79,7 @@ async def _started(engine: Engine, stop: asyncio.Event) -> bool:
         loading.cancel()
         return False
     loading.result()
-    model = engine.model.ref
+    model = engine.serving.ref
     about = {
         "model": model.name,
         "fingerprint": model.fingerprint,

@@ -14,6 +14,13 @@ class ModelImage:
 
     digest: str
     pixels: NDArray[np.uint8]  # height, width, 3
+    tenant: str = ""
+    slot: int | None = None  # where the pixels lie in shared memory, for a worker in a process of its own
+
+    @property
+    def key(self) -> str:
+        """Where caches keep what they know of it: one tenant's look-ups tell nothing of another's."""
+        return f"{self.tenant}/{self.digest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +32,39 @@ class Group:
     answers: Sequence[Sequence[int]]
 
 
-Logits = NDArray[np.float32]  # answers, heads of the ensemble, six dimensions
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """What work costs on a device, in tokens it works through; known in front, where no backend is loaded."""
+
+    image: int = 0  # for an image, once a group
+    row: int = 0  # for every answer, beside its own tokens
+    pad_to: int = 1  # lengths are rounded up to a multiple
+    shares_prompt: bool = False  # the prompt runs once a group, not once an answer
+    pads: bool = False  # rows of a batch are padded to its longest
+
+    def group(self, prompt: int, image: bool) -> int:
+        """What the group costs beside its answers."""
+        return (self.image if image else 0) + (self._padded(prompt) if self.shares_prompt else 0)
+
+    def answer(self, prompt: int, answer: int) -> int:
+        return self.row + self._padded(answer if self.shares_prompt else prompt + answer)
+
+    def _padded(self, length: int) -> int:
+        return max(1, -(-length // self.pad_to)) * self.pad_to
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a backend did since it was last asked."""
+
+    image_encodes: int = 0  # images run through the vision tower
+    image_hits: int = 0  # images whose features were there
+    prefix_runs: int = 0  # prompts run through the model
+    prefix_hits: int = 0  # prompts whose state was there
+
+
+Heads = NDArray[np.float32]  # heads of the ensemble, six dimensions: what is known of one answer
+Logits = NDArray[np.float32]  # the same of all answers of a group
 
 
 class Backend(Protocol):
@@ -36,14 +75,13 @@ class Backend(Protocol):
         """`backend/device/dtype`, such as `onnx/cpu/fp32`."""
 
     @property
-    def image_encodes(self) -> int:
-        """Images run through the vision tower since the start; a cached one is not run again."""
-
-    def cost(self, group: Group) -> int:
-        """Tokens the device will work through for this group, padding included."""
+    def cost(self) -> CostModel: ...
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
         """One array a group, in order."""
 
     def warm_up(self) -> None:
         """Run once whatever is slow the first time."""
+
+    def take_counts(self) -> Counts:
+        """The counts since the last call, which start again from nothing."""

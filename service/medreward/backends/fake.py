@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 
 from medreward.artifacts.manifest import Calibration, Image, Manifest, Text
-from medreward.backends.base import Group, Logits
+from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
 from medreward.caches import ArrayCache
 from medreward.types import DIMENSIONS, Evidence
 
@@ -36,26 +36,46 @@ FAKE_MANIFEST: Final = Manifest(
 
 class FakeBackend:
     runtime: Final = "fake/cpu/fp32"
+    cost: Final = CostModel(shares_prompt=True)
 
     def __init__(self, delay_s: float = 0.0) -> None:
         self._delay_s = delay_s
-        self._seen: ArrayCache[np.int64] = ArrayCache(MIB)
-        self.image_encodes = 0
-
-    def cost(self, group: Group) -> int:
-        return max(1, len(group.prompt) + sum(map(len, group.answers)))
+        self._features: ArrayCache[np.uint8] = ArrayCache(MIB)
+        self._prefixes: ArrayCache[np.uint8] = ArrayCache(MIB)
+        self._counts = Counts()
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
         if self._delay_s:
             time.sleep(self._delay_s)
-        for group in groups:
-            if group.image and self._seen.get(group.image.digest) is None:
-                self._seen.put(group.image.digest, group.image.pixels.sum(dtype=np.int64, keepdims=True))
-                self.image_encodes += 1
-        return [_logits(group) for group in groups]
+        return [_logits(self._prefix(group), group.answers) for group in groups]
 
     def warm_up(self) -> None:
         """Nothing here is slow the first time."""
+
+    def take_counts(self) -> Counts:
+        counts, self._counts = self._counts, Counts()
+        return counts
+
+    def _prefix(self, group: Group) -> bytes:
+        """The state that answers branch off, kept as a model's would be."""
+        image = group.image.digest if group.image else ""
+        state = blake2b(image.encode() + b"|" + _bytes(group.prompt)).digest()
+        key = f"{group.image.tenant if group.image else ''}/{state.hex()}"
+        if self._prefixes.get(key) is not None:
+            self._counts.prefix_hits += 1
+            return state
+        self._prefixes.put(key, np.frombuffer(state, np.uint8))
+        self._counts.prefix_runs += 1
+        if group.image:
+            self._encode(group.image)
+        return state
+
+    def _encode(self, image: ModelImage) -> None:
+        if self._features.get(image.key) is not None:
+            self._counts.image_hits += 1
+            return
+        self._features.put(image.key, image.pixels[:1, :1].copy())
+        self._counts.image_encodes += 1
 
 
 class WordTokenizer:
@@ -72,10 +92,8 @@ class WordTokenizer:
         return [crc32(word.encode()) for word in text.split()]
 
 
-def _logits(group: Group) -> Logits:
-    image = group.image.digest if group.image else ""
-    prefix = blake2b(image.encode() + b"|" + _bytes(group.prompt)).digest()
-    digests = b"".join(blake2b(_bytes(ids), key=prefix, digest_size=DIGEST_BYTES).digest() for ids in group.answers)
+def _logits(prefix: bytes, answers: Sequence[Sequence[int]]) -> Logits:
+    digests = b"".join(blake2b(_bytes(ids), key=prefix, digest_size=DIGEST_BYTES).digest() for ids in answers)
     uniforms = np.frombuffer(digests, "<u2").reshape(-1, 1, len(DIMENSIONS), UNIFORMS)
     # Whole numbers up to the one multiplication, so that every machine finds the same bits.
     centred = uniforms.sum(-1, dtype=np.int64) - UNIFORMS * 32768

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest
-from medreward.backends.base import Group, Logits, ModelImage
+from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
 from medreward.caches import ArrayCache
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
@@ -77,7 +77,7 @@ RUN_SHAPES: Final = {
 
 
 class OnnxBackend:
-    """`image_encodes` and `image_hits` split the groups with an image: the image graph ran for it, or had before."""
+    """Question and answer run together over cached visual tokens, so that every answer is a prefix run of its own."""
 
     def __init__(
         self,
@@ -101,33 +101,37 @@ class OnnxBackend:
         self._threads = 1 if self._device == "cuda" else threads or available_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="onnx")
         self._cache: ArrayCache[np.float32] = ArrayCache(image_cache_bytes)
-        self.image_encodes = 0
-        self.image_hits = 0
+        self._counts = Counts()
 
     @property
     def runtime(self) -> str:
         return f"onnx/{self._device}/fp32"
 
-    def cost(self, group: Group) -> int:
+    @property
+    def cost(self) -> CostModel:
         """Each answer brings its own pass over the visual tokens, zeros or not; the image graph is the one extra."""
         visual = len(self._no_image)
-        texts = (self._run_shape.padded(len(group.prompt) + len(answer)) for answer in group.answers)
-        return sum(visual + text for text in texts) + (visual if group.image else 0)
+        return CostModel(image=visual, row=visual, pad_to=self._run_shape.pad_to)
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
         images = self._image_tokens([group.image for group in groups if group.image])
         rows = [
-            Row(images[group.image.digest] if group.image else None, np.array([*group.prompt, *answer], np.int64))
+            Row(images[group.image.key] if group.image else None, np.array([*group.prompt, *answer], np.int64))
             for group in groups
             for answer in group.answers
         ]
         logits = self._score_rows(rows)
+        self._counts.prefix_runs += len(rows)
         ends = accumulate(len(group.answers) for group in groups)
         return [logits[end - len(group.answers) : end] for group, end in zip(groups, ends, strict=True)]
 
     def warm_up(self) -> None:
         tokens = self._encode(np.zeros(self._pixels_shape, np.uint8))
         self._score_rows([Row(tokens, np.zeros(64, np.int64))] * self._threads)
+
+    def take_counts(self) -> Counts:
+        counts, self._counts = self._counts, Counts()
+        return counts
 
     def _refuse_what_does_not_fit(self) -> None:
         fits = (
@@ -141,15 +145,15 @@ class OnnxBackend:
             )
 
     def _image_tokens(self, images: Sequence[ModelImage]) -> dict[str, ImageTokens]:
-        """Visual tokens by digest, each image encoded once."""
-        distinct = {image.digest: image for image in images}
-        found = {digest: tokens for digest in distinct if (tokens := self._cache.get(digest)) is not None}
-        missing = [image for digest, image in distinct.items() if digest not in found]
+        """Visual tokens by cache key, each image encoded once."""
+        distinct = {image.key: image for image in images}
+        found = {key: tokens for key in distinct if (tokens := self._cache.get(key)) is not None}
+        missing = [image for key, image in distinct.items() if key not in found]
         for image, tokens in zip(missing, self._pool.map(self._encode, [i.pixels for i in missing]), strict=True):
-            found[image.digest] = tokens
-            self._cache.put(image.digest, tokens)
-        self.image_encodes += len(missing)
-        self.image_hits += len(images) - len(missing)
+            found[image.key] = tokens
+            self._cache.put(image.key, tokens)
+        self._counts.image_encodes += len(missing)
+        self._counts.image_hits += len(images) - len(missing)
         return found
 
     def _encode(self, pixels: NDArray[np.uint8]) -> ImageTokens:

@@ -20,15 +20,15 @@ class Local:
 
     @classmethod
     async def started(cls, settings: Settings) -> Self:
-        engine = Engine(settings, Metrics(CollectorRegistry()))
+        engine = Engine(settings.model_copy(update={"isolation": "inline"}), Metrics(CollectorRegistry()))
         await engine.start()
         return cls(engine)
 
     async def aclose(self) -> None:
-        self._engine.close()
+        await self._engine.close()
 
     async def model(self) -> dict[str, str]:
-        return model_ref(self._engine.model.ref)
+        return model_ref(self._engine.serving.ref)
 
     async def score(self, body: bytes) -> dict[str, Any]:
         call = parse_json(body, ScoreRequest(id=uuid.uuid4().hex, items=()))

@@ -1,6 +1,7 @@
 """`medreward serve`: every field of Settings is a flag."""
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -28,6 +29,8 @@ def _serve(**given: str | None) -> None:
     logs.configure(settings.log_level)
     import uvloop
 
+    # gRPC is never used in a child; its handlers around forking only write lines of their own among ours.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from medreward.api.server import serve  # slow to import: after the settings are known to be right
 
     try:

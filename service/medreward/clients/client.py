@@ -11,7 +11,16 @@ from typing import Any, Final, Self
 from weakref import WeakValueDictionary
 
 from medreward.clients.errors import NotScored, Refused, VersionChanged
-from medreward.clients.groups import Group, Triple, group_by_question, halves, load_aside, of_call_size, pack
+from medreward.clients.groups import (
+    FORGETTINGS,
+    Group,
+    Triple,
+    group_by_question,
+    halves,
+    load_aside,
+    of_call_size,
+    pack,
+)
 from medreward.clients.images import File, ImageLike, Unreadable
 from medreward.clients.retries import Attempts, Patience, RetryBudget
 from medreward.clients.score import Score
@@ -238,6 +247,9 @@ class AsyncClient:
             try:
                 await self._store(group.stored_image)
             except Refused as refused:
+                if refused.code == Code.IMAGE_TOO_LARGE:  # for the store, perhaps not for the model
+                    group.forgotten = FORGETTINGS
+                    continue
                 if not (refused.code == Code.BODY_TOO_LARGE or refused.code.startswith("image_")):
                     raise
                 _fill([group], scores, Score(error=refused.code, message=refused.message))

@@ -12,7 +12,7 @@ LARGEST_WEIGHT: Final = 1_000_000  # a reward stays a finite number
 
 
 def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None:
-    if request.fingerprint is not None and request.fingerprint != model.ref.fingerprint:
+    if request.fingerprint is not None and request.fingerprint != model.manifest.fingerprint:
         raise RequestError(Code.VERSION_CHANGED, "the server has another model than the one asked for")
     if not request.items:
         raise RequestError(Code.INVALID_FIELD, "at least one item is needed", "/items")

@@ -1,58 +1,140 @@
-"""Feeds the worker: an idle device never waits for company, what arrives while it runs forms the next batch."""
+"""Feeds a worker: an idle device never waits for company, what arrives while it runs forms the next batch."""
 
 import asyncio
+import logging
 import time
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
 
 from medreward.backends.base import Group
-from medreward.engine.scheduler import Answer, Scheduler, Waiting
-from medreward.errors import ItemError
+from medreward.engine.flights import Flight, Flights
+from medreward.engine.scheduler import Scheduler
+from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.metrics import Metrics
-from medreward.types import Lane
-from medreward.workers.worker import Batch, Worker
+from medreward.workers.worker import Done, Worker, WorkerLost
+
+log = logging.getLogger(__name__)
+
+PROBE_AGAIN_SECONDS: Final = 0.5
 
 
 class Dispatcher:
-    def __init__(self, worker: Worker, scheduler: Scheduler, metrics: Metrics) -> None:
+    """One for each worker; they share the scheduler, the flights and the event that there is work."""
+
+    def __init__(
+        self,
+        device: int,
+        worker: Worker,
+        scheduler: Scheduler[Flight],
+        flights: Flights,
+        work: asyncio.Event,
+        metrics: Metrics,
+        probe: Group,
+        probe_seconds: float,
+    ) -> None:
+        self._device = device
         self._worker = worker
         self._scheduler = scheduler
+        self._flights = flights
+        self._work = work
         self._metrics = metrics
-        self._work = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name="dispatcher")
-        self.cost_per_second = 0.0  # of late, on the device
-
-    async def submit(self, group: Group, cost: int, lane: Lane) -> Answer:
-        """The answer, or the ItemError that the group ended in."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._scheduler.put(Waiting(group, cost, lane, time.monotonic(), answer))
-        self._work.set()
-        return await answer
+        self._probe = probe
+        self._probe_seconds = probe_seconds
+        self._proven = False
+        self._tried = asyncio.Event()
+        self._due = True
+        self._task = asyncio.create_task(self._run(), name=f"dispatcher-{device}")
 
     def close(self) -> None:
         self._task.cancel()
 
+    def not_ready(self) -> str | None:
+        if self._task.done() or not self._worker.is_ready():
+            return "the worker is being replaced"
+        return None if self._proven else "the last probe of the device failed"
+
+    async def probed(self) -> None:
+        """Returns when the device has given finite numbers; ConfigurationError if its first were none."""
+        await self._tried.wait()
+        if not self._proven:
+            raise ConfigurationError("the model gave no finite numbers for a probe")
+
     async def _run(self) -> None:
         while True:
-            batch = self._scheduler.next_batch()
-            if not batch:
-                self._work.clear()
-                await self._work.wait()
-                continue
-            dispatched = time.monotonic()
-            done = await self._worker.score([waiting.group for waiting in batch])
-            self._observe(batch, done, dispatched)
-            for waiting, outcome in zip(batch, done.outcomes, strict=True):
-                if waiting.answer.done():
-                    continue  # its client left
-                if isinstance(outcome, ItemError):
-                    waiting.answer.set_exception(outcome)
-                else:
-                    waiting.answer.set_result(Answer(outcome, dispatched - waiting.since, done.seconds))
+            await self._worker.ready()
+            if self._due:
+                await self._prove()
+            cut = self._scheduler.next_batch(time.monotonic(), self._device)
+            for flight in cut.dropped:
+                self._flights.land(flight, ItemError(Code.DEADLINE, "the deadline passed in the queue"))
+            if cut.batch:
+                await self._fly(cut.batch)
+            elif not cut.dropped:
+                await self._wait_for_work()
 
-    def _observe(self, batch: list[Waiting], done: Batch, dispatched: float) -> None:
-        self._metrics.batch_items.observe(sum(len(waiting.group.answers) for waiting in batch))
-        self._metrics.inference_duration.observe(done.seconds)
-        self._metrics.image_encodes.inc(done.image_encodes)
-        for waiting in batch:
-            self._metrics.queue_wait.labels(waiting.lane).observe(dispatched - waiting.since)
-        rate = sum(waiting.cost for waiting in batch) / max(done.seconds, 1e-6)
-        self.cost_per_second = rate if not self.cost_per_second else 0.9 * self.cost_per_second + 0.1 * rate
+    async def _wait_for_work(self) -> None:
+        """An idle device proves itself from time to time."""
+        self._work.clear()
+        try:
+            await asyncio.wait_for(self._work.wait(), self._probe_seconds)
+        except TimeoutError:
+            self._due = True
+
+    async def _prove(self) -> None:
+        """A probe through the device, counted nowhere; only finite numbers make it ready."""
+        try:
+            done = await self._worker.score([self._probe])
+        except WorkerLost:
+            return
+        outcome = done.outcomes[0][0]
+        self._proven = not isinstance(outcome, ItemError) and bool(np.isfinite(outcome).all())
+        self._due = not self._proven
+        self._tried.set()
+        if not self._proven:
+            log.error("probe failed", extra={"device": self._device})
+            await asyncio.sleep(PROBE_AGAIN_SECONDS)
+
+    async def _fly(self, groups: list[list[Flight]]) -> None:
+        flights = [flight for group in groups for flight in group]
+        dispatched = time.monotonic()
+        try:
+            done = await self._worker.score([_group(group) for group in groups])
+        except WorkerLost as lost:
+            self._blame(flights, lost)
+            return
+        except Exception:
+            log.exception("batch failed", extra={"device": self._device, "triples": len(flights)})
+            for flight in flights:
+                self._flights.land(flight, ItemError(Code.INTERNAL, "a fault of the server"))
+            return
+        self._observe(flights, done, dispatched)
+        outcomes = [outcome for group in done.outcomes for outcome in group]
+        for flight, outcome in zip(flights, outcomes, strict=True):
+            self._flights.land(flight, outcome, dispatched - flight.since, done.seconds)
+
+    def _blame(self, flights: Sequence[Flight], lost: WorkerLost) -> None:
+        """Each half is tried again apart; what takes a worker down a second time, alone, is not tried again."""
+        log.error("worker lost", extra={"device": self._device, "reason": lost.reason, "triples": len(flights)})
+        if len(flights) == 1 and flights[0].suspect:
+            self._flights.quarantine(flights[0])
+        else:
+            self._scheduler.put_suspects(flights)
+            self._work.set()
+
+    def _observe(self, flights: Sequence[Flight], done: Done, dispatched: float) -> None:
+        metrics, counts = self._metrics, done.counts
+        metrics.batch_items.observe(len(flights))
+        metrics.inference_duration.observe(done.seconds)
+        metrics.image_encodes.inc(counts.image_encodes)
+        metrics.prefix_runs.inc(counts.prefix_runs)
+        metrics.count_cache("image_features", counts.image_hits, counts.image_encodes)
+        metrics.count_cache("prefixes", counts.prefix_hits, counts.prefix_runs)
+        for flight in flights:
+            metrics.queue_wait.labels(flight.key.lane).observe(dispatched - flight.since)
+        self._scheduler.time.learn(sum(flight.cost for flight in flights), done.seconds)
+
+
+def _group(flights: Sequence[Flight]) -> Group:
+    return Group(flights[0].image, flights[0].prompt, [flight.answer for flight in flights])

@@ -1,90 +1,59 @@
-"""The one door behind every transport: check, admit, decode, batch, await, answer."""
+"""The one door behind every transport: check, score item by item, refuse what must be refused whole."""
 
 import asyncio
-import functools
 import logging
-import math
 import time
-from dataclasses import dataclass, replace
 from typing import Final
 
-from medreward.backends.base import Group, ModelImage
-from medreward.cores import available_cores
-from medreward.encoding.image import ImageHeader, ImageLimits
-from medreward.encoding.text import EncodedText, TextEncoder
-from medreward.engine.checks import check_item, check_request, weights_of
-from medreward.engine.dispatcher import Dispatcher
-from medreward.engine.images import NO_PIXELS, ImageFile, Images, ImageStore
-from medreward.engine.model import Model, open_model
-from medreward.engine.scheduler import Scheduler
-from medreward.engine.scoring import Scoring, heads_of
+from medreward.encoding.image import ImageLimits
+from medreward.engine.checks import check_request, weights_of
+from medreward.engine.images import ImageFile, Images, ImageStore
+from medreward.engine.scheduler import OVERLOADED
+from medreward.engine.scoring import Scoring
+from medreward.engine.serving import Serving, start_serving
 from medreward.errors import RETRYABLE, Code, ConfigurationError, ItemError, RequestError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import (
     DIMENSIONS,
     Failed,
-    Flag,
     InlineImage,
     Item,
     Lane,
-    Options,
     Result,
     Scored,
     ScoreRequest,
     ScoreResponse,
     Timings,
 )
-from medreward.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
 GOLDEN_TOLERANCE: Final = 1e-4
-QUICK_CHARS: Final = 20_000  # tokenised within a few milliseconds
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An item's text as ids and its image as a checked file; responses that cannot be scored have failed already."""
-
-    file: ImageFile | None
-    prompt: EncodedText
-    answers: list[tuple[int, EncodedText]]  # place among the item's responses, ids
-    failed: list[Failed]
-
-
-@dataclass(frozen=True)
-class Serving:
-    """A model with the worker that runs it and the queue in front."""
-
-    model: Model
-    worker: Worker
-    dispatcher: Dispatcher
 
 
 class Engine:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.images = _images(settings, metrics)
-        self._scheduler = Scheduler(settings.queue_cost, settings.batch_cost)
+        self.images = _images(settings)
         self._serving: Serving | None = None
         self._draining = False
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._queue_cost = {lane: metrics.queue_cost.labels(lane) for lane in Lane}
 
     # life
 
     async def start(self) -> None:
         """Load, warm up, check the golden scores. Until then every request is refused as not ready."""
-        model = await asyncio.to_thread(open_model, self.settings)
-        worker = Worker(model.backend)
-        await worker.warm_up()
-        serving = Serving(model, worker, Dispatcher(worker, self._scheduler, self.metrics))
-        await self._check_golden(serving)
-        self.metrics.describe(model.ref)
+        serving = await start_serving(self.settings, self.images, self.metrics)
+        try:
+            await self._check_golden(serving)
+        except BaseException:
+            await serving.close()
+            raise
+        self.metrics.describe(serving.ref)
         self._serving = serving
 
     def drain(self) -> None:
@@ -95,25 +64,27 @@ class Engine:
         """Returns when no accepted request is left."""
         await self._idle.wait()
 
-    def close(self) -> None:
-        self.images.close()
+    async def close(self) -> None:
         if self._serving:
-            self._serving.dispatcher.close()
-            self._serving.worker.close()
+            await self._serving.close()
 
     def not_ready(self) -> str | None:
         """Why no request is taken now, or None."""
         if self._draining:
             return "draining"
-        return None if self._serving else "loading"
+        return self._serving.not_ready() if self._serving else "loading"
 
     def state(self) -> dict[str, object]:
+        scheduler = self._serving.scheduler if self._serving else None
         return {
             "ready": self.not_ready() is None,
             "reason": self.not_ready(),
             "requests_in_flight": self._in_flight,
-            "cost_admitted": self._scheduler.admitted,
-            "images": self.images.state(),
+            "cost_admitted": sum(scheduler.admitted.values()) if scheduler else 0,
+            "triples_waiting": scheduler.waiting if scheduler else 0,
+            "triples_in_flight": len(self._serving.flights) if self._serving else 0,
+            "stored_bytes": self.images.store.bytes,
+            "workers": [worker.state() for worker in self._serving.workers] if self._serving else [],
         }
 
     @property
@@ -122,19 +93,23 @@ class Engine:
             raise RequestError(Code.NOT_READY, "the model is still loading", retry_after=1)
         return self._serving
 
-    @property
-    def model(self) -> Model:
-        return self.serving.model
-
     # images
 
-    async def put_image(self, data: bytes, tenant: str = "") -> tuple[str, bool, ImageHeader]:
+    async def put_image(self, data: bytes, tenant: str = "") -> tuple[bool, ImageFile]:
+        """Whether it is new, and the checked file."""
         try:
             return await self.images.put(tenant, data)
         except ItemError as error:
             raise RequestError(error.code, error.detail, retry_after=error.retry_after) from None
 
     # scores
+
+    def refuse_early(self, lane: Lane) -> None:
+        """Before a body is read and parsed: refuse what would be refused anyhow, so that a flood stays cheap."""
+        scheduler = self.serving.scheduler
+        if scheduler.is_full(lane):
+            self.metrics.items.labels(Code.OVERLOADED).inc()
+            raise RequestError(Code.OVERLOADED, OVERLOADED, retry_after=scheduler.seconds_until_room())
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         serving = self.serving
@@ -158,78 +133,29 @@ class Engine:
         timings = Timings()
         model = serving.model
         scoring = Scoring(model.manifest.calibration, weights_of(request, model))
-        calls = [self._score_item(i, item, request, scoring, serving, timings) for i, item in enumerate(request.items)]
+        calls = [self._score_item(i, item, request, serving, scoring, timings) for i, item in enumerate(request.items)]
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
         results = tuple(result for item in per_item for result in item)
         timings.total = time.monotonic() - started
-        return ScoreResponse(request.id, model.ref, results, timings)
+        return ScoreResponse(request.id, serving.ref, results, timings)
 
     async def _score_item(
-        self, i: int, item: Item, request: ScoreRequest, scoring: Scoring, serving: Serving, timings: Timings
+        self, i: int, item: Item, request: ScoreRequest, serving: Serving, scoring: Scoring, timings: Timings
     ) -> list[Result]:
         longest = self.settings.deadline_seconds
+        seconds = min(request.deadline_s or longest, longest)
         try:
-            async with asyncio.timeout(min(request.deadline_s or longest, longest)):
-                prepared = await self._prepare(i, item, request, serving.model)
-                scored = await self._score_prepared(i, prepared, request.lane, scoring, serving, timings)
+            async with asyncio.timeout(seconds):
+                deadline = time.monotonic() + seconds
+                return await serving.items.score(i, item, request, deadline, scoring, timings)
         except TimeoutError:
-            return _all_failed(i, item, ItemError(Code.DEADLINE, "the deadline passed before the score was there"))
+            failure = ItemError(Code.DEADLINE, "the deadline passed before the score was there")
         except ItemError as error:
-            return _all_failed(i, item, error)
+            failure = error
         except Exception:
             log.exception("item failed", extra={"request_id": request.id, "item": i})
-            return _all_failed(i, item, ItemError(Code.INTERNAL, "a fault of the server"))
-        return sorted([*prepared.failed, *scored], key=lambda result: result.response)
-
-    async def _score_prepared(
-        self, i: int, prepared: Prepared, lane: Lane, scoring: Scoring, serving: Serving, timings: Timings
-    ) -> list[Result]:
-        if not prepared.answers:
-            return []
-        image = ModelImage(prepared.file.digest, NO_PIXELS) if prepared.file else None
-        group = Group(image, prepared.prompt.ids, [answer.ids for _, answer in prepared.answers])
-        cost = serving.model.backend.cost(group)
-        self._admit(cost, lane)
-        try:
-            if prepared.file:
-                decoding = time.monotonic()
-                group = replace(group, image=await self.images.decode(prepared.file, serving.model.image))
-                timings.decode = max(timings.decode, time.monotonic() - decoding)
-            answer = await serving.dispatcher.submit(group, cost, lane)
-        finally:
-            self._release(cost, lane)
-        timings.queue = max(timings.queue, answer.queue_s)
-        timings.inference = max(timings.inference, answer.inference_s)
-        flags = prepared.prompt.flags if image else (Flag.NO_IMAGE, *prepared.prompt.flags)
-        return [
-            scoring.result(i, place, heads, _merged(flags, text.flags))
-            for (place, text), heads in zip(prepared.answers, heads_of(answer.logits), strict=True)
-        ]
-
-    async def _prepare(self, i: int, item: Item, request: ScoreRequest, model: Model) -> Prepared:
-        check_item(item, model)
-        long = len(item.question) + sum(map(len, item.responses)) > QUICK_CHARS
-        encode = functools.partial(_encode, i, item, request.options, model.text)
-        texts = await asyncio.to_thread(encode) if long else encode()
-        file = await self.images.open(item.images[0], request.tenant) if item.images else None
-        return Prepared(file, *texts)
-
-    def _admit(self, cost: int, lane: Lane) -> None:
-        try:
-            self._scheduler.admit(cost)
-        except ItemError as error:
-            error.retry_after = self._time_to_clear()
-            raise
-        self._queue_cost[lane].inc(cost)
-
-    def _release(self, cost: int, lane: Lane) -> None:
-        self._scheduler.release(cost)
-        self._queue_cost[lane].dec(cost)
-
-    def _time_to_clear(self) -> float:
-        """Whole seconds after which what is queued now should be done, from the rate of late."""
-        rate = self._serving.dispatcher.cost_per_second if self._serving else 0.0
-        return float(min(30, max(1, math.ceil(self._scheduler.admitted / rate)))) if rate else 1.0
+            failure = ItemError(Code.INTERNAL, "a fault of the server")
+        return [Failed(i, place, failure) for place in range(len(item.responses))]
 
     def _refuse_if_all_may_pass_later(self, results: tuple[Result, ...]) -> None:
         errors = [result.error for result in results if isinstance(result, Failed)]
@@ -264,29 +190,7 @@ class Engine:
                     raise ConfigurationError(f"{about}: {dimension} differs")
 
 
-def _encode(
-    i: int, item: Item, options: Options, text: TextEncoder
-) -> tuple[EncodedText, list[tuple[int, EncodedText]], list[Failed]]:
-    prompt = text.prompt(item.question)
-    answers: list[tuple[int, EncodedText]] = []
-    failed: list[Failed] = []
-    for place, response in enumerate(item.responses):
-        try:
-            answers.append((place, text.answer(prompt, response, options)))
-        except ItemError as error:
-            failed.append(Failed(i, place, error))
-    return prompt, answers, failed
-
-
-def _all_failed(i: int, item: Item, error: ItemError) -> list[Result]:
-    return [Failed(i, place, error) for place in range(len(item.responses))]
-
-
-def _merged(ours: tuple[Flag, ...], theirs: tuple[Flag, ...]) -> tuple[Flag, ...]:
-    return tuple(dict.fromkeys((*ours, *theirs))) if theirs else ours
-
-
-def _images(settings: Settings, metrics: Metrics) -> Images:
+def _images(settings: Settings) -> Images:
     limits = ImageLimits(
         bytes=settings.image_bytes,
         pixels=settings.image_pixels,
@@ -294,6 +198,4 @@ def _images(settings: Settings, metrics: Metrics) -> Images:
         min_side=settings.image_min_side,
         aspect=settings.image_aspect,
     )
-    store = ImageStore(settings.image_store_bytes, settings.image_store_seconds)
-    threads = settings.decode_threads or available_cores()
-    return Images(store, limits, settings.pixel_cache_bytes, threads, metrics)
+    return Images(ImageStore(settings.image_store_bytes, settings.image_store_seconds), limits)

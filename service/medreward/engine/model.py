@@ -1,15 +1,14 @@
-"""A model ready to be served: its manifest, its text and image rules, its backend."""
+"""A model as the front knows it: its manifest, its text and image rules. Its backend is loaded where it runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from medreward.artifacts.golden import GoldenTriple, read_golden
 from medreward.artifacts.manifest import Manifest
 from medreward.artifacts.repository import open_verified
-from medreward.backends.base import Backend
-from medreward.backends.fake import FAKE_MANIFEST, FakeBackend, WordTokenizer
-from medreward.backends.onnx import OnnxBackend
+from medreward.backends.fake import FAKE_MANIFEST, WordTokenizer
 from medreward.encoding.image import ImageSpec
 from medreward.encoding.text import FileTokenizer, TextEncoder, Tokenizer
 from medreward.errors import ConfigurationError
@@ -20,42 +19,38 @@ from medreward.types import DIMENSIONS, ModelRef
 @dataclass(frozen=True)
 class Model:
     manifest: Manifest
-    backend: Backend
     text: TextEncoder
+    folder: Path | None = None
     golden: Sequence[GoldenTriple] = ()
     card: str | None = None
 
-    @property
-    def ref(self) -> ModelRef:
+    def ref(self, runtime: str) -> ModelRef:
         m = self.manifest
-        return ModelRef(m.name, m.version, m.fingerprint, self.backend.runtime, m.evidence)
+        return ModelRef(m.name, m.version, m.fingerprint, runtime, m.evidence)
 
-    @property
+    @cached_property
     def image(self) -> ImageSpec:
         return ImageSpec(self.manifest.image.width, self.manifest.image.height, self.manifest.image.fit)
 
-    @property
+    @cached_property
     def default_weights(self) -> Mapping[str, float]:
         return {dimension: self.manifest.weights.get(dimension, 0.0) for dimension in DIMENSIONS}
 
 
 def open_model(settings: Settings) -> Model:
-    """Reads, verifies and loads what `settings.model` names; slow, runs once."""
+    """Reads and verifies what `settings.model` names; slow, runs once."""
     if settings.model == "fake":
-        return _assemble(FAKE_MANIFEST, FakeBackend(settings.fake_delay_ms / 1000), WordTokenizer(), settings)
+        return _assemble(FAKE_MANIFEST, WordTokenizer(), settings)
     folder, manifest = open_verified(settings.model, settings.models_dir)
-    if manifest.onnx is None or manifest.text.tokenizer is None:
-        raise ConfigurationError(f"model {manifest.name} names no graphs or no tokenizer")
-    backend = OnnxBackend(folder, manifest, settings.device, settings.threads)
-    return _assemble(manifest, backend, FileTokenizer(folder / manifest.text.tokenizer), settings, folder)
+    if manifest.text.tokenizer is None:
+        raise ConfigurationError(f"model {manifest.name} names no tokenizer")
+    return _assemble(manifest, FileTokenizer(folder / manifest.text.tokenizer), settings, folder)
 
 
-def _assemble(
-    manifest: Manifest, backend: Backend, tokenizer: Tokenizer, settings: Settings, folder: Path = Path()
-) -> Model:
+def _assemble(manifest: Manifest, tokenizer: Tokenizer, settings: Settings, folder: Path | None = None) -> Model:
     text = TextEncoder(
         tokenizer, manifest.text.prompt, manifest.text.answer, manifest.text.max_tokens, settings.text_chars
     )
-    golden = read_golden(folder / manifest.golden) if manifest.golden else ()
-    card = (folder / manifest.card).read_text("utf-8") if manifest.card else None
-    return Model(manifest, backend, text, golden, card)
+    golden = read_golden(folder / manifest.golden) if folder and manifest.golden else ()
+    card = (folder / manifest.card).read_text("utf-8") if folder and manifest.card else None
+    return Model(manifest, text, folder, golden, card)

@@ -1,62 +1,241 @@
-"""What runs next: pure policy, no clock of its own, no I/O."""
+"""What is admitted and what runs next: pure policy over costs and times, no I/O and no clock of its own."""
 
-import asyncio
-from collections import deque
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final, Generic, TypeVar
+from zlib import crc32
 
-from medreward.backends.base import Group, Logits
+from medreward.backends.base import ModelImage
+from medreward.engine.batch_time import BatchTime
 from medreward.errors import Code, ItemError
 from medreward.types import Lane
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Waiting:
-    group: Group
-    cost: int
-    lane: Lane
-    since: float
-    answer: "asyncio.Future[Answer]"
+INTERACTIVE_IN_A_ROW: Final = 4  # batches before waiting bulk work gets one
+BULK_SHARE: Final = 0.9  # of the queue's cost; the rest is kept free for the interactive lane
+LONGEST_RETRY_AFTER: Final = 30
+OVERLOADED: Final = "the server has more work than it can take; try again later"
+WINDOW: Final = 64  # waiting groups among which those of fitting length are looked for
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    logits: Logits
-    queue_s: float
-    inference_s: float
+class GroupKey:
+    """What makes answers share an image and a prompt, and nothing else: lanes and tenants do not mix."""
+
+    lane: Lane
+    tenant: str
+    image: str  # digest, empty without one
+    prompt: bytes  # digest
 
 
-class Scheduler:
-    """Admits by cost and cuts batches by cost, first come, first served."""
+@dataclass(slots=True, eq=False)
+class Work:
+    """One triple that waits for its score."""
 
-    def __init__(self, queue_cost: int, batch_cost: int) -> None:
+    key: GroupKey
+    image: ModelImage | None
+    prompt: Sequence[int]
+    answer: Sequence[int]
+    cost: int
+    since: float
+    deadline: float
+    waiters: int = 1
+    suspect: bool = False  # was in a batch that took its worker down
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+W = TypeVar("W", bound=Work)
+
+
+@dataclass(slots=True)
+class Cut(Generic[W]):
+    """What the device gets next, by group, and what left the queue because nobody can use its score any more."""
+
+    batch: list[list[W]] = field(default_factory=list)
+    dropped: list[W] = field(default_factory=list)
+
+
+class Scheduler(Generic[W]):
+    """Admission by cost, interactive before bulk, fair among tenants, batches of whole groups and like lengths."""
+
+    def __init__(self, queue_cost: int, batch_cost: int, devices: int = 1, pads: bool = False) -> None:
         self._queue_cost = queue_cost
         self._batch_cost = batch_cost
-        self._waiting: deque[Waiting] = deque()
-        self.admitted = 0
+        self._devices = devices
+        self._pads = pads
+        self._lanes: dict[Lane, _Waiting[W]] = {lane: _Waiting() for lane in Lane}
+        self._suspects: list[list[W]] = []
+        self._interactive_run = 0
+        self.admitted = dict.fromkeys(Lane, 0)  # cost reserved, waiting or running
+        self.time = BatchTime()
 
-    def admit(self, cost: int) -> None:
-        """Reserve room for work of this cost; `release` gives it back."""
-        if self.admitted and self.admitted + cost > self._queue_cost:
-            raise ItemError(Code.OVERLOADED, "the server has more work than it can take; try again later")
-        self.admitted += cost
+    # at the door
 
-    def release(self, cost: int) -> None:
-        self.admitted -= cost
+    def admit(self, cost: int, lane: Lane, now: float, deadline: float) -> None:
+        """Reserve room for work of this cost, which `release` gives back, or refuse it."""
+        total = sum(self.admitted.values())
+        room = self._queue_cost * (BULK_SHARE if lane is Lane.BULK else 1)
+        if total and total + cost > room:
+            raise ItemError(Code.OVERLOADED, OVERLOADED, retry_after=self.seconds_until_room())
+        if now + self.seconds_until_done(lane, cost) > deadline:
+            raise ItemError(Code.DEADLINE, "the deadline cannot be met: too much work is waiting")
+        self.admitted[lane] += cost
 
-    def put(self, waiting: Waiting) -> None:
-        self._waiting.append(waiting)
+    def is_full(self, lane: Lane) -> bool:
+        """Whether not even the smallest work would be admitted."""
+        return sum(self.admitted.values()) >= self._queue_cost * (BULK_SHARE if lane is Lane.BULK else 1)
 
-    def next_batch(self) -> list[Waiting]:
-        """What still has somebody waiting for it, as much as a batch may cost, at least one group if there is any."""
-        batch: list[Waiting] = []
-        cost = 0
-        while self._waiting:
-            first = self._waiting[0]
-            if first.answer.done():
-                self._waiting.popleft()
-                continue
-            if batch and cost + first.cost > self._batch_cost:
-                break
-            batch.append(self._waiting.popleft())
-            cost += first.cost
-        return batch
+    def release(self, cost: int, lane: Lane) -> None:
+        self.admitted[lane] -= cost
+
+    def seconds_until_done(self, lane: Lane, cost: int) -> float:
+        """When work that came now would be done, by the times of late; 0 while nothing is known."""
+        ahead = self.admitted[Lane.INTERACTIVE] + (self.admitted[Lane.BULK] if lane is Lane.BULK else 0) + cost
+        batches = -(-ahead // self._batch_cost)
+        return (batches * self.time.fixed + ahead * self.time.per_cost) / self._devices
+
+    def seconds_until_room(self) -> float:
+        """A whole number for Retry-After, by when what is admitted now should be done."""
+        return float(min(LONGEST_RETRY_AFTER, max(1, math.ceil(self.seconds_until_done(Lane.BULK, 0)))))
+
+    # in the queue
+
+    def put(self, work: W) -> None:
+        self._lanes[work.key.lane].put(work)
+
+    def discard(self, work: W) -> bool:
+        """Nobody waits for it any more. False if it is not in the queue, for it is running or suspect."""
+        return self._lanes[work.key.lane].discard(work)
+
+    def put_suspects(self, works: Sequence[W]) -> None:
+        """Work that took a worker down runs apart, in halves, until what is to blame stands alone."""
+        for work in works:
+            work.suspect = True
+        middle = len(works) // 2
+        self._suspects += [list(half) for half in (works[:middle], works[middle:]) if half]
+
+    def next_batch(self, now: float, device: int = 0) -> Cut[W]:
+        """As much as a batch may cost of what is still wanted; at least one triple if there is any."""
+        cut: Cut[W] = Cut()
+        while self._suspects and not cut.batch:
+            for work in self._suspects.pop(0):
+                _sort(cut, work, now)
+        if not cut.batch:
+            self._fill(cut, self._lanes[self._next_lane()], now, device)
+        return cut
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(lane) for lane in self._lanes.values()) + sum(map(len, self._suspects))
+
+    def _next_lane(self) -> Lane:
+        interactive, bulk = self._lanes[Lane.INTERACTIVE], self._lanes[Lane.BULK]
+        if not len(interactive) or (len(bulk) and self._interactive_run >= INTERACTIVE_IN_A_ROW):
+            self._interactive_run = 0
+            return Lane.BULK
+        self._interactive_run += 1
+        return Lane.INTERACTIVE
+
+    def _fill(self, cut: Cut[W], waiting: "_Waiting[W]", now: float, device: int) -> None:
+        rows = cost = longest = 0
+        while (key := waiting.next_group(device, self._devices, longest if self._pads else 0)) is not None:
+            passed = charged = 0
+            for work in waiting.works(key):
+                if _is_wanted(work, now):
+                    longest_with = max(longest, work.length)
+                    padded = (rows + 1) * longest_with if self._pads else 0
+                    if rows and max(cost + work.cost, padded) > self._batch_cost:
+                        break
+                    rows, cost, longest = rows + 1, cost + work.cost, longest_with
+                    charged += work.cost
+                _sort(cut, work, now)
+                passed += 1
+            waiting.take(key, passed, charged)
+            if waiting.works(key):  # the batch is full
+                return
+
+
+class _Waiting(Generic[W]):
+    """One lane: groups in the order they came, by tenant, and how much each tenant has been served."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[str, dict[GroupKey, list[W]]] = {}
+        self._served: dict[str, float] = {}  # virtual time of start-time fair queueing
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, work: W) -> None:
+        tenant = work.key.tenant
+        if tenant not in self._tenants:
+            # A tenant that comes (back) starts level with the least served: its absence is no credit.
+            level = min((self._served[other] for other in self._tenants), default=0.0)
+            self._served[tenant] = max(self._served.get(tenant, 0.0), level)
+            self._tenants[tenant] = {}
+        self._tenants[tenant].setdefault(work.key, []).append(work)
+        self._count += 1
+
+    def works(self, key: GroupKey) -> list[W]:
+        return self._tenants.get(key.tenant, {}).get(key, [])
+
+    def take(self, key: GroupKey, count: int, cost: int) -> None:
+        """The first `count` of a group leave the queue; their tenant is charged."""
+        del self.works(key)[:count]
+        self._count -= count
+        self._served[key.tenant] += cost
+        self._forget_if_empty(key)
+
+    def discard(self, work: W) -> bool:
+        works = self.works(work.key)
+        if work not in works:
+            return False
+        works.remove(work)
+        self._count -= 1
+        self._forget_if_empty(work.key)
+        return True
+
+    def _forget_if_empty(self, key: GroupKey) -> None:
+        if not self.works(key):
+            del self._tenants[key.tenant][key]
+        if not self._tenants[key.tenant]:
+            del self._tenants[key.tenant]
+        if not self._tenants:
+            self._served.clear()
+
+    def next_group(self, device: int, devices: int, longest: int) -> GroupKey | None:
+        """Of the least served tenant: its oldest group at home on this device, else its oldest.
+
+        With `longest`, the length the batch is padded to so far, the one of the first groups that fits it best.
+        """
+        if not self._tenants:
+            return None
+        tenant = min(self._tenants, key=lambda name: self._served[name])
+        groups = self._tenants[tenant]
+        first = list(islice(groups, WINDOW))
+        at_home = [key for key in first if devices == 1 or _home(key, devices) == device] or first
+        if not longest:
+            return at_home[0]
+        return min(at_home, key=lambda key: abs(max(work.length for work in groups[key]) - longest))
+
+
+def _home(key: GroupKey, devices: int) -> int:
+    """The device that has seen this image and prompt, if any has."""
+    return crc32(key.image.encode() + key.prompt) % devices
+
+
+def _is_wanted(work: Work, now: float) -> bool:
+    return work.waiters > 0 and work.deadline > now
+
+
+def _sort(cut: Cut[W], work: W, now: float) -> None:
+    if not _is_wanted(work, now):
+        cut.dropped.append(work)
+    elif cut.batch and cut.batch[-1][0].key == work.key:
+        cut.batch[-1].append(work)
+    else:
+        cut.batch.append([work])

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from medreward.artifacts.manifest import Calibration
-from medreward.backends.base import Logits
+from medreward.backends.base import Heads
 from medreward.errors import Code, ItemError
 from medreward.types import DIMENSIONS, Failed, Flag, Result, Scored
 
@@ -16,9 +16,9 @@ class Scoring:
         self._calibration = [(calibration[d].median, calibration[d].scale) for d in DIMENSIONS]
         self._weights = [weights.get(d, 0.0) for d in DIMENSIONS]
 
-    def result(self, item: int, response: int, heads: Sequence[Sequence[float]], flags: tuple[Flag, ...]) -> Result:
+    def result(self, item: int, response: int, heads: Heads, flags: tuple[Flag, ...], cached: bool = False) -> Result:
         """`heads` holds the six logits as each head of the ensemble sees them."""
-        by_dimension = list(zip(*heads, strict=True))
+        by_dimension = heads.T.tolist()
         logits = tuple(math.fsum(values) / len(values) for values in by_dimension)
         if not all(map(math.isfinite, logits)):
             return Failed(item, response, ItemError(Code.NON_FINITE_SCORE, "the model gave no finite number"), flags)
@@ -27,13 +27,7 @@ class Scoring:
             _sigmoid((x - median) / scale) for x, (median, scale) in zip(logits, self._calibration, strict=True)
         )
         reward = math.fsum(weight * x for weight, x in zip(self._weights, logits, strict=True) if weight)
-        return Scored(item, response, logits, scores, spread, reward, flags)
-
-
-def heads_of(logits: Logits) -> list[list[list[float]]]:
-    """Answers, heads, dimensions, as Python floats."""
-    answers: list[list[list[float]]] = logits.tolist()
-    return answers
+        return Scored(item, response, logits, scores, spread, reward, flags, cached)
 
 
 def _deviation(values: Sequence[float], mean: float) -> float:

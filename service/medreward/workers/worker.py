@@ -3,54 +3,116 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
-from medreward.backends.base import Backend, Group, Logits
+from medreward.backends.base import Backend, CostModel, Counts, Group, Heads
 from medreward.errors import Code, ItemError
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What became of each group, in order, and the time the device took."""
+class Done:
+    """What became of each answer of each group, in order; the time the device took, and what it did."""
 
-    outcomes: list[Logits | ItemError]
+    outcomes: list[list[Heads | ItemError]]
     seconds: float
-    image_encodes: int
+    counts: Counts
 
 
-class Worker:
-    """Runs in this process; a backend needs no lock, for it has one thread."""
+class WorkerLost(Exception):
+    """The worker crashed or hung while it had a batch; it is being replaced."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Worker(Protocol):
+    async def start(self) -> None:
+        """Returns when the backend is loaded and warm; ConfigurationError if it never will be."""
+
+    @property
+    def runtime(self) -> str: ...
+
+    @property
+    def cost(self) -> CostModel: ...
+
+    async def ready(self) -> None:
+        """Returns when a batch can be given."""
+
+    def is_ready(self) -> bool: ...
+
+    def state(self) -> dict[str, object]: ...
+
+    async def score(self, groups: Sequence[Group]) -> Done:
+        """One batch at a time; raises WorkerLost."""
+
+    async def close(self) -> None: ...
+
+
+class Runner:
+    """A backend and the rule that a bad group leaves its neighbours their scores; the inside of every worker."""
 
     def __init__(self, backend: Backend) -> None:
+        backend.warm_up()
+        backend.take_counts()
         self._backend = backend
+
+    def score(self, groups: Sequence[Group]) -> Done:
+        started = time.perf_counter()
+        outcomes = self._outcomes(groups)
+        return Done(outcomes, time.perf_counter() - started, self._backend.take_counts())
+
+    def _outcomes(self, groups: Sequence[Group]) -> list[list[Heads | ItemError]]:
+        try:
+            logits = self._backend.score(groups)
+            if [len(rows) for rows in logits] != [len(group.answers) for group in groups]:
+                raise ValueError("the backend gave another number of rows than it was given answers")
+            return [list(rows) for rows in logits]
+        except Exception as error:
+            if len(groups) > 1:
+                return [outcome for group in groups for outcome in self._outcomes([group])]
+            log.exception("group failed on the device")
+            if isinstance(error, MemoryError):
+                failure = ItemError(Code.OUT_OF_MEMORY, "the device has no memory for this item")
+            else:
+                failure = ItemError(Code.INTERNAL, "the model failed on this item")
+            return [[failure] * len(groups[0].answers)]
+
+
+class InlineWorker:
+    """Runs in this process, in one thread: for `medreward score`, for tests."""
+
+    runtime: str
+    cost: CostModel
+
+    def __init__(self, open_backend: Callable[[], Backend]) -> None:
+        self._open_backend = open_backend
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
 
-    async def warm_up(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._backend.warm_up)
+    async def start(self) -> None:
+        self._runner = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
 
-    async def score(self, groups: Sequence[Group]) -> Batch:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, groups)
+    async def ready(self) -> None:
+        """It always is."""
 
-    def close(self) -> None:
+    def is_ready(self) -> bool:
+        return True
+
+    def state(self) -> dict[str, object]:
+        return {"ready": True}
+
+    async def score(self, groups: Sequence[Group]) -> Done:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._runner.score, groups)
+
+    async def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, groups: Sequence[Group]) -> Batch:
-        started = time.perf_counter()
-        encoded_before = self._backend.image_encodes
-        outcomes = self._outcomes(groups)
-        return Batch(outcomes, time.perf_counter() - started, self._backend.image_encodes - encoded_before)
-
-    def _outcomes(self, groups: Sequence[Group]) -> list[Logits | ItemError]:
-        try:
-            return list(self._backend.score(groups))
-        except Exception as error:
-            if len(groups) > 1:  # a bad group must not take its neighbours along
-                return [outcome for group in groups for outcome in self._outcomes([group])]
-            log.error("group failed on the device", extra={"error": type(error).__name__})
-            if isinstance(error, MemoryError):
-                return [ItemError(Code.OUT_OF_MEMORY, "the device has no memory for this item")]
-            return [ItemError(Code.INTERNAL, "the model failed on this item")]
+    def _load(self) -> Runner:
+        backend = self._open_backend()
+        self.runtime, self.cost = backend.runtime, backend.cost
+        return Runner(backend)

@@ -1,0 +1,179 @@
+"""One item's way through the engine: check, encode, look up, admit, decode, fly, score."""
+
+import asyncio
+import functools
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from medreward.backends.base import CostModel, ModelImage
+from medreward.encoding.text import EncodedText, TextEncoder
+from medreward.engine.checks import check_item
+from medreward.engine.flights import Flight, Flights, Landed, flight_id, prompt_digest
+from medreward.engine.images import ImageFile, Images
+from medreward.engine.model import Model
+from medreward.engine.pixels import Picture, Pictures
+from medreward.engine.scheduler import GroupKey, Scheduler
+from medreward.engine.scoring import Scoring
+from medreward.errors import ItemError
+from medreward.types import Failed, Flag, Item, Options, Result, ScoreRequest, Timings
+
+QUICK_CHARS: Final = 20_000  # tokenised within a few milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    place: int  # among the item's responses
+    text: EncodedText
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An item's texts as ids and its image as a checked file; responses that cannot be scored have failed already."""
+
+    file: ImageFile | None
+    prompt: EncodedText
+    key: GroupKey
+    answers: list[Answer]
+    failed: list[Result]
+
+
+class Items:
+    """Scores items of one model. What it keeps of a request lives on its stack."""
+
+    def __init__(
+        self,
+        model: Model,
+        cost: CostModel,
+        images: Images,
+        pictures: Pictures,
+        scheduler: Scheduler[Flight],
+        flights: Flights,
+        work: asyncio.Event,
+    ) -> None:
+        self._model = model
+        self._cost = cost
+        self._images = images
+        self._pictures = pictures
+        self._scheduler = scheduler
+        self._flights = flights
+        self._work = work
+
+    async def score(
+        self, i: int, item: Item, request: ScoreRequest, deadline: float, scoring: Scoring, timings: Timings
+    ) -> list[Result]:
+        prepared = await self._prepare(i, item, request)
+        flags = prepared.prompt.flags if prepared.file else (Flag.NO_IMAGE, *prepared.prompt.flags)
+        results = prepared.failed
+        unknown = []
+        for answer in prepared.answers:
+            self._flights.refuse_quarantined(answer.id)
+            heads = self._flights.known(answer.id)
+            if heads is None:
+                unknown.append(answer)
+            else:
+                all_flags = _merged(flags, answer.text.flags)
+                results.append(scoring.result(i, answer.place, heads, all_flags, cached=True))
+        if unknown:
+            landed = await self._fly(prepared, unknown, request.tenant, deadline, timings)
+            for answer, end in zip(unknown, landed, strict=True):
+                all_flags = _merged(flags, answer.text.flags)
+                if isinstance(end.outcome, ItemError):
+                    results.append(Failed(i, answer.place, end.outcome, all_flags))
+                else:
+                    results.append(scoring.result(i, answer.place, end.outcome, all_flags))
+        return sorted(results, key=lambda result: result.response)
+
+    async def _prepare(self, i: int, item: Item, request: ScoreRequest) -> Prepared:
+        check_item(item, self._model)
+        long = len(item.question) + sum(map(len, item.responses)) > QUICK_CHARS
+        encode = functools.partial(_encode, i, item, request.options, self._model.text)
+        prompt, texts, failed = await asyncio.to_thread(encode) if long else encode()
+        file = await self._images.open(item.images[0], request.tenant) if item.images else None
+        digest = file.digest if file else ""
+        key = GroupKey(request.lane, request.tenant, digest, prompt_digest(prompt.ids))
+        answers = [Answer(place, text, flight_id(key, text.ids)) for place, text in texts]
+        return Prepared(file, prompt, key, answers, failed)
+
+    async def _fly(
+        self, prepared: Prepared, answers: Sequence[Answer], tenant: str, deadline: float, timings: Timings
+    ) -> list[Landed]:
+        lane, prompt = prepared.key.lane, len(prepared.prompt.ids)
+        costs = [self._cost.answer(prompt, len(answer.text.ids)) for answer in answers]
+        costs[0] += self._cost.group(prompt, prepared.file is not None)
+        reserved = sum(costs)
+        self._scheduler.admit(reserved, lane, time.monotonic(), deadline)
+        flights: list[Flight] = []
+        picture: Picture | None = None
+        try:
+            picture = await self._held(prepared.file, tenant, timings)
+            image = _model_image(prepared.file, picture, tenant)
+            for answer, cost in zip(answers, costs, strict=True):
+                flight = self._flights.joined(answer.id, deadline)
+                if flight is None:
+                    since = time.monotonic()
+                    flight = Flight(
+                        prepared.key,
+                        image,
+                        prepared.prompt.ids,
+                        answer.text.ids,
+                        cost,
+                        since,
+                        deadline,
+                        id=answer.id,
+                        picture=picture,
+                    )
+                    self._flights.launch(flight)
+                    reserved -= cost  # the flight gives it back
+                flights.append(flight)
+            self._work.set()
+            await _all_landed(flights)
+        finally:
+            self._scheduler.release(reserved, lane)
+            if picture:
+                picture.holders -= 1
+            for flight in flights:
+                self._flights.leave(flight)
+        landed = [flight.landed.result() for flight in flights]
+        timings.queue = max(timings.queue, *(end.queue_s for end in landed))
+        timings.inference = max(timings.inference, *(end.inference_s for end in landed))
+        return landed
+
+    async def _held(self, file: ImageFile | None, tenant: str, timings: Timings) -> Picture | None:
+        if file is None:
+            return None
+        started = time.monotonic()
+        picture = await self._pictures.held(file, tenant)
+        timings.decode = max(timings.decode, time.monotonic() - started)
+        return picture
+
+
+def _model_image(file: ImageFile | None, picture: Picture | None, tenant: str) -> ModelImage | None:
+    return ModelImage(file.digest, picture.pixels, tenant, picture.slot) if file and picture else None
+
+
+async def _all_landed(flights: Iterable[Flight]) -> None:
+    """Unlike gather, leaves the futures alone when it is cancelled: others may wait for them too."""
+    pending = {flight.landed for flight in flights if not flight.landed.done()}
+    if pending:
+        await asyncio.wait(pending)
+
+
+def _encode(
+    i: int, item: Item, options: Options, text: TextEncoder
+) -> tuple[EncodedText, list[tuple[int, EncodedText]], list[Result]]:
+    prompt = text.prompt(item.question)
+    answers: list[tuple[int, EncodedText]] = []
+    failed: list[Result] = []
+    for place, response in enumerate(item.responses):
+        try:
+            answers.append((place, text.answer(prompt, response, options)))
+        except ItemError as error:
+            failed.append(Failed(i, place, error))
+    return prompt, answers, failed
+
+
+def _merged(ours: tuple[Flag, ...], theirs: tuple[Flag, ...]) -> tuple[Flag, ...]:
+    return tuple(dict.fromkeys((*ours, *theirs))) if theirs else ours

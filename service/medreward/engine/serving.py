@@ -1,0 +1,124 @@
+"""A model with all that scores it, from its files to its processes."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from medreward.backends.base import Group, ModelImage
+from medreward.cores import available_cores
+from medreward.engine.dispatcher import Dispatcher
+from medreward.engine.flights import Flight, Flights
+from medreward.engine.images import Images
+from medreward.engine.items import Items
+from medreward.engine.model import Model, open_model
+from medreward.engine.pixels import Decoders, Pictures, Slots
+from medreward.engine.scheduler import Scheduler
+from medreward.metrics import Metrics
+from medreward.settings import Settings
+from medreward.types import ModelRef, Options
+from medreward.workers.loading import open_backend
+from medreward.workers.supervisor import ProcessWorker
+from medreward.workers.worker import InlineWorker, Worker
+
+PROBE: Final = "probe"
+
+
+@dataclass(frozen=True)
+class Serving:
+    model: Model
+    ref: ModelRef
+    items: Items
+    workers: list[Worker]
+    dispatchers: list[Dispatcher]
+    decoders: Decoders
+    slots: Slots
+    scheduler: Scheduler[Flight]
+    flights: Flights
+
+    def not_ready(self) -> str | None:
+        """Ready is who has a worker that lately gave finite numbers."""
+        reasons = [dispatcher.not_ready() for dispatcher in self.dispatchers]
+        return None if None in reasons else reasons[0]
+
+    async def close(self) -> None:
+        for dispatcher in self.dispatchers:
+            dispatcher.close()
+        await asyncio.gather(self.decoders.close(), *(worker.close() for worker in self.workers))
+        self.slots.close()
+
+
+async def start_serving(settings: Settings, images: Images, metrics: Metrics) -> Serving:
+    """Loads the model and waits until a probe has been through every device."""
+    model = await asyncio.to_thread(open_model, settings)
+    slots = Slots((model.image.height, model.image.width, 3), settings.pixel_cache_bytes)
+    cores = settings.decoders or available_cores()
+    processes = cores if settings.isolation == "process" else 0
+    decoders = Decoders(slots, model.image, processes, cores, settings.decode_seconds)
+    workers = _workers(settings, model, slots, metrics)
+    started = (decoders.start(), *(worker.start() for worker in workers))
+    try:
+        await asyncio.gather(*started)
+    except BaseException:
+        await asyncio.gather(decoders.close(), *(worker.close() for worker in workers))
+        raise
+    serving = _assemble(settings, model, images, slots, decoders, workers, metrics)
+    try:
+        for dispatcher in serving.dispatchers:
+            await dispatcher.probed()
+    except BaseException:
+        await serving.close()
+        raise
+    return serving
+
+
+def _workers(settings: Settings, model: Model, slots: Slots, metrics: Metrics) -> list[Worker]:
+    if settings.isolation == "inline":
+        return [InlineWorker(lambda: open_backend(settings, model.manifest, model.folder))]
+
+    def restarted(reason: str) -> None:
+        metrics.worker_restarts.labels(reason).inc()
+
+    return [
+        ProcessWorker(_for_device(settings, device), model.folder, slots.fd, restarted, device)
+        for device in range(settings.workers)
+    ]
+
+
+def _for_device(settings: Settings, device: int) -> Settings:
+    """Workers on one machine share its cores."""
+    threads = settings.threads or max(1, available_cores() // settings.workers)
+    return settings.model_copy(update={"threads": threads})
+
+
+def _assemble(
+    settings: Settings,
+    model: Model,
+    images: Images,
+    slots: Slots,
+    decoders: Decoders,
+    workers: list[Worker],
+    metrics: Metrics,
+) -> Serving:
+    cost = workers[0].cost
+    scheduler: Scheduler[Flight] = Scheduler(settings.queue_cost, settings.batch_cost, len(workers), cost.pads)
+    flights = Flights(scheduler, settings.score_cache_bytes, metrics)
+    metrics.watch_queue(scheduler.admitted)
+    work = asyncio.Event()
+    dispatchers = [
+        Dispatcher(device, worker, scheduler, flights, work, metrics, _probe(model, slots), settings.probe_seconds)
+        for device, worker in enumerate(workers)
+    ]
+    items = Items(model, cost, images, Pictures(slots, decoders, metrics), scheduler, flights, work)
+    ref = model.ref(workers[0].runtime)
+    return Serving(model, ref, items, workers, dispatchers, decoders, slots, scheduler, flights)
+
+
+def _probe(model: Model, slots: Slots) -> Group:
+    """A triple of our own, with an image where the model asks for one."""
+    prompt = model.text.prompt(PROBE)
+    answer = model.text.answer(prompt, PROBE, Options())
+    image = None
+    if model.manifest.image.required:
+        picture = slots.new(PROBE)
+        image = ModelImage(PROBE, picture.pixels, slot=picture.slot)
+    return Group(image, prompt.ids, [answer.ids])

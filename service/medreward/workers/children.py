@@ -1,0 +1,65 @@
+"""Child processes of the front: started with a socket and shared memory, ended with their socket or by force."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+
+from medreward.workers.frames import Front
+
+
+class ChildProcess:
+    def __init__(self, process: asyncio.subprocess.Process, front: Front) -> None:
+        self._process = process
+        self.front = front
+
+    @classmethod
+    async def start(
+        cls, module: str, shared_fd: int, arguments: Sequence[str] = (), variables: Mapping[str, str] | None = None
+    ) -> "ChildProcess":
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fds = (theirs.fileno(), shared_fd)
+            command = [sys.executable, "-m", module, *map(str, fds), *arguments]
+            # A session of its own: what a terminal or a service manager signals, the front decides about.
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                pass_fds=fds,
+                start_new_session=True,
+                stdin=asyncio.subprocess.DEVNULL,
+                env={**os.environ, **(variables or {})},
+            )
+        return cls(process, await Front.of(ours))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def end(self, patience: float = 2.0) -> None:
+        """By closing its socket; by force if that takes too long."""
+        self.front.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), patience)
+        except TimeoutError:
+            self.kill()
+            await self._process.wait()
+
+
+def be_a_child() -> tuple[int, int]:
+    """In the child: the two file descriptors; signals are the front's business."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    return int(sys.argv[1]), int(sys.argv[2])
+
+
+def anonymous_memory(size: int) -> int:
+    """A file descriptor of memory that children can map; it has no name and ends with its last user."""
+    fd = os.memfd_create("medreward-pixels")
+    os.ftruncate(fd, size)
+    return fd

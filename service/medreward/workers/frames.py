@@ -1,0 +1,136 @@
+"""What the front and its children say to each other: msgpack on a unix socket; pixels lie in shared memory."""
+
+import asyncio
+import socket
+import struct
+from typing import Any, Final
+
+import msgspec
+
+from medreward.backends.base import CostModel, Counts
+from medreward.encoding.image import Kind
+from medreward.errors import Code, ItemError
+
+LENGTH: Final = struct.Struct("<I")
+STREAM_BYTES: Final = 1 << 20  # read ahead
+
+
+class Load(msgspec.Struct, tag=True):
+    settings: dict[str, Any]
+    folder: str | None  # None: the fake backend
+
+
+class Loaded(msgspec.Struct, tag=True):
+    runtime: str
+    cost: CostModel
+
+
+class Refused(msgspec.Struct, tag=True):
+    message: str
+
+
+class Beat(msgspec.Struct, tag=True):
+    """The process lives; sent by a thread of its own, so that a long batch does not look like a hang."""
+
+
+class GroupFrame(msgspec.Struct, array_like=True):
+    slot: int | None  # where the pixels are; None without an image
+    digest: str
+    tenant: str
+    prompt: list[int]
+    answers: list[list[int]]
+
+
+class Run(msgspec.Struct, tag=True):
+    groups: list[GroupFrame]
+
+
+class Failure(msgspec.Struct, tag=True):
+    code: Code
+    detail: str
+    field: str = ""
+
+    def error(self) -> ItemError:
+        return ItemError(self.code, self.detail, self.field)
+
+
+class Ran(msgspec.Struct, tag=True):
+    outcomes: list[list[bytes | Failure]]  # float32 heads of each answer of each group
+    seconds: float
+    counts: Counts
+
+
+class Decode(msgspec.Struct, tag=True):
+    slot: int
+    kind: Kind
+    width: int
+    height: int
+    data: bytes
+
+
+class Decoded(msgspec.Struct, tag=True):
+    pass
+
+
+ToChild = Load | Run | Decode
+FromChild = Loaded | Refused | Beat | Ran | Decoded | Failure
+
+_to_child = msgspec.msgpack.Decoder(ToChild)
+_from_child = msgspec.msgpack.Decoder(FromChild)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def packed(frame: ToChild | FromChild) -> bytes:
+    body = _encode(frame)
+    return LENGTH.pack(len(body)) + body
+
+
+class Front:
+    """The front's end."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def of(cls, sock: socket.socket) -> "Front":
+        return cls(*await asyncio.open_unix_connection(sock=sock, limit=STREAM_BYTES))
+
+    async def send(self, frame: ToChild) -> None:
+        self._writer.write(packed(frame))
+        await self._writer.drain()
+
+    async def receive(self) -> FromChild:
+        """The next frame; EOFError or OSError when the child is gone."""
+        (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+        frame: FromChild = _from_child.decode(await self._reader.readexactly(length))
+        return frame
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Child:
+    """The child's end; blocking."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+
+    def send(self, frame: FromChild) -> None:
+        self._socket.sendall(packed(frame))
+
+    def receive(self) -> ToChild:
+        """The next frame; EOFError when the front is gone."""
+        (length,) = LENGTH.unpack(self._exactly(LENGTH.size))
+        frame: ToChild = _to_child.decode(self._exactly(length))
+        return frame
+
+    def _exactly(self, count: int) -> bytearray:
+        buffer = bytearray(count)
+        view = memoryview(buffer)
+        while view:
+            got = self._socket.recv_into(view)
+            if not got:
+                raise EOFError
+            view = view[got:]
+        return buffer

@@ -1,0 +1,101 @@
+"""A worker process: one backend on one device, fed by the front over a socket."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medreward import logs
+from medreward.artifacts.manifest import Manifest, read_manifest
+from medreward.artifacts.repository import MANIFEST_FILE
+from medreward.backends.base import Group, ModelImage
+from medreward.backends.fake import FAKE_MANIFEST
+from medreward.errors import ConfigurationError, ItemError
+from medreward.settings import Settings
+from medreward.workers.children import be_a_child
+from medreward.workers.frames import Beat, Child, Failure, GroupFrame, Load, Loaded, Ran, Refused, Run
+from medreward.workers.loading import open_backend
+from medreward.workers.pixels import mapped
+from medreward.workers.worker import Done, Runner
+
+BEAT_SECONDS: Final = 0.25
+
+log = logging.getLogger("medreward.worker")
+
+
+def main() -> None:
+    socket_fd, shared_fd = be_a_child()
+    front = _Locked(socket_fd)
+    threading.Thread(target=_beat, args=(front,), daemon=True).start()
+    load = front.receive()
+    assert isinstance(load, Load)
+    settings = Settings(**load.settings)
+    logs.configure(settings.log_level)
+    folder = Path(load.folder) if load.folder else None
+    try:
+        manifest = read_manifest(folder / MANIFEST_FILE) if folder else FAKE_MANIFEST
+        backend = open_backend(settings, manifest, folder)
+        runner = Runner(backend)
+    except ConfigurationError as error:
+        front.send(Refused(str(error)))
+        return
+    front.send(Loaded(backend.runtime, backend.cost))
+    _serve(front, runner, mapped(shared_fd, _shape(manifest)))
+
+
+def _serve(front: "_Locked", runner: Runner, slots: NDArray[np.uint8]) -> None:
+    while True:
+        try:
+            asked = front.receive()
+        except (EOFError, OSError):
+            return
+        assert isinstance(asked, Run)
+        front.send(_ran(runner.score([_group(frame, slots) for frame in asked.groups])))
+
+
+def _group(frame: GroupFrame, slots: NDArray[np.uint8]) -> Group:
+    image = ModelImage(frame.digest, slots[frame.slot], frame.tenant) if frame.slot is not None else None
+    return Group(image, frame.prompt, frame.answers)
+
+
+def _ran(done: Done) -> Ran:
+    def written(outcome: NDArray[np.float32] | ItemError) -> bytes | Failure:
+        if isinstance(outcome, ItemError):
+            return Failure(outcome.code, outcome.detail, outcome.field)
+        return outcome.tobytes()
+
+    outcomes: list[list[bytes | Failure]] = [[written(outcome) for outcome in group] for group in done.outcomes]
+    return Ran(outcomes, done.seconds, done.counts)
+
+
+def _shape(manifest: Manifest) -> tuple[int, int, int]:
+    return manifest.image.height, manifest.image.width, 3
+
+
+def _beat(front: "_Locked") -> None:
+    try:
+        while True:
+            front.send(Beat())
+            time.sleep(BEAT_SECONDS)
+    except OSError:
+        return
+
+
+class _Locked(Child):
+    """Two threads send."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._lock = threading.Lock()
+
+    def send(self, frame: Any) -> None:
+        with self._lock:
+            super().send(frame)
+
+
+if __name__ == "__main__":
+    main()
