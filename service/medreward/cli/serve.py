@@ -1,5 +1,6 @@
 """`medreward serve`: every field of Settings is a flag."""
 
+import gc
 import logging
 import os
 import sys
@@ -33,6 +34,9 @@ def _serve(**given: str | None) -> None:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from medreward.api.server import serve  # slow to import: after the settings are known to be right
 
+    # What is loaded by now stays, and a request's objects die by their counts: collecting took a quarter of the time.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     try:
         uvloop.run(serve(settings))
     except ConfigurationError as error:

@@ -14,6 +14,7 @@ from medreward.encoding.image import ImageHeader, ImageLimits, is_dicom, probe
 from medreward.errors import Code, ItemError
 from medreward.types import Base64Image, ImageSource, InlineImage, StoredImage
 
+KNOWN_HEADERS: Final = 50_000
 QUICK_BYTES: Final = 1024 * 1024  # hashed and probed in under a millisecond
 
 
@@ -79,6 +80,7 @@ class Images:
     def __init__(self, store: ImageStore, limits: ImageLimits) -> None:
         self.store = store
         self._limits = limits
+        self._headers: dict[str, ImageHeader] = {}  # of files that passed: an image comes back with every answer
 
     async def put(self, tenant: str, data: bytes) -> tuple[bool, ImageFile]:
         """Stores the file; whether it is new."""
@@ -95,8 +97,13 @@ class Images:
         return await asyncio.to_thread(self._checked, data)
 
     def _checked(self, data: bytes) -> ImageFile:
-        header = probe(data, self._limits)
-        return ImageFile(hashlib.sha256(data).hexdigest(), data, header)
+        digest = hashlib.sha256(data).hexdigest()
+        header = self._headers.get(digest)
+        if header is None:
+            if len(self._headers) >= KNOWN_HEADERS:
+                self._headers.clear()
+            header = self._headers[digest] = probe(data, self._limits)
+        return ImageFile(digest, data, header)
 
     def _read(self, source: ImageSource, tenant: str) -> bytes:
         match source:
