@@ -8,6 +8,7 @@ from typing import Final
 from medreward.encoding.image import ImageLimits
 from medreward.engine.checks import check_request, weights_of
 from medreward.engine.images import ImageFile, Images, ImageStore
+from medreward.engine.items import Asked
 from medreward.engine.scheduler import OVERLOADED
 from medreward.engine.scoring import Scoring
 from medreward.engine.serving import Serving, start_serving
@@ -130,30 +131,26 @@ class Engine:
 
     async def _score(self, request: ScoreRequest, serving: Serving) -> ScoreResponse:
         started = time.monotonic()
-        timings = Timings()
-        model = serving.model
-        scoring = Scoring(model.manifest.calibration, weights_of(request, model))
-        calls = [self._score_item(i, item, request, serving, scoring, timings) for i, item in enumerate(request.items)]
+        longest = self.settings.deadline_seconds
+        deadline = started + min(request.deadline_s or longest, longest)
+        scoring = Scoring(serving.model.manifest.calibration, weights_of(request, serving.model))
+        asked = Asked(request, deadline, scoring, Timings())
+        calls = [self._score_item(i, item, asked, serving) for i, item in enumerate(request.items)]
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
         results = tuple(result for item in per_item for result in item)
-        timings.total = time.monotonic() - started
-        return ScoreResponse(request.id, serving.ref, results, timings)
+        asked.timings.total = time.monotonic() - started
+        return ScoreResponse(request.id, serving.ref, results, asked.timings)
 
-    async def _score_item(
-        self, i: int, item: Item, request: ScoreRequest, serving: Serving, scoring: Scoring, timings: Timings
-    ) -> list[Result]:
-        longest = self.settings.deadline_seconds
-        seconds = min(request.deadline_s or longest, longest)
+    async def _score_item(self, i: int, item: Item, asked: Asked, serving: Serving) -> list[Result]:
         try:
-            async with asyncio.timeout(seconds):
-                deadline = time.monotonic() + seconds
-                return await serving.items.score(i, item, request, deadline, scoring, timings)
+            async with asyncio.timeout(asked.deadline - time.monotonic()):
+                return await serving.items.score(i, item, asked)
         except TimeoutError:
             failure = ItemError(Code.DEADLINE, "the deadline passed before the score was there")
         except ItemError as error:
             failure = error
         except Exception:
-            log.exception("item failed", extra={"request_id": request.id, "item": i})
+            log.exception("item failed", extra={"request_id": asked.request.id, "item": i})
             failure = ItemError(Code.INTERNAL, "a fault of the server")
         return [Failed(i, place, failure) for place in range(len(item.responses))]
 

@@ -53,8 +53,10 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flying)
 
-    def known(self, id_: str) -> Heads | None:
-        """The score of a triple that landed lately."""
+    def known(self, id_: str) -> Heads | ItemError | None:
+        """How a triple ended that landed lately, or that must not fly again."""
+        if id_ in self._quarantined:
+            return _quarantined()
         self._requests.inc()
         heads = self._scores.get(id_)
         if heads is not None:
@@ -94,10 +96,6 @@ class Flights:
         if len(self._quarantined) > QUARANTINE:
             self._quarantined.popitem(last=False)
         self.land(flight, _quarantined())
-
-    def refuse_quarantined(self, id_: str) -> None:
-        if id_ in self._quarantined:
-            raise _quarantined()
 
     def _end(self, flight: Flight) -> None:
         if self._flying.get(flight.id) is flight:

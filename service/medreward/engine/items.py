@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from medreward.backends.base import CostModel, ModelImage
+from medreward.backends.base import CostModel, Heads, ModelImage
 from medreward.encoding.text import EncodedText, TextEncoder
 from medreward.engine.checks import check_item
 from medreward.engine.flights import Flight, Flights, Landed, flight_id, prompt_digest
@@ -19,7 +19,17 @@ from medreward.engine.scoring import Scoring
 from medreward.errors import ItemError
 from medreward.types import Failed, Flag, Item, Options, Result, ScoreRequest, Timings
 
-QUICK_CHARS: Final = 20_000  # tokenised within a few milliseconds
+QUICK_CHARS: Final = 20_000  # of a request: tokenised within a few milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request under way: until when, how its logits become scores, and where its time went."""
+
+    request: ScoreRequest
+    deadline: float
+    scoring: Scoring
+    timings: Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,34 +71,29 @@ class Items:
         self._flights = flights
         self._work = work
 
-    async def score(
-        self, i: int, item: Item, request: ScoreRequest, deadline: float, scoring: Scoring, timings: Timings
-    ) -> list[Result]:
-        prepared = await self._prepare(i, item, request)
+    async def score(self, i: int, item: Item, asked: Asked) -> list[Result]:
+        prepared = await self._prepare(i, item, asked.request)
         flags = prepared.prompt.flags if prepared.file else (Flag.NO_IMAGE, *prepared.prompt.flags)
         results = prepared.failed
         unknown = []
         for answer in prepared.answers:
-            self._flights.refuse_quarantined(answer.id)
-            heads = self._flights.known(answer.id)
-            if heads is None:
+            known = self._flights.known(answer.id)
+            if known is None:
                 unknown.append(answer)
             else:
-                all_flags = _merged(flags, answer.text.flags)
-                results.append(scoring.result(i, answer.place, heads, all_flags, cached=True))
+                results.append(_result(i, answer, known, flags, asked.scoring, cached=True))
         if unknown:
-            landed = await self._fly(prepared, unknown, request.tenant, deadline, timings)
-            for answer, end in zip(unknown, landed, strict=True):
-                all_flags = _merged(flags, answer.text.flags)
-                if isinstance(end.outcome, ItemError):
-                    results.append(Failed(i, answer.place, end.outcome, all_flags))
-                else:
-                    results.append(scoring.result(i, answer.place, end.outcome, all_flags))
+            landed = await self._fly(prepared, unknown, asked)
+            results += [
+                _result(i, answer, end.outcome, flags, asked.scoring)
+                for answer, end in zip(unknown, landed, strict=True)
+            ]
         return sorted(results, key=lambda result: result.response)
 
     async def _prepare(self, i: int, item: Item, request: ScoreRequest) -> Prepared:
         check_item(item, self._model)
-        long = len(item.question) + sum(map(len, item.responses)) > QUICK_CHARS
+        chars = len(item.question) + sum(map(len, item.responses))
+        long = chars * len(request.items) > QUICK_CHARS
         encode = functools.partial(_encode, i, item, request.options, self._model.text)
         prompt, texts, failed = await asyncio.to_thread(encode) if long else encode()
         file = await self._images.open(item.images[0], request.tenant) if item.images else None
@@ -97,10 +102,9 @@ class Items:
         answers = [Answer(place, text, flight_id(key, text.ids)) for place, text in texts]
         return Prepared(file, prompt, key, answers, failed)
 
-    async def _fly(
-        self, prepared: Prepared, answers: Sequence[Answer], tenant: str, deadline: float, timings: Timings
-    ) -> list[Landed]:
-        lane, prompt = prepared.key.lane, len(prepared.prompt.ids)
+    async def _fly(self, prepared: Prepared, answers: Sequence[Answer], asked: Asked) -> list[Landed]:
+        lane, tenant, prompt = prepared.key.lane, prepared.key.tenant, len(prepared.prompt.ids)
+        deadline, timings = asked.deadline, asked.timings
         costs = [self._cost.answer(prompt, len(answer.text.ids)) for answer in answers]
         costs[0] += self._cost.group(prompt, prepared.file is not None)
         reserved = sum(costs)
@@ -173,6 +177,15 @@ def _encode(
         except ItemError as error:
             failed.append(Failed(i, place, error))
     return prompt, answers, failed
+
+
+def _result(
+    i: int, answer: Answer, outcome: Heads | ItemError, flags: tuple[Flag, ...], scoring: Scoring, cached: bool = False
+) -> Result:
+    all_flags = _merged(flags, answer.text.flags)
+    if isinstance(outcome, ItemError):
+        return Failed(i, answer.place, outcome, all_flags)
+    return scoring.result(i, answer.place, outcome, all_flags, cached)
 
 
 def _merged(ours: tuple[Flag, ...], theirs: tuple[Flag, ...]) -> tuple[Flag, ...]:
