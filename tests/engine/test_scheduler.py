@@ -1,8 +1,11 @@
 """The policy alone: no loop, no clock, no device."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medreward.engine.scheduler import INTERACTIVE_IN_A_ROW, GroupKey, Scheduler, Work
 from medreward.errors import Code, ItemError
@@ -111,6 +114,17 @@ class TestTenants:
         order = [batch[0][0].key.tenant for batch in batches(made)]
         assert order in (["a", "b", "a", "b", "a", "b"], ["b", "a", "b", "a", "b", "a"])
 
+    def test_coming_and_going_earns_no_credit(self) -> None:
+        made = filled(*(work(2, image=f"b{n}", tenant="b") for n in range(100)))
+        served: Counter[str] = Counter()
+        made.put(work(10, image="a", tenant="a"))
+        for _ in range(30):
+            for one in (one for group in made.next_batch(0.0).batch for one in group):
+                served[one.key.tenant] += one.cost
+                if one.key.tenant == "a":
+                    made.put(work(10, image="a", tenant="a"))
+        assert abs(served["a"] - served["b"]) <= 20
+
 
 class TestDevices:
     def test_a_group_goes_home_and_an_idle_device_helps_out(self) -> None:
@@ -119,6 +133,16 @@ class TestDevices:
         assert len(first) == 2
         made = filled(*works, devices=2)
         assert len(batches(made, device=0)) == 20
+
+    def test_a_device_that_is_down_does_not_starve_its_groups(self) -> None:
+        made = filled(*(work(10, image=f"old{n}") for n in range(10)), devices=2)
+        oldest = made.next_batch(0.0, 1).batch[0][0]
+        made.put(oldest)
+        taken = []
+        for n in range(100):
+            made.put(work(10, image=f"new{n}"))
+            taken.append(made.next_batch(0.0, 0).batch[0][0])
+        assert oldest in taken
 
 
 class TestSuspects:
@@ -167,3 +191,137 @@ class TestAdmission:
 
     def test_nothing_is_refused_for_its_deadline_before_anything_was_measured(self) -> None:
         scheduler().admit(10, Lane.BULK, now=0.0, deadline=0.001)
+
+
+LANES = st.sampled_from(Lane)
+WORKS = st.builds(
+    work,
+    cost=st.integers(1, 25),
+    image=st.sampled_from("abcdef"),
+    tenant=st.sampled_from(("", "ward", "lab")),
+    lane=LANES,
+    length=st.integers(1, 40),
+    deadline=st.sampled_from((1.0, 2.0, 3.0, FAR)),
+)
+
+
+class TestWhateverComes:
+    @given(st.lists(WORKS | st.sampled_from(("run", "lose", "leave", "discard")), max_size=60), st.data())
+    def test_nothing_is_lost_or_given_twice(self, steps: list[Work | str], data: st.DataObject) -> None:
+        batch_cost = 30
+        devices = data.draw(st.integers(1, 3))
+        made = scheduler(batch_cost=batch_cost, devices=devices, pads=data.draw(st.booleans()))
+        put: list[Work] = []
+        waiting: list[Work] = []
+        gone: Counter[Work] = Counter()
+        now = 0.0
+        for step in [*steps, *["run"] * (2 * len(steps) + 1)]:
+            if isinstance(step, Work):
+                put.append(step)
+                waiting.append(step)
+                made.put(step)
+            elif step in ("leave", "discard") and waiting:
+                left = data.draw(st.sampled_from(waiting))
+                left.waiters = 0
+                if step == "discard" and made.discard(left):
+                    waiting.remove(left)
+                    gone[left] += 1
+            elif step in ("run", "lose"):
+                now += 0.1
+                cut = made.next_batch(now, data.draw(st.integers(0, devices - 1)))
+                taken = [one for group in cut.batch for one in group]
+                assert all(one.waiters and one.deadline > now for one in taken)
+                assert not any(one.waiters and one.deadline > now for one in cut.dropped)
+                assert len(taken) <= 1 or sum(one.cost for one in taken) <= batch_cost
+                assert all(one.key == group[0].key for group in cut.batch for one in group)
+                assert len({one.key.lane for one in taken if not one.suspect}) <= 1
+                again = step == "lose" and len(taken) > 1
+                if again:
+                    made.put_suspects(taken)
+                for one in [*cut.dropped, *([] if again else taken)]:
+                    waiting.remove(one)
+                    gone[one] += 1
+            assert made.waiting == len(waiting)
+        assert gone == Counter(put)
+
+    @given(st.lists(st.tuples(st.integers(1, 25), st.integers(1, 40)), min_size=2, max_size=40), st.integers(10, 60))
+    def test_padding_is_within_the_cost_of_a_batch_and_the_oldest_goes_first(
+        self, sizes: list[tuple[int, int]], batch_cost: int
+    ) -> None:
+        works = [work(cost, str(n), length=length) for n, (cost, length) in enumerate(sizes)]
+        made = filled(*works, batch_cost=batch_cost, pads=True)
+        for batch in batches(made):
+            taken = [one for group in batch for one in group]
+            assert taken[0] is works[0]
+            assert len(taken) == 1 or len(taken) * max(one.length for one in taken) <= batch_cost
+            works = [one for one in works if one not in taken]
+        assert not works
+
+    @given(
+        st.lists(st.integers(1, 25), min_size=1, max_size=40),
+        st.lists(st.integers(1, 25), min_size=1, max_size=40),
+        st.integers(0, 20),
+        st.booleans(),
+    )
+    def test_two_tenants_that_wait_are_served_alike(
+        self, ours: list[int], theirs: list[int], head_start: int, pads: bool
+    ) -> None:
+        batch_cost = 30
+        made = scheduler(batch_cost=batch_cost, pads=pads)
+        left = Counter({"ours": len(ours), "theirs": len(theirs)})
+        for n, cost in enumerate(ours):
+            made.put(work(cost, f"o{n}", "ours"))
+        for _ in range(head_start):
+            for one in (one for group in made.next_batch(0.0).batch for one in group):
+                left[one.key.tenant] -= 1
+        for n, cost in enumerate(theirs):
+            made.put(work(cost, f"t{n}", "theirs"))
+        served: Counter[str] = Counter()
+        while all(left.values()):
+            for one in (one for group in made.next_batch(0.0).batch for one in group):
+                served[one.key.tenant] += one.cost
+                left[one.key.tenant] -= 1
+            if all(left.values()):
+                assert abs(served["ours"] - served["theirs"]) <= batch_cost + 25
+
+    @given(st.lists(st.tuples(st.integers(1, 400), LANES, st.booleans()), max_size=60))
+    def test_what_is_admitted_fits_and_is_given_back_to_the_last_token(
+        self, asked: list[tuple[int, Lane, bool]]
+    ) -> None:
+        made = scheduler(queue_cost=1000)
+        held: list[tuple[int, Lane]] = []
+        for cost, lane, release in asked:
+            before = sum(made.admitted.values())
+            room = 1000 if lane is Lane.INTERACTIVE else 900
+            try:
+                made.admit(cost, lane, 0.0, FAR)
+            except ItemError:
+                assert before + cost > room
+                assert sum(made.admitted.values()) == before
+            else:
+                assert before + cost <= room or not before
+                held.append((cost, lane))
+            if release and held:
+                made.release(*held.pop())
+            assert made.admitted == {one: sum(c for c, of in held if of is one) for one in Lane}
+
+    @given(
+        st.lists(st.tuples(st.integers(1, 500), st.floats(0.001, 10)), min_size=1, max_size=10),
+        st.integers(0, 5000),
+        st.integers(0, 5000),
+        st.integers(1, 500),
+    )
+    def test_more_work_ahead_never_means_done_sooner(
+        self, learned: list[tuple[int, float]], ahead: int, more: int, cost: int
+    ) -> None:
+        made = scheduler(batch_cost=100, queue_cost=10**9)
+        for batch, seconds in learned:
+            made.time.learn(batch, seconds)
+        made.admitted[Lane.BULK] = ahead
+        soon = {lane: made.seconds_until_done(lane, cost) for lane in Lane}
+        made.admit(more, Lane.BULK, 0.0, FAR)
+        later = {lane: made.seconds_until_done(lane, cost) for lane in Lane}
+        assert 0 <= soon[Lane.INTERACTIVE] == later[Lane.INTERACTIVE] <= soon[Lane.BULK] <= later[Lane.BULK]
+        with pytest.raises(ItemError):
+            made.admit(cost, Lane.BULK, 0.0, later[Lane.BULK] - 0.001)
+        made.admit(cost, Lane.BULK, 0.0, later[Lane.BULK])

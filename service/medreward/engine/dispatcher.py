@@ -66,6 +66,8 @@ class Dispatcher:
             await self._worker.ready()
             if self._due:
                 await self._prove()
+            if not self._worker.is_ready():  # lost over the probe; no work is to blame
+                continue
             cut = self._scheduler.next_batch(time.monotonic(), self._device)
             for flight in cut.dropped:
                 self._flights.land(flight, ItemError(Code.DEADLINE, "the deadline passed in the queue"))
@@ -86,7 +88,9 @@ class Dispatcher:
         """A probe through the device, counted nowhere; only finite numbers make it ready."""
         try:
             done = await self._worker.score([self._probe])
-        except WorkerLost:
+        except Exception:  # WorkerLost, most likely
+            log.exception("probe lost", extra={"device": self._device})
+            self._proven = False
             return
         outcome = done.outcomes[0][0]
         self._proven = not isinstance(outcome, ItemError) and bool(np.isfinite(outcome).all())
@@ -101,6 +105,9 @@ class Dispatcher:
         dispatched = time.monotonic()
         try:
             done = await self._worker.score([_group(group) for group in groups])
+            outcomes = [outcome for group in done.outcomes for outcome in group]
+            if len(outcomes) != len(flights):
+                raise RuntimeError("the worker answered another number of triples than it was given")
         except WorkerLost as lost:
             self._blame(flights, lost)
             return
@@ -110,13 +117,13 @@ class Dispatcher:
                 self._flights.land(flight, ItemError(Code.INTERNAL, "a fault of the server"))
             return
         self._observe(flights, done, dispatched)
-        outcomes = [outcome for group in done.outcomes for outcome in group]
         for flight, outcome in zip(flights, outcomes, strict=True):
             self._flights.land(flight, outcome, dispatched - flight.since, done.seconds)
 
     def _blame(self, flights: Sequence[Flight], lost: WorkerLost) -> None:
         """Each half is tried again apart; what takes a worker down a second time, alone, is not tried again."""
         log.error("worker lost", extra={"device": self._device, "reason": lost.reason, "triples": len(flights)})
+        self._due = True
         if len(flights) == 1 and flights[0].suspect:
             self._flights.quarantine(flights[0])
         else:

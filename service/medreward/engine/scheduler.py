@@ -13,6 +13,7 @@ from medreward.errors import Code, ItemError
 from medreward.types import Lane
 
 INTERACTIVE_IN_A_ROW: Final = 4  # batches before waiting bulk work gets one
+AWAY_EVERY: Final = 4  # picks of a device are of the oldest group, at home there or not
 BULK_SHARE: Final = 0.9  # of the queue's cost; the rest is kept free for the interactive lane
 LONGEST_RETRY_AFTER: Final = 30
 OVERLOADED: Final = "the server has more work than it can take; try again later"
@@ -166,6 +167,7 @@ class _Waiting(Generic[W]):
         self._tenants: dict[str, dict[GroupKey, list[W]]] = {}
         self._served: dict[str, float] = {}  # virtual time of start-time fair queueing
         self._count = 0
+        self._picks = 0
 
     def __len__(self) -> int:
         return self._count
@@ -217,7 +219,9 @@ class _Waiting(Generic[W]):
         tenant = min(self._tenants, key=lambda name: self._served[name])
         groups = self._tenants[tenant]
         first = list(islice(groups, WINDOW))
-        at_home = [key for key in first if devices == 1 or _home(key, devices) == device] or first
+        self._picks += 1
+        anywhere = devices == 1 or self._picks % AWAY_EVERY == 0  # or a device that is down would starve its groups
+        at_home = first if anywhere else [key for key in first if _home(key, devices) == device] or first
         if not longest:
             return at_home[0]
         return min(at_home, key=lambda key: abs(max(work.length for work in groups[key]) - longest))

@@ -1,13 +1,17 @@
 """Child processes of the front: started with a socket and shared memory, ended with their socket or by force."""
 
 import asyncio
+import ctypes
 import os
 import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from medreward.workers.frames import Front
+
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 class ChildProcess:
@@ -20,18 +24,22 @@ class ChildProcess:
         cls, module: str, shared_fd: int, arguments: Sequence[str] = (), variables: Mapping[str, str] | None = None
     ) -> "ChildProcess":
         ours, theirs = socket.socketpair()
-        with theirs:
-            fds = (theirs.fileno(), shared_fd)
-            command = [sys.executable, "-m", module, *map(str, fds), *arguments]
-            # A session of its own: what a terminal or a service manager signals, the front decides about.
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                pass_fds=fds,
-                start_new_session=True,
-                stdin=asyncio.subprocess.DEVNULL,
-                env={**os.environ, **(variables or {})},
-            )
-        return cls(process, await Front.of(ours))
+        try:
+            with theirs:
+                fds = (theirs.fileno(), shared_fd)
+                command = [sys.executable, "-m", module, *map(str, fds), *arguments]
+                # A session of its own: what a terminal or a service manager signals, the front decides about.
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    pass_fds=fds,
+                    start_new_session=True,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    env={**os.environ, **(variables or {})},
+                )
+            return cls(process, await Front.of(ours))
+        except BaseException:
+            ours.close()
+            raise
 
     @property
     def pid(self) -> int:
@@ -52,7 +60,8 @@ class ChildProcess:
 
 
 def be_a_child() -> tuple[int, int]:
-    """In the child: the two file descriptors; signals are the front's business."""
+    """In the child: the two file descriptors; signals are the front's business, and its end is ours."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even in the middle of a batch, or stopped
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     return int(sys.argv[1]), int(sys.argv[2])

@@ -97,6 +97,9 @@ class Front:
         return cls(*await asyncio.open_unix_connection(sock=sock, limit=STREAM_BYTES))
 
     async def send(self, frame: ToChild) -> None:
+        """OSError when the child is gone."""
+        if self._writer.is_closing():  # uvloop itself would raise a RuntimeError
+            raise ConnectionResetError
         self._writer.write(packed(frame))
         await self._writer.drain()
 

@@ -96,6 +96,7 @@ class ProcessWorker:
                     pass
         except BaseException:
             self._child.kill()
+            self._child.front.close()
             raise
         if isinstance(answer, Refused):
             await self._child.end()
@@ -120,14 +121,16 @@ class ProcessWorker:
         assert self._child is not None
         reading = asyncio.create_task(self._read(self._child))
         try:
+            silent = 0  # rounds, not seconds: while this process itself stood still, nobody listened
             while True:
+                heard = self._beat
                 await asyncio.wait({reading}, timeout=WATCH_SECONDS)
                 if reading.done():
                     return "crash"
-                now = time.monotonic()
-                if now - self._beat > self._settings.hang_seconds:
+                silent = silent + 1 if self._beat == heard else 0
+                if silent * WATCH_SECONDS > self._settings.hang_seconds:
                     return "hang"
-                if self._batch and now - self._batch_since > self._settings.batch_seconds:
+                if self._batch and time.monotonic() - self._batch_since > self._settings.batch_seconds:
                     return "hang"
         finally:
             reading.cancel()
