@@ -1,6 +1,7 @@
 """Writes docs/openapi.json and docs/settings.md, made from the code. `make check` sees that they are current."""
 
 import json
+import sys
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -9,8 +10,6 @@ from medreward.api.http import create_app
 from medreward.engine.engine import Engine
 from medreward.metrics import Metrics
 from medreward.settings import ENV_PREFIX, Settings
-
-HERE = Path(__file__).parent
 
 
 def settings_table() -> str:
@@ -35,5 +34,6 @@ def openapi() -> str:
 
 
 if __name__ == "__main__":
-    (HERE / "settings.md").write_text(settings_table(), "utf-8")
-    (HERE / "openapi.json").write_text(openapi(), "utf-8")
+    folder = Path(sys.argv[1])
+    (folder / "settings.md").write_text(settings_table(), "utf-8")
+    (folder / "openapi.json").write_text(openapi(), "utf-8")

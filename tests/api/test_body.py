@@ -62,7 +62,12 @@ WRONG_SHAPES: dict[str, tuple[bytes, str, str | None]] = {
     "null among images": (body_with(', "images": [null]'), "invalid_field", "/images/0"),
     "text for images": (body_with(', "images": "x"'), "invalid_field", "/images"),
     "unknown field": (body_with(', "questoin": "q"'), "unknown_field", "/questoin"),
-    "unknown field with a slash": (body_with(', "a/b~c": 1'), "unknown_field", "/a~1b~0c"),
+    "unknown field that may be anything": (body_with(', "Jane Doe": 1'), "unknown_field", None),
+    "unknown option that may be anything": (
+        body_with(', "options": {"Jane Doe": 1}'),
+        "unknown_field",
+        "/options",
+    ),
     "unknown option": (body_with(', "options": {"too_short": 1}'), "unknown_field", "/options/too_short"),
     "null options": (body_with(', "options": null'), "invalid_field", "/options"),
     "unknown field of an item": (
@@ -139,7 +144,7 @@ async def test_base64_that_is_not_the_standard_one(tiny: Server, image: str) -> 
 async def test_both_paths_and_both_forms_are_one_route(tiny: Server) -> None:
     body = {"image": SCAN, "question": QUESTION, "response": ANSWER}
     replies = [await tiny.rest.post(path, json=body) for path in ("/score", "/v1/score")]
-    assert replies[0].json()["results"] == replies[1].json()["results"]
+    assert numbers(replies[0]) == numbers(replies[1])
 
 
 async def test_a_reply_is_what_the_schema_says(tiny: Server) -> None:

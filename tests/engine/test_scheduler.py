@@ -83,6 +83,13 @@ class TestLanes:
         bulk, urgent = work(1, image="a"), work(1, image="b", lane=Lane.INTERACTIVE)
         assert batches(filled(bulk, urgent)) == [[[urgent]], [[bulk]]]
 
+    def test_bulk_work_fills_up_a_batch_whose_start_is_what_costs(self) -> None:
+        urgent, bulk = work(1, image="b", lane=Lane.INTERACTIVE), [work(3, image=str(n)) for n in range(5)]
+        made = filled(*bulk, urgent)
+        for cost in (1, 10, 1, 10):
+            made.time.learn(cost, 1.0 + 0.2 * cost)  # a token more is a fifth of a start
+        assert batches(made)[0] == [[urgent], [bulk[0]]]
+
     def test_bulk_work_is_never_starved(self) -> None:
         made = filled(work(10, image="bulk"))
         for n in range(20):

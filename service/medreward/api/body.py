@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -16,6 +18,18 @@ from medreward.api.schemas import IMAGE_FORMS, GroupedRequest, Shape, TripleRequ
 from medreward.errors import Code, RequestError
 from medreward.settings import Settings
 from medreward.types import InlineImage, Item, Options, ScoreRequest
+
+DETAILS: Final = {
+    "missing": "this field is required",
+    "string_type": "must be a text",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
+ECHOED: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 S = TypeVar("S", bound=Shape)
 
@@ -72,18 +86,32 @@ async def read_call(request: Request, base: ScoreRequest, settings: Settings) ->
     """`base` holds what came in the headers."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return parse_json(await read_body(request, settings), base)
+        return parse_json(await read_body(request, settings), base, settings)
     if kind == "multipart/form-data":
         return await _parse_multipart(request, base, settings)
     raise RequestError(Code.MEDIA_TYPE, "the body must be application/json or multipart/form-data")
 
 
-def parse_json(body: bytes, base: ScoreRequest) -> Call:
+def parse_json(body: bytes, base: ScoreRequest, settings: Settings) -> Call:
     written = decode_json(body)
     if not isinstance(written, dict):
         raise RequestError(Code.INVALID_FIELD, "the body must be a JSON object")
+    _refuse_too_many(written, settings)
     shape = checked(GroupedRequest, written) if "items" in written else checked(TripleRequest, written)
     return Call(replace(base, items=shape.to_items(), weights=shape.weights, options=shape.options.to_options()), shape)
+
+
+def _refuse_too_many(written: dict[str, Any], settings: Settings) -> None:
+    """Before anything is checked one by one: what is far beyond the limits must not cost seconds."""
+    items = written.get("items")
+    if not isinstance(items, list):
+        return
+    if len(items) > settings.items:
+        raise RequestError(Code.TOO_MANY, f"more than {settings.items} items", "/items")
+    for i, item in enumerate(items):
+        responses = item.get("responses") if isinstance(item, dict) else None
+        if isinstance(responses, list) and len(responses) > settings.responses:
+            raise RequestError(Code.TOO_MANY, f"more than {settings.responses} responses", f"/items/{i}/responses")
 
 
 def decode_json(body: bytes) -> Any:
@@ -103,7 +131,16 @@ def checked(shape: type[S], written: dict[str, Any]) -> S:
         pointer = _pointer(written, first["loc"])
         if first["type"] == "extra_forbidden":
             raise RequestError(Code.UNKNOWN_FIELD, "this field is not known", pointer) from None
-        raise RequestError(Code.INVALID_FIELD, first["msg"].removeprefix("Value error, "), pointer) from None
+        raise RequestError(Code.INVALID_FIELD, _detail(first), pointer) from None
+
+
+def _detail(error: ErrorDetails) -> str:
+    """Our words, or those of our own validators; never the library's, which name classes."""
+    if error["type"] == "value_error":
+        return error["msg"].removeprefix("Value error, ")
+    if error["type"] == "literal_error":
+        return f"must be one of {error['ctx']['expected']}"
+    return DETAILS.get(error["type"], "this value has the wrong type")
 
 
 def _pointer(written: Any, path: tuple[int | str, ...]) -> str:
@@ -118,7 +155,9 @@ def _pointer(written: Any, path: tuple[int | str, ...]) -> str:
             written = written[part]
         else:
             continue
-        parts.append(str(part).replace("~", "~0").replace("/", "~1"))
+        if isinstance(part, str) and not ECHOED.fullmatch(part):
+            break  # a key that may be anything is not sent back
+        parts.append(str(part))
     return "/" + "/".join(parts) if parts else ""
 
 

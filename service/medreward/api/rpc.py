@@ -113,6 +113,7 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
             try:
                 while (response := await ready.get()) is not None:
                     yield response
+                await scoring  # what ended the reading, such as a message that is none, ends the call
             finally:
                 scoring.cancel()
 
@@ -139,11 +140,15 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
             await ready.put(await self._score_streamed(request, call, context))
             slots.release()
 
-        async with asyncio.TaskGroup() as running:
-            async for request in requests:
-                await slots.acquire()
-                running.create_task(score(request))
-        await ready.put(None)
+        try:
+            async with asyncio.TaskGroup() as running:
+                async for request in requests:
+                    await slots.acquire()
+                    running.create_task(score(request))
+        except* grpc.RpcError:
+            raise RequestError(Code.MALFORMED, "a message of the stream cannot be read") from None
+        finally:
+            await ready.put(None)
 
     async def _score_streamed(self, request: pb.ScoreRequest, call: Call, context: Context) -> pb.ScoreResponse:
         """A stream goes on after a refused request: its refusal is the error of each of its results."""

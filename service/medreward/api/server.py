@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -22,6 +22,8 @@ from medreward.metrics import Metrics
 from medreward.settings import Settings
 
 log = logging.getLogger("medreward")
+
+CANCEL_SECONDS: Final = 2.0  # in which loading ends its children
 
 
 class Door(uvicorn.Server):
@@ -51,21 +53,26 @@ async def serve(settings: Settings) -> None:
     ports = {"port": _port(sockets[0]), "grpc_port": grpc_port, "admin_port": _port(sockets[1])}
     log.info("listening", extra={"host": settings.host, **ports})
     serving = [asyncio.create_task(door.serve([sock])) for door, sock in zip(doors, sockets, strict=True)]
+    started = False
     try:
-        if await _started(engine, stop):
+        started = await _started(engine, stop)
+        if started:
             await stop.wait()
         log.info("draining")
     finally:
         engine.drain()
         try:
-            await asyncio.wait_for(engine.idle(), settings.drain_seconds)
+            async with asyncio.timeout(settings.drain_seconds):
+                await engine.idle()
+                for door in doors:
+                    door.close()
+                await rpc.stop(grace=1)
+                await asyncio.gather(*serving)
         except TimeoutError:
-            _stop_hard("stopped hard: accepted requests took longer than the drain", **engine.state())
-        for door in doors:
-            door.close()
-        await rpc.stop(grace=1)
-        await asyncio.gather(*serving)
+            _stop_hard("stopped hard: the drain took too long", 1, **engine.state())
         await engine.close()
+    if not started:
+        _stop_hard("stopped while loading", 0)  # a thread may be reading gigabytes: it is not waited for
     log.info("stopped")
 
 
@@ -77,6 +84,7 @@ async def _started(engine: Engine, stop: asyncio.Event) -> bool:
     stopped.cancel()
     if not loading.done():
         loading.cancel()
+        await asyncio.wait({loading}, timeout=CANCEL_SECONDS)
         return False
     loading.result()
     model = engine.serving.ref
@@ -97,7 +105,7 @@ def _stop_on_signals() -> asyncio.Event:
 
     def on_signal() -> None:
         if stop.is_set():
-            _stop_hard("stopped hard by a second signal")
+            _stop_hard("stopped hard by a second signal", 1)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -105,10 +113,10 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def _stop_hard(why: str, **state: object) -> NoReturn:
-    """Leaves at once, whatever a thread is busy with."""
-    log.error(why, extra=state)
-    os._exit(1)
+def _stop_hard(why: str, code: int, **state: object) -> NoReturn:
+    """Leaves at once, whatever a thread or a client is busy with."""
+    log.log(logging.ERROR if code else logging.INFO, why, extra=state)
+    os._exit(code)
 
 
 def _listen(host: str, port: int) -> socket.socket:

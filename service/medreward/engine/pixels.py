@@ -100,6 +100,9 @@ class Decoders:
             picture.pixels[:] = await loop.run_in_executor(self._threads, decode, data, header, self._spec)
             return
         child = await self._idle.get()
+        while child.is_gone:  # while nobody looked: no image is to blame
+            await self._replace(child)
+            child = await self._idle.get()
         try:
             async with asyncio.timeout(self._seconds):
                 await child.front.send(Decode(picture.slot, header.kind, header.width, header.height, data))

@@ -15,6 +15,7 @@ from medreward.types import Lane
 INTERACTIVE_IN_A_ROW: Final = 4  # batches before waiting bulk work gets one
 AWAY_EVERY: Final = 4  # picks of a device are of the oldest group, at home there or not
 BULK_SHARE: Final = 0.9  # of the queue's cost; the rest is kept free for the interactive lane
+FULL: Final = 0.98  # of what a lane may take
 LONGEST_RETRY_AFTER: Final = 30
 OVERLOADED: Final = "the server has more work than it can take; try again later"
 WINDOW: Final = 64  # waiting groups among which those of fitting length are looked for
@@ -87,8 +88,8 @@ class Scheduler(Generic[W]):
         self.admitted[lane] += cost
 
     def is_full(self, lane: Lane) -> bool:
-        """Whether not even the smallest work would be admitted."""
-        return sum(self.admitted.values()) >= self._queue_cost * (BULK_SHARE if lane is Lane.BULK else 1)
+        """Whether hardly anything would be admitted: to find that out costs more than it is worth."""
+        return sum(self.admitted.values()) >= FULL * self._queue_cost * (BULK_SHARE if lane is Lane.BULK else 1)
 
     def release(self, cost: int, lane: Lane) -> None:
         self.admitted[lane] -= cost
@@ -126,8 +127,18 @@ class Scheduler(Generic[W]):
             for work in self._suspects.pop(0):
                 _sort(cut, work, now)
         if not cut.batch:
-            self._fill(cut, self._lanes[self._next_lane()], now, device)
+            lane = self._next_lane()
+            self._fill(cut, self._lanes[lane], now, device, self._batch_cost)
+            if lane is Lane.INTERACTIVE:
+                self._fill(cut, self._lanes[Lane.BULK], now, device, min(self._batch_cost, self._top_up(cut)))
         return cut
+
+    def _top_up(self, cut: Cut[W]) -> float:
+        """What an urgent batch may cost with bulk work beside it: as much more as takes no longer than its start."""
+        urgent = sum(work.cost for group in cut.batch for work in group)
+        if not self.time.fixed:
+            return 0.0
+        return urgent + (self.time.fixed / self.time.per_cost if self.time.per_cost else self._batch_cost)
 
     @property
     def waiting(self) -> int:
@@ -141,15 +152,17 @@ class Scheduler(Generic[W]):
         self._interactive_run += 1
         return Lane.INTERACTIVE
 
-    def _fill(self, cut: Cut[W], waiting: "_Waiting[W]", now: float, device: int) -> None:
-        rows = cost = longest = 0
+    def _fill(self, cut: Cut[W], waiting: "_Waiting[W]", now: float, device: int, budget: float) -> None:
+        taken = [work for group in cut.batch for work in group]
+        rows, cost = len(taken), sum(work.cost for work in taken)
+        longest = max((work.length for work in taken), default=0)
         while (key := waiting.next_group(device, self._devices, longest if self._pads else 0)) is not None:
             passed = charged = 0
             for work in waiting.works(key):
                 if _is_wanted(work, now):
                     longest_with = max(longest, work.length)
                     padded = (rows + 1) * longest_with if self._pads else 0
-                    if rows and max(cost + work.cost, padded) > self._batch_cost:
+                    if rows and max(cost + work.cost, padded) > budget:
                         break
                     rows, cost, longest = rows + 1, cost + work.cost, longest_with
                     charged += work.cost

@@ -45,6 +45,10 @@ class ChildProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def is_gone(self) -> bool:
+        return self._process.returncode is not None
+
     def kill(self) -> None:
         if self._process.returncode is None:
             self._process.kill()

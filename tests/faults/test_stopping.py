@@ -1,0 +1,78 @@
+"""SIGTERM, in every stage of a server's life; and no child outlives it, however it ends."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import ANY_PORTS, CLEAN, MEDREWARD, serving
+from faults.outside import ask, children, decoders, is_alive, send, state, triples, until, worker
+
+pytestmark = pytest.mark.slow
+
+CALLS = 200
+LONG_BATCH_MS = "3000"  # a probe takes it too, before the server is ready
+
+
+async def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path, "--fake-delay-ms", "1500") as served:
+        calls = asyncio.create_task(ask(served.url, triples(CALLS)))
+        await until(lambda: state(served)["requests_in_flight"] == CALLS)
+        family = children(served)
+        served.process.send_signal(signal.SIGTERM)
+        assert [reply.status_code for reply in await calls] == [200] * CALLS
+        assert await asyncio.to_thread(served.process.wait, 10) == 0
+        assert not any(map(is_alive, family))
+
+
+async def test_a_second_sigterm_stops_hard(tmp_path: Path) -> None:
+    with serving(tmp_path, "--fake-delay-ms", LONG_BATCH_MS) as served:
+        call = asyncio.create_task(ask(served.url, triples(1)))
+        await until(lambda: state(served)["triples_in_flight"] == 1)
+        family = children(served)
+        served.process.send_signal(signal.SIGTERM)
+        await until(lambda: "draining" in served.log.read_text())
+        assert served.process.poll() is None
+        served.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(served.process.wait, 1) == 1
+        await until(lambda: not any(map(is_alive, family)), 1)
+        await asyncio.gather(call, return_exceptions=True)
+
+
+async def test_sigkill_leaves_no_child(tmp_path: Path) -> None:
+    """Not even one that is in the middle of a long batch, or stopped."""
+    with serving(tmp_path, "--fake-delay-ms", LONG_BATCH_MS) as served:
+        call = asyncio.create_task(ask(served.url, triples(1)))
+        await until(lambda: state(served)["triples_in_flight"] == 1)
+        family = children(served)
+        assert worker(served) in family
+        stopped = decoders(served).pop()
+        send([stopped], signal.SIGSTOP)
+        served.process.kill()
+        await until(lambda: not any(map(is_alive, family)), 1)
+        await asyncio.gather(call, return_exceptions=True)
+
+
+def test_sigterm_during_load_exits_promptly(tmp_path: Path, tiny_folder: Path) -> None:
+    log = tmp_path / "log"
+    command = [MEDREWARD, "serve", "--model", str(tiny_folder), *ANY_PORTS]
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, stderr=stderr, env=CLEAN, cwd=tmp_path)
+    try:
+        while '"listening"' not in log.read_text():
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.terminate()
+        started = time.monotonic()
+        assert process.wait(10) == 0
+        assert time.monotonic() - started < 3
+    finally:
+        process.kill()
+        process.wait()
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert "ready" not in events
+    assert events[-1] == "stopped"

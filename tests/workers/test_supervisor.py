@@ -1,0 +1,123 @@
+"""A worker in a process of its own: the same numbers as in this one, and no batch left without an end."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medreward.backends.base import Group, ModelImage
+from medreward.errors import ConfigurationError, ItemError
+from medreward.settings import Settings
+from medreward.workers.children import anonymous_memory
+from medreward.workers.pixels import mapped, slot_bytes
+from medreward.workers.supervisor import ProcessWorker
+from medreward.workers.worker import Done, WorkerLost
+
+SHAPE = 224, 224, 3
+GROUPS = [Group(None, (n, n + 1), ((n,), (n, n))) for n in range(3)]
+
+
+@asynccontextmanager
+async def started(lost: list[str] | None = None, folder: Path | None = None, **given: Any) -> AsyncIterator[Any]:
+    fd = anonymous_memory(2 * slot_bytes(SHAPE))
+    reasons = lost if lost is not None else []
+    worker = ProcessWorker(Settings(**given), folder, fd, reasons.append)
+    try:
+        await worker.start()
+        yield worker
+    finally:
+        await worker.close()
+        os.close(fd)
+
+
+def pid_of(worker: ProcessWorker) -> int:
+    pid = worker.state()["pid"]
+    assert isinstance(pid, int)
+    return pid
+
+
+def numbers(done: Done) -> list[list[float]]:
+    return [
+        [float(outcome.sum()) for outcome in group if not isinstance(outcome, ItemError)] for group in done.outcomes
+    ]
+
+
+async def test_a_batch_there_and_back() -> None:
+    async with started() as worker:
+        done = await worker.score(GROUPS)
+        assert [len(group) for group in done.outcomes] == [2, 2, 2]
+        assert len({score for group in numbers(done) for score in group}) == 6
+        assert numbers(await worker.score(GROUPS[::-1])) == numbers(done)[::-1]
+
+
+async def test_pixels_reach_the_model_through_shared_memory(tiny_folder: Path) -> None:
+    side = 64
+    fd = anonymous_memory(2 * slot_bytes((side, side, 3)))
+    slots = mapped(fd, (side, side, 3))
+    slots[1] = 255
+    groups = [Group(ModelImage(f"image {slot}", slots[slot], slot=slot), (1, 2), ((3,),)) for slot in (0, 1)]
+    worker = ProcessWorker(Settings(model=str(tiny_folder), threads=1), tiny_folder, fd, lambda _: None)
+    try:
+        await worker.start()
+        (black,), (white,) = numbers(await worker.score(groups))
+        assert black != white
+    finally:
+        await worker.close()
+        os.close(fd)
+
+
+@pytest.mark.parametrize(("how", "reason"), [(signal.SIGKILL, "crash"), (signal.SIGSTOP, "hang")])
+async def test_a_batch_ends_with_its_worker_and_the_next_has_another(how: signal.Signals, reason: str) -> None:
+    lost: list[str] = []
+    async with started(lost, fake_delay_ms=500, hang_seconds=1) as worker:
+        before, expected = pid_of(worker), numbers(await worker.score(GROUPS))
+        batch = asyncio.create_task(worker.score(GROUPS))
+        await asyncio.sleep(0.1)
+        os.kill(before, how)
+        with pytest.raises(WorkerLost, match=reason):
+            await asyncio.wait_for(batch, 3)
+        assert not worker.is_ready()
+        await asyncio.wait_for(worker.ready(), 3)
+        assert numbers(await worker.score(GROUPS)) == expected
+        assert (lost, pid_of(worker) == before) == ([reason], False)
+
+
+async def test_a_batch_that_never_ends_is_a_hang() -> None:
+    lost: list[str] = []
+    async with started(lost, fake_delay_ms=60_000, batch_seconds=0.5) as worker:
+        with pytest.raises(WorkerLost, match="hang"):
+            await asyncio.wait_for(worker.score(GROUPS), 3)
+    assert lost == ["hang"]
+
+
+async def test_a_long_batch_is_none() -> None:
+    """Its heart beats on."""
+    lost: list[str] = []
+    async with started(lost, fake_delay_ms=1500, hang_seconds=0.6) as worker:
+        await worker.score(GROUPS)
+    assert lost == []
+
+
+async def test_restarts_in_a_row_wait_longer() -> None:
+    async with started(fake_delay_ms=5) as worker:
+        waits = []
+        for _ in range(4):
+            os.kill(pid_of(worker), signal.SIGKILL)
+            since = time.monotonic()
+            with pytest.raises(WorkerLost):
+                await worker.score(GROUPS)
+            await worker.ready()
+            waits.append(time.monotonic() - since)
+    assert waits[3] > 0.5 + min(waits) / 2
+
+
+async def test_a_model_that_cannot_be_loaded_is_a_refusal(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        async with started(folder=tmp_path):
+            pass
