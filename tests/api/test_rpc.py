@@ -69,6 +69,25 @@ async def test_an_answer_comes_while_the_client_keeps_the_stream_open(fake: Serv
     assert await call.code() is grpc.StatusCode.OK
 
 
+async def test_a_message_that_is_none_ends_the_stream_after_what_was_accepted(fake: Server) -> None:
+    answered: list[str] = []
+
+    async def raw() -> AsyncIterator[bytes]:
+        yield request("good").SerializeToString()
+        yield b"\xff\xff\xff"
+
+    async def read() -> None:
+        stream: Any = fake.channel.stream_stream("/medreward.v1.RewardService/ScoreStream")
+        replies = stream(raw())
+        while (reply := await replies.read()) is not grpc.aio.EOF:
+            answered.append(pb.ScoreResponse.FromString(reply).request_id)
+
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await read()
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert answered == ["good"]
+
+
 async def test_a_client_that_leaves_a_stream_leaves_no_work_behind(slow: Server) -> None:
     call = slow.stub.ScoreStream()
     for n in range(5):

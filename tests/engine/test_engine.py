@@ -1,6 +1,7 @@
 """What the engine does when things go wrong or late; what it does when they go right is tested through its doors."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -126,3 +127,14 @@ async def test_a_number_that_is_none_fails_its_response_alone(monkeypatch: pytes
         assert bad.error.code is Code.NON_FINITE_SCORE
         assert isinstance(good, Scored)
         assert value(engine, "medreward_nonfinite_scores_total") == 1
+
+
+async def test_a_clock_that_is_set_changes_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(fake_delay_ms=50) as engine:
+        for hours in (1, -1):
+            waiting = asyncio.create_task(engine.score(request(Item("what?", (f"{hours}",)), deadline_s=1)))
+            await asyncio.sleep(0.01)
+            now = time.time()
+            monkeypatch.setattr(time, "time", lambda now=now, hours=hours: now + 3600 * hours)
+            assert isinstance((await waiting).results[0], Scored)
+            monkeypatch.undo()

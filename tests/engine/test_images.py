@@ -4,10 +4,12 @@ import io
 
 import pytest
 from PIL import Image
+from prometheus_client import CollectorRegistry
 
 from medreward.encoding.image import ImageLimits
 from medreward.engine.images import Images, ImageStore
 from medreward.errors import Code, ItemError
+from medreward.metrics import Metrics
 from medreward.types import Base64Image, InlineImage, StoredImage, UrlImage
 
 LIMITS = ImageLimits(bytes=100_000, pixels=1_000_000, side=2_000, min_side=4, aspect=10)
@@ -34,7 +36,7 @@ def noise() -> bytes:
 
 @pytest.fixture
 def images() -> Images:
-    return Images(ImageStore(10_000, 60), LIMITS)
+    return Images(ImageStore(10_000, 60), LIMITS, Metrics(CollectorRegistry()))
 
 
 def put(store: ImageStore, tenant: str, data: bytes) -> tuple[str, bool]:
@@ -112,7 +114,7 @@ async def test_what_cannot_be_opened_says_why(images: Images, source: StoredImag
 
 
 async def test_an_image_that_would_fill_the_whole_store_is_refused_and_evicts_nothing() -> None:
-    images = Images(ImageStore(200, 60), LIMITS)
+    images = Images(ImageStore(200, 60), LIMITS, Metrics(CollectorRegistry()))
     small, _ = put(images.store, "", b"small")
     with pytest.raises(ItemError) as refused:
         await images.put("", noise())

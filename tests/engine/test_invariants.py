@@ -109,7 +109,8 @@ def _number(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None, *tex
     return float(np.float32(crc32(repr([seen, *map(list, texts)]).encode()) / 2**32))
 
 
-IMAGES = Images(ImageStore(0, 0), ImageLimits(bytes=10**6, pixels=10**6, side=1000, min_side=1, aspect=100))
+LIMITS = ImageLimits(bytes=10**6, pixels=10**6, side=1000, min_side=1, aspect=100)
+IMAGES = Images(ImageStore(0, 0), LIMITS, Metrics(CollectorRegistry()))
 FILES = [IMAGES._checked(png(seed, 4, 4)) for seed in range(100)]
 
 

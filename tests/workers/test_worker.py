@@ -1,10 +1,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from medreward.backends.base import CostModel, Counts, Group, Logits
 from medreward.errors import Code, ItemError
-from medreward.workers.worker import InlineWorker
+from medreward.workers.frames import GroupFrame, Run
+from medreward.workers.main import serve
+from medreward.workers.worker import DeviceBroken, InlineWorker, Runner
 
 
 class Moody:
@@ -50,3 +53,64 @@ async def test_warm_up_reaches_the_backend() -> None:
     await worker.start()
     await worker.close()
     assert backend.calls == 1
+
+
+class Cramped(Moody):
+    """Has memory for two answers at a time, and none for an answer that is 99."""
+
+    def score(self, groups: Sequence[Group]) -> list[Logits]:
+        answers = [answer for group in groups for answer in group.answers]
+        if len(answers) > 2 or (99,) in answers:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().score(groups)
+
+
+def test_what_does_not_fit_is_halved_and_only_what_never_fits_fails() -> None:
+    done = Runner(Cramped()).score([group(1), Group(None, (2,), [(n,) for n in (1, 2, 99, 4, 5)])])
+    seen = [[o.code if isinstance(o, ItemError) else float(o[0, 0]) for o in outcomes] for outcomes in done.outcomes]
+    assert seen == [[1.0], [2.0, 2.0, Code.OUT_OF_MEMORY, 2.0, 2.0]]
+
+
+class Broken(Moody):
+    def score(self, groups: Sequence[Group]) -> list[Logits]:
+        if self.calls:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().score(groups)
+
+
+def test_a_device_that_is_broken_is_not_tried_again() -> None:
+    backend = Broken()
+    runner = Runner(backend)
+    with pytest.raises(DeviceBroken):
+        runner.score([group(1), group(2)])
+    assert backend.calls == 1
+
+
+def test_a_worker_process_whose_device_is_broken_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(Exception):
+        pass
+
+    def leave(code: int) -> None:
+        raise Gone(code)
+
+    monkeypatch.setattr("medreward.workers.main.os._exit", leave)
+    front = Asking([Run([GroupFrame(None, "", "", [1], [[1]])])])
+    with pytest.raises(Gone, match="70"):
+        serve(front, Runner(Broken()), np.zeros((1, 1, 1, 3), np.uint8))
+    assert front.sent == []
+
+
+class Asking:
+    """The front's end, from which frames come."""
+
+    def __init__(self, frames: list[Run]) -> None:
+        self.frames = frames
+        self.sent: list[object] = []
+
+    def receive(self) -> Run:
+        if not self.frames:
+            raise EOFError
+        return self.frames.pop(0)
+
+    def send(self, frame: object) -> None:
+        self.sent.append(frame)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -108,11 +109,14 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
         self, requests: AsyncIterator[pb.ScoreRequest], context: Context
     ) -> AsyncIterator[pb.ScoreResponse]:
         async with self._call("ScoreStream", context) as call:
-            ready: Ready = asyncio.Queue(STREAM_CONCURRENCY)
-            scoring = asyncio.create_task(self._score_all(requests, call, context, ready))
+            ready: Ready = asyncio.Queue()
+            slots = asyncio.Semaphore(STREAM_CONCURRENCY)
+            scoring = asyncio.create_task(self._score_all(requests, call, context, ready, slots))
+            scoring.add_done_callback(lambda _: ready.put_nowait(None))
             try:
                 while (response := await ready.get()) is not None:
                     yield response
+                    slots.release()
                 await scoring  # what ended the reading, such as a message that is none, ends the call
             finally:
                 scoring.cancel()
@@ -131,24 +135,28 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
             )
 
     async def _score_all(
-        self, requests: AsyncIterator[pb.ScoreRequest], call: Call, context: Context, ready: Ready
+        self,
+        requests: AsyncIterator[pb.ScoreRequest],
+        call: Call,
+        context: Context,
+        ready: Ready,
+        slots: asyncio.Semaphore,
     ) -> None:
-        """Answers as they become ready, then None. What is read ahead is bounded, and so is what waits to be sent."""
-        slots = asyncio.Semaphore(STREAM_CONCURRENCY)
+        """Answers as they become ready. A slot is a request that was read and whose answer is not sent yet."""
 
         async def score(request: pb.ScoreRequest) -> None:
-            await ready.put(await self._score_streamed(request, call, context))
-            slots.release()
+            ready.put_nowait(await self._score_streamed(request, call, context))
 
-        try:
-            async with asyncio.TaskGroup() as running:
+        readable = True
+        async with asyncio.TaskGroup() as running:
+            try:
                 async for request in requests:
                     await slots.acquire()
                     running.create_task(score(request))
-        except* grpc.RpcError:
-            raise RequestError(Code.MALFORMED, "a message of the stream cannot be read") from None
-        finally:
-            await ready.put(None)
+            except DecodeError:
+                readable = False
+        if not readable:
+            raise RequestError(Code.MALFORMED, "a message of the stream cannot be read")
 
     async def _score_streamed(self, request: pb.ScoreRequest, call: Call, context: Context) -> pb.ScoreResponse:
         """A stream goes on after a refused request: its refusal is the error of each of its results."""

@@ -37,7 +37,7 @@ class Engine:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.images = _images(settings)
+        self.images = _images(settings, metrics)
         self._serving: Serving | None = None
         self._draining = False
         self._in_flight = 0
@@ -187,7 +187,7 @@ class Engine:
                     raise ConfigurationError(f"{about}: {dimension} differs")
 
 
-def _images(settings: Settings) -> Images:
+def _images(settings: Settings, metrics: Metrics) -> Images:
     limits = ImageLimits(
         bytes=settings.image_bytes,
         pixels=settings.image_pixels,
@@ -195,4 +195,4 @@ def _images(settings: Settings) -> Images:
         min_side=settings.image_min_side,
         aspect=settings.image_aspect,
     )
-    return Images(ImageStore(settings.image_store_bytes, settings.image_store_seconds), limits)
+    return Images(ImageStore(settings.image_store_bytes, settings.image_store_seconds), limits, metrics)

@@ -12,6 +12,7 @@ import pybase64
 
 from medreward.encoding.image import ImageHeader, ImageLimits, is_dicom, probe
 from medreward.errors import Code, ItemError
+from medreward.metrics import Metrics
 from medreward.types import Base64Image, ImageSource, InlineImage, StoredImage
 
 KNOWN_HEADERS: Final = 50_000
@@ -77,9 +78,10 @@ class ImageFile:
 class Images:
     """From what a request names to a checked file."""
 
-    def __init__(self, store: ImageStore, limits: ImageLimits) -> None:
+    def __init__(self, store: ImageStore, limits: ImageLimits, metrics: Metrics) -> None:
         self.store = store
         self._limits = limits
+        self._metrics = metrics
         self._headers: dict[str, ImageHeader] = {}  # of files that passed: an image comes back with every answer
 
     async def put(self, tenant: str, data: bytes) -> tuple[bool, ImageFile]:
@@ -113,6 +115,7 @@ class Images:
                 return self._from_base64(text)
             case StoredImage(sha256):
                 stored = self.store.get(tenant, sha256)
+                self._metrics.count_cache("images", hits=int(stored is not None), misses=int(stored is None))
                 if stored is None:
                     raise ItemError(Code.IMAGE_UNKNOWN, "no image is stored under this hash; send it again", "image")
                 return stored

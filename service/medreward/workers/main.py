@@ -1,10 +1,11 @@
 """A worker process: one backend on one device, fed by the front over a socket."""
 
 import logging
+import os
 import threading
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,25 @@ from medreward.backends.fake import FAKE_MANIFEST
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers.children import be_a_child
-from medreward.workers.frames import Beat, Child, Failure, GroupFrame, Load, Loaded, Ran, Refused, Run
+from medreward.workers.frames import (
+    Beat,
+    Child,
+    Failure,
+    FromChild,
+    GroupFrame,
+    Load,
+    Loaded,
+    Ran,
+    Refused,
+    Run,
+    ToChild,
+)
 from medreward.workers.loading import open_backend
 from medreward.workers.pixels import mapped
-from medreward.workers.worker import Done, Runner
+from medreward.workers.worker import DeviceBroken, Done, Runner
 
 BEAT_SECONDS: Final = 0.25
+BROKEN_EXIT: Final = 70
 
 log = logging.getLogger("medreward.worker")
 
@@ -44,17 +58,22 @@ def main() -> None:
         front.send(Refused(str(error)))
         return
     front.send(Loaded(backend.runtime, backend.cost))
-    _serve(front, runner, mapped(shared_fd, _shape(manifest)))
+    serve(front, runner, mapped(shared_fd, _shape(manifest)))
 
 
-def _serve(front: "_Locked", runner: Runner, slots: NDArray[np.uint8]) -> None:
+def serve(front: "Ends", runner: Runner, slots: NDArray[np.uint8]) -> None:
     while True:
         try:
             asked = front.receive()
         except (EOFError, OSError):
             return
         assert isinstance(asked, Run)
-        front.send(_ran(runner.score([_group(frame, slots) for frame in asked.groups])))
+        try:
+            done = runner.score([_group(frame, slots) for frame in asked.groups])
+        except DeviceBroken:
+            log.exception("the device is broken for this process")
+            os._exit(BROKEN_EXIT)  # without a clean-up that would wait for the device
+        front.send(_ran(done))
 
 
 def _group(frame: GroupFrame, slots: NDArray[np.uint8]) -> Group:
@@ -83,6 +102,14 @@ def _beat(front: "_Locked") -> None:
             time.sleep(BEAT_SECONDS)
     except OSError:
         return
+
+
+class Ends(Protocol):
+    """The two ways of a conversation with the front."""
+
+    def receive(self) -> ToChild: ...
+
+    def send(self, frame: FromChild) -> None: ...
 
 
 class _Locked(Child):

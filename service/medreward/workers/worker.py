@@ -5,13 +5,17 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from medreward.backends.base import Backend, CostModel, Counts, Group, Heads
 from medreward.errors import Code, ItemError
 
 log = logging.getLogger(__name__)
+
+NO_MEMORY: Final = ("out of memory", "failed to allocate memory", "cublas_status_alloc_failed")
+#: After these a CUDA context is lost for its process.
+BROKEN: Final = ("illegal memory access", "device-side assert", "unspecified launch failure", "misaligned address")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,10 @@ class Worker(Protocol):
     async def close(self) -> None: ...
 
 
+class DeviceBroken(Exception):
+    """The device answers nothing any more, whatever it is given: the process that holds it must end."""
+
+
 class Runner:
     """A backend and the rule that a bad group leaves its neighbours their scores; the inside of every worker."""
 
@@ -74,14 +82,29 @@ class Runner:
                 raise ValueError("the backend gave another number of rows than it was given answers")
             return [list(rows) for rows in logits]
         except Exception as error:
+            if _says(error, BROKEN):
+                raise DeviceBroken from error
             if len(groups) > 1:
                 return [outcome for group in groups for outcome in self._outcomes([group])]
-            log.exception("group failed on the device")
-            if isinstance(error, MemoryError):
-                failure = ItemError(Code.OUT_OF_MEMORY, "the device has no memory for this item")
-            else:
-                failure = ItemError(Code.INTERNAL, "the model failed on this item")
-            return [[failure] * len(groups[0].answers)]
+            return [self._smaller(groups[0], error)]
+
+    def _smaller(self, group: Group, error: Exception) -> list[Heads | ItemError]:
+        """A group that failed alone: one that does not fit is halved, down to a single answer."""
+        no_memory = isinstance(error, MemoryError) or _says(error, NO_MEMORY)
+        middle = len(group.answers) // 2
+        if no_memory and middle:
+            halves = (replace(group, answers=half) for half in (group.answers[:middle], group.answers[middle:]))
+            return [outcome for half in halves for outcome in self._outcomes([half])[0]]
+        log.error("group failed on the device", exc_info=error)
+        if no_memory:
+            return [ItemError(Code.OUT_OF_MEMORY, "the device has no memory for this item")]
+        return [ItemError(Code.INTERNAL, "the model failed on this item")] * len(group.answers)
+
+
+def _says(error: Exception, words: Sequence[str]) -> bool:
+    """Runtimes have no types for these."""
+    message = str(error).lower()
+    return any(word in message for word in words)
 
 
 class InlineWorker:
