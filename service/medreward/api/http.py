@@ -24,6 +24,13 @@ from medreward.types import DIMENSIONS, Failed, ScoreRequest
 SCHEMAS = "#/components/schemas/{model}"
 PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": {"model": Problem}, "5XX": {"model": Problem}}
 
+HEADERS = {
+    "X-Lane": "interactive or bulk (the default)",
+    "X-Deadline-Ms": "whole milliseconds in which the answer is of use",
+    "X-Request-Id": "comes back in the answer and stands in the log",
+    "X-Model-Fingerprint": "refuse with 409 if another model is served",
+}
+
 router = APIRouter()
 
 
@@ -54,7 +61,11 @@ def _score_body() -> dict[str, Any]:
         },
     }
     content = {"application/json": {"schema": {"oneOf": forms}}, "multipart/form-data": {"schema": form}}
-    return {"requestBody": {"required": True, "content": content}}
+    parameters = [
+        {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+        for name, description in HEADERS.items()
+    ]
+    return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
 
 
 @router.post("/v1/score", responses={200: {"model": ScoreReply}, **PROBLEMS}, openapi_extra=_score_body())
