@@ -72,7 +72,7 @@ async def serve(settings: Settings) -> None:
             _stop_hard("stopped hard: the drain took too long", 1, **engine.state())
         await engine.close()
     if not started:
-        _stop_hard("stopped while loading", 0)  # a thread may be reading gigabytes: it is not waited for
+        _stop_hard("stopped", 0)  # a thread may be reading gigabytes: it is not waited for
     log.info("stopped")
 
 
