@@ -1,10 +1,12 @@
 """A cache of arrays, bounded in bytes."""
 
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+MIB: Final = 1024 * 1024
 
 T = TypeVar("T", bound=np.generic)
 

@@ -11,10 +11,9 @@ import numpy as np
 
 from medreward.artifacts.manifest import Calibration, Image, Manifest, Text
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
-from medreward.caches import ArrayCache
+from medreward.caches import MIB, ArrayCache
 from medreward.types import DIMENSIONS, Evidence
 
-MIB: Final = 1024 * 1024
 SPREAD: Final = 1.5  # standard deviation of a logit
 UNIFORMS: Final = 4  # 16-bit numbers summed for one logit; the sum is close to normal
 STEP: Final = SPREAD / (65536 * (UNIFORMS / 12) ** 0.5)

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
-from medreward.caches import ArrayCache
+from medreward.caches import MIB, ArrayCache
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
-MIB: Final = 1024 * 1024
 CUDA: Final = "CUDAExecutionProvider"
 CPU: Final = "CPUExecutionProvider"
 

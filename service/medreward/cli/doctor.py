@@ -15,6 +15,7 @@ import click
 
 from medreward.cli.options import json_option, model_option, models_dir_option
 from medreward.cli.show import print_json, print_table
+from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 
 if TYPE_CHECKING:  # pydantic is not for a client's install
@@ -104,10 +105,9 @@ def _devices() -> Iterator[Check]:
 
 
 def _machine() -> Iterator[Check]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = _cgroup("cpu.max").partition(" ")
     limit = f", limited to {int(quota) / int(period):g}" if quota.isdigit() and period.isdigit() else ""
-    yield Check("cores", "ok", f"{cores}{limit}")
+    yield Check("cores", "ok", f"{available_cores()}{limit}")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     allowed = _cgroup("memory.max")
     memory = min(memory, int(allowed)) if allowed.isdigit() else memory

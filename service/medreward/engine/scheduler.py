@@ -80,8 +80,7 @@ class Scheduler(Generic[W]):
     def admit(self, cost: int, lane: Lane, now: float, deadline: float) -> None:
         """Reserve room for work of this cost, which `release` gives back, or refuse it."""
         total = sum(self.admitted.values())
-        room = self._queue_cost * (BULK_SHARE if lane is Lane.BULK else 1)
-        if total and total + cost > room:
+        if total and total + cost > self._room(lane):
             raise ItemError(Code.OVERLOADED, OVERLOADED, retry_after=self.seconds_until_room())
         if now + self.seconds_until_done(lane, cost) > deadline:
             raise ItemError(Code.DEADLINE, "the deadline cannot be met: too much work is waiting")
@@ -89,7 +88,10 @@ class Scheduler(Generic[W]):
 
     def is_full(self, lane: Lane) -> bool:
         """Whether hardly anything would be admitted: to find that out costs more than it is worth."""
-        return sum(self.admitted.values()) >= FULL * self._queue_cost * (BULK_SHARE if lane is Lane.BULK else 1)
+        return sum(self.admitted.values()) >= FULL * self._room(lane)
+
+    def _room(self, lane: Lane) -> float:
+        return self._queue_cost * (BULK_SHARE if lane is Lane.BULK else 1)
 
     def release(self, cost: int, lane: Lane) -> None:
         self.admitted[lane] -= cost
