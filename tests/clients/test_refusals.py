@@ -190,7 +190,7 @@ async def test_a_cancelled_call_leaves_nothing_running() -> None:
         with pytest.raises(asyncio.CancelledError):
             await asking
         await until(lambda: server.open == 0)
-    await until(lambda: asyncio.all_tasks() == before)
+    await until(lambda: asyncio.all_tasks() <= before)
 
 
 async def test_an_upload_that_was_cancelled_is_made_by_who_still_needs_it() -> None:
