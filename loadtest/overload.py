@@ -14,7 +14,6 @@ from pathlib import Path
 
 import click
 import httpx
-import numpy as np
 import uvloop
 from loadtest.bodies import Requests, jpegs, medreward_check
 from loadtest.driver import Connection, Load, Plan, Report
@@ -44,9 +43,10 @@ class Outcome:
     shed_share: float  # of the bulk requests
     shed: int
     shed_with_retry_after: int
-    rss_mb_before: float
-    rss_mb_highest: float
-    rss_mb_after: float
+    memory_mb_before: float
+    memory_mb_early: float  # highest in the flood's second fifth, when its queue and connections are there
+    memory_mb_late: float  # highest in its last fifth
+    memory_mb_after: float
     seconds_to_normal: float
 
     def missed(self) -> list[str]:
@@ -57,6 +57,7 @@ class Outcome:
             f"interactive p99 within {allowed_ms:.0f} ms": self.interactive.p99_ms <= allowed_ms,
             "every interactive request answered": self.interactive.clean,
             "every shed reply has Retry-After": self.shed == self.shed_with_retry_after,
+            "memory flat in the flood (5%)": self.memory_mb_late <= 1.05 * self.memory_mb_early,
             "normal again within 10 s": self.seconds_to_normal <= 10,
         }
         return [target for target, is_met in met.items() if not is_met]
@@ -121,12 +122,14 @@ class Trial:
     async def run(self, seconds: float, times: float, interactive_rate: float) -> Outcome:
         idle = await self.load(self.interactive, 10, 32, interactive_rate).run()
         peak = (await self.load(self.bulk, 8, 256).run()).achieved
-        before = self.rss_mb()
-        highest = asyncio.create_task(self.highest_rss_mb(seconds))
+        before = self.memory_mb()
+        watching = asyncio.create_task(self.watch_memory(seconds))
         flood = self.load(self.bulk, seconds, 1500, times * peak)
         people = self.load(self.interactive, seconds, 64, interactive_rate)
         bulk, interactive = await asyncio.gather(self.flooded(flood), people.run())
         goodput = bulk.achieved + interactive.achieved
+        memory = await watching
+        fifth = len(memory) // 5
         return Outcome(
             peak=peak,
             offered=times * peak + interactive_rate,
@@ -138,9 +141,10 @@ class Trial:
             shed_share=sum(n for status, n in bulk.statuses.items() if status != 200) / sum(bulk.statuses.values()),
             shed=flood.shed,
             shed_with_retry_after=flood.shed_with_hint,
-            rss_mb_before=before,
-            rss_mb_highest=await highest,
-            rss_mb_after=self.rss_mb(),
+            memory_mb_before=before,
+            memory_mb_early=max(memory[fifth : 2 * fifth]),
+            memory_mb_late=max(memory[-fifth:]),
+            memory_mb_after=self.memory_mb(),
             seconds_to_normal=self.normal - self.flood_ended,
         )
 
@@ -167,18 +171,18 @@ class Trial:
                     return
                 await asyncio.sleep(0.05)
 
-    def rss_mb(self) -> float:
-        """Of the server and its children; what they share is counted for each."""
+    def memory_mb(self) -> float:
+        """Of the server and its children; what they share is counted once."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in [str(self.pid), *children]]
-        return float(np.sum(pages)) * 4096 / 1e6
+        lines = [Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() for pid in [str(self.pid), *children]]
+        return sum(int(line.split()[1]) for of in lines for line in of if line.startswith("Pss:")) / 1000
 
-    async def highest_rss_mb(self, seconds: float) -> float:
-        end, highest = time.perf_counter() + seconds, 0.0
+    async def watch_memory(self, seconds: float) -> list[float]:
+        end, seen = time.perf_counter() + seconds, []
         while time.perf_counter() < end:
-            highest = max(highest, self.rss_mb())
-            await asyncio.sleep(0.5)
-        return highest
+            seen.append(self.memory_mb())
+            await asyncio.sleep(0.2)
+        return seen
 
 
 def show(outcome: Outcome) -> None:
@@ -191,8 +195,9 @@ def show(outcome: Outcome) -> None:
     print(f"bulk overload        {bulk.p50_ms:8.0f} ms p50 {bulk.p99_ms:8.0f} ms p99   {bulk.statuses}")
     print(f"bulk unfinished      {bulk.unfinished:8d}, lost or refused {outcome.shed_share:.1%}")
     print(f"shed                 {outcome.shed:8d}, of them with Retry-After {outcome.shed_with_retry_after}")
-    rss = outcome.rss_mb_before, outcome.rss_mb_highest, outcome.rss_mb_after
-    print("memory               {:8.0f} MB before, {:.0f} MB highest, {:.0f} MB after".format(*rss))
+    early, late = outcome.memory_mb_early, outcome.memory_mb_late
+    print(f"memory               {outcome.memory_mb_before:8.0f} MB before, {early:.0f} early in the flood, ", end="")
+    print(f"{late:.0f} late, {outcome.memory_mb_after:.0f} after")
     print(f"normal again after   {outcome.seconds_to_normal:8.1f} s")
 
 

@@ -61,6 +61,9 @@ class Metrics:
             "medreward_batch_items", "Responses in a batch", buckets=BATCH_ITEMS, registry=registry
         )
         self.queue_cost = Gauge("medreward_queue_cost", "Cost admitted and not yet done", ["lane"], registry=registry)
+        self.queue_pixels = Gauge(
+            "medreward_queue_pixels", "Pixels of images admitted and not yet decoded", ["lane"], registry=registry
+        )
         self.queue_wait = Histogram(
             "medreward_queue_wait_seconds",
             "Time from queued to dispatched",
@@ -80,10 +83,11 @@ class Metrics:
         self.cache_hits = Counter("medreward_cache_hits", "Look-ups that found it", ["cache"], registry=registry)
         self.build = Info("medreward_build", "What is running", registry=registry)
 
-    def watch_queue(self, cost: Mapping[Lane, int]) -> None:
-        """The gauge reads the mapping when it is scraped."""
-        for lane in Lane:
-            self.queue_cost.labels(lane).set_function(partial(cost.__getitem__, lane))
+    def watch_queue(self, cost: Mapping[Lane, int], pixels: Mapping[Lane, int]) -> None:
+        """The gauges read the mappings when they are scraped."""
+        for gauge, taken in (self.queue_cost, cost), (self.queue_pixels, pixels):
+            for lane in Lane:
+                gauge.labels(lane).set_function(partial(taken.__getitem__, lane))
 
     def count_cache(self, cache: str, hits: int, misses: int) -> None:
         self.cache_requests.labels(cache).inc(hits + misses)

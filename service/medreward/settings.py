@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     deadline_seconds: Seconds = Field(60, description="deadline of a request that names none, and the longest one")
     drain_seconds: Seconds = Field(30, description="time accepted work has to finish after SIGTERM")
     queue_cost: PositiveInt = Field(4_000_000, description="cost (tokens) that may be waiting or running; more is shed")
+    queue_pixels: PositiveInt = Field(
+        1_000_000_000, description="pixels of images that may wait for a decoder or be in one"
+    )
     batch_cost: PositiveInt = Field(16_384, description="cost (tokens) of one batch, padding included")
 
     isolation: Literal["process", "inline"] = Field("process", description="where models run and images are decoded")

@@ -1,7 +1,7 @@
 """What only the gRPC door has: streams, health, reflection, message sizes, metadata."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
@@ -15,6 +15,7 @@ from cases import ANSWER, QUESTION, item, to_message
 from medreward.api.proto import reward_pb2 as pb
 from medreward.types import DIMENSIONS
 from serving import BODY_BYTES, IMAGE_BYTES, Server, running
+from waiting import until
 
 SERVICE = "medreward.v1.RewardService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -97,14 +98,6 @@ async def test_a_client_that_leaves_a_stream_leaves_no_work_behind(slow: Server)
     await until(lambda: slow.engine.state()["requests_in_flight"] == 0)
     await until(lambda: slow.engine.state()["cost_admitted"] == 0)
     assert (await slow.stub.Score(request("after"))).results[0].HasField("scores")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(200):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to that")
 
 
 async def test_requests_of_a_stream_that_have_no_id_share_the_streams(fake: Server) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from clients.canned import canned, until
+from clients.canned import canned
 from clients.processes import Process
 from medreward.clients import AsyncClient, Client, Closed, VersionChanged
 from pictures import png
+from waiting import until
 
 HANGS = 10.0
 

@@ -1,6 +1,7 @@
 """What the engine does when things go wrong or late; what it does when they go right is tested through its doors."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,10 +15,13 @@ from medreward.backends.base import Group, Logits
 from medreward.backends.fake import FakeBackend, WordTokenizer
 from medreward.engine import serving
 from medreward.engine.engine import Engine
-from medreward.errors import Code, RequestError
+from medreward.errors import Code, ConfigurationError, RequestError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import Failed, Flag, Item, Lane, Scored, ScoreRequest
+from serving import running as running_server
+from serving import settings_for
+from waiting import until
 
 
 @asynccontextmanager
@@ -127,6 +131,48 @@ async def test_a_number_that_is_none_fails_its_response_alone(monkeypatch: pytes
         assert bad.error.code is Code.NON_FINITE_SCORE
         assert isinstance(good, Scored)
         assert value(engine, "medreward_nonfinite_scores_total") == 1
+
+
+class Sick(FakeBackend):
+    """Gives no finite numbers, or none at all, while a test says so."""
+
+    logits: float | None = None
+    fails = False
+
+    def score(self, groups: Sequence[Group]) -> list[Logits]:
+        if Sick.fails:
+            raise RuntimeError("sick")
+        made = super().score(groups)
+        return made if Sick.logits is None else [np.full_like(logits, Sick.logits) for logits in made]
+
+
+@pytest.fixture
+def sick(monkeypatch: pytest.MonkeyPatch) -> type[Sick]:
+    monkeypatch.setattr(serving, "open_backend", lambda *_: Sick())
+    monkeypatch.setattr(Sick, "logits", None)
+    monkeypatch.setattr(Sick, "fails", False)
+    return Sick
+
+
+async def test_a_device_that_gives_no_finite_numbers_is_not_ready_until_it_does(sick: type[Sick]) -> None:
+    async with running_server(probe_seconds=0.01) as server:
+        assert (await server.rest.get("/readyz")).status_code == 200
+        sick.logits = math.inf
+        await until(lambda: server.engine.not_ready() is not None)
+        reply = await server.rest.get("/readyz")
+        assert (reply.status_code, reply.json()["detail"]) == (503, "the last probe of the device failed")
+        sick.logits = None
+        await until(lambda: server.engine.not_ready() is None)
+
+
+@pytest.mark.parametrize(("logits", "fails"), [(math.nan, False), (None, True)])
+async def test_a_model_that_fails_on_its_first_probe_is_not_served(
+    sick: type[Sick], logits: float | None, fails: bool
+) -> None:
+    sick.logits, sick.fails = logits, fails
+    engine = Engine(settings_for(), Metrics(CollectorRegistry()))
+    with pytest.raises(ConfigurationError, match="probe"):
+        await engine.start()
 
 
 async def test_a_clock_that_is_set_changes_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,19 +15,20 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from medreward.backends.base import CostModel, Counts, Group, Heads
-from medreward.encoding.image import ImageHeader, ImageLimits
+from medreward.encoding.image import ImageLimits
 from medreward.engine.dispatcher import Dispatcher
 from medreward.engine.flights import Flight, Flights, prompt_digest
-from medreward.engine.images import Images, ImageStore
+from medreward.engine.images import ImageFile, Images, ImageStore
 from medreward.engine.items import Asked, Items
 from medreward.engine.model import open_model
 from medreward.engine.pixels import FEWEST_SLOTS, DecoderLost, Decoders, Picture, Pictures, Slots
-from medreward.engine.scheduler import INTERACTIVE_IN_A_ROW, Cut, GroupKey, Scheduler
+from medreward.engine.scheduler import INTERACTIVE_IN_A_ROW, Cut, GroupKey, Room, Scheduler
 from medreward.engine.scoring import Scoring
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import Failed, InlineImage, Item, Lane, Options, Result, Scored, ScoreRequest, Timings
+from medreward.workers.children import ChildProcess
 from medreward.workers.worker import Done, WorkerLost
 from pictures import png
 
@@ -37,6 +38,7 @@ BATCH_COST = 150
 QUEUE_COST = 2500
 BASE_SECONDS, SECONDS_PER_COST = 0.1, 0.002
 DECODE_SECONDS = 0.02
+DECODERS = 3
 RESPAWN_SECONDS = 3.0
 MODEL = open_model(Settings())
 SCORING = Scoring(MODEL.manifest.calibration, MODEL.default_weights)
@@ -186,15 +188,31 @@ class StubWorker:
         return [np.full((1, 6), _number(pixels, group.prompt, answer), np.float32) for answer in group.answers]
 
 
+class StubChild(ChildProcess):
+    def __init__(self) -> None:
+        """No process."""
+
+    @property
+    def is_gone(self) -> bool:
+        return False
+
+
 class StubDecoders(Decoders):
     def __init__(self, world: "World") -> None:
+        super().__init__(world.slots, MODEL.image, DECODERS, 1, 1.0)
         self._world = world
+        for _ in range(DECODERS):
+            self._give(StubChild())
 
-    async def decode(self, data: bytes, header: ImageHeader, picture: Picture) -> None:
-        await asyncio.sleep(DECODE_SECONDS)
+    async def decode(self, child: ChildProcess | None, file: ImageFile, picture: Picture) -> None:
+        assert child
+        try:
+            await asyncio.sleep(DECODE_SECONDS)
+        finally:
+            self._give(child)
         if self._world.random.random() < self._world.trouble.decoder:
             raise DecoderLost
-        picture.pixels[:] = _pixels(data)
+        picture.pixels[:] = _pixels(file.data)
 
 
 class WatchedScheduler(Scheduler[Flight]):
@@ -261,8 +279,8 @@ class World:
             Dispatcher(device, StubWorker(self, device), self.scheduler, self.flights, work, metrics, PROBE, 5.0)
             for device in range(devices)
         ]
-        pictures = Pictures(self.slots, StubDecoders(self), metrics)
-        self._items = Items(MODEL, StubWorker.cost, IMAGES, pictures, self.scheduler, self.flights, work)
+        self.pictures = Pictures(self.slots, StubDecoders(self), Room(10**9), metrics)
+        self._items = Items(MODEL, StubWorker.cost, IMAGES, self.pictures, self.scheduler, self.flights, work)
 
     def expect(self, true: bool, otherwise: str) -> None:
         """Asserted at the end, for an exception here would be one more fault of the worker."""
@@ -337,7 +355,7 @@ class World:
         assert not self.broken
         assert [dispatcher.not_ready() for dispatcher in self.dispatchers] == [None] * len(self.dispatchers)
         assert (len(self.flights), self.scheduler.waiting) == (0, 0)
-        assert set(self.scheduler.admitted.values()) == {0}
+        assert set(self.scheduler.room.taken.values()) == set(self.pictures.room.taken.values()) == {0}
         keys = (f"{tenant}/{file.digest}" for tenant in TENANTS for file in FILES)
         assert not any(picture.holders for picture in map(self.slots.get, keys) if picture)
         for dispatcher in self.dispatchers:
@@ -452,7 +470,7 @@ def test_a_thousand_clients_that_leave_at_once_leave_no_work(virtual: asyncio.Ru
                 patience = random.choice((DECODE_SECONDS, 0.3))
                 clients.create_task(world.client(0.0, random_ask(random), patience))
         assert world.scheduler.waiting == 0
-        assert sum(world.scheduler.admitted.values()) <= BATCH_COST
+        assert sum(world.scheduler.room.taken.values()) <= BATCH_COST
         ran = world.counts["run"]
         await world.close()
         assert world.counts["left"] > 500

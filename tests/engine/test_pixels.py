@@ -5,17 +5,23 @@ import hashlib
 import io
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from medreward.encoding.image import ImageHeader, ImageSpec
+from medreward.engine import pixels
 from medreward.engine.images import ImageFile
 from medreward.engine.pixels import FEWEST_SLOTS, DecoderLost, Decoders, Picture, Pictures, Slots
+from medreward.engine.scheduler import Room
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
+from medreward.types import Lane
+from medreward.workers.children import ChildProcess
 
 SPEC = ImageSpec(16, 16)
 SHAPE = (16, 16, 3)
@@ -34,11 +40,11 @@ class Counting(Decoders):
     decoded = 0
     gate: asyncio.Event | None = None
 
-    async def decode(self, data: bytes, header: ImageHeader, picture: Picture) -> None:
+    async def decode(self, child: ChildProcess | None, file: ImageFile, picture: Picture) -> None:
         self.decoded += 1
         if self.gate:
             await self.gate.wait()
-        await super().decode(data, header, picture)
+        await super().decode(child, file, picture)
 
 
 @pytest.fixture
@@ -57,12 +63,22 @@ async def decoders(slots: Slots) -> AsyncIterator[Counting]:
 
 @pytest.fixture
 def pictures(slots: Slots, decoders: Counting) -> Pictures:
-    return Pictures(slots, decoders, Metrics(CollectorRegistry()))
+    return pictures_of(slots, decoders)
+
+
+def pictures_of(slots: Slots, decoders: Decoders, room: int = 10**9) -> Pictures:
+    return Pictures(slots, decoders, Room(room), Metrics(CollectorRegistry()))
+
+
+async def held(
+    pictures: Pictures, file: ImageFile, tenant: str = "", lane: Lane = Lane.BULK, seconds: float = 60.0
+) -> Picture:
+    return await pictures.held(file, tenant, lane, time.monotonic() + seconds)
 
 
 async def test_an_image_is_decoded_once_for_all_who_ask(pictures: Pictures, decoders: Counting) -> None:
-    together = await asyncio.gather(*(pictures.held(file_of(7), "") for _ in range(5)))
-    later = await pictures.held(file_of(7), "")
+    together = await asyncio.gather(*(held(pictures, file_of(7)) for _ in range(5)))
+    later = await held(pictures, file_of(7))
     assert decoders.decoded == 1
     assert {id(picture) for picture in (*together, later)} == {id(later)}
     assert (later.pixels == 7).all()
@@ -70,29 +86,29 @@ async def test_an_image_is_decoded_once_for_all_who_ask(pictures: Pictures, deco
 
 
 async def test_a_tenant_does_not_profit_from_what_another_sent(pictures: Pictures, decoders: Counting) -> None:
-    await pictures.held(file_of(7), "a")
-    await pictures.held(file_of(7), "b")
+    await held(pictures, file_of(7), "a")
+    await held(pictures, file_of(7), "b")
     assert decoders.decoded == 2
 
 
 async def test_what_is_held_stays_and_the_least_recently_used_goes(pictures: Pictures, decoders: Counting) -> None:
-    held = await pictures.held(file_of(0), "")
+    first = await held(pictures, file_of(0))
     for shade in range(1, FEWEST_SLOTS + 20):
-        (await pictures.held(file_of(shade), "")).holders -= 1
-    assert (held.pixels == 0).all()
+        (await held(pictures, file_of(shade))).holders -= 1
+    assert (first.pixels == 0).all()
     before = decoders.decoded
-    await pictures.held(file_of(0), "")
-    await pictures.held(file_of(FEWEST_SLOTS + 19), "")
+    await held(pictures, file_of(0))
+    await held(pictures, file_of(FEWEST_SLOTS + 19))
     assert decoders.decoded == before
-    await pictures.held(file_of(1), "")
+    await held(pictures, file_of(1))
     assert decoders.decoded == before + 1
 
 
 async def test_more_images_at_once_than_slots_is_overload(pictures: Pictures) -> None:
     for shade in range(FEWEST_SLOTS):
-        await pictures.held(file_of(shade), "")
+        await held(pictures, file_of(shade))
     with pytest.raises(ItemError) as refused:
-        await pictures.held(file_of(255), "")
+        await held(pictures, file_of(255))
     assert refused.value.code is Code.OVERLOADED
 
 
@@ -100,7 +116,7 @@ async def test_one_who_leaves_does_not_stop_the_others_nor_hold_the_picture(
     pictures: Pictures, decoders: Counting
 ) -> None:
     decoders.gate = asyncio.Event()
-    first, second = (asyncio.create_task(pictures.held(file_of(3), "")) for _ in range(2))
+    first, second = (asyncio.create_task(held(pictures, file_of(3))) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.sleep(0)
@@ -113,7 +129,7 @@ async def test_an_image_that_fails_leaves_its_slot_free(pictures: Pictures, slot
     broken = ImageFile("x", b"no image", ImageHeader("png", 40, 40))
     for _ in range(FEWEST_SLOTS + 1):
         with pytest.raises(ItemError) as refused:
-            await pictures.held(broken, "")
+            await held(pictures, broken)
         assert refused.value.code is Code.IMAGE_INVALID
 
 
@@ -129,12 +145,13 @@ class TestProcesses:
     async def assert_decodes(decoders: Decoders, slots: Slots) -> None:
         picture = slots.new("good")
         file = file_of(9)
-        await decoders.decode(file.data, file.header, picture)
+        await decoders.decode(await decoders.turn(Lane.BULK), file, picture)
         assert (picture.pixels == 9).all()
 
     async def test_pixels_arrive_in_their_slot_and_errors_as_errors(self, decoders: Decoders, slots: Slots) -> None:
+        rubbish = ImageFile("x", b"rubbish", ImageHeader("jpeg", 40, 40))
         with pytest.raises(ItemError) as refused:
-            await decoders.decode(b"rubbish", ImageHeader("jpeg", 40, 40), slots.new("bad"))
+            await decoders.decode(await decoders.turn(Lane.BULK), rubbish, slots.new("bad"))
         assert refused.value.code is Code.IMAGE_INVALID
         await self.assert_decodes(decoders, slots)
 
@@ -142,25 +159,105 @@ class TestProcesses:
     async def test_a_decoder_that_dies_or_hangs_is_replaced(
         self, decoders: Decoders, slots: Slots, blow: signal.Signals
     ) -> None:
-        (child,) = decoders.children
+        child = await decoders.turn(Lane.BULK)
+        assert child
         os.kill(child.pid, blow)
-        file = file_of(5)
         with pytest.raises(DecoderLost):
-            await decoders.decode(file.data, file.header, slots.new("lost"))
+            await decoders.decode(child, file_of(5), slots.new("lost"))
         await self.assert_decodes(decoders, slots)
 
     async def test_an_image_gets_a_second_decoder(self, decoders: Decoders, slots: Slots) -> None:
-        pictures = Pictures(slots, decoders, Metrics(CollectorRegistry()))
+        pictures = pictures_of(slots, decoders)
         (child,) = decoders.children
         os.kill(child.pid, signal.SIGKILL)
-        assert ((await pictures.held(file_of(5), "")).pixels == 5).all()
+        assert ((await held(pictures, file_of(5))).pixels == 5).all()
 
     async def test_who_leaves_in_the_middle_leaves_no_answer_for_the_next(
         self, decoders: Decoders, slots: Slots
     ) -> None:
-        file = file_of(200)
-        leaving = asyncio.create_task(decoders.decode(file.data, file.header, slots.new("left")))
+        child = await decoders.turn(Lane.BULK)
+        leaving = asyncio.create_task(decoders.decode(child, file_of(200), slots.new("left")))
         await asyncio.sleep(0)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
         await self.assert_decodes(decoders, slots)
+
+    async def test_an_urgent_image_is_decoded_before_those_that_wait(self, decoders: Decoders, slots: Slots) -> None:
+        pictures = pictures_of(slots, decoders)
+        child = await decoders.turn(Lane.BULK)
+        ended: list[int] = []
+
+        async def ask(shade: int, lane: Lane) -> None:
+            await held(pictures, file_of(shade), lane=lane)
+            ended.append(shade)
+
+        asking = [asyncio.create_task(ask(shade, Lane.BULK)) for shade in range(3)]
+        await asyncio.sleep(0)
+        asking.append(asyncio.create_task(ask(99, Lane.INTERACTIVE)))
+        await asyncio.sleep(0)
+        await decoders.decode(child, file_of(5), slots.new("first"))
+        await asyncio.gather(*asking)
+        assert ended[0] == 99
+
+    async def test_an_image_whose_askers_left_is_not_decoded(self, decoders: Decoders, slots: Slots) -> None:
+        pictures = pictures_of(slots, decoders)
+        child = await decoders.turn(Lane.BULK)
+        leaving = [asyncio.create_task(held(pictures, file_of(shade))) for shade in range(20)]
+        await asyncio.sleep(0)
+        assert pictures.room.all_taken == 20 * 1600
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert pictures.room.all_taken == 0  # and the only decoder is still ours
+        await decoders.decode(child, file_of(5), slots.new("first"))
+        await self.assert_decodes(decoders, slots)
+
+    async def test_a_decoder_that_cannot_be_started_is_started_later(
+        self, decoders: Decoders, slots: Slots, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        failures = [OSError(24, "no more files")]
+        start = ChildProcess.start
+
+        async def start_later(*how: Any) -> ChildProcess:
+            if failures:
+                raise failures.pop()
+            return await start(*how)
+
+        monkeypatch.setattr(ChildProcess, "start", start_later)
+        monkeypatch.setattr(pixels, "SPAWN_AGAIN_SECONDS", 0.01)
+        (child,) = decoders.children
+        os.kill(child.pid, signal.SIGKILL)
+        assert ((await held(pictures_of(slots, decoders), file_of(5))).pixels == 5).all()
+        assert not failures
+
+
+async def test_pixels_beyond_the_room_are_refused_and_some_room_is_for_the_urgent(
+    slots: Slots, decoders: Counting
+) -> None:
+    pictures = pictures_of(slots, decoders, room=1600 * 3)
+    decoders.gate = asyncio.Event()
+    waiting = [asyncio.create_task(held(pictures, file_of(shade))) for shade in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(ItemError) as refused:
+        await held(pictures, file_of(2))
+    assert refused.value.code is Code.OVERLOADED
+    assert (refused.value.retry_after or 0) >= 1
+    waiting.append(asyncio.create_task(held(pictures, file_of(3), lane=Lane.INTERACTIVE)))
+    decoders.gate.set()
+    await asyncio.gather(*waiting)
+    assert set(pictures.room.taken.values()) == {0}
+
+
+async def test_an_image_that_cannot_be_decoded_in_time_is_refused_at_the_door(slots: Slots, decoders: Counting) -> None:
+    pictures = pictures_of(slots, decoders)
+    decoders.gate = asyncio.Event()
+    slow = asyncio.create_task(held(pictures, file_of(0)))
+    await asyncio.sleep(0.05)
+    decoders.gate.set()
+    await slow
+    with pytest.raises(ItemError) as refused:
+        await held(pictures, file_of(1), seconds=0.02)
+    assert refused.value.code is Code.DEADLINE
+    assert decoders.decoded == 1
+    await held(pictures, file_of(1), seconds=60)

@@ -153,11 +153,12 @@ class TestDevices:
 
 
 class TestSuspects:
-    def test_what_took_a_worker_down_runs_apart_in_halves(self) -> None:
+    def test_what_took_a_worker_down_runs_apart_in_halves_by_turns_with_the_others(self) -> None:
         works = [work(1, image="a") for _ in range(5)]
-        made = filled(work(1, image="b"))
+        made = filled(*(other := [work(10, image="b"), work(10, image="c"), work(10, image="d")]))
         made.put_suspects(works)
-        assert [[w for group in batch for w in group] for batch in batches(made)][:2] == [works[:2], works[2:]]
+        ran = [[w for group in batch for w in group] for batch in batches(made)]
+        assert ran == [works[:2], other[:1], works[2:], other[1:2], other[2:]]
         assert all(w.suspect for w in works)
 
     def test_a_single_suspect_is_tried_once_more(self) -> None:
@@ -178,12 +179,12 @@ class TestAdmission:
         made.admit(20, Lane.INTERACTIVE, 0.0, FAR)
         made.release(80, Lane.BULK)
         made.admit(20, Lane.BULK, 0.0, FAR)
-        assert made.admitted == {Lane.BULK: 20, Lane.INTERACTIVE: 20}
+        assert made.room.taken == {Lane.BULK: 20, Lane.INTERACTIVE: 20}
 
     def test_an_idle_server_takes_work_of_any_cost(self) -> None:
         made = scheduler(queue_cost=10)
         made.admit(1000, Lane.BULK, 0.0, FAR)
-        assert made.is_full(Lane.INTERACTIVE)
+        assert made.room.is_full(Lane.INTERACTIVE)
 
     def test_a_deadline_that_cannot_be_met_is_refused_at_the_door(self) -> None:
         made = scheduler(queue_cost=10_000, batch_cost=10)
@@ -195,6 +196,14 @@ class TestAdmission:
         assert refused.value.code is Code.DEADLINE
         made.admit(10, Lane.BULK, now=100.0, deadline=107.0)
         made.admit(10, Lane.INTERACTIVE, now=100.0, deadline=102.0)  # does not wait behind bulk
+
+    def test_more_devices_do_not_make_one_batch_shorter(self) -> None:
+        made = scheduler(batch_cost=10, devices=4)
+        made.time.learn(cost=10, seconds=1.0)
+        with pytest.raises(ItemError):
+            made.admit(10, Lane.BULK, now=0.0, deadline=0.9)
+        made.room.taken[Lane.BULK] = 70
+        assert made.seconds_until_done(Lane.BULK, 10) == pytest.approx(2.0)
 
     def test_nothing_is_refused_for_its_deadline_before_anything_was_measured(self) -> None:
         scheduler().admit(10, Lane.BULK, now=0.0, deadline=0.001)
@@ -298,19 +307,19 @@ class TestWhateverComes:
         made = scheduler(queue_cost=1000)
         held: list[tuple[int, Lane]] = []
         for cost, lane, release in asked:
-            before = sum(made.admitted.values())
+            before = sum(made.room.taken.values())
             room = 1000 if lane is Lane.INTERACTIVE else 900
             try:
                 made.admit(cost, lane, 0.0, FAR)
             except ItemError:
                 assert before + cost > room
-                assert sum(made.admitted.values()) == before
+                assert sum(made.room.taken.values()) == before
             else:
                 assert before + cost <= room or not before
                 held.append((cost, lane))
             if release and held:
                 made.release(*held.pop())
-            assert made.admitted == {one: sum(c for c, of in held if of is one) for one in Lane}
+            assert made.room.taken == {one: sum(c for c, of in held if of is one) for one in Lane}
 
     @given(
         st.lists(st.tuples(st.integers(1, 500), st.floats(0.001, 10)), min_size=1, max_size=10),
@@ -324,7 +333,7 @@ class TestWhateverComes:
         made = scheduler(batch_cost=100, queue_cost=10**9)
         for batch, seconds in learned:
             made.time.learn(batch, seconds)
-        made.admitted[Lane.BULK] = ahead
+        made.room.taken[Lane.BULK] = ahead
         soon = {lane: made.seconds_until_done(lane, cost) for lane in Lane}
         made.admit(more, Lane.BULK, 0.0, FAR)
         later = {lane: made.seconds_until_done(lane, cost) for lane in Lane}

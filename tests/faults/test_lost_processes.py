@@ -68,6 +68,28 @@ async def test_a_lost_worker(victim: Served, expected: list[Any], how: signal.Si
     assert (after["requests_in_flight"], after["cost_admitted"], after["triples_in_flight"]) == (0, 0, 0)
 
 
+async def test_one_of_two_workers_is_lost_and_the_server_stays_ready(tmp_path: Path, expected: list[Any]) -> None:
+    with serving(tmp_path, *SLOW, "--workers", "2") as served:
+        first, second = (one["pid"] for one in state(served)["workers"])
+        calls = asyncio.create_task(ask(served.url, triples(CALLS)))
+        await until(lambda: state(served)["requests_in_flight"] >= CALLS // 2)
+        os.kill(first, signal.SIGKILL)
+        seen = [state(served)]
+        while not both_ready(seen[-1], lost=first):
+            assert len(seen) < 1000
+            await asyncio.sleep(0.01)
+            seen.append(state(served))
+        assert all(one["ready"] for one in seen)
+        assert second in [one["pid"] for one in seen[-1]["workers"]]
+        check(await calls, expected, least_scored=CALLS)
+        after = state(served)
+    assert (after["requests_in_flight"], after["cost_admitted"], after["triples_in_flight"]) == (0, 0, 0)
+
+
+def both_ready(seen: dict[str, Any], lost: int) -> bool:
+    return all(one["ready"] and one["pid"] != lost for one in seen["workers"])
+
+
 async def test_readiness_tells_of_a_lost_worker(victim: Served) -> None:
     hurt = worker(victim)
     os.kill(hurt, signal.SIGKILL)

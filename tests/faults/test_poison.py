@@ -1,7 +1,6 @@
 """A triple that takes every worker down is found and set apart; those that were in its batch get their scores."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from zlib import crc32
 
@@ -54,8 +53,6 @@ async def test_neighbours_of_a_poisoned_triple_get_their_scores(fragile: Server,
 async def test_a_poisoned_triple_is_not_tried_again(fragile: Server) -> None:
     check_problem(await ask(fragile, POISON), 500, "internal", "/response")
     assert Fragile.losses == 2
-    started = time.monotonic()
     check_problem(await ask(fragile, POISON), 500, "internal", "/response")
     assert Fragile.losses == 2
-    assert time.monotonic() - started < 0.05
     assert (await ask(fragile, "rest")).status_code == 200

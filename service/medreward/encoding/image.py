@@ -48,6 +48,10 @@ class ImageHeader:
     width: int  # as displayed, after EXIF orientation
     height: int
 
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
 
 def probe(data: bytes, limits: ImageLimits) -> ImageHeader:
     """Refuse what must not be decoded, from its first bytes and its header."""

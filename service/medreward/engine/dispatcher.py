@@ -56,10 +56,12 @@ class Dispatcher:
         return None if self._proven else "the last probe of the device failed"
 
     async def probed(self) -> None:
-        """Returns when the device has given finite numbers; ConfigurationError if its first were none."""
+        """Returns when the device has given finite numbers; ConfigurationError if the first probe was in vain."""
         await self._tried.wait()
         if not self._proven:
-            raise ConfigurationError("the model gave no finite numbers for a probe")
+            raise ConfigurationError(
+                "the model failed on a probe: no finite numbers, or its process was lost (see the log)"
+            )
 
     async def _run(self) -> None:
         while True:
@@ -91,6 +93,7 @@ class Dispatcher:
         except Exception:  # WorkerLost, most likely
             log.exception("probe lost", extra={"device": self._device})
             self._proven = False
+            self._tried.set()
             return
         outcome = done.outcomes[0][0]
         self._proven = not isinstance(outcome, ItemError) and bool(np.isfinite(outcome).all())

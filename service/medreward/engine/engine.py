@@ -81,7 +81,8 @@ class Engine:
             "ready": self.not_ready() is None,
             "reason": self.not_ready(),
             "requests_in_flight": self._in_flight,
-            "cost_admitted": sum(scheduler.admitted.values()) if scheduler else 0,
+            "cost_admitted": scheduler.room.all_taken if scheduler else 0,
+            "pixels_admitted": self._serving.pictures.room.all_taken if self._serving else 0,
             "triples_waiting": scheduler.waiting if scheduler else 0,
             "triples_in_flight": len(self._serving.flights) if self._serving else 0,
             "stored_bytes": self.images.store.bytes,
@@ -108,7 +109,7 @@ class Engine:
     def refuse_early(self, lane: Lane) -> None:
         """Before a body is read and parsed: refuse what would be refused anyhow, so that a flood stays cheap."""
         scheduler = self.serving.scheduler
-        if scheduler.is_full(lane):
+        if scheduler.room.is_full(lane):
             self.metrics.items.labels(Code.OVERLOADED).inc()
             raise RequestError(Code.OVERLOADED, OVERLOADED, retry_after=scheduler.seconds_until_room())
 

@@ -112,7 +112,7 @@ class Items:
         flights: list[Flight] = []
         picture: Picture | None = None
         try:
-            picture = await self._held(prepared.file, tenant, timings)
+            picture = await self._held(prepared, asked)
             image = _model_image(prepared.file, picture, tenant)
             for answer, cost in zip(answers, costs, strict=True):
                 flight = self._flights.joined(answer.id, deadline)
@@ -145,12 +145,12 @@ class Items:
         timings.inference = max(timings.inference, *(end.inference_s for end in landed))
         return landed
 
-    async def _held(self, file: ImageFile | None, tenant: str, timings: Timings) -> Picture | None:
-        if file is None:
+    async def _held(self, prepared: Prepared, asked: Asked) -> Picture | None:
+        if prepared.file is None:
             return None
         started = time.monotonic()
-        picture = await self._pictures.held(file, tenant)
-        timings.decode = max(timings.decode, time.monotonic() - started)
+        picture = await self._pictures.held(prepared.file, prepared.key.tenant, prepared.key.lane, asked.deadline)
+        asked.timings.decode = max(asked.timings.decode, time.monotonic() - started)
         return picture
 
 

@@ -16,6 +16,7 @@ _LIMITS = (
     "image_aspect",
     "deadline_seconds",
     "queue_cost",
+    "queue_pixels",
     "image_store_bytes",
     "image_store_seconds",
 )

@@ -61,46 +61,65 @@ class Cut(Generic[W]):
     dropped: list[W] = field(default_factory=list)
 
 
+class Room:
+    """How much of something may be under way; the last tenth is kept free for the interactive lane."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.taken = dict.fromkeys(Lane, 0)
+
+    @property
+    def all_taken(self) -> int:
+        return sum(self.taken.values())
+
+    def fits(self, amount: int, lane: Lane) -> bool:
+        """An empty room takes anything: what is too large for it would never fit."""
+        return not self.all_taken or self.all_taken + amount <= self._for(lane)
+
+    def is_full(self, lane: Lane) -> bool:
+        """Whether hardly anything would fit: to find that out costs more than it is worth."""
+        return self.all_taken >= FULL * self._for(lane)
+
+    def _for(self, lane: Lane) -> float:
+        return self._size * (BULK_SHARE if lane is Lane.BULK else 1)
+
+
 class Scheduler(Generic[W]):
     """Admission by cost, interactive before bulk, fair among tenants, batches of whole groups and like lengths."""
 
     def __init__(self, queue_cost: int, batch_cost: int, devices: int = 1, pads: bool = False) -> None:
-        self._queue_cost = queue_cost
         self._batch_cost = batch_cost
         self._devices = devices
         self._pads = pads
         self._lanes: dict[Lane, _Waiting[W]] = {lane: _Waiting() for lane in Lane}
         self._suspects: list[list[W]] = []
+        self._suspects_ran = False
         self._interactive_run = 0
-        self.admitted = dict.fromkeys(Lane, 0)  # cost reserved, waiting or running
+        self.room = Room(queue_cost)  # for cost reserved, waiting or running
         self.time = BatchTime()
 
     # at the door
 
     def admit(self, cost: int, lane: Lane, now: float, deadline: float) -> None:
         """Reserve room for work of this cost, which `release` gives back, or refuse it."""
-        total = sum(self.admitted.values())
-        if total and total + cost > self._room(lane):
+        if not self.room.fits(cost, lane):
             raise ItemError(Code.OVERLOADED, OVERLOADED, retry_after=self.seconds_until_room())
         if now + self.seconds_until_done(lane, cost) > deadline:
             raise ItemError(Code.DEADLINE, "the deadline cannot be met: too much work is waiting")
-        self.admitted[lane] += cost
-
-    def is_full(self, lane: Lane) -> bool:
-        """Whether hardly anything would be admitted: to find that out costs more than it is worth."""
-        return sum(self.admitted.values()) >= FULL * self._room(lane)
-
-    def _room(self, lane: Lane) -> float:
-        return self._queue_cost * (BULK_SHARE if lane is Lane.BULK else 1)
+        self.room.taken[lane] += cost
 
     def release(self, cost: int, lane: Lane) -> None:
-        self.admitted[lane] -= cost
+        self.room.taken[lane] -= cost
 
     def seconds_until_done(self, lane: Lane, cost: int) -> float:
         """When work that came now would be done, by the times of late; 0 while nothing is known."""
-        ahead = self.admitted[Lane.INTERACTIVE] + (self.admitted[Lane.BULK] if lane is Lane.BULK else 0) + cost
-        batches = -(-ahead // self._batch_cost)
-        return (batches * self.time.fixed + ahead * self.time.per_cost) / self._devices
+        taken = self.room.taken
+        ahead = taken[Lane.INTERACTIVE] + (taken[Lane.BULK] if lane is Lane.BULK else 0)
+        return max(self._seconds(cost), self._seconds(ahead + cost) / self._devices)
+
+    def _seconds(self, cost: int) -> float:
+        """On one device."""
+        return -(-cost // self._batch_cost) * self.time.fixed + cost * self.time.per_cost
 
     def seconds_until_room(self) -> float:
         """A whole number for Retry-After, by when what is admitted now should be done."""
@@ -125,9 +144,12 @@ class Scheduler(Generic[W]):
     def next_batch(self, now: float, device: int = 0) -> Cut[W]:
         """As much as a batch may cost of what is still wanted; at least one triple if there is any."""
         cut: Cut[W] = Cut()
-        while self._suspects and not cut.batch:
-            for work in self._suspects.pop(0):
-                _sort(cut, work, now)
+        # By turns, for suspects may hang, and others wait meanwhile.
+        if not self._suspects_ran or not any(map(len, self._lanes.values())):
+            while self._suspects and not cut.batch:
+                for work in self._suspects.pop(0):
+                    _sort(cut, work, now)
+        self._suspects_ran = bool(cut.batch)
         if not cut.batch:
             lane = self._next_lane()
             self._fill(cut, self._lanes[lane], now, device, self._batch_cost)

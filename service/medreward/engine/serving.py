@@ -12,7 +12,7 @@ from medreward.engine.images import Images
 from medreward.engine.items import Items
 from medreward.engine.model import Model, open_model
 from medreward.engine.pixels import Decoders, Pictures, Slots
-from medreward.engine.scheduler import Scheduler
+from medreward.engine.scheduler import Room, Scheduler
 from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import ModelRef, Options
@@ -30,6 +30,7 @@ class Serving:
     items: Items
     workers: list[Worker]
     dispatchers: list[Dispatcher]
+    pictures: Pictures
     decoders: Decoders
     slots: Slots
     scheduler: Scheduler[Flight]
@@ -102,15 +103,16 @@ def _assemble(
     cost = workers[0].cost
     scheduler: Scheduler[Flight] = Scheduler(settings.queue_cost, settings.batch_cost, len(workers), cost.pads)
     flights = Flights(scheduler, settings.score_cache_bytes, metrics)
-    metrics.watch_queue(scheduler.admitted)
+    pictures = Pictures(slots, decoders, Room(settings.queue_pixels), metrics)
+    metrics.watch_queue(scheduler.room.taken, pictures.room.taken)
     work = asyncio.Event()
     dispatchers = [
         Dispatcher(device, worker, scheduler, flights, work, metrics, _probe(model, slots), settings.probe_seconds)
         for device, worker in enumerate(workers)
     ]
-    items = Items(model, cost, images, Pictures(slots, decoders, metrics), scheduler, flights, work)
+    items = Items(model, cost, images, pictures, scheduler, flights, work)
     ref = model.ref(workers[0].runtime)
-    return Serving(model, ref, items, workers, dispatchers, decoders, slots, scheduler, flights)
+    return Serving(model, ref, items, workers, dispatchers, pictures, decoders, slots, scheduler, flights)
 
 
 def _probe(model: Model, slots: Slots) -> Group:
