@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -43,6 +44,17 @@ async def test_a_second_sigterm_stops_hard(tmp_path: Path) -> None:
         await asyncio.gather(call, return_exceptions=True)
 
 
+async def test_a_drain_that_takes_too_long_stops_hard_and_says_what_was_under_way(tmp_path: Path) -> None:
+    with serving(tmp_path, "--fake-delay-ms", LONG_BATCH_MS, "--drain-seconds", "0.3") as served:
+        call = asyncio.create_task(ask(served.url, triples(1)))
+        await until(lambda: state(served)["triples_in_flight"] == 1)
+        served.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(served.process.wait, 10) == 1
+        last = json.loads(served.log.read_text().splitlines()[-1])
+        assert (last["event"], last["requests_in_flight"]) == ("stopped hard: the drain took too long", 1)
+        await asyncio.gather(call, return_exceptions=True)
+
+
 async def test_sigkill_leaves_no_child(tmp_path: Path) -> None:
     """Not even one that is in the middle of a long batch, or stopped."""
     with serving(tmp_path, "--fake-delay-ms", LONG_BATCH_MS) as served:
@@ -58,8 +70,13 @@ async def test_sigkill_leaves_no_child(tmp_path: Path) -> None:
 
 
 def test_sigterm_during_load_exits_promptly(tmp_path: Path, tiny_folder: Path) -> None:
+    check_that_sigterm_ends(tiny_folder, tmp_path)
+
+
+def check_that_sigterm_ends(model: Path, tmp_path: Path) -> None:
+    """The loading of this model."""
     log = tmp_path / "log"
-    command = [MEDREWARD, "serve", "--model", str(tiny_folder), *ANY_PORTS]
+    command = [MEDREWARD, "serve", "--model", str(model), *ANY_PORTS]
     with log.open("w") as stderr:
         process = subprocess.Popen(command, stderr=stderr, env=CLEAN, cwd=tmp_path)
     try:
@@ -76,3 +93,13 @@ def test_sigterm_during_load_exits_promptly(tmp_path: Path, tiny_folder: Path) -
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
     assert "ready" not in events
     assert events[-1] == "stopped"
+
+
+def test_sigterm_while_gigabytes_are_verified_exits_promptly(tmp_path: Path, tiny_folder: Path) -> None:
+    folder = tmp_path / "large"
+    shutil.copytree(tiny_folder, folder)
+    with (folder / "weights.bin").open("wb") as file:
+        file.truncate(2**40)  # takes no room, and an hour to read
+    manifest = folder / "model.toml"
+    manifest.write_text(manifest.read_text().replace("[files]\n", f'[files]\n"weights.bin" = "{"0" * 64}"\n'))
+    check_that_sigterm_ends(folder, tmp_path)
