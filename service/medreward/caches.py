@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIB: Final = 1024 * 1024
+ENTRY_BYTES: Final = 450  # what an array of a few numbers takes with its key, measured
 
 T = TypeVar("T", bound=np.generic)
 
 
 class ArrayCache(Generic[T]):
-    """Arrays by key; the least recently used go first. Each counts `entry_bytes` beside its own."""
+    """Arrays by key; the least recently used go first."""
 
-    def __init__(self, max_bytes: int, entry_bytes: int = 0) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._entry_bytes = entry_bytes
         self._arrays: OrderedDict[str, NDArray[T]] = OrderedDict()
         self.bytes = 0
 
@@ -30,7 +30,7 @@ class ArrayCache(Generic[T]):
         if key in self._arrays:
             return
         self._arrays[key] = array
-        self.bytes += array.nbytes + self._entry_bytes
+        self.bytes += array.nbytes + ENTRY_BYTES
         while self.bytes > self._max_bytes:
             _, oldest = self._arrays.popitem(last=False)
-            self.bytes -= oldest.nbytes + self._entry_bytes
+            self.bytes -= oldest.nbytes + ENTRY_BYTES

@@ -10,6 +10,7 @@ from medreward.artifacts.manifest import Manifest
 from medreward.artifacts.repository import open_verified
 from medreward.backends.base import Counts, Group, ModelImage
 from medreward.backends.onnx import OnnxBackend, RunShape
+from medreward.caches import ENTRY_BYTES
 from medreward.errors import ConfigurationError
 from tiny_model import torch_logits
 
@@ -120,7 +121,7 @@ def test_an_image_another_tenant_sent_is_not_known(backend: OnnxBackend) -> None
 
 
 def test_the_image_cache_keeps_what_was_used_last_within_its_bytes(tiny: Path, manifest: Manifest) -> None:
-    backend = OnnxBackend(tiny, manifest, "cpu", threads=1, image_cache_bytes=2 * TOKENS_BYTES)
+    backend = OnnxBackend(tiny, manifest, "cpu", threads=1, image_cache_bytes=2 * (TOKENS_BYTES + ENTRY_BYTES))
 
     def encodes(seed: int) -> bool:
         backend.score([Group(image(seed), (2, 7), [(9,)])])

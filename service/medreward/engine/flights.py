@@ -18,7 +18,6 @@ from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 
 QUARANTINE: Final = 10_000  # triples remembered
-ENTRY_BYTES: Final = 256  # what a cached score takes beside its numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Flights:
         self._scheduler = scheduler
         self._flying: dict[str, Flight] = {}
         self._quarantined: OrderedDict[str, None] = OrderedDict()
-        self._scores: ArrayCache[np.float32] = ArrayCache(cache_bytes, ENTRY_BYTES)
+        self._scores: ArrayCache[np.float32] = ArrayCache(cache_bytes)
         self._requests = metrics.cache_requests.labels("scores")
         self._hits = metrics.cache_hits.labels("scores")
 
