@@ -37,6 +37,7 @@ class Server:
     channel: grpc.aio.Channel
     stub: Any
     port: int
+    grpc_target: str
 
 
 def settings_for(**given: Any) -> Settings:
@@ -50,7 +51,7 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
     engine = Engine(settings_for(**given), Metrics(CollectorRegistry()))
     if start:
         await engine.start()
-    doors = [Door(create_app(engine)), Door(create_admin_app(engine))]
+    doors = [Door(app, engine.settings) for app in (create_app(engine), create_admin_app(engine))]
     sockets = [_listening() for _ in doors]
     serving = [asyncio.create_task(door.serve([sock])) for door, sock in zip(doors, sockets, strict=True)]
     ports = [sock.getsockname()[1] for sock in sockets]
@@ -62,7 +63,7 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
         _client(ports[1]) as admin,
         grpc.aio.insecure_channel(target, no_limit) as channel,
     ):
-        yield Server(engine, rest, admin, channel, STUB(channel), ports[0])
+        yield Server(engine, rest, admin, channel, STUB(channel), ports[0], target)
     for door in doors:
         door.close()
     await rpc.stop(grace=0)

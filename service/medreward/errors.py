@@ -27,10 +27,12 @@ class Code(StrEnum):
     INTERNAL = "internal"
     # what is wrong with a whole request
     MALFORMED = "malformed"
+    JSON_TOO_DEEP = "json_too_deep"
     INVALID_FIELD = "invalid_field"
     UNKNOWN_FIELD = "unknown_field"
     TOO_MANY = "too_many"
     BODY_TOO_LARGE = "body_too_large"
+    HEADERS_TOO_LARGE = "headers_too_large"
     SLOW_BODY = "slow_body"
     MEDIA_TYPE = "media_type"
     NOT_FOUND = "not_found"

@@ -30,9 +30,6 @@ MALFORMED = {
     "repeated key deep inside": body_with(', "weights": {"overall": 1, "overall": 2}'),
     "NaN": body_with(', "weights": {"overall": NaN}'),
     "Infinity": body_with(', "weights": {"overall": -Infinity}'),
-    "array 10,000 deep": b"[" * 10_000 + b"]" * 10_000,
-    "object 10,000 deep": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
-    "question 100,000 deep": b'{"question":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "integer of 5,000 digits": body_with(f', "weights": {{"overall": {"9" * 5000}}}'),
     "control character in a string": b'{"question": "a\x00b", "response": "r"}',
 }
@@ -100,7 +97,6 @@ WRONG_SHAPES: dict[str, tuple[bytes, str, str | None]] = {
     ),
     "list of weights": (body_with(', "weights": [1, 2]'), "invalid_field", "/weights"),
     "a turn without content": (body_with(', "history": [{"role": "user"}]'), "invalid_field", "/history/0/content"),
-    "nested 900 deep": (b'{"question":' + b"[" * 900 + b"]" * 900 + b', "response": ""}', "invalid_field", "/question"),
     "a lone surrogate as key": (body_with(', "\\ud800": 1'), "invalid_field", None),
     "a lone surrogate as dimension": (body_with(', "weights": {"\\ud800": 1}'), "invalid_field", "/weights"),
 }

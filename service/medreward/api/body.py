@@ -15,6 +15,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from medreward.api.schemas import IMAGE_FORMS, GroupedRequest, Shape, TripleRequest
+from medreward.api.structure import check_json
+from medreward.engine.bodies import Share
 from medreward.errors import Code, RequestError
 from medreward.settings import Settings
 from medreward.types import InlineImage, Item, Options, ScoreRequest
@@ -59,40 +61,41 @@ class Call:
         return "/".join(["", "items", number, *rest] if grouped else ["", *rest])
 
 
-async def read_body(request: Request, settings: Settings) -> bytes:
+async def read_body(request: Request, settings: Settings, share: Share) -> bytes:
     """The body within its limits of size and time."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise RequestError(Code.MEDIA_TYPE, "a compressed body is not accepted")
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) > settings.body_bytes:
         raise _too_large(settings)
-    chunks: list[bytes] = []
-    size = 0
+    share.refuse(int(declared))
+    body = bytearray()  # a list of chunks could take many times their size
     try:
         async with asyncio.timeout(settings.body_seconds):
             async for chunk in request.stream():
-                size += len(chunk)
-                if size > settings.body_bytes:
+                if len(body) + len(chunk) > settings.body_bytes:
                     raise _too_large(settings)
-                chunks.append(chunk)
+                share.grow(len(chunk))
+                body += chunk
     except TimeoutError:
         raise RequestError(Code.SLOW_BODY, f"the body took longer than {settings.body_seconds:g} s") from None
     except ClientDisconnect:
         raise RequestError(Code.MALFORMED, "the body ended early") from None
-    return b"".join(chunks)
+    return bytes(body)
 
 
-async def read_call(request: Request, base: ScoreRequest, settings: Settings) -> Call:
+async def read_call(request: Request, base: ScoreRequest, settings: Settings, share: Share) -> Call:
     """`base` holds what came in the headers."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return parse_json(await read_body(request, settings), base, settings)
+        return parse_json(await read_body(request, settings, share), base, settings)
     if kind == "multipart/form-data":
-        return await _parse_multipart(request, base, settings)
+        return await _parse_multipart(request, await read_body(request, settings, share), base, settings)
     raise RequestError(Code.MEDIA_TYPE, "the body must be application/json or multipart/form-data")
 
 
 def parse_json(body: bytes, base: ScoreRequest, settings: Settings) -> Call:
+    check_json(body, settings)
     written = decode_json(body)
     if not isinstance(written, dict):
         raise RequestError(Code.INVALID_FIELD, "the body must be a JSON object")
@@ -117,8 +120,6 @@ def _refuse_too_many(written: dict[str, Any], settings: Settings) -> None:
 def decode_json(body: bytes) -> Any:
     try:
         return json.loads(body.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise RequestError(Code.MALFORMED, "the body is nested too deeply") from None
     except ValueError:  # bad UTF-8, bad JSON, a byte order mark, or a number of thousands of digits
         raise RequestError(Code.MALFORMED, "the body is not valid JSON") from None
 
@@ -172,24 +173,38 @@ def _refuse_constant(_: str) -> NoReturn:
     raise RequestError(Code.MALFORMED, "NaN and Infinity are not JSON")
 
 
-async def _parse_multipart(request: Request, base: ScoreRequest, settings: Settings) -> Call:
-    body = await read_body(request, settings)
-    parser = MultiPartParser(
+class Form(MultiPartParser):
+    """Starlette's, but strict: few parts, and texts in UTF-8 whatever the client calls them."""
+
+    def on_part_begin(self) -> None:
+        super().on_part_begin()
+        self.parts = getattr(self, "parts", 0) + 1
+        if self.parts > self.max_fields + self.max_files:
+            raise RequestError(Code.TOO_MANY, "the form has too many parts")
+
+    def on_part_end(self) -> None:
+        if self._current_part.file is None:
+            self._current_part.data.decode("utf-8")
+        super().on_part_end()
+
+
+async def _parse_multipart(request: Request, body: bytes, base: ScoreRequest, settings: Settings) -> Call:
+    form = Form(
         request.headers,
         _stream_of(body),
         max_files=1,
         max_fields=settings.responses + 1,
         max_part_size=settings.body_bytes,
     )
-    parser.spool_max_size = settings.body_bytes  # images stay in memory: they are patients', and go to no disk
+    form.spool_max_size = settings.body_bytes  # images stay in memory: they are patients', and go to no disk
     try:
-        form = await parser.parse()
+        fields = await form.parse()
     except (MultiPartException, ValueError):
         raise RequestError(Code.MALFORMED, "the body is not valid multipart/form-data") from None
     try:
-        item = await _item_in(form)
+        item = await _item_in(fields)
     finally:
-        await form.close()
+        await fields.close()
     return Call(replace(base, items=(item,), options=Options()), None)
 
 

@@ -75,9 +75,10 @@ async def score(request: Request) -> Response:
     engine = engine_of(request)
     base = _from_headers(request)
     engine.refuse_early(base.lane)
-    call = await read_call(request, base, engine.settings)
-    async with cancelled_if_left(request):
-        response = await engine.score(call.request)
+    with engine.bodies.share() as share:
+        call = await read_call(request, base, engine.settings, share)
+        async with cancelled_if_left(request):
+            response = await engine.score(call.request)
     first = response.results[0]
     if call.is_triple and isinstance(first, Failed):
         error = first.error
@@ -98,7 +99,8 @@ IMAGE_BODY = {
 async def put_image(request: Request) -> Response:
     """Stores an image's bytes under their sha256, so that requests may name them by it."""
     engine = engine_of(request)
-    new, file = await engine.put_image(await read_body(request, engine.settings))
+    with engine.bodies.share() as share:
+        new, file = await engine.put_image(await read_body(request, engine.settings, share))
     stored = {"sha256": file.digest, "width": file.header.width, "height": file.header.height}
     return json_reply(stored, 201 if new else 200)
 

@@ -31,10 +31,12 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.OVERLOADED: 503,  # 429 for the interactive lane
     Code.INTERNAL: 500,
     Code.MALFORMED: 400,
+    Code.JSON_TOO_DEEP: 400,
     Code.INVALID_FIELD: 422,
     Code.UNKNOWN_FIELD: 422,
     Code.TOO_MANY: 413,
     Code.BODY_TOO_LARGE: 413,
+    Code.HEADERS_TOO_LARGE: 431,
     Code.SLOW_BODY: 408,
     Code.MEDIA_TYPE: 415,
     Code.NOT_FOUND: 404,

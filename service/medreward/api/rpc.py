@@ -3,21 +3,22 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from medreward.api.observe import observe, request_id
 from medreward.api.problems import OUR_FAULT
 from medreward.api.proto import reward_pb2 as pb
-from medreward.api.proto import reward_pb2_grpc
 from medreward.api.read import option, pointer_to, read_deadline, read_lane
+from medreward.api.structure import check_message
+from medreward.engine.bodies import Share
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
 from medreward.errors import Code, MedRewardError, RequestError
@@ -46,6 +47,8 @@ SERVICE: Final = "medreward.v1.RewardService"
 ROLES: Final = ("system", "user", "assistant")
 STREAM_CONCURRENCY: Final = 64
 HEALTH_SECONDS: Final = 0.25
+IDLE_SECONDS: Final = 300  # after which a connection without a call is closed; clients open another unseen
+CALLS_A_CONNECTION: Final = 1024
 FRAMING_BYTES: Final = 65_536  # what a message may have beyond the payload that the body limit is about
 
 GRPC_CODE: Final[dict[Code, grpc.StatusCode]] = {
@@ -69,10 +72,12 @@ GRPC_CODE: Final[dict[Code, grpc.StatusCode]] = {
     Code.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.INTERNAL: grpc.StatusCode.INTERNAL,
     Code.MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.JSON_TOO_DEEP: grpc.StatusCode.INVALID_ARGUMENT,
     Code.INVALID_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
     Code.UNKNOWN_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
     Code.TOO_MANY: grpc.StatusCode.INVALID_ARGUMENT,
     Code.BODY_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.HEADERS_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.SLOW_BODY: grpc.StatusCode.DEADLINE_EXCEEDED,
     Code.MEDIA_TYPE: grpc.StatusCode.INVALID_ARGUMENT,
     Code.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
@@ -83,6 +88,7 @@ GRPC_CODE: Final[dict[Code, grpc.StatusCode]] = {
 }
 
 Context = grpc.aio.ServicerContext[Any, Any]
+M = TypeVar("M", bound=Message)
 Ready = asyncio.Queue[pb.ScoreResponse | None]  # None: no more to come
 
 
@@ -92,26 +98,43 @@ class Call:
 
     metadata: Mapping[str, str]
     id: str
+    share: Share
     lane: Lane = Lane.BULK
     code: grpc.StatusCode = grpc.StatusCode.OK
 
 
-class RewardService(reward_pb2_grpc.RewardServiceServicer):
+class RewardService:
+    """Its methods take messages as they arrived, so that what cannot be read is refused like all else."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: N802
+    def handlers(self) -> grpc.GenericRpcHandler:
+        def answering(
+            method: Callable[..., Any], kind: Callable[..., Any] = grpc.unary_unary_rpc_method_handler
+        ) -> Any:
+            return kind(method, response_serializer=_written)
+
+        methods = {
+            "Score": answering(self.score),
+            "ScoreStream": answering(self.score_stream, grpc.stream_stream_rpc_method_handler),
+            "PutImage": answering(self.put_image),
+            "GetModel": answering(self.get_model),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    async def score(self, message: bytes, context: Context) -> pb.ScoreResponse:
         async with self._call("Score", context) as call:
+            call.share.grow(len(message))
+            request = self._read(pb.ScoreRequest, message)
             call.id = request_id(request.request_id or call.id)
             return score_reply(await self._engine.score(_score_request(request, call, context)))
 
-    async def ScoreStream(  # noqa: N802
-        self, requests: AsyncIterator[pb.ScoreRequest], context: Context
-    ) -> AsyncIterator[pb.ScoreResponse]:
+    async def score_stream(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[pb.ScoreResponse]:
         async with self._call("ScoreStream", context) as call:
             ready: Ready = asyncio.Queue()
             slots = asyncio.Semaphore(STREAM_CONCURRENCY)
-            scoring = asyncio.create_task(self._score_all(requests, call, context, ready, slots))
+            scoring = asyncio.create_task(self._score_all(messages, call, context, ready, slots))
             scoring.add_done_callback(lambda _: ready.put_nowait(None))
             try:
                 while (response := await ready.get()) is not None:
@@ -121,22 +144,36 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
             finally:
                 scoring.cancel()
 
-    async def PutImage(self, request: pb.PutImageRequest, context: Context) -> pb.PutImageResponse:  # noqa: N802
-        async with self._call("PutImage", context):
-            _, file = await self._engine.put_image(request.data)
+    async def put_image(self, message: bytes, context: Context) -> pb.PutImageResponse:
+        async with self._call("PutImage", context) as call:
+            call.share.grow(len(message))
+            _, file = await self._engine.put_image(self._read(pb.PutImageRequest, message).data)
             return pb.PutImageResponse(sha256=file.digest, width=file.header.width, height=file.header.height)
 
-    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:  # noqa: N802
+    async def get_model(self, message: bytes, context: Context) -> pb.Model:
         async with self._call("GetModel", context):
+            self._read(pb.GetModelRequest, message)
             serving = self._engine.serving
             model, limits = serving.model, limits_of(self._engine.settings, serving.model)
             return pb.Model(
                 ref=_ref(serving.ref), dimensions=DIMENSIONS, default_weights=model.default_weights, limits=limits
             )
 
+    def _read(self, kind: type[M], message: bytes) -> M:
+        check_message(message, pb.ScoreRequest.ITEMS_FIELD_NUMBER, self._engine.settings)
+        try:
+            read = kind.FromString(message)
+        except DecodeError:
+            raise RequestError(Code.MALFORMED, "the message cannot be read") from None
+        size = read.ByteSize()
+        read.DiscardUnknownFields()
+        if read.ByteSize() < size:
+            raise RequestError(Code.UNKNOWN_FIELD, "the message has a field that is not known")
+        return read
+
     async def _score_all(
         self,
-        requests: AsyncIterator[pb.ScoreRequest],
+        messages: AsyncIterator[bytes],
         call: Call,
         context: Context,
         ready: Ready,
@@ -144,24 +181,29 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
     ) -> None:
         """Answers as they become ready. A slot is a request that was read and whose answer is not sent yet."""
 
-        async def score(request: pb.ScoreRequest) -> None:
-            ready.put_nowait(await self._score_streamed(request, call, context))
+        async def score(request: pb.ScoreRequest, size: int) -> None:
+            ready.put_nowait(await self._score_streamed(request, size, call, context))
 
-        readable = True
+        unreadable: RequestError | None = None
         async with asyncio.TaskGroup() as running:
             try:
-                async for request in requests:
+                async for message in messages:
+                    request = self._read(pb.ScoreRequest, message)
                     await slots.acquire()
-                    running.create_task(score(request))
-            except DecodeError:
-                readable = False
-        if not readable:
-            raise RequestError(Code.MALFORMED, "a message of the stream cannot be read")
+                    running.create_task(score(request, len(message)))
+            except RequestError as error:
+                unreadable = error
+        if unreadable:
+            raise unreadable
 
-    async def _score_streamed(self, request: pb.ScoreRequest, call: Call, context: Context) -> pb.ScoreResponse:
+    async def _score_streamed(
+        self, request: pb.ScoreRequest, size: int, call: Call, context: Context
+    ) -> pb.ScoreResponse:
         """A stream goes on after a refused request: its refusal is the error of each of its results."""
         try:
-            return score_reply(await self._engine.score(_score_request(request, call, context)))
+            with self._engine.bodies.share() as share:
+                share.grow(size)
+                return score_reply(await self._engine.score(_score_request(request, call, context)))
         except MedRewardError as error:
             return _refusal(request, call, error)
         except Exception:
@@ -173,20 +215,25 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
         """Around every call: its errors become status codes, and it is counted."""
         started = time.perf_counter()
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        call = Call(metadata, request_id(metadata.get("x-request-id")))
-        try:
-            yield call
-        except MedRewardError as error:
-            await _abort(context, call, error)
-        except Exception:
-            log.exception("a fault of ours", extra={"request_id": call.id})
-            await _abort(context, call, OUR_FAULT)
-        except asyncio.CancelledError:
-            call.code = grpc.StatusCode.CANCELLED
-            raise
-        finally:
-            seconds = time.perf_counter() - started
-            observe(self._engine.metrics, f"/{SERVICE}/{method}", call.lane, call.code.name, call.id, seconds)
+        with self._engine.bodies.share() as share:
+            call = Call(metadata, request_id(metadata.get("x-request-id")), share)
+            try:
+                yield call
+            except MedRewardError as error:
+                await _abort(context, call, error)
+            except Exception:
+                log.exception("a fault of ours", extra={"request_id": call.id})
+                await _abort(context, call, OUR_FAULT)
+            except asyncio.CancelledError:
+                call.code = grpc.StatusCode.CANCELLED
+                raise
+            finally:
+                seconds = time.perf_counter() - started
+                observe(self._engine.metrics, f"/{SERVICE}/{method}", call.lane, call.code.name, call.id, seconds)
+
+
+def _written(reply: Message) -> bytes:
+    return reply.SerializeToString()
 
 
 def _refusal(request: pb.ScoreRequest, call: Call, refused: MedRewardError) -> pb.ScoreResponse:
@@ -292,18 +339,23 @@ class Rpc:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        limit = engine.settings.body_bytes + FRAMING_BYTES
+        settings = engine.settings
         self._server = grpc.aio.server(
             options=[
-                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_receive_message_length", settings.body_bytes + FRAMING_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # two servers never share a port unseen
-            ]
+                ("grpc.compression_enabled_algorithms_bitset", 1),  # none, as at the REST door
+                ("grpc.max_metadata_size", settings.header_bytes),
+                ("grpc.absolute_max_metadata_size", settings.header_bytes),
+                ("grpc.max_concurrent_streams", CALLS_A_CONNECTION),
+                ("grpc.server_handshake_timeout_ms", int(settings.header_seconds * 1000)),
+                ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
+            ],
+            maximum_concurrent_rpcs=settings.grpc_calls,
         )
         self._health = health.aio.HealthServicer()
-        reward_pb2_grpc.add_RewardServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
-            RewardService(engine), self._server
-        )
+        self._server.add_generic_rpc_handlers((RewardService(engine).handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from medreward.api.admin import create_admin_app
+from medreward.api.heads import guarding
 from medreward.api.http import create_app
 from medreward.api.rpc import Rpc
 from medreward.engine.engine import Engine
@@ -33,8 +34,18 @@ class Door(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="off"))
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=guarding(settings),
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+            )
+        )
 
     def close(self) -> None:
         self.should_exit = True
@@ -44,7 +55,7 @@ async def serve(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT, then finishes what was accepted."""
     engine = Engine(settings, Metrics(CollectorRegistry()))
     stop = _stop_on_signals()
-    doors = Door(create_app(engine)), Door(create_admin_app(engine))
+    doors = Door(create_app(engine), settings), Door(create_admin_app(engine), settings)
     sockets = _listen(settings.host, settings.port), _listen(settings.admin_host, settings.admin_port)
     rpc = Rpc(engine)
     if settings.grpc_port:

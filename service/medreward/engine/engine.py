@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 from medreward.encoding.image import ImageLimits
+from medreward.engine.bodies import Bodies
 from medreward.engine.checks import check_request, weights_of
 from medreward.engine.images import ImageFile, Images, ImageStore
 from medreward.engine.items import Asked
@@ -37,6 +38,7 @@ class Engine:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.bodies = Bodies(settings.bodies_bytes)
         self.images = _images(settings, metrics)
         self._serving: Serving | None = None
         self._draining = False
@@ -85,6 +87,7 @@ class Engine:
             "pixels_admitted": self._serving.pictures.room.all_taken if self._serving else 0,
             "triples_waiting": scheduler.waiting if scheduler else 0,
             "triples_in_flight": len(self._serving.flights) if self._serving else 0,
+            "request_bytes": self.bodies.held,
             "stored_bytes": self.images.store.bytes,
             "workers": [worker.state() for worker in self._serving.workers] if self._serving else [],
         }

@@ -1,0 +1,79 @@
+"""How much structure a request has, counted before it is parsed: many tiny values would stop the loop for seconds."""
+
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Final
+
+from medreward.errors import Code, RequestError
+from medreward.settings import Settings
+
+QUOTES_A_VALUE: Final = 4  # those of a key and of a text
+STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+NO_BRACKETS: Final = bytes(set(range(256)) - set(STEPS))
+
+VARINT, BYTES = 0, 2  # kinds of fields in protobuf's wire format
+WIDTHS: Final = {1: 8, 5: 4}
+
+
+def check_json(body: bytes, settings: Settings) -> None:
+    """Searches of the C library over the body; texts are taken out only where it could matter what they hold."""
+    if _values(body) <= settings.json_values and _opened(body) <= settings.json_depth:
+        return
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if unescaped.count(b'"') > QUOTES_A_VALUE * settings.json_values:
+        raise _too_many(settings)
+    outside = b"".join(unescaped.split(b'"')[::2])
+    if _values(outside) > settings.json_values:
+        raise _too_many(settings)
+    depths = accumulate(STEPS[bracket] for bracket in outside.translate(None, NO_BRACKETS))
+    if max(depths, default=0) > settings.json_depth:
+        raise RequestError(Code.JSON_TOO_DEEP, f"the body is nested more than {settings.json_depth} levels deep")
+
+
+def check_message(message: bytes, nested: int, settings: Settings) -> None:
+    """A protobuf message's fields, and those of the messages in its field `nested`, which may be many."""
+    for seen, _ in enumerate(_places(memoryview(message), nested)):
+        if seen >= settings.json_values:
+            raise _too_many(settings)
+
+
+def _places(message: memoryview, nested: int) -> Iterator[int]:
+    for number, content in _fields(message):
+        yield number
+        if number == nested:
+            yield from (inner for inner, _ in _fields(content))
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Where a message is cut short this ends too: reading it finds that out."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind, size = tag & 7, 0
+        if kind in (VARINT, BYTES):
+            size, at = _varint(message, at)
+        content = message[at : at + size] if kind == BYTES else message[:0]
+        yield tag >> 3, content
+        at += size if kind == BYTES else WIDTHS.get(kind, 0)
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """The number, and the place after it."""
+    value = 0
+    for n, byte in enumerate(message[at : at + 10]):
+        value |= (byte & 0x7F) << 7 * n
+        if byte < 0x80:
+            return value, at + n + 1
+    return 0, len(message)
+
+
+def _values(body: bytes) -> int:
+    return body.count(b",") + _opened(body)
+
+
+def _opened(body: bytes) -> int:
+    return body.count(b"[") + body.count(b"{")
+
+
+def _too_many(settings: Settings) -> RequestError:
+    return RequestError(Code.TOO_MANY, f"the request has more than {settings.json_values} values")
