@@ -25,6 +25,7 @@ class Served:
     process: subprocess.Popen[str]
     url: str
     admin_url: str
+    grpc_port: int
     log: Path
 
     def items_scored(self) -> float:
@@ -42,7 +43,7 @@ def serving(folder: Path, *flags: str) -> Iterator[Served]:
     try:
         listening = _first_ready(process, log)
         urls = [f"http://127.0.0.1:{listening[port]}" for port in ("port", "admin_port")]
-        yield Served(process, urls[0], urls[1], log)
+        yield Served(process, urls[0], urls[1], listening["grpc_port"], log)
     finally:
         process.terminate()
         process.communicate(timeout=20)

@@ -179,7 +179,7 @@ class Form(MultiPartParser):
     def on_part_begin(self) -> None:
         super().on_part_begin()
         self.parts = getattr(self, "parts", 0) + 1
-        if self.parts > self.max_fields + self.max_files:
+        if self.parts > self.max_fields:
             raise RequestError(Code.TOO_MANY, "the form has too many parts")
 
     def on_part_end(self) -> None:
@@ -193,7 +193,7 @@ async def _parse_multipart(request: Request, body: bytes, base: ScoreRequest, se
         request.headers,
         _stream_of(body),
         max_files=1,
-        max_fields=settings.responses + 1,
+        max_fields=settings.responses + 2,  # a question and an image
         max_part_size=settings.body_bytes,
     )
     form.spool_max_size = settings.body_bytes  # images stay in memory: they are patients', and go to no disk
