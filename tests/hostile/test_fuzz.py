@@ -147,7 +147,7 @@ def test_what_our_own_description_leads_to(target: Target) -> None:
             def ask(case: Any) -> None:
                 reply = case.call(base_url=str(target[1].base_url), timeout=20)
                 assert reply.status_code < 500, reply.text
-                answers.add(f"{case.method} {operation.path} {reply.status_code}")
+                answers.add(f"{case.method} {case.operation.path} {reply.status_code}")
 
             with contextlib.suppress(Unsatisfiable):  # a route that takes nothing cannot be given what is wrong
                 ask()
