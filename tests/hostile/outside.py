@@ -1,6 +1,7 @@
 """A real `medreward serve` with its doors open, and the memory of its processes."""
 
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ class Outside:
     served: Served
     rest: httpx.AsyncClient
     admin: httpx.AsyncClient
+    channel: grpc.aio.Channel
     stub: Any
 
     def processes(self) -> set[int]:
@@ -37,7 +39,18 @@ async def outside(folder: Path, *flags: str) -> AsyncIterator[Outside]:
             httpx.AsyncClient(base_url=served.admin_url, trust_env=False, timeout=60) as admin,
             grpc.aio.insecure_channel(f"127.0.0.1:{port}", no_limit) as channel,
         ):
-            yield Outside(served, rest, admin, STUB(channel))
+            yield Outside(served, rest, admin, channel, STUB(channel))
+
+
+def printed(server: Outside) -> bytes:
+    """What is on its stdout by now."""
+    stdout = server.served.process.stdout
+    assert stdout is not None
+    os.set_blocking(stdout.fileno(), False)
+    try:
+        return os.read(stdout.fileno(), 1_000_000)
+    except BlockingIOError:
+        return b""
 
 
 def memory(pid: int) -> int:
