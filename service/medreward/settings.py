@@ -11,7 +11,8 @@ ENV_PREFIX: Final = "MEDREWARD_"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
-HostName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
+LABEL: Final = "[A-Za-z0-9-]{1,63}"
+HostName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=rf"^{LABEL}(\.{LABEL})*(:[0-9]{{1,5}})?$")]
 
 
 def _split(written: object) -> object:
