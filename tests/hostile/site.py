@@ -1,6 +1,7 @@
 """An HTTPS host on loopback that answers as a test tells it to, bytes for bytes."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -70,7 +71,8 @@ async def site_at(authority: trustme.CA) -> AsyncIterator[Site]:
         assert task is not None
         running.add(task)
         task.add_done_callback(running.discard)
-        await site.answer(reader, writer)
+        with contextlib.suppress(asyncio.CancelledError):  # which Python 3.11's streams would report as a fault
+            await site.answer(reader, writer)
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
     site.port = server.sockets[0].getsockname()[1]

@@ -395,6 +395,22 @@ async def test_b21_a_slow_answer_is_cut_at_the_time_cap(site: Site, start: bytes
         assert await refusal(site, "https://scans.example:{}/slow", seconds=SECONDS) is Code.IMAGE_FETCH_FAILED
 
 
+async def test_b21_fetches_cut_short_leave_nothing_open(site: Site) -> None:
+    def opened() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    site.pages["/hang"] = hang
+    before = opened()
+    left = [asyncio.create_task(fetched(site, "https://scans.example:{}/hang")) for _ in range(10)]
+    slow = [refusal(site, "https://scans.example:{}/hang", seconds=SECONDS) for _ in range(10)]
+    assert set(await asyncio.gather(*slow)) == {Code.IMAGE_FETCH_FAILED}
+    assert opened() > before
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    await until(lambda: opened() <= before)
+
+
 async def test_b21_time_runs_over_all_redirects_together(site: Site) -> None:
     async def slow(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(SECONDS * 0.8)
