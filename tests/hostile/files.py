@@ -62,7 +62,7 @@ def animated_png(frames: int) -> bytes:
 
 
 def animated_webp(frames: int) -> bytes:
-    still = pictures.encoded("WEBP", pictures.pixels(0, 16, 16))[12:]
+    still = pictures.encoded("WEBP", np.full((16, 16, 3), 90, np.uint8))[12:]
     frame = b"ANMF" + struct.pack("<I", 16 + len(still)) + bytes(6) + b"\x0f\0\0\x0f\0\0" + b"\x0a\0\0\0" + still
     body = b"WEBPVP8X" + struct.pack("<II", 10, 2) + b"\x0f\0\0\x0f\0\0" + b"ANIM" + struct.pack("<I", 6) + bytes(6)
     body += frame * frames
@@ -86,6 +86,29 @@ def jpeg_that_claims(side: int) -> bytes:
     file = pictures.jpeg()
     size = file.index(b"\xff\xc0") + 5
     return file[:size] + struct.pack(">HH", side, side) + file[size + 4 :]
+
+
+def jpeg_of_segments(count: int) -> bytes:
+    file = pictures.jpeg()
+    return file[:2] + b"\xff\xe1\0\2" * count + file[2:]
+
+
+def chunks(count: int) -> bytes:
+    return chunk(b"abCd", b"") * count
+
+
+def png_in_pieces(side: int, piece: int) -> bytes:
+    """Random pixels, packed, in IDAT chunks of so many bytes."""
+    rows = np.random.default_rng(5).integers(0, 256, (side, side + 1), np.uint8)
+    rows[:, 0] = 0  # no filter
+    packed = zlib.compress(rows.tobytes())
+    pieces = [chunk(b"IDAT", packed[at : at + piece]) for at in range(0, len(packed), piece)]
+    whole = png(side, side, b"")
+    return whole.replace(chunk(b"IDAT", b""), b"".join(pieces))
+
+
+def large_exif(entries: int) -> bytes:
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", entries) + struct.pack("<HHII", 0x112, 3, 1, 6) * entries + bytes(4)
 
 
 def flipped(file: bytes, at: int) -> bytes:

@@ -38,6 +38,17 @@ FILES: dict[str, tuple[Code | None, Make]] = {
     "B3 profile of 1 GiB": (Code.IMAGE_INVALID, lambda: files.grey_png(before=files.profile_bomb())),
     "B3 text of 1 GiB after the pixels": (Code.IMAGE_INVALID, lambda: files.grey_png(after=files.text_bomb())),
     "B3 pixels of 1 GiB for 16 x 16": (None, lambda: files.png(16, 16, files.deflated_zeros(files.GIB))),
+    "B3 JPEG of 250,000 empty segments": (Code.IMAGE_INVALID, lambda: files.jpeg_of_segments(250_000)),
+    "B3 PNG of 80,000 empty chunks": (Code.IMAGE_INVALID, lambda: files.grey_png(before=files.chunks(80_000))),
+    "B3 PNG of 80,000 empty chunks at its end": (
+        Code.IMAGE_INVALID,
+        lambda: files.grey_png(after=files.chunks(80_000)),
+    ),
+    "B3 PNG with EXIF of 60,000 entries": (
+        None,
+        lambda: files.grey_png(before=files.chunk(b"eXIf", files.large_exif(60_000))),
+    ),
+    "B3 honest PNG in pieces of 1 KiB": (None, lambda: files.png_in_pieces(3000, 1024)),
     "B4 1 x 1": (Code.IMAGE_TOO_SMALL, lambda: pictures.png(0, 1, 1)),
     "B4 3 x 3": (Code.IMAGE_TOO_SMALL, lambda: pictures.png(0, 3, 3)),
     "B4 3 x 5,000": (Code.IMAGE_TOO_SMALL, lambda: pictures.png(0, 3, 5000)),
