@@ -294,3 +294,10 @@ async def test_b58_a_request_id_is_the_one_thing_that_comes_back_and_is_logged(s
     assert (reply.json()["id"], reply.headers["x-request-id"]) == ("trace-7", "trace-7")
     lines = [line for line in map(json.loads, server.served.log.read_text().splitlines()) if "trace-7" in str(line)]
     assert [(line["event"], line["request_id"]) for line in lines] == [("request", "trace-7")]
+
+
+async def test_b58_an_id_that_is_none_is_answered_over_grpc_but_not_logged(server: Outside) -> None:
+    written = f"{CANARY} with a space"
+    item = pb.Item(question=QUESTION, responses=["yes"])
+    assert (await server.stub.Score(pb.ScoreRequest(request_id=written, items=[item]))).request_id == written
+    assert nowhere(server.served.log.read_text())
