@@ -20,6 +20,7 @@ from hostile import files
 from hostile.outside import Outside, outside, printed
 from hostile.site import Site, moved, page, site_at
 from medreward.api.proto import reward_pb2 as pb
+from waiting import until
 
 CANARY = "Zoe-Canary-19610417"
 QUESTION = "Is there a fracture?"
@@ -280,6 +281,8 @@ async def test_b58_a_canary_sent_everywhere_is_found_nowhere(server: Outside, si
 
     for path in ("/metrics", "/admin/state"):
         assert nowhere((await server.admin.get(path)).text)
+    await server.rest.get("/livez", headers={"X-Request-Id": "the-last-one"})
+    await until(lambda: "the-last-one" in server.served.log.read_text())
     log = server.served.log.read_text()
     assert nowhere(log), [line for line in log.splitlines() if not nowhere(line)]
     requests = [line for line in map(json.loads, log.splitlines()) if line["event"] == "request"]
@@ -292,6 +295,7 @@ async def test_b58_a_request_id_is_the_one_thing_that_comes_back_and_is_logged(s
     body = {"question": QUESTION, "response": "yes"}
     reply = await server.rest.post("/score", json=body, headers={"X-Request-Id": "trace-7"})
     assert (reply.json()["id"], reply.headers["x-request-id"]) == ("trace-7", "trace-7")
+    await until(lambda: "trace-7" in server.served.log.read_text())  # written after the answer
     lines = [line for line in map(json.loads, server.served.log.read_text().splitlines()) if "trace-7" in str(line)]
     assert [(line["event"], line["request_id"]) for line in lines] == [("request", "trace-7")]
 
@@ -300,4 +304,6 @@ async def test_b58_an_id_that_is_none_is_answered_over_grpc_but_not_logged(serve
     written = f"{CANARY} with a space"
     item = pb.Item(question=QUESTION, responses=["yes"])
     assert (await server.stub.Score(pb.ScoreRequest(request_id=written, items=[item]))).request_id == written
+    answered = (await server.stub.Score(pb.ScoreRequest(request_id="after-it", items=[item]))).request_id
+    await until(lambda: answered in server.served.log.read_text())
     assert nowhere(server.served.log.read_text())
