@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import httpx
@@ -12,12 +12,20 @@ from cases import Body, to_message
 from medreward.api.proto import reward_pb2 as pb
 from medreward.api.schemas import Problem
 from medreward.types import DIMENSIONS
-from serving import Server
 
 PROBLEM = "application/problem+json"
 JSON = {"content-type": "application/json"}
 
 Six = tuple[float, ...]
+
+
+class Doors(Protocol):
+    """A server's REST and gRPC doors, in this process or in another."""
+
+    @property
+    def rest(self) -> httpx.AsyncClient: ...
+    @property
+    def stub(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -51,13 +59,13 @@ class Refusal:
 Answer = list[Numbers | NoNumbers] | Refusal
 
 
-async def post(server: Server, body: Body, metadata: Mapping[str, str] | None = None) -> httpx.Response:
+async def post(server: Doors, body: Body, metadata: Mapping[str, str] | None = None) -> httpx.Response:
     written = json.dumps(body)  # ASCII, so that a lone surrogate can be written too
     headers = {**JSON, **(metadata or {})}
     return await server.rest.post("/score", content=written, headers=headers)
 
 
-async def over_rest(server: Server, body: Body, metadata: Mapping[str, str] | None = None) -> Answer:
+async def over_rest(server: Doors, body: Body, metadata: Mapping[str, str] | None = None) -> Answer:
     reply = await post(server, body, metadata)
     written = reply.json()
     if reply.status_code != 200:
@@ -66,7 +74,7 @@ async def over_rest(server: Server, body: Body, metadata: Mapping[str, str] | No
     return [_from_json(result) for result in written["results"]]
 
 
-async def over_grpc(server: Server, body: Body, metadata: Mapping[str, str] | None = None) -> Answer:
+async def over_grpc(server: Doors, body: Body, metadata: Mapping[str, str] | None = None) -> Answer:
     try:
         reply = await server.stub.Score(to_message(body), metadata=tuple((metadata or {}).items()))
     except grpc.aio.AioRpcError as error:
@@ -127,7 +135,7 @@ def body_with(text: str) -> bytes:
     return f'{{"question": "q", "response": "r"{text}}}'.encode()
 
 
-async def send(server: Server, body: bytes, **headers: str) -> httpx.Response:
+async def send(server: Doors, body: bytes, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return await server.rest.post("/score", content=body, headers=JSON | named)
 

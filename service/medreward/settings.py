@@ -3,14 +3,23 @@
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, PositiveInt
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, PositiveInt, StringConstraints
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB: Final = 1024 * 1024
 ENV_PREFIX: Final = "MEDREWARD_"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+LABEL: Final = "[A-Za-z0-9-]{1,63}"
+HostName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=rf"^{LABEL}(\.{LABEL})*(:[0-9]{{1,5}})?$")]
+
+
+def _split(written: object) -> object:
+    return [name for name in written.split(",") if name.strip()] if isinstance(written, str) else written
+
+
+HostNames = Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -45,6 +54,13 @@ class Settings(BaseSettings):
     image_side: PositiveInt = Field(16_384, description="longest side of an image, in pixels")
     image_min_side: PositiveInt = Field(8, description="shortest side of an image, in pixels")
     image_aspect: PositiveInt = Field(32, description="longest side over shortest side, at most")
+
+    image_url_hosts: HostNames = Field((), description="hosts (name or name:port, commas) images are fetched from")
+    image_url_ca: Path | None = Field(
+        None, description="file of certificate authorities trusted beside the public ones"
+    )
+    image_url_private: bool = Field(False, description="fetch from these hosts in private networks too")
+    image_url_seconds: Seconds = Field(5, description="longest time an image may take to fetch")
 
     deadline_seconds: Seconds = Field(60, description="deadline of a request that names none, and the longest one")
     drain_seconds: Seconds = Field(30, description="time accepted work has to finish after SIGTERM")

@@ -237,7 +237,7 @@ GOLDEN: Final = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_pixels_of_every_kind_stay_the_same(name: str) -> None:
-    # A change here changes scores: raise `preprocessing` in the manifest with it.
+    # Rows B6 and B7. A change here changes scores: raise `preprocessing` in the manifest with it.
     pixels = read(FILES[name](), SMALL)
     assert pixels.shape == (10, 12, 3)
     assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == GOLDEN[name]
@@ -293,7 +293,7 @@ def test_cmyk_is_read_as_adobe_writes_it() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 @pytest.mark.parametrize("spec", [SMALL, ImageSpec(7, 16, "stretch"), ImageSpec(40, 30)])
 def test_all_eight_orientations_give_the_upright_pixels(kind: str, spec: ImageSpec) -> None:
-    upright = Image.fromarray(COLOUR[:11])
+    upright = Image.fromarray(COLOUR[:11])  # row B8
     flips = Image.Transpose
     stored = {
         1: upright,

@@ -7,6 +7,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from medreward.encoding.image import ImageLimits
+from medreward.engine.fetch import Allowance
 from medreward.engine.images import Images, ImageStore
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
@@ -92,7 +93,7 @@ async def test_every_source_leads_to_the_same_image(images: Images) -> None:
     _, stored = await images.put("", png(9))
     digest, header = stored.digest, stored.header
     sources = (InlineImage(png(9)), Base64Image(base64.b64encode(png(9)).decode()), StoredImage(digest))
-    assert {(await images.open(source, "")).digest for source in sources} == {digest}
+    assert {(await images.open(source, "", Allowance(10_000))).digest for source in sources} == {digest}
     assert (header.width, header.height) == (40, 40)
 
 
@@ -109,7 +110,7 @@ async def test_every_source_leads_to_the_same_image(images: Images) -> None:
 )
 async def test_what_cannot_be_opened_says_why(images: Images, source: StoredImage, code: Code) -> None:
     with pytest.raises(ItemError) as refused:
-        await images.open(source, "")
+        await images.open(source, "", Allowance(10_000))
     assert (refused.value.code, refused.value.field) == (code, "image")
 
 

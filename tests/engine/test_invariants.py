@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from medreward.backends.base import CostModel, Counts, Group, Heads
 from medreward.encoding.image import ImageLimits
 from medreward.engine.dispatcher import Dispatcher
+from medreward.engine.fetch import Allowance
 from medreward.engine.flights import Flight, Flights, prompt_digest
 from medreward.engine.images import ImageFile, Images, ImageStore
 from medreward.engine.items import Asked, Items
@@ -301,7 +302,7 @@ class World:
         self.waiting.update(triples)
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._items.score(0, item, Asked(request, deadline, SCORING, Timings()))
+                return await self._items.score(0, item, Asked(request, deadline, SCORING, Timings(), Allowance(0)))
         finally:
             self.waiting.subtract(triples)
 

@@ -27,7 +27,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": {"model": Problem}, "5XX": {
 HEADERS = {
     "X-Lane": "interactive or bulk (the default)",
     "X-Deadline-Ms": "whole milliseconds in which the answer is of use",
-    "X-Request-Id": "comes back in the answer and stands in the log",
+    "X-Request-Id": "comes back in the answer and stands in the log: no patient's data",
     "X-Model-Fingerprint": "refuse with 409 if another model is served",
 }
 

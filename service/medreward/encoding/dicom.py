@@ -18,7 +18,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.tag import BaseTag
 
-from medreward.encoding.pictures import check_scans, refused
+from medreward.encoding.pictures import BoundedReads, check_scans, refused
 from medreward.errors import Code
 
 Shades = NDArray[np.uint8]
@@ -50,24 +50,12 @@ DICOM_TAGS: Final[list[BaseTag | int]] = [
 ]
 
 
-class _BoundedReads(BytesIO):
-    """Stops the parsing of a file that is all tiny elements."""
-
-    reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.reads += 1
-        if self.reads > DICOM_READS:
-            raise ValueError
-        return super().read(size)
-
-
 def _read_dicom(data: bytes, header_only: bool) -> Dataset:
     """The tags that decide pixels, of a file whose transfer syntax we decode.
 
     Not `dcmread`, which inflates a deflated file without bound before anything can be asked.
     """
-    stream = _BoundedReads(data)
+    stream = BoundedReads(data, DICOM_READS)
     stream.seek(132)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     syntax = meta.get("TransferSyntaxUID")

@@ -15,6 +15,9 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from medreward.errors import Code, ItemError
 
+HEADER_READS: Final = 5_000  # a few a chunk or segment; an honest file has dozens before its pixels
+FILE_READS: Final = 100_000  # an encoder that writes its pixels in pieces of 1 KB stays below
+EXIF_BYTES: Final = 65_536  # what fits in a JPEG
 JPEG_SCANS: Final = 64  # an honest progressive file has about ten; each scan costs a pass over the whole image
 
 FILE_CLASS: Final[dict[str, type[ImageFile.ImageFile]]] = {
@@ -35,12 +38,26 @@ ORIENTATION: Final = 0x0112
 SIDEWAYS: Final = 5  # orientations from here on swap width and height
 
 
+class BoundedReads(BytesIO):
+    """Stops the parsing of a file that is all tiny pieces."""
+
+    def __init__(self, data: bytes, reads: int) -> None:
+        super().__init__(data)
+        self._left = reads
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError
+        return super().read(size)
+
+
 def refused(code: Code, detail: str) -> ItemError:
     return ItemError(code, detail, "image")
 
 
 def picture_size(data: bytes, kind: str) -> tuple[int, int]:
-    image = FILE_CLASS[kind](BytesIO(data))
+    image = FILE_CLASS[kind](BoundedReads(data, HEADER_READS))
     if getattr(image, "n_frames", 1) > 1:
         raise refused(Code.IMAGE_ANIMATED, "the image is animated")
     return image.size if _orientation(image) < SIDEWAYS else (image.height, image.width)
@@ -48,9 +65,11 @@ def picture_size(data: bytes, kind: str) -> tuple[int, int]:
 
 def _orientation(image: ImageFile.ImageFile) -> int:
     """EXIF orientation, 1 where it is missing or cannot be read; only from what stands before the pixels."""
-    exif = Image.Exif()
+    exif, tags = Image.Exif(), image.info.get("exif", b"")
+    if len(tags) > EXIF_BYTES:
+        return 1
     try:
-        exif.load(image.info.get("exif", b""))
+        exif.load(tags)
         orientation = exif.get(ORIENTATION)
     except Exception:
         return 1
@@ -60,10 +79,10 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 def upright_picture(data: bytes, kind: str, wanted: tuple[int, int]) -> Image.Image:
     """`wanted` is the size that the upright picture will be brought to."""
     if kind == "png":
-        PngImageFile(BytesIO(data)).verify()  # checksums of all chunks, which loading skips
+        PngImageFile(BoundedReads(data, FILE_READS)).verify()  # checksums of all chunks, which loading skips
     if kind == "jpeg":
         check_scans(data)
-    image = FILE_CLASS[kind](BytesIO(data))
+    image = FILE_CLASS[kind](BoundedReads(data, FILE_READS))
     orientation = _orientation(image)
     if isinstance(image, JpegImageFile):
         _shrink_in_decoder(image, wanted, orientation)

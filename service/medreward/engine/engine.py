@@ -8,6 +8,7 @@ from typing import Final
 from medreward.encoding.image import ImageLimits
 from medreward.engine.bodies import Bodies
 from medreward.engine.checks import check_request, weights_of
+from medreward.engine.fetch import Allowance, fetcher_for
 from medreward.engine.images import ImageFile, Images, ImageStore
 from medreward.engine.items import Asked
 from medreward.engine.scheduler import OVERLOADED
@@ -68,6 +69,7 @@ class Engine:
         await self._idle.wait()
 
     async def close(self) -> None:
+        self.images.close()
         if self._serving:
             await self._serving.close()
 
@@ -138,7 +140,7 @@ class Engine:
         longest = self.settings.deadline_seconds
         deadline = started + min(request.deadline_s or longest, longest)
         scoring = Scoring(serving.model.manifest.calibration, weights_of(request, serving.model))
-        asked = Asked(request, deadline, scoring, Timings())
+        asked = Asked(request, deadline, scoring, Timings(), Allowance(self.settings.body_bytes))
         calls = [self._score_item(i, item, asked, serving) for i, item in enumerate(request.items)]
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
         results = tuple(result for item in per_item for result in item)
@@ -199,4 +201,5 @@ def _images(settings: Settings, metrics: Metrics) -> Images:
         min_side=settings.image_min_side,
         aspect=settings.image_aspect,
     )
-    return Images(ImageStore(settings.image_store_bytes, settings.image_store_seconds), limits, metrics)
+    store = ImageStore(settings.image_store_bytes, settings.image_store_seconds)
+    return Images(store, limits, metrics, fetcher_for(settings))

@@ -11,9 +11,10 @@ from typing import Final
 import pybase64
 
 from medreward.encoding.image import ImageHeader, ImageLimits, is_dicom, probe
+from medreward.engine.fetch import Allowance, Fetcher
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
-from medreward.types import Base64Image, ImageSource, InlineImage, StoredImage
+from medreward.types import Base64Image, ImageSource, InlineImage, StoredImage, UrlImage
 
 KNOWN_HEADERS: Final = 50_000
 QUICK_BYTES: Final = 1024 * 1024  # hashed and probed in under a millisecond
@@ -78,8 +79,11 @@ class ImageFile:
 class Images:
     """From what a request names to a checked file."""
 
-    def __init__(self, store: ImageStore, limits: ImageLimits, metrics: Metrics) -> None:
+    def __init__(
+        self, store: ImageStore, limits: ImageLimits, metrics: Metrics, fetcher: Fetcher | None = None
+    ) -> None:
         self.store = store
+        self._fetcher = fetcher
         self._limits = limits
         self._metrics = metrics
         self._headers: dict[str, ImageHeader] = {}  # of files that passed: an image comes back with every answer
@@ -91,12 +95,19 @@ class Images:
             raise ItemError(Code.IMAGE_TOO_LARGE, f"the image store holds {self.store.max_bytes} bytes", "image")
         return self.store.put(tenant, file.digest, data), file
 
-    async def open(self, source: ImageSource, tenant: str) -> ImageFile:
+    async def open(self, source: ImageSource, tenant: str, allowance: Allowance) -> ImageFile:
         """Looks at the header, decodes nothing; away from the event loop where that could take long."""
-        data = self._read(source, tenant)
+        if isinstance(source, UrlImage):
+            data = await self._fetched(source.url, allowance)
+        else:
+            data = self._read(source, tenant)
         if len(data) <= QUICK_BYTES and not is_dicom(data):
             return self._checked(data)
         return await asyncio.to_thread(self._checked, data)
+
+    def close(self) -> None:
+        if self._fetcher:
+            self._fetcher.close()
 
     def _checked(self, data: bytes) -> ImageFile:
         digest = hashlib.sha256(data).hexdigest()
@@ -107,7 +118,12 @@ class Images:
             header = self._headers[digest] = probe(data, self._limits)
         return ImageFile(digest, data, header)
 
-    def _read(self, source: ImageSource, tenant: str) -> bytes:
+    async def _fetched(self, url: str, allowance: Allowance) -> bytes:
+        if self._fetcher is None:
+            raise ItemError(Code.IMAGE_URL_REFUSED, "this server fetches no image URLs", "image")
+        return await self._fetcher.fetch(url, allowance)
+
+    def _read(self, source: InlineImage | Base64Image | StoredImage, tenant: str) -> bytes:
         match source:
             case InlineImage(data):
                 return data
@@ -119,7 +135,6 @@ class Images:
                 if stored is None:
                     raise ItemError(Code.IMAGE_UNKNOWN, "no image is stored under this hash; send it again", "image")
                 return stored
-        raise ItemError(Code.IMAGE_URL_REFUSED, "this server fetches no image URLs", "image")
 
     def _from_base64(self, text: str) -> bytes:
         if len(text) > self._limits.bytes * 4 // 3 + 4:

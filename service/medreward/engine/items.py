@@ -10,6 +10,7 @@ from typing import Final
 from medreward.backends.base import CostModel, Heads, ModelImage
 from medreward.encoding.text import EncodedText, TextEncoder
 from medreward.engine.checks import check_item
+from medreward.engine.fetch import Allowance
 from medreward.engine.flights import Flight, Flights, Landed, flight_id, prompt_digest
 from medreward.engine.images import ImageFile, Images
 from medreward.engine.model import Model
@@ -24,12 +25,13 @@ QUICK_CHARS: Final = 20_000  # of a request: tokenised within a few milliseconds
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request under way: until when, how its logits become scores, and where its time went."""
+    """A request under way: until when, how its logits become scores, where its time went, what it may fetch."""
 
     request: ScoreRequest
     deadline: float
     scoring: Scoring
     timings: Timings
+    allowance: Allowance
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Items:
         self._work = work
 
     async def score(self, i: int, item: Item, asked: Asked) -> list[Result]:
-        prepared = await self._prepare(i, item, asked.request)
+        prepared = await self._prepare(i, item, asked)
         flags = prepared.prompt.flags if prepared.file else (Flag.NO_IMAGE, *prepared.prompt.flags)
         results = prepared.failed
         unknown = []
@@ -90,13 +92,14 @@ class Items:
             ]
         return sorted(results, key=lambda result: result.response)
 
-    async def _prepare(self, i: int, item: Item, request: ScoreRequest) -> Prepared:
+    async def _prepare(self, i: int, item: Item, asked: Asked) -> Prepared:
+        request = asked.request
         check_item(item, self._model)
         chars = len(item.question) + sum(map(len, item.responses))
         long = chars * len(request.items) > QUICK_CHARS
         encode = functools.partial(_encode, i, item, request.options, self._model.text)
         prompt, texts, failed = await asyncio.to_thread(encode) if long else encode()
-        file = await self._images.open(item.images[0], request.tenant) if item.images else None
+        file = await self._images.open(item.images[0], request.tenant, asked.allowance) if item.images else None
         digest = file.digest if file else ""
         key = GroupKey(request.lane, request.tenant, digest, prompt_digest(prompt.ids))
         answers = [Answer(place, text, flight_id(key, text.ids)) for place, text in texts]

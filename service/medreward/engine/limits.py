@@ -22,6 +22,7 @@ _LIMITS = (
     "image_side",
     "image_min_side",
     "image_aspect",
+    "image_url_seconds",
     "deadline_seconds",
     "queue_cost",
     "queue_pixels",

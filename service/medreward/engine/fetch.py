@@ -1,0 +1,217 @@
+"""Images by URL: https, from hosts that the settings name, at an address looked up once and checked."""
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final, NamedTuple
+from urllib.parse import urljoin
+
+import httpcore
+import httpx
+
+from medreward.encoding.pictures import refused
+from medreward.errors import Code, ConfigurationError, ItemError
+from medreward.settings import Settings
+
+FETCHES: Final = 8  # from one host at a time; more wait, within their own time
+REDIRECTS: Final = 3
+MOVED: Final = (301, 302, 303, 307, 308)
+URL_CHARS: Final = 4096
+HTTPS_PORT: Final = 443
+URL: Final = re.compile(
+    r"(?i:https)://([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?((?:[/?][A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]*)?)"
+)
+
+UNICAST: Final = IPv6Network("2000::/3")  # all that IANA has given out so far
+NAT64: Final = IPv6Network("64:ff9b::/96")
+PRIVATE: Final = tuple(
+    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "127.0.0.0/8", "::1/128"))
+)
+METADATA: Final = {ip_address("168.63.129.16"), ip_address("fd00:ec2::254")}  # those outside the link-local networks
+
+Address = IPv4Address | IPv6Address
+Resolve = Callable[[str, int], list[str]]
+
+
+class Place(NamedTuple):
+    """Where a URL leads, as far as its text tells."""
+
+    host: str
+    port: int
+    target: str
+
+    @property
+    def authority(self) -> str:
+        return self.host if self.port == HTTPS_PORT else f"{self.host}:{self.port}"
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(FETCHES, "resolve")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What its fetches share: a host that hangs, or whose name server does, holds up nobody else."""
+
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHES))
+    threads: ThreadPoolExecutor = field(default_factory=_threads)
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Bytes that one request may still have fetched."""
+
+    left: int
+
+
+def system_resolve(host: str, port: int) -> list[str]:
+    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def is_allowed(address: str, private: bool) -> bool:
+    """Public addresses; with `private` those of private networks and this machine too. Never link-local or metadata."""
+    try:
+        ip = _meant(ip_address(address))
+    except ValueError:  # a scope, such as fe80::1%eth0
+        return False
+    if ip in METADATA:
+        return False
+    if any(ip in network for network in PRIVATE):
+        return private
+    return ip.is_global and not ip.is_multicast and (ip.version == 4 or ip in UNICAST)
+
+
+def _meant(ip: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for, where it does."""
+    if isinstance(ip, IPv4Address):
+        return ip
+    if ip in NAT64:
+        return IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
+
+
+class Fetcher:
+    """Fetches for all items; an item waits for its own image only, and no longer than `seconds`."""
+
+    def __init__(
+        self,
+        hosts: Iterable[str],
+        private: bool,
+        max_bytes: int,
+        seconds: float,
+        tls: ssl.SSLContext,
+        resolve: Resolve = system_resolve,
+    ) -> None:
+        self._hosts = {host.lower().removesuffix(f":{HTTPS_PORT}"): Host() for host in hosts}
+        self._private = private
+        self._max_bytes = max_bytes
+        self._seconds = seconds
+        self._tls = tls
+        self._resolve = resolve
+
+    async def fetch(self, url: str, allowance: Allowance) -> bytes:
+        """The bytes behind the URL, within the limits of length and time; what they are is not looked at."""
+        place = self._place(url)
+        try:
+            async with asyncio.timeout(self._seconds):
+                for _ in range(REDIRECTS + 1):
+                    async with self._hosts[place.authority].slots:
+                        found = await self._get(place, allowance)
+                    if isinstance(found, bytes):
+                        return found
+                    place = self._place(_joined(place, found))
+        except TimeoutError:
+            raise _failed(f"the image did not arrive within {self._seconds:g} s") from None
+        raise _failed(f"the image URL redirects more than {REDIRECTS} times")
+
+    def close(self) -> None:
+        for host in self._hosts.values():
+            host.threads.shutdown(wait=False, cancel_futures=True)
+
+    def _place(self, url: str) -> Place:
+        written = URL.fullmatch(url) if len(url) <= URL_CHARS else None
+        if not written:
+            raise refused(Code.IMAGE_URL_REFUSED, "an image URL is https, a host name, a path; no user, no fragment")
+        host, port, target = written.groups()
+        place = Place(host.lower(), int(port or HTTPS_PORT), target if target.startswith("/") else f"/{target}")
+        if place.authority not in self._hosts:
+            raise refused(Code.IMAGE_URL_REFUSED, "this server fetches no images from this host")
+        return place
+
+    async def _get(self, place: Place, allowance: Allowance) -> bytes | str:
+        """The body, or where the answer sends us."""
+        url = httpcore.URL(scheme="https", host=await self._address(place), port=place.port, target=place.target)
+        headers = [("Host", place.authority), ("Accept-Encoding", "identity"), ("Connection", "close")]
+        name = {"sni_hostname": place.host}  # what the certificate must be for
+        try:
+            async with (
+                httpcore.AsyncHTTPConnection(url.origin, self._tls) as connection,
+                connection.stream("GET", url, headers=headers, extensions=name) as response,
+            ):
+                answered = httpx.Headers(response.headers)
+                if response.status in MOVED and "location" in answered:
+                    return answered["location"]
+                if response.status != 200 or answered.get("content-encoding", "identity") != "identity":
+                    raise _failed("the image's host did not answer with a file")
+                return await self._body(response, allowance)
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
+            raise _failed("the image's host cannot be reached or broke off") from None
+
+    async def _body(self, response: httpcore.Response, allowance: Allowance) -> bytes:
+        body = bytearray()
+        async for chunk in response.aiter_stream():
+            allowance.left -= len(chunk)
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise _failed(f"the image at the URL has more than {self._max_bytes} bytes")
+            if allowance.left < 0:
+                raise _failed("the images at this request's URLs have together more bytes than a body may have")
+        return bytes(body)
+
+    async def _address(self, place: Place) -> str:
+        """What the name stands for, asked once; the connection goes there and nowhere else."""
+        loop = asyncio.get_running_loop()
+        try:
+            addresses = await loop.run_in_executor(
+                self._hosts[place.authority].threads, self._resolve, place.host, place.port
+            )
+        except OSError:
+            raise _failed("the name of the image's host is not known") from None
+        if not all(is_allowed(address, self._private) for address in addresses):
+            raise refused(Code.IMAGE_URL_REFUSED, "the image's host has an address that is not fetched from")
+        return addresses[0]
+
+
+def fetcher_for(settings: Settings) -> Fetcher | None:
+    """None where no host is named."""
+    if not settings.image_url_hosts:
+        return None
+    tls = httpx.create_ssl_context(trust_env=False)
+    if settings.image_url_ca:
+        try:
+            tls.load_verify_locations(settings.image_url_ca)
+        except OSError:  # ssl.SSLError too
+            raise ConfigurationError(f"no certificates of an authority in {settings.image_url_ca}") from None
+    return Fetcher(
+        settings.image_url_hosts,
+        settings.image_url_private,
+        settings.image_bytes,
+        settings.image_url_seconds,
+        tls,
+    )
+
+
+def _joined(place: Place, location: str) -> str:
+    try:
+        return urljoin(f"https://{place.authority}{place.target}", location)
+    except ValueError:  # brackets that hold no address
+        return ""
+
+
+def _failed(detail: str) -> ItemError:
+    return refused(Code.IMAGE_FETCH_FAILED, detail)
