@@ -12,10 +12,12 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from medreward.api.admin import create_admin_app
+from medreward.api.auth import Keyring
 from medreward.api.http import create_app
 from medreward.api.proto import reward_pb2_grpc
 from medreward.api.rpc import Rpc
 from medreward.api.server import Door
+from medreward.api.tls import Tls
 from medreward.engine.engine import Engine
 from medreward.metrics import Metrics
 from medreward.settings import MIB, Settings
@@ -50,11 +52,13 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
     engine = Engine(settings_for(**given), Metrics(CollectorRegistry()))
     if start:
         await engine.start()
-    doors = [Door(create_app(engine)), Door(create_admin_app(engine))]
+    keys, tls = Keyring(engine.settings.keys_file), Tls.of(engine.settings)
+    doors = [Door(create_app(engine, keys), tls), Door(create_admin_app(engine, keys), tls)]
     sockets = [_listening() for _ in doors]
     serving = [asyncio.create_task(door.serve([sock])) for door, sock in zip(doors, sockets, strict=True)]
     ports = [sock.getsockname()[1] for sock in sockets]
-    rpc = Rpc(engine)
+    watching = [asyncio.create_task(watched.watch()) for watched in (keys, tls) if watched]
+    rpc = Rpc(engine, keys, tls)
     target = f"{LOOPBACK}:{await rpc.start(LOOPBACK, 0)}"
     no_limit = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     async with (
@@ -63,6 +67,8 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
         grpc.aio.insecure_channel(target, no_limit) as channel,
     ):
         yield Server(engine, rest, admin, channel, STUB(channel), ports[0])
+    for watch in watching:
+        watch.cancel()
     for door in doors:
         door.close()
     await rpc.stop(grace=0)
