@@ -39,6 +39,8 @@ class Server:
     channel: grpc.aio.Channel
     stub: Any
     port: int
+    grpc_port: int
+    admin_port: int
 
 
 def settings_for(**given: Any) -> Settings:
@@ -59,14 +61,15 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
     ports = [sock.getsockname()[1] for sock in sockets]
     watching = [asyncio.create_task(watched.watch()) for watched in (keys, tls) if watched]
     rpc = Rpc(engine, keys, tls)
-    target = f"{LOOPBACK}:{await rpc.start(LOOPBACK, 0)}"
+    ports.insert(1, await rpc.start(LOOPBACK, 0))
+    target = f"{LOOPBACK}:{ports[1]}"
     no_limit = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     async with (
         _client(ports[0]) as rest,
-        _client(ports[1]) as admin,
+        _client(ports[2]) as admin,
         grpc.aio.insecure_channel(target, no_limit) as channel,
     ):
-        yield Server(engine, rest, admin, channel, STUB(channel), ports[0])
+        yield Server(engine, rest, admin, channel, STUB(channel), *ports)
     for watch in watching:
         watch.cancel()
     for door in doors:
