@@ -24,9 +24,9 @@ class KeysFile:
         expires: datetime | None = None,
     ) -> str:
         """The text of a new key."""
-        text, *kept = new_secret()
+        text, id_, salt, hash_ = new_secret()
         quotas = requests_per_second, triples_per_second, 10.0, in_flight
-        add_key(self.path, Key(*kept, "test", tenant, tuple(lanes), tuple(scopes), *quotas, expires))
+        add_key(self.path, Key(id_, salt, hash_, "test", tenant, tuple(lanes), tuple(scopes), *quotas, expires))
         return text
 
     def revoke(self, text: str) -> None:

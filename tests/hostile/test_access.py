@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import msgspec
@@ -141,13 +142,14 @@ async def test_a13_routes_that_do_not_exist_need_a_key_too(guarded: Guarded) -> 
 
 async def test_a13_grpc_needs_a_key_but_for_health(guarded: Guarded) -> None:
     server = guarded.server
-    health = health_pb2_grpc.HealthStub(server.channel)  # type: ignore[no-untyped-call]
+    health: Any = health_pb2_grpc.HealthStub(server.channel)
     assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
     no_key = Refusal(grpc.StatusCode.UNAUTHENTICATED, "unauthenticated", "")
     assert await refused(server.stub.GetModel(pb.GetModelRequest())) == no_key
     assert await over_grpc(server, TRIPLE) == no_key
     assert await refused(server.stub.PutImage(pb.PutImageRequest(data=pictures.png()))) == no_key
-    assert await refused(server.channel.unary_unary("/no.such/Method")(b"")) == no_key
+    unknown: Any = server.channel.unary_unary("/no.such/Method")
+    assert await refused(unknown(b"")) == no_key
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         async for _ in server.stub.ScoreStream():  # nothing is sent: the refusal waits for no message
             pass
@@ -155,7 +157,8 @@ async def test_a13_grpc_needs_a_key_but_for_health(guarded: Guarded) -> None:
 
 
 async def test_a13_reflection_needs_a_key(guarded: Guarded) -> None:
-    stub = reflection_pb2_grpc.ServerReflectionStub(guarded.server.channel)
+    channel: Any = guarded.server.channel
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
     asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         await anext(aiter(stub.ServerReflectionInfo(iter(asked))))
@@ -454,9 +457,11 @@ async def test_c27_keys_are_rotated_and_revoked_under_load(keys: KeysFile) -> No
     async with running(keys_file=keys.path, fake_delay_ms=600, score_cache_bytes=0) as server:
 
         async def load(who: str) -> None:
-            while not stopped:
-                key, began = (current if who == "rotating" else other if who == "other" else old), loop.time()
-                answers.append((who, began, (await post(server, TRIPLE, bearer(key))).status_code))
+            status = 200
+            while not stopped and status == 200:
+                key, began = {"rotating": current, "other": other}.get(who, old), loop.time()
+                status = (await post(server, TRIPLE, bearer(key))).status_code
+                answers.append((who, began, status))
 
         clients = [asyncio.create_task(load(who)) for who in ("rotating", "other", "still the old one")]
         await until_in_flight(server, len(clients))
@@ -469,7 +474,8 @@ async def test_c27_keys_are_rotated_and_revoked_under_load(keys: KeysFile) -> No
         revoked = loop.time()
         keys.revoke(old)
         assert all(isinstance(answer, list) for answer in await asyncio.gather(*flying))
-        await until_answered(server, old, is_known=False)
+        async with asyncio.timeout(20):
+            await clients[2]
         stopped = True
         await asyncio.gather(*clients)
     assert {status for who, _, status in answers if who != "still the old one"} == {200}
