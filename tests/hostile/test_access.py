@@ -377,6 +377,16 @@ async def test_over_its_quota_a_key_is_told_when_to_come_back(
         assert (await post(server, TRIPLE, other)).status_code == 200
 
 
+async def test_a_key_s_quotas_stand_among_its_limits(keys: KeysFile) -> None:
+    bounded, free = bearer(keys.new(triples_per_second=7.5, in_flight=3)), bearer(keys.new())
+    async with running(keys_file=keys.path) as server:
+        limits = (await server.rest.get("/v1/limits", headers=bounded)).json()
+        model = await server.stub.GetModel(pb.GetModelRequest(), metadata=tuple(bounded.items()))
+        assert limits == dict(model.limits)
+        assert (limits["triples_per_second"], limits["in_flight"]) == (7.5, 3)
+        assert "in_flight" not in (await server.rest.get("/v1/limits", headers=free)).json()
+
+
 async def test_requests_in_flight_are_bounded_over_both_doors_together(keys: KeysFile) -> None:
     metadata = bearer(keys.new(in_flight=2))
     async with running(keys_file=keys.path, fake_delay_ms=300, score_cache_bytes=0) as server:
@@ -482,6 +492,23 @@ async def test_c27_keys_are_rotated_and_revoked_under_load(keys: KeysFile) -> No
     last = max(began for who, began, status in answers if who == "still the old one" and status == 200)
     assert last - revoked < 2
     assert {status for who, _, status in answers if who == "still the old one"} == {200, 401}
+
+
+async def test_c27_a_stream_that_outlives_its_key_scores_no_more(
+    keys: KeysFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "WATCH_SECONDS", 0.02)
+    key = keys.new()
+    message = pb.ScoreRequest(items=[pb.Item(question="q", responses=["r"])])
+    async with running(keys_file=keys.path) as server:
+        stream = server.stub.ScoreStream(metadata=tuple(bearer(key).items()))
+        await stream.write(message)
+        assert (await stream.read()).results[0].HasField("scores")
+        keys.revoke(key)
+        await until_answered(server, key, is_known=False)
+        await stream.write(message)
+        assert (await stream.read()).results[0].error.code == "unauthenticated"
+        await stream.done_writing()
 
 
 def test_a_changed_key_keeps_what_it_has_used(keys: KeysFile) -> None:

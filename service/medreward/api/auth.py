@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 WATCH_SECONDS: Final = 0.5
 BEARER: Final = re.compile(r"bearer +(\S+)", re.IGNORECASE)
+QUOTAS: Final = ("requests_per_second", "triples_per_second", "in_flight")
 NOBODY: Final = Key(id="0" * 16, salt="0" * 32, hash="0" * 64, name="", tenant="nobody")
 
 Clock = Callable[[], float]
@@ -51,6 +52,7 @@ class Caller:
 
     def __init__(self, key: Key | None, clock: Clock = time.monotonic) -> None:
         self.key = key
+        self.revoked = False
         self._in_flight = 0
         self._requests = Bucket(clock)
         self._triples = Bucket(clock)
@@ -63,6 +65,16 @@ class Caller:
     def tenant(self) -> str:
         return self.key.tenant if self.key else ""
 
+    @property
+    def is_valid(self) -> bool:
+        expires = self.key.expires if self.key else None
+        return not self.revoked and not (expires and expires <= datetime.now(UTC))
+
+    def limits(self) -> dict[str, float]:
+        """This key's quotas, by name."""
+        quotas = {name: getattr(self.key, name, None) for name in QUOTAS}
+        return {name: quota for name, quota in quotas.items() if quota is not None}
+
     def check_scope(self, *enough: Scope) -> None:
         if self.key and not set(enough) & set(self.key.scopes):
             raise RequestError(Code.FORBIDDEN, "this key does not open this route")
@@ -73,8 +85,10 @@ class Caller:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Around a request: one of those in flight, and one of those a second."""
+        """Around a request: one of those in flight, and one of those a second. In a stream the key may have ended."""
         key = self.key
+        if not self.is_valid:
+            raise _unauthenticated()
         if key and key.in_flight and self._in_flight >= key.in_flight:
             raise _over_quota(f"this key may have {key.in_flight} requests in flight", 1)
         if key and key.requests_per_second:
@@ -92,6 +106,10 @@ class Caller:
             rate = self.key.triples_per_second
             if wait := self._triples.take(triples, rate, max(1, rate * self.key.burst_seconds)):
                 raise _over_quota(f"this key may send {rate:g} triples a second", wait)
+
+
+def _unauthenticated() -> RequestError:
+    return RequestError(Code.UNAUTHENTICATED, "a valid API key is needed: Authorization: Bearer mr_…")
 
 
 def _over_quota(detail: str, wait: float) -> RequestError:
@@ -123,8 +141,8 @@ class Keyring:
         caller = self._callers.get(id_)
         key = caller.key if caller and caller.key else NOBODY
         right = hmac.compare_digest(digest(key.salt, secret), key.hash)
-        if not right or not caller or (key.expires and key.expires <= datetime.now(UTC)):
-            raise RequestError(Code.UNAUTHENTICATED, "a valid API key is needed: Authorization: Bearer mr_…")
+        if not right or not caller or not caller.is_valid:
+            raise _unauthenticated()
         return caller
 
     async def watch(self) -> None:
@@ -154,6 +172,8 @@ class Keyring:
         callers = {key.id: self._callers.get(key.id) or Caller(key, self._clock) for key in keys}
         for key in keys:
             callers[key.id].key = key
+        for id_ in self._callers.keys() - callers.keys():
+            self._callers[id_].revoked = True
         self._callers = callers
 
 

@@ -129,9 +129,9 @@ async def model(request: Request) -> Response:
 
 @router.get("/v1/limits", responses={200: {"model": dict[str, float]}, **PROBLEMS})
 async def limits(request: Request) -> Response:
-    """Every limit in force, by name."""
+    """Every limit in force, by name, the key's quotas among them."""
     engine = engine_of(request)
-    return json_reply(limits_of(engine.settings, engine.serving.model))
+    return json_reply(limits_of(engine.settings, engine.serving.model) | caller_of(request).limits())
 
 
 @router.get("/livez")
@@ -170,6 +170,8 @@ def _openapi_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
             shapes = [(TripleRequest, "validation"), (GroupedRequest, "validation")]
             _, definitions = models_json_schema(shapes, ref_template=SCHEMAS)  # type: ignore[arg-type]
             app.openapi_schema["components"]["schemas"].update(definitions["$defs"])
+            app.openapi_schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            app.openapi_schema["security"] = [{}, {"key": []}]  # without a keys file none is needed
         return app.openapi_schema
 
     return openapi

@@ -141,9 +141,10 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
             return pb.PutImageResponse(sha256=file.digest, width=file.header.width, height=file.header.height)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:  # noqa: N802
-        async with self._call("GetModel", context):
+        async with self._call("GetModel", context) as call:
             serving = self._engine.serving
             model, limits = serving.model, limits_of(self._engine.settings, serving.model)
+            limits |= call.caller.limits()
             return pb.Model(
                 ref=_ref(serving.ref), dimensions=DIMENSIONS, default_weights=model.default_weights, limits=limits
             )
