@@ -135,7 +135,8 @@ async def test_a13_every_route_but_health_needs_a_key(guarded: Guarded, door: st
 
 async def test_a13_routes_that_do_not_exist_need_a_key_too(guarded: Guarded) -> None:
     for client in (guarded.server.rest, guarded.server.admin):
-        check_problem(await client.get("/not/there"), 401, "unauthenticated")
+        for path in ("/not/there", "/livez/x", "/readyzz", "/metrics/"):
+            check_problem(await client.get(path), 401, "unauthenticated")
         check_problem(await client.options("*"), 401, "unauthenticated")
     check_problem(await guarded.server.rest.get("/not/there", headers=bearer(guarded.key)), 404, "not_found")
 
@@ -565,6 +566,24 @@ async def test_b45_nothing_of_a_tenant_is_seen_by_another(keys: KeysFile) -> Non
         check_problem(await post(server, stored, a), 404, "image_unknown", "/image")
         assert (await post(server, stored, b)).status_code == 200
         assert isinstance(await over_grpc(server, stored, b), list)
+
+
+async def test_b45_over_grpc_tenants_are_as_far_apart(keys: KeysFile) -> None:
+    a, b = (tuple(bearer(keys.new(tenant)).items()) for tenant in "ab")
+    image = pictures.png(78)
+    stored = pb.Image(sha256=hashlib.sha256(image).hexdigest())
+    message = pb.ScoreRequest(items=[pb.Item(images=[stored], question=QUESTION, responses=[ANSWER])])
+    async with running(keys_file=keys.path) as server:
+
+        async def result(who: tuple[tuple[str, str], ...]) -> pb.Result:
+            reply: pb.ScoreResponse = await server.stub.Score(message, metadata=who)
+            return reply.results[0]
+
+        await server.stub.PutImage(pb.PutImageRequest(data=image), metadata=a)
+        assert [(await result(a)).cached for _ in range(2)] == [False, True]
+        assert (await result(b)).error.code == "image_unknown"
+        await server.stub.PutImage(pb.PutImageRequest(data=image), metadata=b)
+        assert [(await result(b)).cached for _ in range(2)] == [False, True]
 
 
 async def test_b45_twins_of_two_tenants_at_the_same_time_are_scored_apart(keys: KeysFile) -> None:
