@@ -126,9 +126,10 @@ class Keyring:
         self.file = file
         self._clock = clock
         self._callers: dict[str, Caller] = {}
+        self._read: object = None  # stamp of the file as it was read last, and as it was seen last
         self._seen: object = None
         if file:
-            self._seen = stamp(file)
+            self._read = self._seen = stamp(file)
             self._take(read_keys(file))
 
     def identify(self, authorization: Sequence[str]) -> Caller:
@@ -156,10 +157,10 @@ class Keyring:
                     log.exception("the keys file could not be looked at; the old keys stay")
 
     async def _refresh(self, file: Path) -> None:
-        seen = await asyncio.to_thread(stamp, file)
-        if seen == self._seen:
+        before, self._seen = self._seen, await asyncio.to_thread(stamp, file)
+        if self._seen == self._read or self._seen != before:  # somebody may still be writing: it must stand still
             return
-        self._seen = seen  # taken before reading: what is written meanwhile is seen the next time
+        self._read = self._seen  # taken before reading: what is written meanwhile is seen the next time
         try:
             keys = await asyncio.to_thread(read_keys, file)
         except ConfigurationError as error:
