@@ -147,22 +147,23 @@ class Keyring:
         return caller
 
     async def watch(self) -> None:
-        """Until cancelled. A file that cannot be read changes nothing."""
+        """Until cancelled. Not in a thread: the pool's may all be busy with images, and a stat takes a microsecond."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if self.file:
                 try:
-                    await self._refresh(self.file)
+                    self._refresh(self.file)
                 except Exception:
                     log.exception("the keys file could not be looked at; the old keys stay")
 
-    async def _refresh(self, file: Path) -> None:
-        before, self._seen = self._seen, await asyncio.to_thread(stamp, file)
+    def _refresh(self, file: Path) -> None:
+        """A file that cannot be read changes nothing."""
+        before, self._seen = self._seen, stamp(file)
         if self._seen == self._read or self._seen != before:  # somebody may still be writing: it must stand still
             return
         self._read = self._seen  # taken before reading: what is written meanwhile is seen the next time
         try:
-            keys = await asyncio.to_thread(read_keys, file)
+            keys = read_keys(file)
         except ConfigurationError as error:
             log.error("the keys file is refused; the old keys stay", extra={"reason": str(error)})
             return

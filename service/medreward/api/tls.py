@@ -57,12 +57,12 @@ class Tls:
         """Until cancelled. Files that are no pair (yet) change nothing."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            seen = await asyncio.to_thread(self._stamps)
+            seen = self._stamps()
             if seen == self._seen:
                 continue
             self._seen = seen
             try:
-                await asyncio.to_thread(self._renew)
+                self._renew()
             except ConfigurationError as error:
                 log.error("the new certificate is refused; the old one stays", extra={"reason": str(error)})
             else:
