@@ -6,7 +6,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 PROTO := medreward/api/proto/reward.proto
 
-.PHONY: serve setup test check generated proto
+TOOLS := .venv/tools/bin
+LOCK := deploy/requirements-cpu.txt
+
+.PHONY: serve setup test check generated proto lock audit sbom
 
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
@@ -33,6 +36,26 @@ generated: proto  ## everything that is made from something else
 
 proto: .venv/.dev  ## the gRPC code from the .proto
 	cd service && ../$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
+
+lock: .venv/tools/.made  ## the deployment's packages, each by version and hash; resolved by the Python that runs this
+	mkdir -p deploy
+	$(TOOLS)/pip-compile --quiet --generate-hashes --strip-extras --no-header --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --unsafe-package medreward --extra cpu --output-file $(LOCK) pyproject.toml
+	sed -i '/^# WARNING/,$$d' $(LOCK)
+
+audit: .venv/tools/.made  ## known vulnerabilities of what is locked; fails too where the advisories cannot be reached
+	$(TOOLS)/pip-audit --strict --disable-pip --require-hashes --requirement $(LOCK) \
+		|| { echo 'audit: something is vulnerable, or could not be looked up (see above)' >&2; exit 1; }
+
+sbom: .venv/tools/.made  ## dist/medreward.cdx.json, a CycloneDX list of what is locked
+	mkdir -p dist
+	$(TOOLS)/cyclonedx-py requirements $(LOCK) --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file dist/medreward.cdx.json
+
+.venv/tools/.made:
+	$(PYTHON) -m venv .venv/tools
+	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9' 'pip-tools>=7.5' 'cyclonedx-bom>=7.1'
+	touch $@
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from medreward.api.auth import Keyring
 from medreward.api.http import create_app
 from medreward.engine.engine import Engine
 from medreward.metrics import Metrics
@@ -29,7 +30,7 @@ def settings_table() -> str:
 
 
 def openapi() -> str:
-    app = create_app(Engine(Settings(), Metrics(CollectorRegistry())))
+    app = create_app(Engine(Settings(), Metrics(CollectorRegistry())), Keyring(None))
     return json.dumps(app.openapi(), indent=1) + "\n"
 
 

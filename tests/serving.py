@@ -12,10 +12,12 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from medreward.api.admin import create_admin_app
+from medreward.api.auth import Keyring
 from medreward.api.http import create_app
 from medreward.api.proto import reward_pb2_grpc
 from medreward.api.rpc import Rpc
 from medreward.api.server import Door
+from medreward.api.tls import Tls
 from medreward.engine.engine import Engine
 from medreward.metrics import Metrics
 from medreward.settings import MIB, Settings
@@ -37,7 +39,12 @@ class Server:
     channel: grpc.aio.Channel
     stub: Any
     port: int
-    grpc_target: str
+    grpc_port: int
+    admin_port: int
+
+    @property
+    def grpc_target(self) -> str:
+        return f"{LOOPBACK}:{self.grpc_port}"
 
 
 def settings_for(**given: Any) -> Settings:
@@ -51,19 +58,25 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
     engine = Engine(settings_for(**given), Metrics(CollectorRegistry()))
     if start:
         await engine.start()
-    doors = [Door(app, engine.settings) for app in (create_app(engine), create_admin_app(engine))]
+    keys, tls = Keyring(engine.settings.keys_file), Tls.of(engine.settings)
+    apps = create_app(engine, keys), create_admin_app(engine, keys)
+    doors = [Door(app, engine.settings, tls) for app in apps]
     sockets = [_listening() for _ in doors]
     serving = [asyncio.create_task(door.serve([sock])) for door, sock in zip(doors, sockets, strict=True)]
     ports = [sock.getsockname()[1] for sock in sockets]
-    rpc = Rpc(engine)
-    target = f"{LOOPBACK}:{await rpc.start(LOOPBACK, 0)}"
+    watching = [asyncio.create_task(watched.watch()) for watched in (keys, tls) if watched]
+    rpc = Rpc(engine, keys, tls)
+    ports.insert(1, await rpc.start(LOOPBACK, 0))
+    target = f"{LOOPBACK}:{ports[1]}"
     no_limit = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     async with (
         _client(ports[0]) as rest,
-        _client(ports[1]) as admin,
+        _client(ports[2]) as admin,
         grpc.aio.insecure_channel(target, no_limit) as channel,
     ):
-        yield Server(engine, rest, admin, channel, STUB(channel), ports[0], target)
+        yield Server(engine, rest, admin, channel, STUB(channel), *ports)
+    for watch in watching:
+        watch.cancel()
     for door in doors:
         door.close()
     await rpc.stop(grace=0)

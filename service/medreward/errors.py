@@ -40,10 +40,23 @@ class Code(StrEnum):
     VERSION_CHANGED = "version_changed"
     NOT_READY = "not_ready"
     CLIENT_LEFT = "client_left"  # counted, never sent
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    HOST_REFUSED = "host_refused"
+    QUOTA_EXCEEDED = "quota_exceeded"
 
 
 #: Causes that may be gone on the next try; if every item fails with one of them, so does the request.
-RETRYABLE: Final = frozenset({Code.WORKER_LOST, Code.OUT_OF_MEMORY, Code.DEADLINE, Code.OVERLOADED, Code.NOT_READY})
+RETRYABLE: Final = frozenset(
+    {
+        Code.WORKER_LOST,
+        Code.OUT_OF_MEMORY,
+        Code.DEADLINE,
+        Code.OVERLOADED,
+        Code.NOT_READY,
+        Code.QUOTA_EXCEEDED,
+    }
+)
 
 
 class MedRewardError(Exception):

@@ -36,6 +36,13 @@ class Settings(BaseSettings):
     admin_host: str = Field("127.0.0.1", description="address of the admin door")
     admin_port: Port = Field(8002, description="admin port; 0: any free one")
 
+    keys_file: Path | None = Field(None, description="API keys; without them only loopback is listened on")
+    insecure: bool = Field(False, description="listen beyond loopback without keys")
+    allowed_hosts: str = Field("", description="host names to answer to, by commas; *: any; see docs/access.md")
+    tls_cert: Path | None = Field(None, description="certificate chain of all three ports, PEM")
+    tls_key: Path | None = Field(None, description="private key of the certificate, PEM")
+    tls_client_ca: Path | None = Field(None, description="authorities of clients' certificates, PEM: clients need one")
+
     body_bytes: PositiveInt = Field(32 * MIB, description="largest request body, REST and gRPC")
     body_seconds: Seconds = Field(30, description="longest time a body may take to arrive")
     bodies_bytes: PositiveInt = Field(512 * MIB, description="bytes of all requests in memory together; more is shed")

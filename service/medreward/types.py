@@ -97,6 +97,10 @@ class ScoreRequest:
     fingerprint: str | None = None
     tenant: str = ""
 
+    @property
+    def triples(self) -> int:
+        return sum(len(item.responses) for item in self.items)
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:

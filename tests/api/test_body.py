@@ -277,7 +277,9 @@ async def test_a_body_that_never_ends() -> None:
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body(fake: Server, caplog: pytest.LogCaptureFixture) -> None:
     _, writer = await asyncio.open_connection(LOOPBACK, fake.port)
-    writer.write(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{")
+    writer.write(
+        b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    )
     await writer.drain()
     await asyncio.sleep(0.05)
     writer.close()

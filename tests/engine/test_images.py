@@ -68,6 +68,21 @@ class TestStore:
         assert store.get("b", digest) is None
         assert put(store, "b", b"image") == (digest, True)
 
+    def test_b45_a_tenant_that_fills_the_store_drops_its_own(self) -> None:
+        store = ImageStore(90, 60)
+        small = [put(store, "small", bytes([n] * 10))[0] for n in range(3)]
+        large = [put(store, "large", bytes([100 + n] * 10))[0] for n in range(50)]
+        assert all(store.get("small", digest) for digest in small)
+        assert [digest for digest in large if store.get("large", digest)] == large[-6:]
+        assert store.bytes == 90
+
+    def test_b45_whoever_holds_most_makes_room_for_a_newcomer(self) -> None:
+        store = ImageStore(90, 60)
+        first = [put(store, "first", bytes([n] * 10))[0] for n in range(9)]
+        second = [put(store, "second", bytes([100 + n] * 10))[0] for n in range(9)]
+        assert 4 <= sum(store.get("first", digest) is not None for digest in first) <= 5
+        assert 4 <= sum(store.get("second", digest) is not None for digest in second) <= 5
+
     def test_images_expire_and_a_second_put_renews(self) -> None:
         clock = Clock()
         store = ImageStore(100, 60, clock)

@@ -114,7 +114,7 @@ def _number(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None, *tex
 
 LIMITS = ImageLimits(bytes=10**6, pixels=10**6, side=1000, min_side=1, aspect=100)
 IMAGES = Images(ImageStore(0, 0), LIMITS, Metrics(CollectorRegistry()))
-FILES = [IMAGES._checked(png(seed, 4, 4)) for seed in range(100)]
+FILES = [IMAGES._checked(png(seed, 4, 4), "") for seed in range(100)]
 
 
 @dataclass(frozen=True)

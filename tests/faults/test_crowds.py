@@ -48,6 +48,6 @@ def _asking(address: tuple[str, int], body: Body) -> socket.socket:
     """A client that has sent its whole request."""
     content = json.dumps(body).encode()
     client = socket.create_connection(address)
-    head = f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
-    client.sendall(head.encode() + b"\r\n\r\n" + content)
+    head = f"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n"
+    client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + content)
     return client

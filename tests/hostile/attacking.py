@@ -50,7 +50,7 @@ async def raw(port: int, sent: bytes, seconds: float = 20) -> bytes:
 
 
 def head(*lines: str, path: str = "/v1/score", method: str = "POST") -> bytes:
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: x", *lines, "", ""]).encode("latin-1")
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode("latin-1")
 
 
 async def timed(server: Server, body: bytes) -> tuple[Any, float]:

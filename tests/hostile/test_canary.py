@@ -183,14 +183,14 @@ async def over_rest(server: Outside, site: Site) -> AsyncIterator[httpx.Response
 RAW_REQUESTS = [
     f"GET /{CANARY} HTTP/9.9\r\n\r\n",
     f"{CANARY}\r\n\r\n",
-    f"GET /{CANARY}\0 HTTP/1.1\r\nHost: a\r\n\r\n",
+    f"GET /{CANARY}\0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     f"GET / HTTP/1.1\r\nHost: {CANARY}\r\nConnection: close\r\n\r\n",
     f"GET http://{CANARY}/{CANARY} HTTP/1.1\r\nHost: {CANARY}\r\nConnection: close\r\n\r\n",
     f"GET / HTTP/1.1\r\n{CANARY}\r\n\r\n",
-    f"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: {CANARY}\r\n\r\n",
-    f"POST /score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {CANARY}\r\n\r\n",
-    f"GET /{CANARY} HTTP/1.1\r\nHost: a\r\nX-Patient: {CANARY * 5000}\r\nConnection: close\r\n\r\n",
-    f"GET /{CANARY} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {CANARY}\r\n\r\n",
+    f"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: {CANARY}\r\n\r\n",
+    f"POST /score HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: {CANARY}\r\n\r\n",
+    f"GET /{CANARY} HTTP/1.1\r\nHost: localhost\r\nX-Patient: {CANARY * 5000}\r\nConnection: close\r\n\r\n",
+    f"GET /{CANARY} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: {CANARY}\r\n\r\n",
 ]
 
 

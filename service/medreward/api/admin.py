@@ -3,6 +3,8 @@
 from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from medreward.api.auth import Keyring
+from medreward.api.gate import Gate, admin_rules
 from medreward.api.observe import Observe
 from medreward.api.problems import answer_with_problems
 from medreward.engine.engine import Engine
@@ -10,10 +12,11 @@ from medreward.engine.engine import Engine
 router = APIRouter()
 
 
-def create_admin_app(engine: Engine) -> FastAPI:
+def create_admin_app(engine: Engine, keys: Keyring) -> FastAPI:
     app = FastAPI(title="MedReward admin", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.engine = engine
     app.include_router(router)
+    app.add_middleware(Gate, keys=keys, rules=admin_rules(engine.settings))
     app.add_middleware(Observe, metrics=engine.metrics)
     answer_with_problems(app)
     return app

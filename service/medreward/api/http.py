@@ -9,7 +9,9 @@ from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 
 from medreward import __version__
+from medreward.api.auth import Caller, Keyring
 from medreward.api.body import read_body, read_call
+from medreward.api.gate import Gate, rest_rules
 from medreward.api.leaving import cancelled_if_left
 from medreward.api.observe import Observe
 from medreward.api.problems import answer_with_problems
@@ -34,10 +36,11 @@ HEADERS = {
 router = APIRouter()
 
 
-def create_app(engine: Engine) -> FastAPI:
+def create_app(engine: Engine, keys: Keyring) -> FastAPI:
     app = FastAPIOffline(title="MedReward", version=__version__, redoc_url=None, redirect_slashes=False)
     app.state.engine = engine
     app.include_router(router)
+    app.add_middleware(Gate, keys=keys, rules=rest_rules(engine.settings))
     app.add_middleware(Observe, metrics=engine.metrics)
     answer_with_problems(app)
     app.openapi = _openapi_of(app)  # type: ignore[method-assign]
@@ -47,6 +50,11 @@ def create_app(engine: Engine) -> FastAPI:
 def engine_of(request: Request) -> Engine:
     engine: Engine = request.app.state.engine
     return engine
+
+
+def caller_of(request: Request) -> Caller:
+    caller: Caller = request.scope["caller"]
+    return caller
 
 
 def _score_body() -> dict[str, Any]:
@@ -77,6 +85,7 @@ async def score(request: Request) -> Response:
     engine.refuse_early(base.lane)
     with engine.bodies.share() as share:
         call = await read_call(request, base, engine.settings, share)
+        caller_of(request).charge(call.request.triples)
         async with cancelled_if_left(request):
             response = await engine.score(call.request)
     first = response.results[0]
@@ -100,14 +109,15 @@ async def put_image(request: Request) -> Response:
     """Stores an image's bytes under their sha256, so that requests may name them by it."""
     engine = engine_of(request)
     with engine.bodies.share() as share:
-        new, file = await engine.put_image(await read_body(request, engine.settings, share))
+        data = await read_body(request, engine.settings, share)
+        new, file = await engine.put_image(data, caller_of(request).tenant)
     stored = {"sha256": file.digest, "width": file.header.width, "height": file.header.height}
     return json_reply(stored, 201 if new else 200)
 
 
 @router.delete("/v1/images/{sha256}", status_code=204, responses=PROBLEMS)
 async def delete_image(request: Request, sha256: str) -> Response:
-    if not engine_of(request).images.store.delete("", sha256):
+    if not engine_of(request).images.store.delete(caller_of(request).tenant, sha256):
         raise RequestError(Code.NOT_FOUND, "no image is stored under this hash")
     return Response(status_code=204)
 
@@ -122,9 +132,9 @@ async def model(request: Request) -> Response:
 
 @router.get("/v1/limits", responses={200: {"model": dict[str, float]}, **PROBLEMS})
 async def limits(request: Request) -> Response:
-    """Every limit in force, by name."""
+    """Every limit in force, by name, the key's quotas among them."""
     engine = engine_of(request)
-    return json_reply(limits_of(engine.settings, engine.serving.model))
+    return json_reply(limits_of(engine.settings, engine.serving.model) | caller_of(request).limits())
 
 
 @router.get("/livez")
@@ -144,12 +154,15 @@ def _from_headers(request: Request) -> ScoreRequest:
     headers = request.headers
     lane = read_lane(headers.get("x-lane"))
     request.scope["lane"] = lane
+    caller = caller_of(request)
+    caller.check_lane(lane)
     return ScoreRequest(
         id=request.scope["request_id"],
         items=(),
         lane=lane,
         deadline_s=read_deadline(headers.get("x-deadline-ms")),
         fingerprint=headers.get("x-model-fingerprint"),
+        tenant=caller.tenant,
     )
 
 
@@ -160,6 +173,8 @@ def _openapi_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
             shapes = [(TripleRequest, "validation"), (GroupedRequest, "validation")]
             _, definitions = models_json_schema(shapes, ref_template=SCHEMAS)  # type: ignore[arg-type]
             app.openapi_schema["components"]["schemas"].update(definitions["$defs"])
+            app.openapi_schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            app.openapi_schema["security"] = [{}, {"key": []}]  # without a keys file none is needed
         return app.openapi_schema
 
     return openapi

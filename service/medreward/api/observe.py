@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from medreward.api.auth import ANYONE, Caller
 from medreward.metrics import Metrics
 from medreward.types import Lane
 
@@ -46,7 +47,8 @@ class Observe:
             await self._app(scope, receive, answer)
         finally:
             lane = scope.get("lane", Lane.BULK)
-            observe(self._metrics, route_of(scope), lane, str(status), id_, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            observe(self._metrics, route_of(scope), lane, str(status), id_, seconds, scope.get("caller", ANYONE))
 
 
 def route_of(scope: Mapping[str, object]) -> str:
@@ -54,9 +56,11 @@ def route_of(scope: Mapping[str, object]) -> str:
     return str(getattr(scope.get("route"), "path", "unmatched"))
 
 
-def observe(metrics: Metrics, route: str, lane: Lane, code: str, id_: str, seconds: float) -> None:
+def observe(metrics: Metrics, route: str, lane: Lane, code: str, id_: str, seconds: float, caller: Caller) -> None:
     metrics.requests.labels(route, lane, code).inc()
     metrics.request_duration.labels(route, lane).observe(seconds)
     if log.isEnabledFor(logging.INFO):
         fields = {"request_id": id_, "route": route, "lane": lane, "code": code, "ms": round(seconds * 1000, 3)}
+        if caller.id:
+            fields |= {"key": caller.id, "tenant": caller.tenant}
         log.info("request", extra=fields)

@@ -44,6 +44,10 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.VERSION_CHANGED: 409,
     Code.NOT_READY: 503,
     Code.CLIENT_LEFT: 499,
+    Code.UNAUTHENTICATED: 401,
+    Code.FORBIDDEN: 403,
+    Code.HOST_REFUSED: 400,
+    Code.QUOTA_EXCEEDED: 503,  # 429 for the interactive lane
 }
 
 OUR_FAULT: Final = RequestError(Code.INTERNAL, "a fault of the server")
@@ -51,7 +55,7 @@ OUR_FAULT: Final = RequestError(Code.INTERNAL, "a fault of the server")
 
 def problem(error: MedRewardError, request_id: str, lane: Lane = Lane.BULK) -> Response:
     status = HTTP_STATUS[error.code]
-    if error.code is Code.OVERLOADED and lane is Lane.INTERACTIVE:
+    if error.code in (Code.OVERLOADED, Code.QUOTA_EXCEEDED) and lane is Lane.INTERACTIVE:
         status = 429
     body = {
         "type": f"urn:medreward:problem:{error.code}",
@@ -63,6 +67,8 @@ def problem(error: MedRewardError, request_id: str, lane: Lane = Lane.BULK) -> R
         "request_id": request_id,
     }
     headers = {}
+    if error.code is Code.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -13,15 +14,18 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from medreward.api.auth import ANYONE, Caller, Keyring
 from medreward.api.observe import observe, request_id
 from medreward.api.problems import OUR_FAULT
 from medreward.api.proto import reward_pb2 as pb
 from medreward.api.read import option, pointer_to, read_deadline, read_lane
 from medreward.api.structure import check_message
-from medreward.engine.bodies import Share
+from medreward.api.tls import Tls
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
 from medreward.errors import Code, MedRewardError, RequestError
+from medreward.keys import Scope
+from medreward.metrics import Metrics
 from medreward.types import (
     DIMENSIONS,
     Failed,
@@ -44,6 +48,7 @@ from medreward.types import (
 log = logging.getLogger(__name__)
 
 SERVICE: Final = "medreward.v1.RewardService"
+HEALTH_METHODS: Final = "/grpc.health.v1.Health/"
 ROLES: Final = ("system", "user", "assistant")
 STREAM_CONCURRENCY: Final = 64
 HEALTH_SECONDS: Final = 0.25
@@ -85,8 +90,13 @@ GRPC_CODE: Final[dict[Code, grpc.StatusCode]] = {
     Code.VERSION_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
     Code.NOT_READY: grpc.StatusCode.UNAVAILABLE,
     Code.CLIENT_LEFT: grpc.StatusCode.CANCELLED,
+    Code.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Code.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
+    Code.HOST_REFUSED: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.QUOTA_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
+CALLER: Final[ContextVar[Caller]] = ContextVar("caller")  # set by the gate, and by nobody else
 Context = grpc.aio.ServicerContext[Any, Any]
 M = TypeVar("M", bound=Message)
 Ready = asyncio.Queue[pb.ScoreResponse | None]  # None: no more to come
@@ -98,7 +108,7 @@ class Call:
 
     metadata: Mapping[str, str]
     id: str
-    share: Share
+    caller: Caller = ANYONE
     lane: Lane = Lane.BULK
     code: grpc.StatusCode = grpc.StatusCode.OK
 
@@ -125,13 +135,15 @@ class RewardService:
 
     async def score(self, message: bytes, context: Context) -> pb.ScoreResponse:
         async with self._call("Score", context) as call:
-            call.share.grow(len(message))
-            request = self._read(pb.ScoreRequest, message)
-            call.id = request_id(request.request_id or call.id)
-            return score_reply(await self._engine.score(_score_request(request, call, context)))
+            with self._engine.bodies.holding(len(message)):
+                request = self._read(pb.ScoreRequest, message)
+                call.id = request_id(request.request_id or call.id)
+                asked = _score_request(request, call, context)
+                call.caller.charge(asked.triples)
+                return score_reply(await self._engine.score(asked))
 
     async def score_stream(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[pb.ScoreResponse]:
-        async with self._call("ScoreStream", context) as call:
+        async with self._call("ScoreStream", context, is_stream=True) as call:
             ready: Ready = asyncio.Queue()
             slots = asyncio.Semaphore(STREAM_CONCURRENCY)
             scoring = asyncio.create_task(self._score_all(messages, call, context, ready, slots))
@@ -146,15 +158,17 @@ class RewardService:
 
     async def put_image(self, message: bytes, context: Context) -> pb.PutImageResponse:
         async with self._call("PutImage", context) as call:
-            call.share.grow(len(message))
-            _, file = await self._engine.put_image(self._read(pb.PutImageRequest, message).data)
+            with self._engine.bodies.holding(len(message)):
+                request = self._read(pb.PutImageRequest, message)
+                _, file = await self._engine.put_image(request.data, call.caller.tenant)
             return pb.PutImageResponse(sha256=file.digest, width=file.header.width, height=file.header.height)
 
     async def get_model(self, message: bytes, context: Context) -> pb.Model:
-        async with self._call("GetModel", context):
+        async with self._call("GetModel", context) as call:
             self._read(pb.GetModelRequest, message)
             serving = self._engine.serving
             model, limits = serving.model, limits_of(self._engine.settings, serving.model)
+            limits |= call.caller.limits()
             return pb.Model(
                 ref=_ref(serving.ref), dimensions=DIMENSIONS, default_weights=model.default_weights, limits=limits
             )
@@ -201,9 +215,10 @@ class RewardService:
     ) -> pb.ScoreResponse:
         """A stream goes on after a refused request: its refusal is the error of each of its results."""
         try:
-            with self._engine.bodies.share() as share:
-                share.grow(size)
-                return score_reply(await self._engine.score(_score_request(request, call, context)))
+            with call.caller.request(), self._engine.bodies.holding(size):
+                asked = _score_request(request, call, context)
+                call.caller.charge(asked.triples)
+                return score_reply(await self._engine.score(asked))
         except MedRewardError as error:
             return _refusal(request, call, error)
         except Exception:
@@ -211,25 +226,26 @@ class RewardService:
             return _refusal(request, call, OUR_FAULT)
 
     @asynccontextmanager
-    async def _call(self, method: str, context: Context) -> AsyncIterator[Call]:
-        """Around every call: its errors become status codes, and it is counted."""
+    async def _call(self, method: str, context: Context, is_stream: bool = False) -> AsyncIterator[Call]:
+        """Around every call: its errors become status codes, and it is counted. A stream's messages are requests."""
         started = time.perf_counter()
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        with self._engine.bodies.share() as share:
-            call = Call(metadata, request_id(metadata.get("x-request-id")), share)
-            try:
+        call = Call(metadata, request_id(metadata.get("x-request-id")), CALLER.get())
+        try:
+            with nullcontext() if is_stream else call.caller.request():
                 yield call
-            except MedRewardError as error:
-                await _abort(context, call, error)
-            except Exception:
-                log.exception("a fault of ours", extra={"request_id": call.id})
-                await _abort(context, call, OUR_FAULT)
-            except asyncio.CancelledError:
-                call.code = grpc.StatusCode.CANCELLED
-                raise
-            finally:
-                seconds = time.perf_counter() - started
-                observe(self._engine.metrics, f"/{SERVICE}/{method}", call.lane, call.code.name, call.id, seconds)
+        except MedRewardError as error:
+            await _abort(context, call, error)
+        except Exception:
+            log.exception("a fault of ours", extra={"request_id": call.id})
+            await _abort(context, call, OUR_FAULT)
+        except asyncio.CancelledError:
+            call.code = grpc.StatusCode.CANCELLED
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            route = f"/{SERVICE}/{method}"
+            observe(self._engine.metrics, route, call.lane, call.code.name, call.id, seconds, call.caller)
 
 
 def _written(reply: Message) -> bytes:
@@ -246,6 +262,7 @@ def _refusal(request: pb.ScoreRequest, call: Call, refused: MedRewardError) -> p
 def _score_request(request: pb.ScoreRequest, call: Call, context: Context) -> ScoreRequest:
     metadata = call.metadata
     call.lane = read_lane(request.lane or metadata.get("x-lane"))
+    call.caller.check_lane(call.lane)
     deadlines = [context.time_remaining(), read_deadline(metadata.get("x-deadline-ms"))]
     return ScoreRequest(
         id=request.request_id or call.id,  # as it was written, for the client matches by it
@@ -258,6 +275,7 @@ def _score_request(request: pb.ScoreRequest, call: Call, context: Context) -> Sc
         lane=call.lane,
         deadline_s=min((deadline for deadline in deadlines if deadline is not None), default=None),
         fingerprint=request.expect_fingerprint or metadata.get("x-model-fingerprint"),
+        tenant=call.caller.tenant,
     )
 
 
@@ -334,13 +352,47 @@ async def _abort(context: Context, call: Call, error: MedRewardError) -> NoRetur
     await context.abort(call.code, error.detail, tuple(trailing))
 
 
+class KeyGate(grpc.aio.ServerInterceptor):
+    """In front of every method but health's: a key that opens it, before the message is read."""
+
+    def __init__(self, keys: Keyring, metrics: Metrics) -> None:
+        self._keys = keys
+        self._metrics = metrics
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        method: str = handler_call_details.method
+        if method.startswith(HEALTH_METHODS):
+            return handler
+        metadata: Sequence[tuple[str, str]] = handler_call_details.invocation_metadata
+        try:
+            caller = self._keys.identify([value for key, value in metadata if key == "authorization"])
+            caller.check_scope(Scope.SCORE)
+        except RequestError as error:
+            return self._refusing(error, method if handler else "unmatched", dict(metadata))
+        CALLER.set(caller)
+        return handler
+
+    def _refusing(self, error: RequestError, route: str, metadata: Mapping[str, str]) -> Any:
+        async def refuse(_: object, context: Context) -> None:
+            call = Call(metadata, request_id(metadata.get("x-request-id")))
+            try:
+                await _abort(context, call, error)
+            finally:
+                observe(self._metrics, route, call.lane, call.code.name, call.id, 0.0, ANYONE)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)  # of a stream no message is awaited
+
+
 class Rpc:
     """The gRPC server, its health service kept in step with the engine's readiness."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, keys: Keyring, tls: Tls | None = None) -> None:
         self._engine = engine
+        self._tls = tls
         settings = engine.settings
         self._server = grpc.aio.server(
+            interceptors=[KeyGate(keys, engine.metrics)],
             options=[
                 ("grpc.max_receive_message_length", settings.body_bytes + FRAMING_BYTES),
                 ("grpc.max_send_message_length", -1),
@@ -360,7 +412,11 @@ class Rpc:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     async def start(self, host: str, port: int) -> int:
-        bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if self._tls:
+            bound = self._server.add_secure_port(address, self._tls.grpc_credentials())
+        else:
+            bound = self._server.add_insecure_port(address)
         await self._tell_health()
         await self._server.start()
         self._mirror = asyncio.create_task(self._mirror_health(), name="grpc-health")

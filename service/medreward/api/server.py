@@ -14,9 +14,12 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from medreward.api.admin import create_admin_app
+from medreward.api.auth import Keyring
 from medreward.api.heads import guarding
+from medreward.api.hosts import address_of, is_loopback
 from medreward.api.http import create_app
 from medreward.api.rpc import Rpc
+from medreward.api.tls import Tls
 from medreward.engine.engine import Engine
 from medreward.errors import ConfigurationError
 from medreward.metrics import Metrics
@@ -34,18 +37,18 @@ class Door(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=guarding(settings),
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-            )
+    def __init__(self, app: FastAPI, settings: Settings, tls: Tls | None = None) -> None:
+        config = uvicorn.Config(
+            app,
+            http=guarding(settings),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            ssl_context_factory=(lambda _config, _default: tls.context) if tls else None,
         )
+        super().__init__(config)
 
     def close(self) -> None:
         self.should_exit = True
@@ -53,17 +56,20 @@ class Door(uvicorn.Server):
 
 async def serve(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT, then finishes what was accepted."""
+    host, admin_host = _bindable(settings, "host"), _bindable(settings, "admin_host")
+    keys, tls = Keyring(settings.keys_file), Tls.of(settings)
     engine = Engine(settings, Metrics(CollectorRegistry()))
     stop = _stop_on_signals()
-    doors = Door(create_app(engine), settings), Door(create_admin_app(engine), settings)
-    sockets = _listen(settings.host, settings.port), _listen(settings.admin_host, settings.admin_port)
-    rpc = Rpc(engine)
+    doors = Door(create_app(engine, keys), settings, tls), Door(create_admin_app(engine, keys), settings, tls)
+    sockets = _listen(host, settings.port), _listen(admin_host, settings.admin_port)
+    rpc = Rpc(engine, keys, tls)
     if settings.grpc_port:
-        _listen(settings.host, settings.grpc_port).close()  # gRPC itself would share a port that is in use
-    grpc_port = await rpc.start(settings.host, settings.grpc_port)
+        _listen(host, settings.grpc_port).close()  # gRPC itself would share a port that is in use
+    grpc_port = await rpc.start(host, settings.grpc_port)
     ports = {"port": _port(sockets[0]), "grpc_port": grpc_port, "admin_port": _port(sockets[1])}
     log.info("listening", extra={"host": settings.host, **ports})
     serving = [asyncio.create_task(door.serve([sock])) for door, sock in zip(doors, sockets, strict=True)]
+    watching = [asyncio.create_task(watched.watch()) for watched in (keys, tls) if watched]
     started = False
     try:
         started = await _started(engine, stop)
@@ -81,6 +87,8 @@ async def serve(settings: Settings) -> None:
                 await asyncio.gather(*serving)
         except TimeoutError:
             _stop_hard("stopped hard: the drain took too long", 1, **engine.state())
+        for watch in watching:
+            watch.cancel()
         await engine.close()
     if not started:
         _stop_hard("stopped", 0)  # a thread may be reading gigabytes: it is not waited for
@@ -128,6 +136,20 @@ def _stop_hard(why: str, code: int, **state: object) -> NoReturn:
     """Leaves at once, whatever a thread or a client is busy with."""
     log.log(logging.ERROR if code else logging.INFO, why, extra=state)
     os._exit(code)
+
+
+def _bindable(settings: Settings, name: str) -> str:
+    """The address behind a host setting; without keys only one that other machines cannot reach."""
+    host: str = getattr(settings, name)
+    address = address_of(host)
+    if not is_loopback(address):
+        if not (settings.keys_file or settings.insecure):
+            raise ConfigurationError(
+                f"setting {name}: {host or address} is not loopback: give --keys-file, or --insecure to serve anyone"
+            )
+        if settings.keys_file and not settings.tls_cert:
+            log.warning("keys travel in clear text: give --tls-cert, or end TLS in front", extra={"host": host})
+    return address
 
 
 def _listen(host: str, port: int) -> socket.socket:

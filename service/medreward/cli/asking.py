@@ -54,6 +54,7 @@ def where_options(command: F) -> F:
     for decorate in (
         models_dir_option,
         model_option,
+        option("--key", help="API key of the server to ask"),
         option("--url", callback=read_url, metavar="URL", help="server to ask, instead of scoring in this process"),
     ):
         command = decorate(command)

@@ -11,11 +11,12 @@ TIMEOUT: Final = httpx.Timeout(150, connect=5)  # a server may take its deadline
 
 
 class Remote:
-    def __init__(self, url: str, connections: int = 1) -> None:
+    def __init__(self, url: str, key: str | None = None, connections: int = 1) -> None:
         self._url = url
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             self._client = httpx.AsyncClient(
-                base_url=url, timeout=TIMEOUT, limits=httpx.Limits(max_connections=connections)
+                base_url=url, headers=headers, timeout=TIMEOUT, limits=httpx.Limits(max_connections=connections)
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise UnreachableError(f"{url} is no URL: {error}") from None

@@ -30,6 +30,7 @@ def command(
     question: str,
     responses: tuple[str, ...],
     url: str | None,
+    key: str | None,
     model: str | None,
     models_dir: Path | None,
     weights: dict[str, float] | None,
@@ -40,7 +41,7 @@ def command(
     """Score responses to a question, in this process or on a server."""
     item = {"image": _base64(image) if image else None, "question": question, "responses": responses}
     body = json.dumps({"items": [item], **beside(weights, too_long, thinking)}).encode()
-    reply = asyncio.run(_score(chosen_url(context, url, model), model, models_dir, body))
+    reply = asyncio.run(_score(chosen_url(context, url, model), key, model, models_dir, body))
     if as_json:
         print_json(reply)
     else:
@@ -48,8 +49,10 @@ def command(
     return int(any(result["status"] != "ok" for result in reply["results"]))
 
 
-async def _score(url: str | None, model: str | None, models_dir: Path | None, body: bytes) -> dict[str, Any]:
-    async with open_scorer(url, model, models_dir) as scorer:
+async def _score(
+    url: str | None, key: str | None, model: str | None, models_dir: Path | None, body: bytes
+) -> dict[str, Any]:
+    async with open_scorer(url, key, model, models_dir) as scorer:
         return await scorer.score(body)
 
 

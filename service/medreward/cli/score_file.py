@@ -55,6 +55,7 @@ def command(
     source: Path,
     target: Path,
     url: str | None,
+    key: str | None,
     model: str | None,
     models_dir: Path | None,
     weights: dict[str, float] | None,
@@ -73,7 +74,7 @@ def command(
     job = Job(source, beside(weights, too_long, thinking), concurrency, retry_seconds)
 
     async def run(digest: str) -> Output:
-        async with open_scorer(chosen_url(context, url, model), model, models_dir, concurrency) as scorer:
+        async with open_scorer(chosen_url(context, url, model), key, model, models_dir, concurrency) as scorer:
             about = await scorer.model()
             output = Output(target, Asked(digest, about["fingerprint"], weights, too_long, thinking))
             with contextlib.closing(output):

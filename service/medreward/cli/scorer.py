@@ -22,12 +22,12 @@ class Scorer(Protocol):
 
 @asynccontextmanager
 async def open_scorer(
-    url: str | None, model: str | None, models_dir: Path | None, connections: int = 1
+    url: str | None, key: str | None, model: str | None, models_dir: Path | None, connections: int = 1
 ) -> AsyncIterator[Scorer]:
     if url:
         from medreward.cli.remote import Remote
 
-        async with aclosing(Remote(url, connections)) as remote:
+        async with aclosing(Remote(url, key, connections)) as remote:
             yield remote
         return
     from medreward.cli.local import Local

@@ -4,7 +4,7 @@ import gc
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 from pydantic import ValidationError
@@ -13,13 +13,16 @@ from medreward import logs
 from medreward.errors import ConfigurationError
 from medreward.settings import ENV_PREFIX, Settings
 
+VALUE: Final[dict[str, Any]] = {"metavar": "VALUE"}
+FLAG: Final[dict[str, Any]] = {"is_flag": True, "flag_value": "true", "default": None}
+
 
 def _options() -> list[click.Parameter]:
     return [
         click.Option(
             [f"--{name.replace('_', '-')}", name],
             help=f"{field.description}  [default: {field.default}; env: {ENV_PREFIX}{name.upper()}]",
-            metavar="VALUE",
+            **(FLAG if field.annotation is bool else VALUE),
         )
         for name, field in Settings.model_fields.items()
     ]

@@ -23,6 +23,13 @@ class Bodies:
         finally:
             self.held -= share.size
 
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """The same for a request that came whole."""
+        with self.share() as share:
+            share.grow(size)
+            yield
+
 
 class Share:
     def __init__(self, bodies: Bodies) -> None:

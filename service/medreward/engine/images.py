@@ -5,7 +5,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import pybase64
@@ -26,45 +26,68 @@ class Stored:
     until: float
 
 
+@dataclass(slots=True)
+class Shelf:
+    """One tenant's images, the one that expires next first."""
+
+    images: OrderedDict[str, Stored] = field(default_factory=OrderedDict)
+    bytes: int = 0
+
+
 class ImageStore:
-    """Image files by content, for a while, each visible only to the tenant that stored it."""
+    """Image files by content, for a while, each visible only to the tenant that stored it.
+
+    A full store drops the oldest of whoever holds most: with n tenants nobody loses the first 1/n of the room.
+    """
 
     def __init__(self, max_bytes: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.max_bytes = max_bytes
         self._seconds = seconds
         self._clock = clock
-        self._images: OrderedDict[tuple[str, str], Stored] = OrderedDict()  # the one that expires next comes first
+        self._tenants: dict[str, Shelf] = {}
         self.bytes = 0
 
     def put(self, tenant: str, digest: str, data: bytes) -> bool:
         """Whether it is new here."""
         new = not self.delete(tenant, digest)
-        self._images[tenant, digest] = Stored(data, self._clock() + self._seconds)
+        shelf = self._tenants.setdefault(tenant, Shelf())
+        shelf.images[digest] = Stored(data, self._clock() + self._seconds)
+        shelf.bytes += len(data)
         self.bytes += len(data)
         while self.bytes > self.max_bytes:
-            self._drop_oldest()
+            self._drop_oldest(max(self._tenants, key=lambda name: self._tenants[name].bytes))
         return new
 
     def get(self, tenant: str, digest: str) -> bytes | None:
         self._expire()
-        stored = self._images.get((tenant, digest))
+        shelf = self._tenants.get(tenant)
+        stored = shelf.images.get(digest) if shelf else None
         return stored.data if stored else None
 
     def delete(self, tenant: str, digest: str) -> bool:
         self._expire()
-        stored = self._images.pop((tenant, digest), None)
-        if stored:
-            self.bytes -= len(stored.data)
-        return stored is not None
+        shelf = self._tenants.get(tenant)
+        if not shelf or digest not in shelf.images:
+            return False
+        self._drop(tenant, digest)
+        return True
 
     def _expire(self) -> None:
         now = self._clock()
-        while self._images and next(iter(self._images.values())).until <= now:
-            self._drop_oldest()
+        for tenant, shelf in list(self._tenants.items()):
+            while shelf.images and next(iter(shelf.images.values())).until <= now:
+                self._drop_oldest(tenant)
 
-    def _drop_oldest(self) -> None:
-        _, stored = self._images.popitem(last=False)
-        self.bytes -= len(stored.data)
+    def _drop_oldest(self, tenant: str) -> None:
+        self._drop(tenant, next(iter(self._tenants[tenant].images)))
+
+    def _drop(self, tenant: str, digest: str) -> None:
+        shelf = self._tenants[tenant]
+        size = len(shelf.images.pop(digest).data)
+        shelf.bytes -= size
+        self.bytes -= size
+        if not shelf.images:
+            del self._tenants[tenant]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +109,12 @@ class Images:
         self._fetcher = fetcher
         self._limits = limits
         self._metrics = metrics
-        self._headers: dict[str, ImageHeader] = {}  # of files that passed: an image comes back with every answer
+        #: Of files that passed: an image comes back with every answer.
+        self._headers: dict[tuple[str, str], ImageHeader] = {}
 
     async def put(self, tenant: str, data: bytes) -> tuple[bool, ImageFile]:
         """Stores the file; whether it is new."""
-        file = await asyncio.to_thread(self._checked, data)
+        file = await asyncio.to_thread(self._checked, data, tenant)
         if len(data) > self.store.max_bytes:
             raise ItemError(Code.IMAGE_TOO_LARGE, f"the image store holds {self.store.max_bytes} bytes", "image")
         return self.store.put(tenant, file.digest, data), file
@@ -102,20 +126,20 @@ class Images:
         else:
             data = self._read(source, tenant)
         if len(data) <= QUICK_BYTES and not is_dicom(data):
-            return self._checked(data)
-        return await asyncio.to_thread(self._checked, data)
+            return self._checked(data, tenant)
+        return await asyncio.to_thread(self._checked, data, tenant)
 
     def close(self) -> None:
         if self._fetcher:
             self._fetcher.close()
 
-    def _checked(self, data: bytes) -> ImageFile:
+    def _checked(self, data: bytes, tenant: str) -> ImageFile:
         digest = hashlib.sha256(data).hexdigest()
-        header = self._headers.get(digest)
+        header = self._headers.get((tenant, digest))
         if header is None:
             if len(self._headers) >= KNOWN_HEADERS:
                 self._headers.clear()
-            header = self._headers[digest] = probe(data, self._limits)
+            header = self._headers[tenant, digest] = probe(data, self._limits)
         return ImageFile(digest, data, header)
 
     async def _fetched(self, url: str, allowance: Allowance) -> bytes:
