@@ -51,10 +51,11 @@ def serving(folder: Path, *flags: str) -> Iterator[Served]:
 
 def _first_ready(process: subprocess.Popen[str], log: Path) -> dict[str, Any]:
     for _ in range(200):
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        written = log.read_text()
+        assert process.poll() is None, written
+        lines = [json.loads(line) for line in written.splitlines()]
         if any(line["event"] == "ready" for line in lines):
             return next(line for line in lines if line["event"] == "listening")
-        assert process.poll() is None, log.read_text()
         time.sleep(0.05)
     raise AssertionError("the server did not become ready")
 

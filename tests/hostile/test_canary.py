@@ -83,7 +83,7 @@ async def server(site: Site, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
     folder = tmp_path_factory.mktemp("canary")
     ca = folder / "ca.pem"
     site.authority.cert_pem.write_to_path(str(ca))
-    fetching = ("--image-url-hosts", f"127.0.0.1:{site.port}", "--image-url-ca", str(ca), "--image-url-private", "true")
+    fetching = ("--image-url-hosts", f"127.0.0.1:{site.port}", "--image-url-ca", str(ca), "--image-url-private")
     async with outside(folder, "--log-level", "debug", "--decoders", "1", *fetching) as server:
         yield server
 
