@@ -1,9 +1,9 @@
 """Graded answers to a question about a phantom.
 
-An answer is made from a recipe: what it claims, how much of what is needed it says, what insight it adds, in what manner, and
-whether it keeps to the point. Each part decides one dimension, by the definitions of the dimensions, and comes in short and
-long words, so that neither a sentence nor the length gives the grade of another dimension away. A wrong claim is the right
-one to the same question about another phantom of the same scene.
+An answer is made from a recipe: what it claims, how much of what is needed it says, what insight it adds, in what manner,
+and whether it keeps to the point. Each part decides one dimension, by the definitions of the dimensions, and comes in
+short and long words, so that neither a sentence nor the length gives the grade of another dimension away. A wrong claim
+is the right one to the same question about another phantom of the same scene.
 """
 
 from collections.abc import Callable
@@ -142,9 +142,7 @@ def _with_claim(phantom: Phantom, question: Question, recipe: Recipe, dice: Dice
         return None
     parts = [_statement(question, value, claimed, recipe, dice, wordy)]
     if recipe.manner == "hedged":
-        parts[0] = (
-            f"{dice.pick(wording.HEDGES[wordy])} {parts[0][:1].lower() + parts[0][1:] if not parts[0].startswith(('CT', 'MR')) else parts[0]}"
-        )
+        parts[0] = f"{dice.pick(wording.HEDGES[wordy])} {wording.small(parts[0])}"
     rest = []
     if recipe.scope == "full":
         rest.append(_detail(question, value, claimed, dice, wordy))
@@ -275,7 +273,8 @@ def _statement(question: Question, value: str, claimed: Phantom, recipe: Recipe,
     finding = claimed.findings[0]
     if recipe.scope == "terse":
         return wording.core(replace(question, kind="kind"), finding.kind, dice, wordy)
-    return f"{wording.core(replace(question, kind='kind'), finding.kind, dice, wordy)} {wording.core(replace(question, kind='place'), finding.place, dice, False)}"
+    what = wording.core(replace(question, kind="kind"), finding.kind, dice, wordy)
+    return f"{what} {wording.core(replace(question, kind='place'), finding.place, dice, False)}"
 
 
 def _detail(question: Question, value: str, claimed: Phantom, dice: Dice, wordy: bool) -> str:

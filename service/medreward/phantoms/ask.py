@@ -1,7 +1,7 @@
 """Questions about a phantom, worded in several ways, some of them held out.
 
-The truth of a question leans to no value: which of them is asked about a phantom is decided so that, over many phantoms,
-each wording has every answer equally often. The text alone then says nothing.
+The truth of a question leans to no value: what is asked about a phantom is decided so that, over many phantoms, each
+wording has every answer equally often. The text alone then says nothing.
 """
 
 from collections.abc import Sequence
@@ -177,7 +177,7 @@ def _about_the_finding(phantom: Phantom, plans: list[Plan], dice: Dice) -> list[
     if len(phantom.findings) > 1:
         larger = next(finding for finding in phantom.findings if finding.size_word == "large")
         return [*asked, ("comparison", str(larger.side), ("right", "left"), plan)]
-    # Two fifths of the countable ones are drawn in numbers from one to four: one alone would be seven times as frequent.
+    # Two fifths of the countable ones are one to four in number: one alone would be seven times as frequent.
     if plan.kind.many and plan.look and (first.count > 1 or dice.chance(1 / 7)):
         asked.append(("count", NUMBERS[first.count - 1], NUMBERS, plan))
     return [*asked, *_whereabouts(phantom, first, plan)]

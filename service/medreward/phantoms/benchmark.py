@@ -173,9 +173,7 @@ def _recipes(better: dict[str, bool], dice: Dice) -> tuple[Recipe, Recipe]:
         good = Recipe(scope=dice.pick(("plain", "full")), insight=dice.pick(("none", "insight")))
         empty = dice.pick((Recipe("none", manner="refusal", insight="boilerplate"), Recipe("none", manner="asks_back")))
         return (good, empty) if better["accuracy"] else (empty, good)
-    insights: tuple[Insight, Insight] = dice.pick(
-        (("insight", "none"), ("insight", "boilerplate"), ("none", "boilerplate"))
-    )
+    insights = dice.pick(INSIGHTS)
     sides = []
     for first in (True, False):
         won = {name: answer is first for name, answer in better.items()}

@@ -7,6 +7,7 @@ the same on every machine; cosines are rounded before use.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -100,7 +101,7 @@ class Canvas:
         return at, _slope((thick - np.sqrt(off_x * off_x + off_y * off_y)) / np.float32(soft))
 
     def path(self, points: Sequence[Point], radius: float, soft: float = 0.0) -> list[tuple[Window, Mask]]:
-        return [self.capsule(a, b, radius, soft=soft) for a, b in zip(points, points[1:], strict=False)]
+        return [self.capsule(a, b, radius, soft=soft) for a, b in pairwise(points)]
 
     def blend(self, shape: tuple[Window, Mask], colour: Colour, opacity: float = 1.0) -> None:
         """Paint over."""

@@ -1,4 +1,4 @@
-"""What can be found in a picture: the kinds, the families they belong to, and what is worth saying about each family."""
+"""What can be found in a picture: kinds, their families, and what is worth saying about each family."""
 
 from dataclasses import dataclass
 from typing import Final

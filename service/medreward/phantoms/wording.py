@@ -221,6 +221,11 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def small(text: str) -> str:
+    """As it goes on after a colon."""
+    return text if text.startswith(("CT", "MR", "I ")) else text[:1].lower() + text[1:]
+
+
 def value_words(question_kind: str, value: str, one: str) -> str:
     if question_kind == "kind":
         return one

@@ -14,7 +14,7 @@ def echo_finish(canvas: Canvas, dice: Dice, changes: Changes) -> None:
     """Speckle, and darkness outside the fan."""
     size = canvas.view.size
     grain = dice.grain(size, size)
-    speckle = (grain + np.roll(grain, 1, 0) + np.roll(grain, 1, 1) + np.roll(grain, 2, 1)) * np.float32(0.55)
+    speckle = (grain + np.roll(grain, 1, 0) + np.roll(grain, 1, 1) + np.roll(grain, 2, 1)) * np.float32(0.45)
     gain = dice.between(0.85, 1.15)
     canvas.pixels *= ((1 + speckle) * np.float32(gain))[..., None]
     canvas.pixels += (dice.clouds(size, size, 6) * np.float32(0.04))[..., None]
@@ -68,7 +68,7 @@ def grid(
 
 
 BREAST_ECHO: Final = (
-    Plan(Kind("mass", "mass", "a solid mass", "solid masses"), grid(), 0.06, shadowed(lumpy(0.17, 0.22), 0.6)),
+    Plan(Kind("mass", "mass", "a solid mass", "solid masses"), grid(), 0.06, shadowed(lumpy(0.09, 0.15), 0.8)),
     Plan(Kind("cyst", "cyst", "a cyst", "cysts"), grid(), 0.06, shadowed(smooth(0.01), 1.6)),
     Plan(
         Kind("calcification", "calcification", "a calcification", "calcifications"),

@@ -180,7 +180,7 @@ HIPS: Final = (
 
 def paint_rays(canvas: Canvas, dice: Dice, changes: Changes, lost: str, joint: str, block: float) -> None:
     """Hand or foot: five rays of bones on a block of small ones."""
-    canvas.oval((0, 0.15), 0.5, 0.75, 0.25, soft=0.08)
+    canvas.oval((0, 0.15), 0.46, 0.62, 0.25, soft=0.08)
     for ray in range(5):
         x = -0.4 + 0.2 * ray
         canvas.line([(x * 0.8, 0.2), (x * 1.15, -0.62 - 0.08 * (ray in (1, 2)))], 0.1, 0.25)
@@ -188,8 +188,6 @@ def paint_rays(canvas: Canvas, dice: Dice, changes: Changes, lost: str, joint: s
         for step in range(4):
             canvas.oval((-0.24 + 0.16 * step, 0.42 + row * block), 0.085, block * 0.55, 0.8, dice.between(-15, 15))
             canvas.oval((-0.24 + 0.16 * step, 0.42 + row * block), 0.06, block * 0.38, 0.62, soft=0.03)
-    bone(canvas, (-0.1, 0.42 + 2.3 * block), (-0.1, 1.3), 0.13)
-    bone(canvas, (0.16, 0.42 + 2.3 * block), (0.16, 1.3), 0.09)
     for ray in range(5):
         x, stretch = -0.4 + 0.2 * ray, dice.between(-0.03, 0.03) - 0.07 * (ray in (1, 2, 3))
         bone(canvas, (x * 0.7, 0.27), (x * 0.95, -0.1 + stretch), 0.048)
@@ -214,10 +212,17 @@ def ray_spots(y: float, part: float) -> tuple[Spot, ...]:
 
 
 def paint_foot(canvas: Canvas, dice: Dice, changes: Changes) -> None:
+    canvas.oval((0.04, 0.85), 0.3, 0.3, 0.25, soft=0.08)
+    canvas.oval((0.04, 0.84), 0.19, 0.24, 0.82)
+    canvas.oval((0.04, 0.84), 0.15, 0.2, 0.6, soft=0.05)
+    bone(canvas, (-0.28, 0.27), (-0.38, -0.1), 0.075)
     paint_rays(canvas, dice, changes, "missing toe", "narrowed joint", 0.21)
 
 
 def paint_hand(canvas: Canvas, dice: Dice, changes: Changes) -> None:
+    canvas.line([(0, 0.6), (0, 1.4)], 0.26, 0.25)
+    bone(canvas, (-0.1, 0.76), (-0.1, 1.4), 0.12)
+    bone(canvas, (0.16, 0.76), (0.16, 1.4), 0.08)
     paint_rays(canvas, dice, changes, "missing finger", "narrowed joint", 0.14)
 
 

@@ -91,22 +91,43 @@ SOLE: Final = (
 )
 
 
-def paint_limb(canvas: Canvas, dice: Dice, changes: Changes) -> None:
-    skin, cloth = dice.pick(SKIN), dice.pick(((0.25, 0.42, 0.5), (0.75, 0.78, 0.8), (0.18, 0.3, 0.24)))
-    canvas.pixels[:] = cloth
-    thick = dice.between(0.4, 0.5)
-    canvas.blend(canvas.capsule((0, -1.6), (0, 1.6), thick, thick * 0.8), darker(skin, 0.82))
-    canvas.blend(canvas.capsule((-0.02, -1.6), (-0.02, 1.6), thick * 0.85, thick * 0.66, soft=0.15), skin)
-    for _ in range(40):
-        start = dice.between(-0.35, 0.35), dice.between(-1, 1)
+def paint_skin(canvas: Canvas, dice: Dice) -> tuple[float, float, float]:
+    """A cloth, and the skin tone to lay on it."""
+    canvas.pixels[:] = dice.pick(((0.25, 0.42, 0.5), (0.75, 0.78, 0.8), (0.18, 0.3, 0.24)))
+    return dice.pick(SKIN)
+
+
+def paint_leg(canvas: Canvas, dice: Dice, changes: Changes) -> None:
+    skin, calf = paint_skin(canvas, dice), dice.between(0.4, 0.46)
+    canvas.blend(canvas.capsule((0, -1.6), (0, 0.75), calf * 1.1, calf * 0.6), darker(skin, 0.82))
+    canvas.blend(canvas.capsule((0.02, 0.82), (0.55, 0.92), 0.2, 0.13), darker(skin, 0.86))
+    canvas.blend(canvas.capsule((-0.03, -1.6), (-0.03, 0.75), calf * 0.95, calf * 0.48, soft=0.15), skin)
+    canvas.oval((0, -0.86), 0.2, 0.16, darker(skin, 0.88), soft=0.08)
+    paint_hairs(canvas, dice, skin)
+
+
+def paint_arm(canvas: Canvas, dice: Dice, changes: Changes) -> None:
+    skin, thick = paint_skin(canvas, dice), dice.between(0.28, 0.33)
+    canvas.blend(canvas.capsule((0, -1.6), (0, 0.5), thick * 1.1, thick * 0.75), darker(skin, 0.82))
+    canvas.oval((0, 0.66), 0.3, 0.24, darker(skin, 0.9))
+    for finger, x in enumerate((-0.22, -0.08, 0.07, 0.21)):
+        canvas.line([(x, 0.72), (x * 1.15, 1.0 + 0.06 * (finger in (1, 2)))], 0.065, darker(skin, 0.9))
+    canvas.line([(0.24, 0.56), (0.45, 0.76)], 0.07, darker(skin, 0.9))
+    canvas.blend(canvas.capsule((-0.02, -1.6), (-0.02, 0.55), thick * 0.92, thick * 0.6, soft=0.12), skin)
+    paint_hairs(canvas, dice, skin)
+
+
+def paint_hairs(canvas: Canvas, dice: Dice, skin: tuple[float, float, float]) -> None:
+    for _ in range(30):
+        start = dice.between(-0.22, 0.22), dice.between(-0.9, 0.4)
         canvas.line([start, (start[0] + 0.03, start[1] + 0.06)], 0.005, darker(skin, 0.6), 0.5)
 
 
 LIMB: Final = skin_plans(
     (
-        Spot("upper third of the picture", None, 0, -0.5, 0.1, 0.06),
-        Spot("middle of the picture", None, 0, 0, 0.1, 0.06),
-        Spot("lower third of the picture", None, 0, 0.5, 0.1, 0.06),
+        Spot("upper third of the picture", None, 0, -0.6, 0.06, 0.05),
+        Spot("middle of the picture", None, 0, -0.05, 0.06, 0.05),
+        Spot("lower third of the picture", None, 0, 0.45, 0.03, 0.03),
     )
 )
 
@@ -255,8 +276,8 @@ GUT: Final = (
 PHOTOS: Final = (
     Scene("eye", "fundus photograph", None, FUNDUS, paint_fundus, round_finish),
     Scene("foot", "photograph", None, SOLE, paint_sole, photo_finish),
-    Scene("lower_limb", "photograph", None, LIMB, paint_limb, photo_finish, tilt=25),
-    Scene("upper_limb", "photograph", None, LIMB, paint_limb, photo_finish, tilt=25),
+    Scene("lower_limb", "photograph", None, LIMB, paint_leg, photo_finish, tilt=15),
+    Scene("upper_limb", "photograph", None, LIMB, paint_arm, photo_finish, tilt=15),
     Scene("oral_cavity", "photograph", None, MOUTH, paint_mouth, photo_finish),
-    Scene("gastrointestinal_tract", "endoscopy", None, GUT, paint_gut, round_finish, tilt=180),
+    Scene("gastrointestinal_tract", "endoscopy", None, GUT, paint_gut, round_finish, tilt=12),
 )

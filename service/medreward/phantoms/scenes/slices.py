@@ -90,9 +90,9 @@ TUMOUR: Final = Kind("tumour", "mass", "a tumour", "tumours")
 BRAIN_BLEED: Final = Kind("haemorrhage", "bleeding", "a haemorrhage", "haemorrhages")
 BRAIN_CYST: Final = Kind("cyst", "cyst", "a cyst", "cysts")
 LOBES: Final = (
-    *both_sides("frontal lobe", 0.28, -0.48, 0.06, 0.06),
-    *both_sides("temporal lobe", 0.43, 0.08, 0.03, 0.08),
-    *both_sides("occipital lobe", 0.25, 0.52, 0.06, 0.04),
+    *both_sides("frontal lobe", 0.26, -0.46, 0.04, 0.05),
+    *both_sides("temporal lobe", 0.4, 0.08, 0.02, 0.06),
+    *both_sides("occipital lobe", 0.23, 0.48, 0.04, 0.03),
 )
 VENTRICLES: Final = Plan(
     Kind("enlarged ventricles", "enlargement", "enlargement of the ventricles"),
