@@ -1,9 +1,9 @@
 """Graded answers to a question about a phantom.
 
-An answer is made from a recipe: what it claims, how much of what is needed it says, what insight it adds, in what manner,
-and whether it keeps to the point. Each part decides one dimension, by the definitions of the dimensions, and comes in
-short and long words, so that neither a sentence nor the length gives the grade of another dimension away. A wrong claim
-is the right one to the same question about another phantom of the same scene.
+An answer is made from a recipe: what it claims, how much of what is needed it says, what insight it adds, in what
+manner, and whether it keeps to the point. Each part decides one dimension, by the definitions of the dimensions, and
+comes in short and long words, so that neither a sentence nor the length gives the grade of another dimension away. A
+wrong claim is the right one to the same question about another phantom of the same scene.
 """
 
 from collections.abc import Callable

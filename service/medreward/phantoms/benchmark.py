@@ -19,6 +19,8 @@ from medreward.types import DIMENSIONS
 Choice = Literal["A", "B"]
 BLOCK: Final = 10
 KINDS: Final = tuple(PHRASINGS)
+# A refusal loses to a right answer and beats a wrong one on accuracy, so it tells nothing by itself.
+CLAIMS: Final[tuple[Claim, ...]] = ("right", "wrong")
 # The better one first.
 INSIGHTS: Final[tuple[tuple[Insight, Insight], ...]] = (
     ("insight", "none"),
@@ -170,15 +172,17 @@ def _pair(phantom: Phantom, question: Question, better: dict[str, bool], dice: D
 def _recipes(better: dict[str, bool], dice: Dice) -> tuple[Recipe, Recipe]:
     style = dice.below(10)
     if style == 0:
-        good = Recipe(scope=dice.pick(("plain", "full")), insight=dice.pick(("none", "insight")))
-        empty = dice.pick((Recipe("none", manner="refusal", insight="boilerplate"), Recipe("none", manner="asks_back")))
-        return (good, empty) if better["accuracy"] else (empty, good)
+        claim: Claim = dice.pick(CLAIMS)
+        given = Recipe(claim, dice.pick(("plain", "full")), dice.pick(("none", "insight")))
+        empty = dice.pick((Recipe("none", manner="refusal"), Recipe("none", manner="asks_back")))
+        return (given, empty) if better["accuracy"] is (claim == "right") else (empty, given)
     insights = dice.pick(INSIGHTS)
     sides = []
     for first in (True, False):
         won = {name: answer is first for name, answer in better.items()}
-        claim: Claim = "right" if won["accuracy"] else ("slip" if style == 1 else "wrong")
-        complete = not won["accuracy"] if style == 1 else won["comprehensiveness"]  # a wrong detail needs details
+        claim = "right" if won["accuracy"] else ("slip" if style == 1 else "wrong")
+        # A wrong detail needs details; as often a full answer is the right one, so that fullness tells nothing.
+        complete = {1: not won["accuracy"], 2: won["accuracy"]}.get(style, won["comprehensiveness"])
         sides.append(
             Recipe(
                 claim,

@@ -1,4 +1,4 @@
-"""A contact sheet: `python -m medreward.phantoms.sheet OUT`. Each scene once in health, then with what can be found in it."""
+"""A contact sheet: `python -m medreward.phantoms.sheet OUT`; each scene in health, then with what it can show."""
 
 import sys
 from pathlib import Path
@@ -43,5 +43,5 @@ def _tile(phantom: Phantom) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    # 64 colours: a third of the bytes.
-    sheet().quantize(64).save(Path(sys.argv[1]), optimize=True)
+    # Few colours: a third of the bytes.
+    sheet().quantize(160).save(Path(sys.argv[1]), optimize=True)
