@@ -14,7 +14,7 @@ from medreward.phantoms.benchmark import Case, cases, digest, write
 from medreward.phantoms.draw import REGIONS
 from medreward.types import DIMENSIONS
 
-DIGEST_OF_26 = "sha256:7004ab2ac839b8f36eb87c4ba138b53b9f31c5b1f35d7db310cef159a3ed0858"
+DIGEST_OF_26 = "sha256:713de281b7ef1fbf561f8baffc49aa51cc271bc8a29f53034ecdb23debcf7c8c"
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def test_every_finding_is_seen_at_its_place_and_nowhere_else(number: int) -> Non
         phantom = draw(next(seeds), SCENES[number].region, plan.kind.family)
         healthy = without_findings(phantom).pixels.astype(int)
         difference = np.abs(phantom.pixels.astype(int) - healthy).max(2)
-        assert difference.max() > 40, plan.kind.name
+        assert np.percentile(difference, 99.9) > 25, plan.kind.name
         if plan.look is None:
             continue  # the anatomy itself changes
         for finding in phantom.findings:

@@ -53,7 +53,8 @@ def test_the_truth_leans_to_no_value() -> None:
 def test_held_out_wordings_are_apart_and_families_can_be_kept_out() -> None:
     training = [family for family in FAMILIES if family not in HELD_OUT_FAMILIES]
     assert all(held and len(held) < len(PHRASINGS[kind]) for kind, held in HELD_OUT_PHRASINGS.items())
-    seen, held_out = set(), set()
+    seen: set[tuple[str, int]] = set()
+    held_out: set[tuple[str, int]] = set()
     for seed in range(400):
         phantom = imagine(seed, None, training[seed % len(training)])
         for question in questions(phantom, seed, training):
@@ -77,4 +78,6 @@ def test_each_quality_comes_short_and_long() -> None:
         lengths: dict[str, list[int]] = {}
         for answer in answers(phantom, question, 1):
             lengths.setdefault(answer.kind, []).append(len(answer.text))
-        assert all(len(pair) == 2 and pair[0] < pair[1] for pair in lengths.values())
+        for kind in ("right", "right_full", "terse", "hedge", "refusal", "boilerplate"):
+            short, long = lengths[kind]
+            assert short < long

@@ -124,8 +124,9 @@ def _lesions(scene: Scene, dice: Dice, family: str | None) -> tuple[Lesion, ...]
     if plan.look and plan.sized and len(pair) == 2 and dice.chance(0.2):
         words = dice.shuffled(("small", "large"))
         return tuple(_lesion(plan, other, word, 1, dice) for other, word in zip(pair, words, strict=True))
-    if plan.kind.many and plan.look is not None and dice.chance(0.4):
-        return (_lesion(plan, spot, "small", 1 + dice.below(COUNTS), dice),)
+    count = 1 + dice.below(COUNTS) if plan.kind.many and plan.look and dice.chance(0.4) else 1
+    if count > 1:
+        return (_lesion(plan, spot, "small", count, dice),)
     return (_lesion(plan, spot, dice.pick(tuple(SIZES)) if plan.sized else None, 1, dice),)
 
 

@@ -140,7 +140,7 @@ def paint_hips(canvas: Canvas, dice: Dice, changes: Changes) -> None:
         bone(canvas, (side * 0.68, 0.22), (side * 0.62, 1.0), 0.09, 0.075)
         if metal:
             canvas.line([(side * 0.5, 0.05), (side * 0.67, 0.26), (side * 0.64, 0.75)], 0.035, 1.0)
-    canvas.oval((0, 0.05), bladder, bladder * 0.8, 0.62, soft=0.03, opacity=0.6)
+    canvas.oval((0, 0.05), bladder, bladder * 0.8, 0.68, soft=0.03, opacity=0.8)
 
 
 HIPS: Final = (

@@ -296,7 +296,7 @@ def paint_pelvis(canvas: Canvas, dice: Dice, changes: Changes) -> None:
     if "distended bladder" in changes:
         full *= 1.55
     canvas.oval((0, -0.16), full * 1.15, full * 0.9, SOFT, 0)
-    canvas.oval((0, -0.16), full * 1.05, full * 0.82, 0.38, 0)
+    canvas.oval((0, -0.16), full * 1.05, full * 0.82, 0.3, 0)
     canvas.oval((0.0, 0.1), 0.15, 0.09, SOFT + 0.05, dice.between(-10, 10))
     canvas.oval((0.01, 0.26), 0.085, 0.07, SOFT)
     canvas.oval((0.01, 0.25), 0.04, 0.03, 0.05)
