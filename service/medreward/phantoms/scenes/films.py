@@ -87,8 +87,8 @@ CHEST: Final = (
     Plan(
         Kind("calcified granuloma", "calcification", "a calcified granuloma", "calcified granulomas"),
         CHEST_SPOTS,
-        0.024,
-        grains(1.0),
+        0.03,
+        lumpy(1.0),
     ),
     Plan(
         Kind("rib fracture", "fracture", "a rib fracture"),

@@ -354,9 +354,7 @@ SLICES: Final = (
             Plan(TUMOUR, LOBES, 0.06, lumpy(0.58, 0.28)),
             Plan(BRAIN_BLEED, LOBES, 0.055, lumpy(0.86)),
             Plan(BRAIN_CYST, LOBES, 0.055, smooth(0.12)),
-            Plan(
-                Kind("calcification", "calcification", "a calcification", "calcifications"), LOBES, 0.025, grains(1.0)
-            ),
+            Plan(Kind("calcification", "calcification", "a calcification", "calcifications"), LOBES, 0.04, grains(1.0)),
             VENTRICLES,
             SKULL_GAP,
             SHUNT,
