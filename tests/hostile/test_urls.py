@@ -19,7 +19,7 @@ from medreward.settings import Settings
 from serving import Server, running
 from waiting import until
 
-#: A fetch whose time ends in the handshake leaves its socket to the collector, and which test that falls into is chance.
+#: A fetch whose time ends in the handshake leaves its socket to the collector: which test that falls into is chance.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 IMAGE = pictures.jpeg()

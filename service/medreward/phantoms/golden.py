@@ -1,0 +1,31 @@
+"""A few small phantoms that never change: for a model's golden scores and for demonstrations."""
+
+from dataclasses import dataclass
+
+from medreward.phantoms.answer import Answer, answers
+from medreward.phantoms.ask import Question, questions
+from medreward.phantoms.benchmark import png
+from medreward.phantoms.draw import REGIONS, draw
+
+SIDE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    name: str
+    png: bytes
+    question: Question
+    answers: tuple[Answer, ...]
+
+
+def golden_images(count: int = 13) -> list[Golden]:
+    """The regions in turn, each with one question and a right, a wrong and a refusing answer."""
+    made = []
+    for number in range(count):
+        phantom = draw(number, REGIONS[number % len(REGIONS)], size=SIDE)
+        asked = questions(phantom, number)
+        question = asked[number % len(asked)]
+        given = {answer.kind: answer for answer in answers(phantom, question, number)}
+        chosen = tuple(given[kind] for kind in ("right_full_insightful", "wrong_full", "refusal") if kind in given)
+        made.append(Golden(f"{phantom.region}-{number}", png(phantom), question, chosen))
+    return made
