@@ -13,6 +13,7 @@ VERBS = {
     "serve": "serve a model over REST and gRPC",
     "score": "score responses to a question, here or on a server",
     "score-file": "score a JSONL or Parquet file; goes on where it stopped",
+    "bench": "measure a model or a judge on Med-RewardBench or a set in its format",
     "models": "list, inspect and verify models on disk",
     "doctor": "what this machine can run, and what is missing",
 }

@@ -60,8 +60,8 @@ def where_options(command: F) -> F:
     return command
 
 
-def asking_options(command: F) -> F:
-    """What a request says beside its items."""
+def text_options(command: F) -> F:
+    """What is done with a text."""
     for decorate in (
         option(
             "--thinking",
@@ -77,15 +77,20 @@ def asking_options(command: F) -> F:
             show_default=True,
             help="what to do with a text over the model's limit",
         ),
-        option(
-            "--weights",
-            callback=read_weights,
-            metavar="DIMENSION=WEIGHT,…",
-            help="weights of the reward; a dimension not named weighs 0, without this flag the model's own count",
-        ),
     ):
         command = decorate(command)
     return command
+
+
+def asking_options(command: F) -> F:
+    """What a request says beside its items."""
+    weights = option(
+        "--weights",
+        callback=read_weights,
+        metavar="DIMENSION=WEIGHT,…",
+        help="weights of the reward; a dimension not named weighs 0, without this flag the model's own count",
+    )
+    return weights(text_options(command))
 
 
 def chosen_url(context: click.Context, url: str | None, model: str | None) -> str | None:
