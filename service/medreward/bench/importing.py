@@ -57,9 +57,9 @@ def pairs(source: Path, seed: int) -> Iterator[Pair]:
 
 
 def questions(source: Path, seed: int) -> Iterator[Pair]:
-    """Rows of id, image, question, answer: the wrong answer is another row's right one to the same question, yes for no.
+    """Rows of id, image, question, answer. The wrong answer is the right one of a row with the same question.
 
-    Rows whose question has no other answer in the file are left out.
+    Yes and no are each other's; rows whose question has no other answer in the file are left out.
     """
     rows = list(_lines(source))
     others: dict[str, set[str]] = defaultdict(set)

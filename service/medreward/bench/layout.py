@@ -129,13 +129,14 @@ class _Organ:
             if id_ in by_id and id_ not in seen:
                 cases.append(self._case(label, by_id[id_]))
             seen.add(id_)
+        for dimension in DIMENSIONS:
+            if missing := sum(dimension not in case.labels for case in cases):
+                self._found(self.labels_file, None, f"{missing} of {len(cases)} cases have no {dimension} label", False)
         return cases
 
     def _case(self, label: Mapping[str, Any], row: Mapping[str, Any]) -> Case:
         id_ = label["question_id"]
         answers = self._human_answer(label)
-        if missing := [dimension for dimension in DIMENSIONS if dimension not in answers]:
-            self._found(self.labels_file, id_, f"no label on {', '.join(missing)}", False)
         if row.get("modality_type", self.organ) != self.organ:
             self._found(self.questions_file, id_, f"modality_type is {row['modality_type']!r}", True)
         texts = [row[name] for name in ("question", "answer1_text", "answer2_text")]

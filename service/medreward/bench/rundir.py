@@ -19,6 +19,8 @@ RUN: Final = "run.json"
 PREDICTIONS: Final = "predictions.jsonl"
 SUMMARY: Final = "summary.json"
 JOURNAL: Final = "predictions.part.jsonl"
+#: What a run that ended before its first line may have left.
+BEFORE_RUN: Final = frozenset({JOURNAL, f"{RUN}.tmp"})
 DECIDING: Final = ("data_digest", "model", "settings")
 
 
@@ -93,7 +95,7 @@ class RunDirectory:
         """What run.json says, or None for a new run."""
         file = self._path / RUN
         if not file.exists():
-            if self._path.exists() and any(path.name != JOURNAL for path in self._path.iterdir()):
+            if self._path.exists() and {path.name for path in self._path.iterdir()} - BEFORE_RUN:
                 raise ConfigurationError(f"{self._path} holds something else; name a folder that is not there yet")
             return None
         try:
@@ -105,7 +107,7 @@ class RunDirectory:
         now = json.loads(json.dumps(asdict(identity)))
         other = [_difference(name, begun.get(name), now[name]) for name in DECIDING if begun.get(name) != now[name]]
         if other:
-            raise ConfigurationError(f"{self._path} was begun with another {', another '.join(other)}")
+            raise ConfigurationError(f"{self._path} is a run of something else, by its {', '.join(other)}")
         return begun
 
 

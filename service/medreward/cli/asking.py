@@ -1,7 +1,7 @@
 """The flags of a request, which `score` and `score-file` share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -49,12 +49,28 @@ def _finite(dimension: str, written: str) -> float:
     return number
 
 
+def url_option(read: Callable[[click.Context, click.Parameter, str | None], str | None]) -> Callable[[F], F]:
+    return option("--url", callback=read, metavar="URL", help="server to ask, instead of scoring in this process")
+
+
+concurrency_option = option(
+    "--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True, help="rows or cases in flight"
+)
+retry_seconds_option = option(
+    "--retry-seconds",
+    type=click.FloatRange(0),
+    default=120.0,
+    show_default=True,
+    help="longest time to try again while the server is overloaded or away",
+)
+
+
 def where_options(command: F) -> F:
     """Where scores come from: a server, or a model in this process."""
     for decorate in (
         models_dir_option,
         model_option,
-        option("--url", callback=read_url, metavar="URL", help="server to ask, instead of scoring in this process"),
+        url_option(read_url),
     ):
         command = decorate(command)
     return command

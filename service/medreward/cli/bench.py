@@ -12,8 +12,8 @@ import click
 from medreward.bench.cases import CONSTRUCTED, DataSet, Finding
 from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
-from medreward.cli.asking import chosen_url, text_options
-from medreward.cli.options import F, json_option, model_option, models_dir_option, option
+from medreward.cli.asking import chosen_url, concurrency_option, retry_seconds_option, text_options, url_option
+from medreward.cli.options import json_option, model_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table, progress_bar
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options, Thinking, TooLong
@@ -33,19 +33,17 @@ def command() -> None:
             raise ConfigurationError(f"medreward bench needs {name}: pip install 'medreward[bench]'")
 
 
-def data_options(command: F) -> F:
-    departments = option(
-        "--departments",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="department of each question_id or organ: a JSON object, or CSV of two columns",
-    )
-    return departments(command)
+departments_option = option(
+    "--departments",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="department of each question_id or organ: a JSON object, or CSV of two columns",
+)
 
 
 @command.command()
 @click.argument("data", metavar="DATA")
-@data_options
+@departments_option
 @json_option
 def check(data: str, departments: Path | None, as_json: bool) -> int:
     """Look for what would make a figure wrong; exit 2 if anything does. DATA: a folder, org/name@revision, phantom."""
@@ -91,9 +89,9 @@ def read_url(context: click.Context, flag: click.Parameter, written: str | None)
 
 @command.command()
 @option("--data", required=True, metavar="DATA", help="a folder, org/name@revision on the hub, or phantom")
-@data_options
+@departments_option
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="the run's folder; goes on in it")
-@option("--url", callback=read_url, metavar="URL", help="server to measure, over REST or gRPC")
+@url_option(read_url)
 @model_option
 @models_dir_option
 @option("--judge", metavar="BASE_URL", help="OpenAI-compatible endpoint to measure as a judge, as in http://host/v1")
@@ -107,17 +105,11 @@ def read_url(context: click.Context, flag: click.Parameter, written: str | None)
 @option("--price-out", type=click.FloatRange(0), help="of a million tokens that a judge writes")
 @text_options
 @option("--limit", type=click.IntRange(1), help="only the first cases")
-@option("--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True, help="cases in flight")
-@option(
-    "--retry-seconds",
-    type=click.FloatRange(0),
-    default=120.0,
-    show_default=True,
-    help="longest time to try again while the server is overloaded or away",
-)
+@concurrency_option
+@retry_seconds_option
 @json_option
 @click.pass_context
-def run(context: click.Context, as_json: bool, **given: Any) -> int:
+def run(context: click.Context, /, as_json: bool, **given: Any) -> int:
     """Ask about every case, and write predictions and tables into RUN; started again, it goes on where it stopped."""
     summary = asyncio.run(_run(context, given))
     if as_json:
@@ -132,10 +124,8 @@ async def _run(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
     from medreward.bench.sources import open_set
 
     given["url"] = chosen_url(context, given["url"], given["model"])
-    if (
-        sum(given[name] is not None for name in ("url", "judge")) + (given["model"] is not None and not given["url"])
-        != 1
-    ):
+    asked = given["url"] or given["model"], given["judge"]
+    if all(asked) or not any(asked):
         raise click.UsageError("name one of --url, --model and --judge")
     data = await asyncio.to_thread(open_set, given["data"], given["departments"])
     answering, settings = await _answering(given)

@@ -13,8 +13,15 @@ from typing import Any, Final
 
 import click
 
-from medreward.cli.asking import asking_options, beside, chosen_url, where_options
-from medreward.cli.options import json_option, option
+from medreward.cli.asking import (
+    asking_options,
+    beside,
+    chosen_url,
+    concurrency_option,
+    retry_seconds_option,
+    where_options,
+)
+from medreward.cli.options import json_option
 from medreward.cli.output import Asked, Output, input_digest
 from medreward.cli.rows import SUFFIXES, Row, count_rows, is_parquet, open_parquet, read_rows, request_body
 from medreward.cli.scorer import Scorer, UnreachableError, open_scorer
@@ -40,14 +47,8 @@ class Job:
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @where_options
 @asking_options
-@option("--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True, help="rows in flight")
-@option(
-    "--retry-seconds",
-    type=click.FloatRange(0),
-    default=120.0,
-    show_default=True,
-    help="longest time to try a row again while the server is overloaded or away",
-)
+@concurrency_option
+@retry_seconds_option
 @json_option
 @click.pass_context
 def command(
