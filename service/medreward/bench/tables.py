@@ -99,9 +99,9 @@ def wilson(credit: float, n: int) -> tuple[float, float]:
 
 
 def _variance(tally: Tally) -> float:
-    """Of one organ's accuracy, by Agresti and Coull: two right and two wrong cases more, so that none is 0."""
+    """Of one organ's accuracy; two right and two wrong cases are added to its share, or a perfect organ had none."""
     share = (tally.credit + 2) / (tally.n + 4)
-    return share * (1 - share) / (tally.n + 4)
+    return share * (1 - share) / tally.n
 
 
 def _by_dimension(answered: Sequence[Answered], figure: Callable[[Sequence[Answered], str], Any]) -> dict[str, Any]:
