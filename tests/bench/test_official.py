@@ -85,9 +85,7 @@ def plainly(labels: list[tuple[str, dict[str, str]]], texts: list[tuple[str, Any
     right_answers: dict[str, str] = {}
     for id_, human_answer in labels:
         right_answers[id_] = human_answer[dimension]
-    chosen: dict[str, Any] = {}
-    for id_, choices in texts:
-        chosen[id_] = choices
+    chosen = dict(texts)
     hits = 0
     for id_, right in right_answers.items():
         if id_ not in chosen:

@@ -60,15 +60,19 @@ def test_departments_have_a_row_where_they_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("credit", "n", "low", "high"),  # as statsmodels.stats.proportion.proportion_confint(…, method="wilson") gives it
-    [(5.5, 10, 0.27366968961231825, 0.7985770304013928), (0, 10, 0.0, 0.27753279986288926), (10, 10, 0.72246720013711, 1)],
+    ("credit", "n", "low", "high"),  # from statsmodels.stats.proportion.proportion_confint, method "wilson"
+    [
+        (5.5, 10, 0.27366968961231825, 0.7985770304013928),
+        (0, 10, 0.0, 0.27753279986288926),
+        (10, 10, 0.72246720013711, 1),
+    ],
 )
 def test_the_interval_is_wilsons(credit: float, n: int, low: float, high: float) -> None:
     assert wilson(credit, n) == pytest.approx((low, high), abs=1e-12)
 
 
 def test_the_macro_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    """13 organs of very different sizes, as in the benchmark; 300 runs: 285 expected, 3 standard deviations below 274."""
+    """13 organs of very different sizes, 300 runs: 285 are expected, and 274 is three standard deviations below."""
     chance = random.Random(1)
     sizes = {f"organ{n}": 5 * (n + 1) for n in range(13)}
     shares = {organ: chance.uniform(0.5, 0.95) for organ in sizes}
@@ -79,4 +83,4 @@ def test_the_macro_interval_covers_the_truth_about_as_often_as_it_says() -> None
         answered = [(case, prediction(case, "A" if chance.random() < shares[case.organ] else "B")) for case in cases]
         low, high = macro(answered, "overall")["ci95"]
         covered += low <= truth <= high
-    assert 274 <= covered
+    assert covered >= 274
