@@ -39,14 +39,10 @@ def read_departments(file: Path) -> dict[str, str]:
     """A JSON object, or CSV lines of two columns: question_id or organ, department."""
     try:
         text = file.read_text("utf-8")
-        pairs = (
-            json.loads(text).items()
-            if file.suffix == ".json"
-            else [(a, b) for a, b in csv.reader(text.split("\n")) if a]
-        )
+        pairs = json.loads(text).items() if file.suffix == ".json" else filter(None, csv.reader(text.splitlines()))
+        return {str(key): str(department) for key, department in pairs}
     except (OSError, ValueError, AttributeError):
         raise ConfigurationError(f"{file} is neither a JSON object nor CSV of two columns") from None
-    return {str(key): str(department) for key, department in pairs}
 
 
 def _downloaded(repo: str, revision: str) -> Path:
@@ -57,7 +53,7 @@ def _downloaded(repo: str, revision: str) -> Path:
     try:
         return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=f"{LABELS}/*"))
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = " ".join(str(error).split())[:300]
         raise ConfigurationError(f"cannot get {repo}@{revision} from the hub: {reason}") from None
 
 
