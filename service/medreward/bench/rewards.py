@@ -24,7 +24,11 @@ class Served:
     def __init__(self, url: str, options: Options, concurrency: int, retry_seconds: float) -> None:
         self._url = url
         self._options = options
-        self._how: dict[str, Any] = {"concurrency": concurrency, "patience": Patience(retry_seconds)}
+        self._how: dict[str, Any] = {
+            "concurrency": concurrency,
+            "patience": Patience(retry_seconds),
+            "store_images": False,
+        }
         self._client: AsyncClient | None = None
 
     async def about(self) -> About:
