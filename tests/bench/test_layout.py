@@ -14,7 +14,7 @@ import pictures
 from bench.hub import COMMIT, REPO, hub_of
 from bench.sets import label, row, some_cases, write_labels, write_rows, write_set
 from bench.test_runs import Done, medreward
-from medreward.bench.layout import read
+from medreward.bench.layout import read, undecodable
 from medreward.bench.sources import open_set
 from medreward.errors import ConfigurationError
 
@@ -158,17 +158,31 @@ LUNG_LABELS, LUNG_ROWS = "pair_gt_all/lung.jsonl", "pair_gt_all/parquet/lung.par
         (lambda folder: add_line(folder / LUNG_LABELS, "[]"), LUNG_LABELS, None, "line 3", True),
     ],
 )
-async def test_what_is_wrong_is_found_and_fatal_where_a_figure_would_be_wrong(
+def test_what_is_wrong_is_found_and_fatal_where_a_figure_would_be_wrong(
     tmp_path: Path, spoil: Callable[[Path], None], where: str, id_: str | None, what: str, fatal: bool
 ) -> None:
     folder = write_set(tmp_path / "set", some_cases(6))
     spoil(folder)
-    done = await check(folder, "--json")
-    findings = json.loads(done.out)["findings"]
-    ours = [finding for finding in findings if (finding["where"], finding["id"]) == (where, id_)]
-    assert [what in finding["what"] for finding in ours].count(True) == 1, findings
-    assert any(finding["fatal"] for finding in findings) == fatal
-    assert done.code == (2 if fatal else 0)
+    found = read(folder)
+    findings = [*found.findings, *undecodable(found.cases)]
+    ours = [finding for finding in findings if (finding.where, finding.id) == (where, id_)]
+    assert [what in finding.what for finding in ours].count(True) == 1, findings
+    assert any(finding.fatal for finding in findings) == fatal
+
+
+async def test_a_fatal_finding_is_the_end_of_check(tmp_path: Path) -> None:
+    cases = some_cases(6)
+    broken = replace(cases[5], image=pictures.png()[:60])
+    done = await check(write_set(tmp_path, [*cases[:5], broken]), "--json")
+    assert done.code == 2
+    assert json.loads(done.out)["findings"] == [
+        {
+            "where": "pair_gt_all/parquet/upper_limb.parquet",
+            "id": "case-5",
+            "what": "the image cannot be decoded",
+            "fatal": True,
+        }
+    ]
 
 
 async def test_a_good_set_has_no_findings_and_the_same_id_in_two_organs_is_only_one(tmp_path: Path) -> None:
