@@ -10,7 +10,8 @@ import pytest
 
 import pictures
 from bench.test_runs import Done, medreward
-from medreward.bench.cases import Case
+from medreward.bench.cases import Case, DataSet
+from medreward.bench.importing import Pair, import_pairs
 from medreward.bench.layout import read
 from medreward.types import DIMENSIONS
 
@@ -66,8 +67,10 @@ async def test_constructed_pairs_keep_their_dimensions_and_say_what_they_are(sou
     assert all(better(case).startswith("good") for case in cases)
     assert all(case.image == pictures.png() for case in cases)
     assert 8 < sum(case.labels["overall"] == "A" for case in cases) < 32
-    assert read(tmp_path / "out").digest == (await digest_of("pairs", file, tmp_path / "again"))
-    assert read(tmp_path / "out").digest != (await digest_of("pairs", file, tmp_path / "other", "--seed", "1"))
+    first, again, other = (
+        DataSet([pair.case(seed) for pair in import_pairs("pairs", file, seed)]).digest for seed in (0, 0, 1)
+    )
+    assert first == again != other
     table = pq.read_table(tmp_path / "out" / "pair_gt_all" / "parquet" / "upper_limb.parquet")
     assert table.column("question_type").to_pylist() == ["accuracy"] * 20
     run = await medreward(
@@ -75,11 +78,6 @@ async def test_constructed_pairs_keep_their_dimensions_and_say_what_they_are(sou
     )
     assert json.loads((tmp_path / "run" / "run.json").read_text())["evidence"] == {"constructed": 40}
     assert json.loads(run.out)["strict"]["micro"]["creativity"]["accuracy"] is None
-
-
-async def digest_of(layout: str, source: Path, out: Path, *flags: str) -> str:
-    await imported(layout, source, out, *flags)
-    return read(out).digest
 
 
 async def test_questions_get_a_wrong_answer_that_is_right_elsewhere_or_none_at_all(
@@ -176,7 +174,5 @@ async def test_what_is_not_laid_out_so_is_refused_in_one_line(source: Path, tmp_
 
 
 def test_a_part_that_is_no_file_name_becomes_one(tmp_path: Path) -> None:
-    from medreward.bench.importing import Pair
-
     pair = Pair("1", "../../Up Here", b"", "?", "a", "b", DIMENSIONS, {})
     assert pair.case(0).organ == "up_here"

@@ -121,7 +121,7 @@ async def test_a_refusal_is_no_vote_except_for_the_official_figure(
         summary = json.loads((await judged(server, data, tmp_path / "run")).out)
     overall = summary["strict"]["micro"]["overall"]
     assert (overall["n"], overall["unanswered"], overall["accuracy"]) == (6, 6, 0.0)
-    assert summary["statuses"] == {"unreadable": 6}
+    assert summary["statuses"] == {"judge_unparseable": 6}
     assert summary["judge"]["unreadable"] == 12
     best = max(max(table.values()) for table in summary["official"].values())
     assert (best > 0) == (text is not None and "cannot" in text)
@@ -277,5 +277,5 @@ async def test_a_real_vision_language_model_behind_a_real_endpoint(
         assert {choice for row in rows for choice in row["choices"].values()} <= {"A", "B", "tie"}
         assert summary["judge"]["unreadable"] == 0
     else:  # it babbles, and none of that is a vote
-        assert summary["statuses"] == {"unreadable": 4}
+        assert summary["statuses"] == {"judge_unparseable": 4}
         assert all(reply["text"] for row in rows for reply in row["replies"])

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from typing import Any
 
 import pytest
@@ -78,6 +79,26 @@ def test_the_strict_reading_takes_a_whole_object_behind_thoughts_and_in_a_fence(
 )
 def test_the_strict_reading_takes_nothing_that_could_be_meant_otherwise(text: str) -> None:
     assert verdict.read_verdict(text) is None
+
+
+@pytest.mark.parametrize(
+    "bait",
+    [
+        "1" * 100_000,
+        "[" * 100_000,
+        "{" * 100_000,
+        "<think>" * 20_000,
+        "```" + "\n" * 100_000,
+        "accuracy" + " " * 100_000,
+        '{"overall": ' * 20_000,
+    ],
+)
+def test_bait_for_a_parser_is_no_vote_and_takes_no_time(bait: str) -> None:
+    begin = time.process_time()
+    for text in (bait, f"{bait}{json.dumps(SIX)}", f"{json.dumps(SIX)}{bait}"):
+        assert verdict.read_verdict(text) is None
+        official.read_verdict(text)
+    assert time.process_time() - begin < 5  # a quadratic one takes minutes
 
 
 def plainly(labels: list[tuple[str, dict[str, str]]], texts: list[tuple[str, Any]], dimension: str) -> float:

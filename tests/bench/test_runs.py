@@ -16,6 +16,8 @@ from bench.sets import some_cases, write_set
 from clients.canned import Answer, Canned, Request, canned, problem, right_answer
 from clients.processes import Process
 from commands import CLEAN, MEDREWARD
+from medreward.cli import app, bench
+from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
 CASES = 60
@@ -249,13 +251,21 @@ async def test_a_model_here_or_on_a_server_over_either_door_gives_the_same_predi
     assert rest == grpc == here
 
 
-async def test_what_answers_is_named_once(data: Path, tmp_path: Path) -> None:
+def test_without_its_packages_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "NEEDED", ("pyarrow", "not_installed_here"))
+    with pytest.raises(ConfigurationError, match=r"needs not_installed_here: pip install 'medreward\[bench\]'"):
+        app.main(["bench", "check", "phantom"], standalone_mode=False)
+
+
+async def test_what_answers_is_named_once_and_there(data: Path, tmp_path: Path) -> None:
     base: tuple[str | Path, ...] = ("bench", "run", "--data", data, "--out", tmp_path / "run")
     for flags, word in {
         (): "name one of",
         ("--model", "fake", "--judge", "http://127.0.0.1:9/v1"): "name one of",
         ("--judge", "http://127.0.0.1:9/v1"): "--judge-model",
         ("--url", "ftp://x"): "must begin with",
+        ("--url", "http://127.0.0.1:9"): "unreachable",
+        ("--judge", "http://127.0.0.1:9/v1", "--judge-model", "x"): "cannot reach http://127.0.0.1:9/v1",
     }.items():
         done = await medreward(*base, *flags)
         assert (done.code, done.err.count("\n")) == (2, 1), done

@@ -34,6 +34,7 @@ class Chat:
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._budget = RetryBudget(Patience(retry_seconds))
         self._structured = True  # until a server refuses it
+        self._reached = False  # a wrong URL shows at once
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._client = httpx.AsyncClient(headers=headers, timeout=TIMEOUT, limits=limits)
@@ -64,7 +65,10 @@ class Chat:
                 raise StoppedError(f"{self._url} must begin with http:// or https://") from None
             except httpx.RequestError as error:
                 trouble = f"cannot reach {self._url}: {str(error) or type(error).__name__}"
+                if not self._reached:
+                    raise StoppedError(trouble) from None
             else:
+                self._reached = True
                 if response.status_code not in RETRYABLE_STATUS:
                     return self._said(response)
                 trouble = f"{self._url} answers {response.status_code}"

@@ -22,7 +22,7 @@ PLACES: Final = ("question", "answer_a", "answer_b")
 MILLION: Final = 1_000_000
 #: What chat endpoints take; every other kind is sent as PNG.
 USUAL_KINDS: Final = ("JPEG", "PNG", "WEBP", "GIF")
-UNREADABLE: Final = "unreadable"
+UNPARSEABLE: Final = "judge_unparseable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def decided(replies: Sequence[Reply]) -> Answer:
     choices: dict[str, Choice | None] = {dimension: verdict.majority(votes, dimension) for dimension in DIMENSIONS}
     errors = {reply.error for reply in replies}
     error = errors.pop() if len(errors) == 1 else None
-    return Answer(OK if votes else error or UNREADABLE, choices, replies=tuple(replies))
+    return Answer(OK if votes else error or UNPARSEABLE, choices, replies=tuple(replies))
 
 
 def read_prompt(file: Path | None) -> str:

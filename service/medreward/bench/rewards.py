@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from medreward.bench.answering import About, Answer, StoppedError, by_logits, unanswered
@@ -13,6 +12,7 @@ from medreward.types import DIMENSIONS, Failed, InlineImage, Item, Lane, ModelRe
 
 if TYPE_CHECKING:
     from medreward.engine.engine import Engine
+    from medreward.settings import Settings
 
 #: What another case would meet as well. A worker that is lost or slow may be so because of this very case.
 FAULTS_OF_THE_SERVER: Final = frozenset({Code.OVERLOADED, Code.NOT_READY, "unreachable", "garbled"})
@@ -33,7 +33,7 @@ class Served:
 
     async def about(self) -> About:
         try:
-            async with AsyncClient(self._url, **self._how) as client:
+            async with AsyncClient(self._url, patience=Patience(0)) as client:  # a wrong URL shows at once
                 model = await client.model()
             self._client = AsyncClient(self._url, pin=model.fingerprint, **self._how)
         except (ClientError, ValueError) as error:
@@ -73,14 +73,12 @@ class InProcess:
         self._options = options
 
     @classmethod
-    async def started(cls, model: str, models_dir: Path | None, options: Options) -> Self:
+    async def started(cls, settings: "Settings", options: Options) -> Self:
         from prometheus_client import CollectorRegistry
 
-        from medreward.cli.serve import read_settings
         from medreward.engine.engine import Engine
         from medreward.metrics import Metrics
 
-        settings = read_settings(model=model, models_dir=models_dir, isolation="inline")
         engine = Engine(settings, Metrics(CollectorRegistry()))
         await engine.start()
         return cls(engine, options)

@@ -87,9 +87,12 @@ class RunDirectory:
             self._journal.close()
 
     def _take(self, lines: bytes) -> None:
-        for line in lines.splitlines():
-            prediction = json.loads(line)
-            self.predictions[prediction["organ"], str(prediction["question_id"])] = prediction
+        try:
+            for line in lines.splitlines():
+                prediction = json.loads(line)
+                self.predictions[prediction["organ"], str(prediction["question_id"])] = prediction
+        except (ValueError, LookupError, TypeError):
+            raise ConfigurationError(f"the predictions in {self._path} are damaged; name another folder") from None
 
     def _refuse_another_run(self, identity: Identity) -> dict[str, Any] | None:
         """What run.json says, or None for a new run."""

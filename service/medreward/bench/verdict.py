@@ -9,7 +9,7 @@ from medreward.bench.cases import ANSWERS, Choice
 from medreward.types import DIMENSIONS
 
 THOUGHTS: Final = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL)
-FENCE: Final = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
+FENCE: Final = "```"
 #: For servers that can hold a model to a shape.
 RESPONSE_FORMAT: Final = {
     "type": "json_schema",
@@ -31,8 +31,8 @@ def read_verdict(text: str) -> dict[str, str] | None:
     text = text.strip()
     if thoughts := THOUGHTS.match(text):
         text = text[thoughts.end() :].strip()
-    if fenced := FENCE.fullmatch(text):
-        text = fenced[1]
+    if text.startswith(FENCE) and text.endswith(FENCE):
+        text = text.strip("`").removeprefix("json")
     try:
         value = json.loads(text, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError):

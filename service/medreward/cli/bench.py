@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 from collections.abc import Iterable
+from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -111,7 +112,10 @@ def read_url(context: click.Context, flag: click.Parameter, written: str | None)
 @click.pass_context
 def run(context: click.Context, /, as_json: bool, **given: Any) -> int:
     """Ask about every case, and write predictions and tables into RUN; started again, it goes on where it stopped."""
-    summary = asyncio.run(_run(context, given))
+    try:
+        summary = asyncio.run(_run(context, given))
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename or given['out']}: {error.strerror or error}") from None
     if as_json:
         print_json(summary)
     else:
@@ -130,13 +134,9 @@ async def _run(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
     data = await asyncio.to_thread(open_set, given["data"], given["departments"])
     answering, settings = await _answering(given)
     plan = Plan(given["data"], given["out"], settings, given["concurrency"], given["limit"])
-    try:
+    async with aclosing(answering):
         with progress_bar("cases") as progress:
             return await run(data, answering, plan, progress)
-    except OSError as error:
-        raise ConfigurationError(f"{error.filename or plan.out}: {error.strerror or error}") from None
-    finally:
-        await answering.aclose()
 
 
 async def _answering(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]]:
@@ -149,7 +149,10 @@ async def _answering(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]
     settings = {"too_long": str(options.too_long), "thinking": str(options.thinking)}
     if given["url"]:
         return Served(given["url"], options, given["concurrency"], given["retry_seconds"]), settings
-    return await InProcess.started(given["model"], given["models_dir"], options), settings
+    from medreward.cli.serve import read_settings
+
+    serving = read_settings(model=given["model"], models_dir=given["models_dir"], isolation="inline")
+    return await InProcess.started(serving, options), settings
 
 
 def _judge(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]]:
