@@ -32,6 +32,7 @@ NOT_MEANT_AS_A_VOTE = [
     (LINES, SIX),
     (f"My verdict: {json.dumps(SIX)} and that is final.", SIX),
     (json.dumps({dimension: letter.lower() for dimension, letter in SIX.items()}), SIX),
+    (json.dumps({dimension: f" {letter} " for dimension, letter in SIX.items()}), SIX),
 ]
 NO_VOTE_FOR_ANYONE = ["", "A or B", "I refuse.", LINES.replace("overall: B", ""), "[" * 9999]
 

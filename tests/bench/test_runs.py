@@ -82,15 +82,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Fatal:
-    """Kills the run that asks, at its question number `after`."""
+    """Kills the run that asks, at its question number `after`. Answers overtake each other."""
 
     after: int = 0
     count: int = 0
     process: asyncio.subprocess.Process | None = None
+    server: Canned | None = None
 
     def __call__(self, request: Request) -> Answer:
-        if request.method == "POST":
+        if request.method == "POST" and self.server:
             self.count += 1
+            self.server.pause_s = 0.0 if self.count % 3 else 0.03
             if self.process and self.count >= self.after:
                 self.process.kill()
                 self.process = None
@@ -109,7 +111,8 @@ async def test_a_run_that_is_killed_again_and_again_ends_in_the_same_files_and_a
     fatal, out = Fatal(), tmp_path / "broken"
     journal = out / "predictions.part.jsonl"
     recorded: set[str] = set()
-    async with canned(fatal) as server:
+    async with canned(fatal) as fatal.server:
+        server = fatal.server
         for first in (1, 1, 1, 9):
             fatal.after, fatal.count = chance.randint(first, 13), 0
             server.requests.clear()

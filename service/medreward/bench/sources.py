@@ -51,7 +51,7 @@ def _downloaded(repo: str, revision: str) -> Path:
 
     try:
         return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=f"{LABELS}/*"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigurationError(f"cannot get {repo}@{revision} from the hub: {reason}") from None
 
