@@ -262,6 +262,9 @@ def test_without_its_packages_it_says_what_to_install(monkeypatch: pytest.Monkey
 
 async def test_what_answers_is_named_once_and_there(data: Path, tmp_path: Path) -> None:
     base: tuple[str | Path, ...] = ("bench", "run", "--data", data, "--out", tmp_path / "run")
+    flag_wins = (*base, "--out", tmp_path / "one", "--limit", "1", "--model", "fake")
+    done = await medreward(*flag_wins, MEDREWARD_JUDGE="http://127.0.0.1:9/v1")
+    assert done.code == 0, done
     for flags, word in {
         (): "name one of",
         ("--model", "fake", "--judge", "http://127.0.0.1:9/v1"): "name one of",

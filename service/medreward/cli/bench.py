@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from medreward.bench.cases import CONSTRUCTED, DataSet, Finding
 from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
-from medreward.cli.asking import chosen_url, concurrency_option, retry_seconds_option, text_options, url_option
+from medreward.cli.asking import concurrency_option, retry_seconds_option, text_options, url_option
 from medreward.cli.options import json_option, model_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table, progress_bar
 from medreward.errors import ConfigurationError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from medreward.bench.answering import Answering
 
 NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub")
+ANSWERING: Final = ("url", "model", "judge")
 SCHEMES: Final = ("http://", "https://", "grpc://", "grpcs://")
 
 
@@ -127,9 +129,10 @@ async def _run(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
     from medreward.bench.runner import Plan, run
     from medreward.bench.sources import open_set
 
-    given["url"] = chosen_url(context, given["url"], given["model"])
-    asked = given["url"] or given["model"], given["judge"]
-    if all(asked) or not any(asked):
+    written = [name for name in ANSWERING if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if written:  # a flag wins over what stands in the environment
+        given.update({name: None for name in ANSWERING if name not in written})
+    if sum(given[name] is not None for name in ANSWERING) != 1:
         raise click.UsageError("name one of --url, --model and --judge")
     data = await asyncio.to_thread(open_set, given["data"], given["departments"])
     answering, settings = await _answering(given)
