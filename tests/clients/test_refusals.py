@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from base64 import b64decode
 from collections.abc import Callable
 
 import pytest
@@ -167,6 +168,13 @@ async def test_headers_say_lane_deadline_key_and_image() -> None:
     assert "x-model-fingerprint" not in about_image.headers
     assert text_only.headers["x-model-fingerprint"] == "sha256:a"
     assert len({request.headers["x-request-id"] for request in server.requests}) == 3
+
+
+async def test_an_image_that_is_not_stored_travels_with_its_call() -> None:
+    async with canned(right_answer) as server, AsyncClient(server.url, store_images=False) as client:
+        await client.score(png(), "q", ["a", "b"])
+        (request,) = server.requests
+        assert b64decode(request.items[0]["image"]["base64"]) == png()
 
 
 async def test_with_affinity_a_call_carries_one_image() -> None:

@@ -14,6 +14,7 @@ VERBS = {
     "score": "score responses to a question, here or on a server",
     "score-file": "score a JSONL or Parquet file; goes on where it stopped",
     "keys": "make, list and revoke API keys",
+    "bench": "measure a model or a judge on Med-RewardBench or a set in its format",
     "models": "list, inspect and verify models on disk",
     "doctor": "what this machine can run, and what is missing",
 }

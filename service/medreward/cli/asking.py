@@ -1,7 +1,7 @@
 """The flags of a request, which `score` and `score-file` share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -49,20 +49,36 @@ def _finite(dimension: str, written: str) -> float:
     return number
 
 
+def url_option(read: Callable[[click.Context, click.Parameter, str | None], str | None]) -> Callable[[F], F]:
+    return option("--url", callback=read, metavar="URL", help="server to ask, instead of scoring in this process")
+
+
+concurrency_option = option(
+    "--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True, help="rows or cases in flight"
+)
+retry_seconds_option = option(
+    "--retry-seconds",
+    type=click.FloatRange(0),
+    default=120.0,
+    show_default=True,
+    help="longest time to try again while the server is overloaded or away",
+)
+
+
 def where_options(command: F) -> F:
     """Where scores come from: a server, or a model in this process."""
     for decorate in (
         models_dir_option,
         model_option,
         option("--key", help="API key of the server to ask"),
-        option("--url", callback=read_url, metavar="URL", help="server to ask, instead of scoring in this process"),
+        url_option(read_url),
     ):
         command = decorate(command)
     return command
 
 
-def asking_options(command: F) -> F:
-    """What a request says beside its items."""
+def text_options(command: F) -> F:
+    """What is done with a text."""
     for decorate in (
         option(
             "--thinking",
@@ -78,15 +94,20 @@ def asking_options(command: F) -> F:
             show_default=True,
             help="what to do with a text over the model's limit",
         ),
-        option(
-            "--weights",
-            callback=read_weights,
-            metavar="DIMENSION=WEIGHT,…",
-            help="weights of the reward; a dimension not named weighs 0, without this flag the model's own count",
-        ),
     ):
         command = decorate(command)
     return command
+
+
+def asking_options(command: F) -> F:
+    """What a request says beside its items."""
+    weights = option(
+        "--weights",
+        callback=read_weights,
+        metavar="DIMENSION=WEIGHT,…",
+        help="weights of the reward; a dimension not named weighs 0, without this flag the model's own count",
+    )
+    return weights(text_options(command))
 
 
 def chosen_url(context: click.Context, url: str | None, model: str | None) -> str | None:

@@ -6,19 +6,26 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from medreward.cli.asking import asking_options, beside, chosen_url, where_options
-from medreward.cli.options import json_option, option
+from medreward.cli.asking import (
+    asking_options,
+    beside,
+    chosen_url,
+    concurrency_option,
+    retry_seconds_option,
+    where_options,
+)
+from medreward.cli.options import json_option
 from medreward.cli.output import Asked, Output, input_digest
 from medreward.cli.rows import SUFFIXES, Row, count_rows, is_parquet, open_parquet, read_rows, request_body
 from medreward.cli.scorer import Scorer, UnreachableError, open_scorer
-from medreward.cli.show import print_json
+from medreward.cli.show import print_json, progress_bar
 from medreward.errors import RETRYABLE, Code, ConfigurationError, MedRewardError
 
 FIRST_PAUSE: Final = 0.25
@@ -40,14 +47,8 @@ class Job:
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @where_options
 @asking_options
-@option("--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True, help="rows in flight")
-@option(
-    "--retry-seconds",
-    type=click.FloatRange(0),
-    default=120.0,
-    show_default=True,
-    help="longest time to try a row again while the server is overloaded or away",
-)
+@concurrency_option
+@retry_seconds_option
 @json_option
 @click.pass_context
 def command(
@@ -91,12 +92,13 @@ def command(
 
 async def _score_missing(job: Job, scorer: Scorer, model: Mapping[str, str], output: Output) -> None:
     if not output.done:
-        with _progress(job.source, output.rows) as advance:
+        with progress_bar("rows") as advance:
+            total = count_rows(job.source) if sys.stderr.isatty() else 0
             async with contextlib.aclosing(_scored(job, scorer, output.rows)) as scored:
                 try:
                     async for row in scored:
                         output.append({**row, "model": model})
-                        advance()
+                        advance(output.rows, total)
                 except (MedRewardError, UnreachableError) as error:
                     raise ConfigurationError(f"stopped after {output.rows} rows, run again to go on: {error}") from None
     output.finish(_id_type(job.source))
@@ -175,26 +177,6 @@ def _id_type(source: Path) -> Any:
         return None
     kind = schema.field("id").type
     return kind if pyarrow.types.is_integer(kind) else pyarrow.string()
-
-
-@contextlib.contextmanager
-def _progress(source: Path, done: int) -> Iterator[Any]:
-    """Gives what to call after each row. Nothing is shown but on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    class Rate(TextColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f} rows/s" if task.speed else "")
-
-    columns = (BarColumn(), MofNCompleteColumn(), Rate(""), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=count_rows(source), completed=done)
-        yield lambda: progress.advance(task)
 
 
 def _report(output: Output, target: Path, as_json: bool) -> None:

@@ -43,6 +43,7 @@ class AsyncClient:
     A response that cannot be scored gives a Score without numbers that says why; with `strict` it raises NotScored.
     With `pin` (a fingerprint, or True for the first one seen) another model behind the URL raises VersionChanged.
     With `affinity` a call carries one image and its hash as `X-Affinity-Key`, for a balancer that hashes.
+    With `store_images` false an image travels with every call about it: one trip less where each is asked about once.
     A client belongs to one event loop.
     """
 
@@ -58,6 +59,7 @@ class AsyncClient:
         pin: bool | str = True,
         strict: bool = False,
         affinity: bool = False,
+        store_images: bool = True,
         tls: Tls | None = None,
     ) -> None:
         self._lane = Lane(lane)
@@ -68,6 +70,7 @@ class AsyncClient:
         self._fingerprint = pin if isinstance(pin, str) else None
         self._strict = strict
         self._affinity = affinity
+        self._stores = store_images
         self._stored: OrderedDict[str, None] = OrderedDict()
         self._storing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._transport = _transport(url, concurrency, timeout, key, tls)
@@ -148,6 +151,9 @@ class AsyncClient:
         self, groups: list[Group], count: int, request: ScoreRequest, progress: Progress | None
     ) -> list[Score]:
         scores = [Score(error=Code.INTERNAL, message="not asked")] * count
+        if not self._stores:
+            for group in groups:
+                group.forgotten = FORGETTINGS
         done = 0
 
         def advance(responses: int) -> None:

@@ -29,6 +29,7 @@ class ClientOptions(TypedDict, total=False):
     pin: bool | str
     strict: bool
     affinity: bool
+    store_images: bool
     tls: Tls | None
 
 

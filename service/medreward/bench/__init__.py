@@ -1,0 +1,1 @@
+"""Measuring a model on Med-RewardBench, or on any set in its format."""

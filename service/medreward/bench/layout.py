@@ -1,0 +1,244 @@
+"""The official layout on disk: labels in jsonl, questions and images in parquet, one file of each for an organ."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from medreward.bench.cases import ANSWERS, Case, DataSet, Finding
+from medreward.errors import ConfigurationError
+from medreward.types import DIMENSIONS
+
+LABELS: Final = "pair_gt_all"
+QUESTIONS: Final = "pair_gt_all/parquet"
+NEEDED: Final = ("question_id", "image", "question", "answer1_text", "answer2_text")
+READ: Final = (*NEEDED, "modality_type", "department")
+ROWS: Final = 64  # at a time, for a row holds an image
+
+
+def read(folder: Path, departments: Mapping[str, str] | None = None) -> DataSet:
+    """What is there, and what is wrong with it. `departments` is by question_id or by organ, the first counts more."""
+    if not (folder / LABELS).is_dir():
+        raise ConfigurationError(f"{folder} has no folder {LABELS}: not the layout of Med-RewardBench")
+    organs = sorted({file.stem for file in _files(folder)})
+    if not organs:
+        raise ConfigurationError(f"{folder / LABELS} has no .jsonl file")
+    readers = [_Organ(folder, organ, departments or {}) for organ in organs]
+    cases = [case for reader in readers for case in reader.cases()]
+    findings = [finding for reader in readers for finding in reader.findings]
+    return DataSet(cases, [*findings, *_across_organs(cases)])
+
+
+def undecodable(cases: Iterable[Case]) -> Iterator[Finding]:
+    """Decodes every image, which takes its time."""
+    from PIL import Image
+
+    for case in cases:
+        try:
+            Image.open(BytesIO(case.image)).load()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # the third from broken PNG files
+            yield Finding(f"{QUESTIONS}/{case.organ}.parquet", case.question_id, "the image cannot be decoded", True)
+
+
+def write(folder: Path, cases: Iterable[Case], columns: Mapping[tuple[str, str], Mapping[str, str]]) -> None:
+    """The same layout; `columns` are a case's further columns, by its key."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (folder / QUESTIONS).mkdir(parents=True)
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    for organ, group in groupby(sorted(cases, key=lambda case: case.organ), lambda case: case.organ):
+        listed = list(group)
+        rows = [_row(case) | {**columns.get(case.key, {})} for case in listed]
+        names = dict.fromkeys(name for row in rows for name in row)
+        schema = pa.schema([(name, image if name == "image" else pa.string()) for name in names])
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / QUESTIONS / f"{organ}.parquet")
+        lines = "".join(json.dumps(_label(case)) + "\n" for case in listed)
+        (folder / LABELS / f"{organ}.jsonl").write_text(lines, "utf-8")
+
+
+def _row(case: Case) -> dict[str, Any]:
+    return {
+        "question_id": str(case.question_id),
+        "image": {"bytes": case.image, "path": None},
+        "question": case.question,
+        "answer1_text": case.answers[0],
+        "answer2_text": case.answers[1],
+        "modality_type": case.organ,
+    }
+
+
+def _label(case: Case) -> dict[str, Any]:
+    label: dict[str, Any] = {"question_id": str(case.question_id), "human_answer": {**case.labels}}
+    return label | ({"evidence": case.evidence} if case.evidence else {})
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    yield from (folder / LABELS).glob("*.jsonl")
+    yield from (folder / QUESTIONS).glob("*.parquet")
+
+
+def _across_organs(cases: Iterable[Case]) -> Iterator[Finding]:
+    first_id: dict[str, Case] = {}
+    first_image: dict[str, Case] = {}
+    for case in cases:
+        where = f"{LABELS}/{case.organ}.jsonl"
+        other = first_id.setdefault(str(case.question_id), case)
+        if other.organ != case.organ:
+            yield Finding(where, case.question_id, f"the id is in {other.organ} too", False)
+        twin = first_image.setdefault(hashlib.sha256(case.image).hexdigest(), case)
+        if twin.organ != case.organ and case.image:
+            what = f"the image is that of {twin.question_id} in {twin.organ}"
+            yield Finding(f"{QUESTIONS}/{case.organ}.parquet", case.question_id, what, False)
+
+
+@dataclass
+class _Organ:
+    """One organ's two files."""
+
+    folder: Path
+    organ: str
+    departments: Mapping[str, str]
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def labels_file(self) -> str:
+        return f"{LABELS}/{self.organ}.jsonl"
+
+    @property
+    def questions_file(self) -> str:
+        return f"{QUESTIONS}/{self.organ}.parquet"
+
+    def cases(self) -> list[Case]:
+        """Labelled rows, in the order of the labels."""
+        labels = self._labels()
+        rows = self._rows()
+        if labels is None or rows is None:
+            return []
+        self._compare_ids([label["question_id"] for label in labels], [row["question_id"] for row in rows])
+        by_id = {str(row["question_id"]): row for row in rows}
+        seen: set[str] = set()
+        cases = []
+        for label in labels:
+            id_ = str(label["question_id"])
+            if id_ in by_id and id_ not in seen:
+                cases.append(self._case(label, by_id[id_]))
+            seen.add(id_)
+        for dimension in DIMENSIONS:
+            if missing := sum(dimension not in case.labels for case in cases):
+                self._found(self.labels_file, None, f"{missing} of {len(cases)} cases have no {dimension} label", False)
+        return cases
+
+    def _case(self, label: Mapping[str, Any], row: Mapping[str, Any]) -> Case:
+        id_ = label["question_id"]
+        answers = self._human_answer(label)
+        if row.get("modality_type", self.organ) != self.organ:
+            self._found(self.questions_file, id_, f"modality_type is {row['modality_type']!r}", True)
+        texts = [row[name] for name in ("question", "answer1_text", "answer2_text")]
+        if not all(isinstance(text, str) for text in texts):
+            self._found(self.questions_file, id_, "a question or an answer is no text", True)
+        question, first, second = (str(text) for text in texts)
+        evidence = label.get("evidence")
+        return Case(
+            question_id=id_,
+            organ=self.organ,
+            question=question,
+            answers=(first, second),
+            image=self._image(row),
+            labels=answers,
+            department=self._department(id_, label, row),
+            evidence=None if evidence is None else str(evidence),
+        )
+
+    def _human_answer(self, label: Mapping[str, Any]) -> dict[str, str]:
+        given = label.get("human_answer")
+        if not isinstance(given, dict):
+            self._found(self.labels_file, label["question_id"], "human_answer is no object", True)
+            return {}
+        for name, letter in given.items():
+            if name not in DIMENSIONS:
+                self._found(
+                    self.labels_file, label["question_id"], f"a label on {name!r}, which is no dimension", False
+                )
+            elif letter not in ANSWERS:
+                self._found(
+                    self.labels_file, label["question_id"], f"the label on {name} is {letter!r}, not A or B", True
+                )
+        return {dimension: given[dimension] for dimension in DIMENSIONS if given.get(dimension) in ANSWERS}
+
+    def _department(self, id_: str | int, label: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
+        of_file = self.departments.get(str(id_)) or self.departments.get(self.organ)
+        found = of_file or row.get("department") or label.get("department")
+        return str(found) if found else None
+
+    def _image(self, row: Mapping[str, Any]) -> bytes:
+        """A path is one inside the folder: a data set must not send other files of this machine to a server."""
+        image = row["image"]
+        data, path = (image.get("bytes"), image.get("path")) if isinstance(image, Mapping) else (None, None)
+        if isinstance(data, bytes):
+            return data
+        root = self.folder.resolve()
+        for base in (root, root / QUESTIONS) if path else ():
+            file = (base / str(path)).resolve()
+            if file.is_relative_to(root) and file.is_file():
+                return file.read_bytes()
+        self._found(self.questions_file, row["question_id"], "no image", True)
+        return b""
+
+    def _compare_ids(self, labelled: list[str | int], asked: list[Any]) -> None:
+        for file, ids in (self.labels_file, labelled), (self.questions_file, asked):
+            for id_, times in Counter(map(str, ids)).items():
+                if times > 1:
+                    self._found(file, id_, f"the id is there {times} times", True)
+        known, wanted = {*map(str, labelled)}, {*map(str, asked)}
+        for id_ in sorted(wanted - known):
+            self._found(self.questions_file, id_, f"no label in {self.labels_file}; it is not asked", False)
+        for id_ in sorted(known - wanted):
+            self._found(self.labels_file, id_, f"a label without a row in {self.questions_file}", True)
+
+    def _labels(self) -> list[dict[str, Any]] | None:
+        file = self.folder / self.labels_file
+        if not file.is_file():
+            self._found(self.labels_file, None, "the file is missing; its rows are not asked", False)
+            return None
+        labels = []
+        for number, line in enumerate(file.read_bytes().splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                label = json.loads(line)
+            except (ValueError, RecursionError):
+                label = None
+            if isinstance(label, dict) and isinstance(label.get("question_id"), str | int):
+                labels.append(label)
+            else:
+                self._found(self.labels_file, None, f"line {number} is no object with a question_id", True)
+        return labels
+
+    def _rows(self) -> list[dict[str, Any]] | None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = self.folder / self.questions_file
+        if not file.is_file():
+            self._found(self.questions_file, None, "the file is missing", True)
+            return None
+        try:
+            with pq.ParquetFile(file) as parquet:
+                names = parquet.schema_arrow.names
+                if missing := [name for name in NEEDED if name not in names]:
+                    self._found(self.questions_file, None, f"no column {', '.join(missing)}", True)
+                    return None
+                batches = parquet.iter_batches(ROWS, columns=[name for name in READ if name in names])
+                return [row for batch in batches for row in batch.to_pylist()]
+        except (pa.ArrowException, OSError) as error:
+            self._found(self.questions_file, None, f"cannot be read: {error}", True)
+            return None
+
+    def _found(self, where: str, id_: str | int | None, what: str, fatal: bool) -> None:
+        self.findings.append(Finding(where, id_, what, fatal))

@@ -1,0 +1,103 @@
+"""A run: every case once, some side by side, each recorded as soon as it is answered."""
+
+import asyncio
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from medreward.bench.answering import Answering
+from medreward.bench.cases import Case, DataSet
+from medreward.bench.rundir import Identity, RunDirectory
+from medreward.bench.tables import summarise
+from medreward.errors import ConfigurationError
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    data: str
+    out: Path
+    settings: Mapping[str, Any]
+    concurrency: int
+    limit: int | None = None
+
+
+async def run(data: DataSet, answering: Answering, plan: Plan, progress: Progress) -> dict[str, Any]:
+    """The summary, which is in the run's folder too. `progress` is told (done, all)."""
+    cases = _runnable(data, plan)
+    clock, started = time.monotonic(), _now()
+    about = await answering.about()
+    identity = Identity(data.digest, asdict(about), {**plan.settings, "limit": plan.limit})
+    with closing(RunDirectory(plan.out, identity)) as folder:
+        missing = [case for case in cases if case.key not in folder.predictions]
+        progress(len(cases) - len(missing), len(cases))
+        await _ask_all(
+            missing, answering, folder, plan.concurrency, lambda: progress(len(folder.predictions), len(cases))
+        )
+        predictions = folder.in_order(cases)
+        summary = summarise(cases, predictions)
+        if not folder.finished:
+            about_run = {
+                "fingerprint": about.fingerprint,
+                "runtime": about.runtime,
+                "data": plan.data,
+                "evidence": _counts(case.evidence or "not stated" for case in cases),
+                "findings": len(data.findings),
+                "versions": {"medreward": metadata.version("medreward"), "python": platform.python_version()},
+                "concurrency": plan.concurrency,
+                "totals": {"cases": len(cases), **answering.totals(predictions)},
+                "last_part": {
+                    "asked": len(missing),
+                    "started": started,
+                    "finished": _now(),
+                    "seconds": round(time.monotonic() - clock, 3),
+                },
+            }
+            folder.finish(cases, summary, about_run)
+    return summary
+
+
+def _runnable(data: DataSet, plan: Plan) -> list[Case]:
+    if data.fatal:
+        first, *others = data.fatal
+        more = f" and {len(others)} more" if others else ""
+        raise ConfigurationError(f"{plan.data}: {first}{more}; see medreward bench check")
+    cases = list(data.cases[: plan.limit])
+    if not cases:
+        raise ConfigurationError(f"{plan.data}: no case with a label")
+    return cases
+
+
+async def _ask_all(
+    cases: Iterable[Case], answering: Answering, folder: RunDirectory, concurrency: int, advance: Callable[[], None]
+) -> None:
+    waiting = iter(cases)
+
+    async def work() -> None:
+        for case in waiting:  # one iterator for all: who is free takes the next
+            folder.record(case, await answering.answer(case))
+            advance()
+
+    workers = [asyncio.create_task(work()) for _ in range(concurrency)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
+def _counts(words: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(words).items()))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

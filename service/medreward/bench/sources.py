@@ -1,0 +1,67 @@
+"""Where a set comes from: a folder, the hub at a revision, or the embedded phantoms."""
+
+import csv
+import json
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from medreward.bench.cases import CONSTRUCTED, DataSet
+from medreward.bench.layout import LABELS, read
+from medreward.errors import ConfigurationError
+
+PHANTOM: Final = "phantom"
+HUB_ID: Final = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
+
+
+def open_set(ref: str, departments: Path | None = None) -> DataSet:
+    """`ref` is a folder, `org/name@revision` or `phantom`."""
+    mapping = read_departments(departments) if departments else {}
+    if ref == PHANTOM:
+        return _phantoms(mapping)
+    return read(folder_of(ref), mapping)
+
+
+def folder_of(ref: str) -> Path:
+    if Path(ref).is_dir():
+        return Path(ref)
+    if hub := HUB_ID.fullmatch(ref):
+        return _downloaded(hub["repo"], hub["revision"])
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", ref):
+        raise ConfigurationError(f"{ref} is no folder; from the hub it needs a revision: {ref}@REVISION")
+    raise ConfigurationError(f"{ref} is no folder, no org/name@revision and not {PHANTOM}")
+
+
+def read_departments(file: Path) -> dict[str, str]:
+    """A JSON object, or CSV lines of two columns: question_id or organ, department."""
+    try:
+        text = file.read_text("utf-8")
+        pairs = json.loads(text).items() if file.suffix == ".json" else filter(None, csv.reader(text.splitlines()))
+        return {str(key): str(department) for key, department in pairs}
+    except (OSError, ValueError, AttributeError):
+        raise ConfigurationError(f"{file} is neither a JSON object nor CSV of two columns") from None
+
+
+def _downloaded(repo: str, revision: str) -> Path:
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=f"{LABELS}/*"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigurationError(f"cannot get {repo}@{revision} from the hub: {reason}") from None
+
+
+def _phantoms(departments: dict[str, str]) -> DataSet:
+    """Their own digest is over pixels, the same on every machine; a PNG's bytes need not be."""
+    from medreward.phantoms import benchmark
+
+    with tempfile.TemporaryDirectory() as folder:
+        digest = benchmark.write(Path(folder))
+        made = read(Path(folder), departments)
+    cases = [replace(case, evidence=CONSTRUCTED) for case in made.cases]
+    return DataSet(cases, made.findings, None if departments else digest)

@@ -1,0 +1,201 @@
+"""`medreward bench`: measure a model, or a judge, on Med-RewardBench or a set in its format."""
+
+import asyncio
+import importlib.util
+from collections.abc import Iterable
+from contextlib import aclosing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.core import ParameterSource
+
+from medreward.bench.cases import CONSTRUCTED, DataSet, Finding
+from medreward.bench.importing import LAYOUTS, import_pairs
+from medreward.bench.layout import undecodable, write
+from medreward.cli.asking import concurrency_option, retry_seconds_option, text_options, url_option
+from medreward.cli.options import json_option, model_option, models_dir_option, option
+from medreward.cli.show import print_json, print_table, progress_bar
+from medreward.errors import ConfigurationError
+from medreward.types import DIMENSIONS, Options, Thinking, TooLong
+
+if TYPE_CHECKING:
+    from medreward.bench.answering import Answering
+
+NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub")
+ANSWERING: Final = ("url", "model", "judge")
+SCHEMES: Final = ("http://", "https://", "grpc://", "grpcs://")
+
+
+@click.group("bench")
+def command() -> None:
+    """Measure a model or a judge on Med-RewardBench, or on a set in its format."""
+    for name in NEEDED:
+        if not importlib.util.find_spec(name):
+            raise ConfigurationError(f"medreward bench needs {name}: pip install 'medreward[bench]'")
+
+
+departments_option = option(
+    "--departments",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="department of each question_id or organ: a JSON object, or CSV of two columns",
+)
+
+
+@command.command()
+@click.argument("data", metavar="DATA")
+@departments_option
+@json_option
+def check(data: str, departments: Path | None, as_json: bool) -> int:
+    """Look for what would make a figure wrong; exit 2 if anything does. DATA: a folder, org/name@revision, phantom."""
+    from medreward.bench.sources import open_set
+
+    found = open_set(data, departments)
+    found = DataSet(found.cases, [*found.findings, *undecodable(case for case in found.cases if case.image)])
+    if as_json:
+        findings = [asdict(finding) for finding in found.findings]
+        print_json({"data": data, "cases": len(found.cases), "digest": found.digest, "findings": findings})
+    else:
+        _print_findings(found.findings)
+        click.echo(f"{len(found.cases)} cases, {len(found.findings)} findings, {len(found.fatal)} of them fatal")
+    return 2 if found.fatal or not found.cases else 0
+
+
+@command.command("import")
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@option("--layout", type=click.Choice([*LAYOUTS]), required=True, help="what IN is")
+@option("--seed", type=int, default=0, show_default=True, help="of which answer is A, and of constructed wrong answers")
+@json_option
+def import_(source: Path, target: Path, layout: str, seed: int, as_json: bool) -> int:
+    """Another data set into the format, in the new folder OUT."""
+    if target.exists():
+        raise ConfigurationError(f"{target} exists; name a folder that is not there yet")
+    pairs = import_pairs(layout, source, seed)
+    cases = [pair.case(seed) for pair in pairs]
+    write(target, cases, {case.key: pair.columns for case, pair in zip(cases, pairs, strict=True)})
+    constructed = sum(case.evidence == CONSTRUCTED for case in cases)
+    if as_json:
+        print_json({"out": str(target), "cases": len(cases), "constructed": constructed})
+    else:
+        click.echo(f"{len(cases)} cases, {constructed} of them constructed: {target}")
+    return 0
+
+
+def read_url(context: click.Context, flag: click.Parameter, written: str | None) -> str | None:
+    if written and not written.startswith(SCHEMES):
+        raise click.BadParameter(f"{written!r} must begin with http://, https://, grpc:// or grpcs://")
+    return written
+
+
+@command.command()
+@option("--data", required=True, metavar="DATA", help="a folder, org/name@revision on the hub, or phantom")
+@departments_option
+@option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="the run's folder; goes on in it")
+@url_option(read_url)
+@model_option
+@models_dir_option
+@option("--judge", metavar="BASE_URL", help="OpenAI-compatible endpoint to measure as a judge, as in http://host/v1")
+@option("--judge-model", metavar="NAME", help="the judge's name there")
+@option("--judge-key", hidden=True, help="its key; a variable only, for flags are seen by others")
+@option("--judge-prompt", type=click.Path(path_type=Path), metavar="FILE", help="with {question} {answer_a} {answer_b}")
+@option("--samples", type=click.IntRange(1), default=1, show_default=True, help="of each order, for a judge")
+@option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="of a judge")
+@option("--max-tokens", type=click.IntRange(1), help="of a judge's reply; without it the endpoint's own limit")
+@option("--price-in", type=click.FloatRange(0), help="of a million tokens that a judge reads")
+@option("--price-out", type=click.FloatRange(0), help="of a million tokens that a judge writes")
+@text_options
+@option("--limit", type=click.IntRange(1), help="only the first cases")
+@concurrency_option
+@retry_seconds_option
+@json_option
+@click.pass_context
+def run(context: click.Context, /, as_json: bool, **given: Any) -> int:
+    """Ask about every case, and write predictions and tables into RUN; started again, it goes on where it stopped."""
+    try:
+        summary = asyncio.run(_run(context, given))
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename or given['out']}: {error.strerror or error}") from None
+    if as_json:
+        print_json(summary)
+    else:
+        _print(summary, given["out"])
+    return 0
+
+
+async def _run(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+    from medreward.bench.runner import Plan, run
+    from medreward.bench.sources import open_set
+
+    written = [name for name in ANSWERING if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if written:  # a flag wins over what stands in the environment
+        given.update({name: None for name in ANSWERING if name not in written})
+    if sum(given[name] is not None for name in ANSWERING) != 1:
+        raise click.UsageError("name one of --url, --model and --judge")
+    data = await asyncio.to_thread(open_set, given["data"], given["departments"])
+    answering, settings = await _answering(given)
+    plan = Plan(given["data"], given["out"], settings, given["concurrency"], given["limit"])
+    async with aclosing(answering):
+        with progress_bar("cases") as progress:
+            return await run(data, answering, plan, progress)
+
+
+async def _answering(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]]:
+    """Who answers, and the settings that decide how."""
+    if given["judge"]:
+        return _judge(given)
+    from medreward.bench.rewards import InProcess, Served
+
+    options = Options(TooLong(given["too_long"]), Thinking(given["thinking"]))
+    settings = {"too_long": str(options.too_long), "thinking": str(options.thinking)}
+    if given["url"]:
+        return Served(given["url"], options, given["concurrency"], given["retry_seconds"]), settings
+    from medreward.cli.serve import read_settings
+
+    serving = read_settings(model=given["model"], models_dir=given["models_dir"], isolation="inline")
+    return await InProcess.started(serving, options), settings
+
+
+def _judge(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]]:
+    from medreward.bench.chat import Chat
+    from medreward.bench.judge import Asking, Judge, Prices, read_prompt
+
+    if not given["judge_model"]:
+        raise click.UsageError("--judge needs --judge-model")
+    prompt = read_prompt(given["judge_prompt"])
+    asking = Asking(given["judge_model"], prompt, given["samples"], given["temperature"], given["max_tokens"])
+    chat = Chat(given["judge"], given["judge_key"], given["concurrency"], given["retry_seconds"])
+    return Judge(chat, asking, Prices(given["price_in"], given["price_out"])), asking.settings()
+
+
+def _print_findings(findings: Iterable[Finding]) -> None:
+    rows = [
+        [finding.where, "" if finding.id is None else str(finding.id), finding.what, "fatal" if finding.fatal else ""]
+        for finding in findings
+    ]
+    if rows:
+        print_table(["where", "id", "what", ""], rows)
+
+
+def _print(summary: dict[str, Any], out: Path) -> None:
+    micro, macro = summary["strict"]["micro"], summary["strict"]["macro"]
+    numbers = ["accuracy", "95%", "macro", "n", "correct", "ties", "unanswered"]
+    rows = [[d, *_figures(micro[d]), _share(macro[d]["accuracy"]), *_counts(micro[d])] for d in DIMENSIONS]
+    print_table(["dimension", *numbers], rows, numbers)
+    statuses = ", ".join(f"{count} {status}" for status, count in summary["statuses"].items())
+    click.echo(f"{summary['cases']} cases ({statuses}): {out}")
+
+
+def _figures(row: dict[str, Any]) -> list[str]:
+    interval = "-" if row["ci95"] is None else " to ".join(map(_share, row["ci95"]))
+    return [_share(row["accuracy"]), interval]
+
+
+def _counts(row: dict[str, Any]) -> list[str]:
+    return [str(row[name]) for name in ("n", "correct", "ties", "unanswered")]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

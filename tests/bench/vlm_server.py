@@ -1,0 +1,98 @@
+"""An OpenAI-compatible chat endpoint that runs a real, tiny, random vision-language model. Prints its port.
+
+With --structured it holds the model to the verdict's shape: of each letter it takes the one that the model finds
+likelier. Without, it refuses `response_format` as many servers do, and the model says what it likes.
+"""
+
+import argparse
+import base64
+import json
+import os
+import socket
+import sys
+from io import BytesIO
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+import uvicorn
+from fastapi import FastAPI, HTTPException
+from PIL import Image
+
+from tiny_vlm import tiny_model, tiny_processor
+
+LETTERS = ("left", "right")  # words of its vocabulary, in the parts of A and B
+
+
+class Judge:
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        self.processor = tiny_processor()
+        self.model = tiny_model(self.processor.tokenizer).eval()
+
+    def inputs(self, messages: list[dict[str, Any]], written: str = "") -> Any:
+        """As the model's own template and processor make them of a chat."""
+        images = [part for message in messages for part in message["content"] if part["type"] == "image_url"]
+        pictures = [_picture(part["image_url"]["url"]) for part in images]
+        turns = [{**message, "content": [_part(part) for part in message["content"]]} for message in messages]
+        text = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        return self.processor(images=pictures, text=text + written, return_tensors="pt")
+
+    @torch.no_grad()
+    def verdict(self, messages: list[dict[str, Any]], shape: dict[str, Any]) -> tuple[str, int]:
+        ids = self.processor.tokenizer.convert_tokens_to_ids([*LETTERS])
+        letters: dict[str, str] = {}
+        for name in shape["required"]:
+            logits = self.model(**self.inputs(messages, f"{' '.join(letters)} {name}")).logits[0, -1]
+            letters[name] = shape["properties"][name]["enum"][int(logits[ids].argmax())]
+        return json.dumps(letters), len(letters)
+
+    @torch.no_grad()
+    def text(self, messages: list[dict[str, Any]], longest: int) -> tuple[str, int]:
+        inputs = self.inputs(messages)
+        ids = self.model.generate(**inputs, max_new_tokens=longest, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        return self.processor.tokenizer.decode(ids, skip_special_tokens=True), len(ids)
+
+
+def _part(part: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "image"} if part["type"] == "image_url" else part
+
+
+def _picture(url: str) -> Image.Image:
+    return Image.open(BytesIO(base64.b64decode(url.partition(";base64,")[2]))).convert("RGB")
+
+
+def app(judge: Judge, structured: bool) -> FastAPI:
+    api = FastAPI()
+
+    @api.post("/v1/chat/completions")
+    def chat(body: dict[str, Any]) -> dict[str, Any]:
+        messages = body["messages"]
+        if "response_format" in body:
+            if not structured:
+                raise HTTPException(400, "response_format is not supported")
+            text, count = judge.verdict(messages, body["response_format"]["json_schema"]["schema"])
+        else:
+            text, count = judge.text(messages, body.get("max_tokens", 16))
+        usage = {"prompt_tokens": judge.inputs(messages)["input_ids"].shape[1], "completion_tokens": count}
+        message = {"role": "assistant", "content": text}
+        return {"object": "chat.completion", "choices": [{"index": 0, "message": message}], "usage": usage}
+
+    return api
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--structured", action="store_true")
+    given = parser.parse_args()
+    judge = Judge()
+    sock = socket.create_server(("127.0.0.1", 0))
+    sys.stdout.write(f"{sock.getsockname()[1]}\n")
+    sys.stdout.flush()
+    uvicorn.Server(uvicorn.Config(app(judge, given.structured), log_level="error")).run([sock])
+
+
+if __name__ == "__main__":
+    main()
