@@ -15,7 +15,8 @@ import pytest
 from bench.sets import some_cases, write_set
 from clients.canned import Answer, Canned, Request, canned, problem, right_answer
 from clients.processes import Process
-from commands import CLEAN, MEDREWARD
+from commands import CLEAN, MEDREWARD, serving
+from keyring import KeysFile
 from medreward.cli import app, bench
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
@@ -252,6 +253,15 @@ async def test_a_model_here_or_on_a_server_over_either_door_gives_the_same_predi
         server.kill()
     rest, grpc, here = ((tmp_path / way / "predictions.jsonl").read_bytes() for way in ways)
     assert rest == grpc == here
+
+
+async def test_a_server_with_keys_is_asked_with_one(data: Path, tmp_path: Path) -> None:
+    key = KeysFile(tmp_path / "keys.jsonl").new()
+    with serving(tmp_path, "--keys-file", str(tmp_path / "keys.jsonl")) as server:
+        without = await medreward(*bench_run(data, tmp_path / "without", server.url))
+        assert (without.code, "unauthenticated" in without.err) == (2, True)
+        assert (await medreward(*bench_run(data, tmp_path / "run", server.url), MEDREWARD_KEY=key)).code == 0
+    assert all(row["status"] == "ok" for row in lines(tmp_path / "run" / "predictions.jsonl"))
 
 
 def test_without_its_packages_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

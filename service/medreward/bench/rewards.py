@@ -21,10 +21,11 @@ FAULTS_OF_THE_SERVER: Final = frozenset({Code.OVERLOADED, Code.NOT_READY, "unrea
 class Served:
     """Over REST or gRPC, pinned to the model that is there when the run begins."""
 
-    def __init__(self, url: str, options: Options, concurrency: int, retry_seconds: float) -> None:
+    def __init__(self, url: str, key: str | None, options: Options, concurrency: int, retry_seconds: float) -> None:
         self._url = url
         self._options = options
         self._how: dict[str, Any] = {
+            "key": key,
             "concurrency": concurrency,
             "patience": Patience(retry_seconds),
             "store_images": False,
@@ -33,7 +34,9 @@ class Served:
 
     async def about(self) -> About:
         try:
-            async with AsyncClient(self._url, patience=Patience(0)) as client:  # a wrong URL shows at once
+            async with AsyncClient(
+                self._url, key=self._how["key"], patience=Patience(0)
+            ) as client:  # a wrong URL shows at once
                 model = await client.model()
             self._client = AsyncClient(self._url, pin=model.fingerprint, **self._how)
         except (ClientError, ValueError) as error:

@@ -53,6 +53,7 @@ def url_option(read: Callable[[click.Context, click.Parameter, str | None], str 
     return option("--url", callback=read, metavar="URL", help="server to ask, instead of scoring in this process")
 
 
+key_option = option("--key", help="API key of the server to ask")
 concurrency_option = option(
     "--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True, help="rows or cases in flight"
 )
@@ -70,7 +71,7 @@ def where_options(command: F) -> F:
     for decorate in (
         models_dir_option,
         model_option,
-        option("--key", help="API key of the server to ask"),
+        key_option,
         url_option(read_url),
     ):
         command = decorate(command)

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from medreward.bench.cases import CONSTRUCTED, DataSet, Finding
 from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
-from medreward.cli.asking import concurrency_option, retry_seconds_option, text_options, url_option
+from medreward.cli.asking import concurrency_option, key_option, retry_seconds_option, text_options, url_option
 from medreward.cli.options import json_option, model_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table, progress_bar
 from medreward.errors import ConfigurationError
@@ -95,6 +95,7 @@ def read_url(context: click.Context, flag: click.Parameter, written: str | None)
 @departments_option
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="the run's folder; goes on in it")
 @url_option(read_url)
+@key_option
 @model_option
 @models_dir_option
 @option("--judge", metavar="BASE_URL", help="OpenAI-compatible endpoint to measure as a judge, as in http://host/v1")
@@ -151,7 +152,7 @@ async def _answering(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]
     options = Options(TooLong(given["too_long"]), Thinking(given["thinking"]))
     settings = {"too_long": str(options.too_long), "thinking": str(options.thinking)}
     if given["url"]:
-        return Served(given["url"], options, given["concurrency"], given["retry_seconds"]), settings
+        return Served(given["url"], given["key"], options, given["concurrency"], given["retry_seconds"]), settings
     from medreward.cli.serve import read_settings
 
     serving = read_settings(model=given["model"], models_dir=given["models_dir"], isolation="inline")
