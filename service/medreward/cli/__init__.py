@@ -14,6 +14,7 @@ VERBS = {
     "score": "score responses to a question, here or on a server",
     "score-file": "score a JSONL or Parquet file; goes on where it stopped",
     "models": "list, inspect and verify models on disk",
+    "train": "train a reward model",
     "doctor": "what this machine can run, and what is missing",
 }
 

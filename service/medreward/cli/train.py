@@ -1,0 +1,35 @@
+"""`medreward train`: a recipe and data to a trained reward model."""
+
+import json
+from pathlib import Path
+
+import click
+
+from medreward.cli.options import option
+
+
+@click.command("train")
+@option(
+    "--recipe", "recipe_file", required=True, metavar="F", type=click.Path(path_type=Path), help="what to train, and how"
+)
+@option("--data", required=True, metavar="DIR", type=click.Path(path_type=Path), help="folder of the sets")
+@option(
+    "--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="the run; one that stopped goes on"
+)
+def command(recipe_file: Path, data: Path, out: Path) -> int:
+    """Train a reward model."""
+    from rich.console import Console
+
+    from medreward.training.corpus import read_corpus
+    from medreward.training.recipe import read_recipe
+    from medreward.training.train import Run, assemble
+
+    settings = read_recipe(recipe_file)
+    console = Console(stderr=True)
+    corpus = read_corpus(settings, data, out / "cache")
+    console.print(f"{len(corpus.library.cases)} cases, {len(corpus.texts.topics)} topics, {len(corpus.dev)} dev pairs")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.toml").write_bytes(recipe_file.read_bytes())
+    tables = Run(assemble(settings, corpus), out, console).finish()
+    (out / "dev.json").write_text(json.dumps(tables, indent=1) + "\n", "utf-8")
+    return 0
