@@ -10,7 +10,12 @@ from medreward.cli.options import option
 
 @click.command("train")
 @option(
-    "--recipe", "recipe_file", required=True, metavar="F", type=click.Path(path_type=Path), help="what to train, and how"
+    "--recipe",
+    "recipe_file",
+    required=True,
+    metavar="F",
+    type=click.Path(path_type=Path),
+    help="what to train, and how",
 )
 @option("--data", required=True, metavar="DIR", type=click.Path(path_type=Path), help="folder of the sets")
 @option(

@@ -19,6 +19,7 @@ from medreward.training.library import Library
 from medreward.training.texts import Texts
 from medreward.training.tokens import Padded, Tokens
 
+LENGTHS, CONFIRM = 0.06, 0.12  # shares of the groups that are about them
 KEPT = 0.7  # share of the groups that a head of the ensemble learns from
 
 
@@ -76,7 +77,8 @@ class Batches:
         groups = self._groups(dice)
         names = list(dict.fromkeys(group.image for group in groups if group.image))
         place = {name: index for index, name in enumerate(names)}
-        rows, row_image, shown, pairs, better, weights, given = [], [], [], [], [], [], []
+        rows: list[list[int]] = []
+        row_image, shown, pairs, better, weights, given = [], [], [], [], [], []
         for group in groups:
             blank = group.image is None or dice.random() < shape.blanks
             first = len(rows)
@@ -131,7 +133,9 @@ class Batches:
         roll = builder.dice.random()
         if roll < self._settings.pairs.manner:
             return builder.manner(case)
-        return builder.lengths(case) if roll < self._settings.pairs.manner + 0.12 else builder.decide(case)
+        if roll < self._settings.pairs.manner + LENGTHS:
+            return builder.lengths(case)
+        return builder.confirm(case) if roll > 1 - CONFIRM else builder.decide(case)
 
     def _heads(self, group: Group) -> "np.typing.NDArray[np.float64]":
         """Which heads learn from this group: each sees a part of the sources, always the same one."""

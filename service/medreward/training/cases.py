@@ -1,8 +1,9 @@
-"""The sets on disk as cases: one question about one image with its right answer. Only what is marked `train` is read."""
+"""The sets on disk as cases: one question about one image, and its right answer. Only the training split is read."""
 
 import json
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -56,7 +57,12 @@ def read_cases(folder: Path) -> list[Case]:
         if case.group not in held_out
     ]
     for path in sorted((folder / "pretrain").glob("*/labels.jsonl")):
-        cases += [case for row in read_lines(path) if not is_dev(row) for case in _labels(path.parent.name, row)]
+        rows = [row for row in read_lines(path) if not is_dev(row)]
+        findings = sorted({row["finding"] for row in rows if row.get("finding")})
+        for row in rows:
+            cases += _labels(path.parent.name, row)
+            if row.get("finding") and len(findings) > 1:
+                cases += _findings(path.parent.name, row, findings)
     if not cases:
         raise ConfigurationError(f"no qa.jsonl with training rows below {folder}")
     return cases
@@ -95,20 +101,34 @@ def _labels(source: str, row: dict[str, Any]) -> Iterator[Case]:
     for name, questions in LABEL_QUESTIONS.items():
         if not row.get(name):
             continue
-        scope = f"pretrain/{source}" if name == "finding" else "pretrain"
-        yield Case(
-            image=f"pretrain/{source}/{row['image']}",
-            question=questions[hash_of(row["image"], name) % len(questions)],
-            answer=re.sub(r"\s*\(.*?\)", "", row[name]) if name != "finding" else row[name],
-            kind=f"{scope}/{name}/open",
-            meaning=f"{scope}/{name}/open",
-            group=str(row["group"]),
-            subject=f"{row['region13']}/{row['modality']}",
+        question = questions[hash_of(row["image"], name) % len(questions)]
+        yield _label(source, row, question, row[name], name)
+
+
+def _label(source: str, row: dict[str, Any], question: str, answer: str, name: str) -> Case:
+    scope = f"pretrain/{source}" if name in ("finding", "seen") else "pretrain"
+    closed = "closed" if name == "seen" else "open"
+    return Case(
+        image=f"pretrain/{source}/{row['image']}",
+        question=question,
+        answer=answer,
+        kind=f"{scope}/{name}/{closed}",
+        meaning=f"{scope}/{plain(question) if name == 'seen' else name}/{closed}",
+        group=str(row["group"]),
+        subject=f"{row['region13']}/{row['modality']}",
+    )
+
+
+def _findings(source: str, row: dict[str, Any], among: Sequence[str]) -> Iterator[Case]:
+    """Yes and no of what an image shows: its own finding, and another of the same source."""
+    choice = hash_of(row["image"], "other")
+    others = [name for name in among if name != row["finding"]]
+    for name, answer in ((row["finding"], "Yes"), (others[choice % len(others)], "No")):
+        yield _label(
+            source, row, f"Is there {name}?" if choice % 2 else f"Does this image show {name}?", answer, "seen"
         )
 
 
 def hash_of(*words: str) -> int:
     """A number that is the same in every run, unlike that of `hash`."""
-    import zlib
-
     return zlib.crc32("/".join(words).encode())

@@ -1,12 +1,11 @@
 """All that a run learns from, put together: cases, images at model size, text sets, phantoms."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from medreward.training import recipe
-from medreward.training.cases import Case, read_cases, read_lines
+from medreward.training.cases import read_cases, read_lines
 from medreward.training.grades import Group
 from medreward.training.images import Images, Maker, cached
 from medreward.training.library import Library, read_diseases
@@ -61,8 +60,6 @@ def read_corpus(
 def read_dev(path: Path) -> list[DevPair]:
     rows = read_lines(path) if path.exists() else iter(())
     return [
-        DevPair(
-            row["set"], row["image"], row["question"], row["good"], row["bad"], row["kind"], tuple(row["dims"])
-        )
+        DevPair(row["set"], row["image"], row["question"], row["good"], row["bad"], row["kind"], tuple(row["dims"]))
         for row in rows
     ]

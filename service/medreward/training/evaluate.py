@@ -95,7 +95,8 @@ def wins(pairs: Sequence[DevPair], logits: NDArray[np.float32]) -> NDArray[np.fl
     ahead = ahead_by(logits)
     first = np.array([DIMENSIONS.index(pair.dimensions[0]) for pair in pairs])
     chosen = ahead[np.arange(len(pairs)), first]
-    return (chosen > 0) + 0.5 * (chosen == 0)
+    won: NDArray[np.float64] = (chosen > 0) + 0.5 * (chosen == 0)
+    return won
 
 
 def ahead_by(logits: NDArray[np.float32]) -> NDArray[np.float64]:

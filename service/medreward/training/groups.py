@@ -36,6 +36,17 @@ from medreward.training.wording import (
     stated,
 )
 
+CONFIRMED: Final = {
+    "plane": ("Is this the {} plane?", "Is the view {}?"),
+    "modality": ("Is this {}?", "Was {} used here?"),
+    "organ": ("Does the image show the {}?", "Is {} pictured?"),
+    "region13": ("Was the {} imaged?", "Is this the {}?"),
+    "finding": ("Is there {}?", "Does the image show {}?"),
+    "abnormality": ("Is there {}?", "Does this look like {}?"),
+    "abn": ("Is there {}?", "Does the image show {}?"),
+    "pos": ("Is it {}?", "Is the location {}?"),
+    "position": ("Is it the {}?", "Is the place {}?"),
+}
 MORE: Final = {"comprehensiveness": 0.4, "creativity": 0.1, "overall": 0.06}  # for two true facts beside the answer
 
 
@@ -46,7 +57,7 @@ class Builder:
 
     def twins(self, case: Case, other: Case) -> tuple[Group, Group]:
         """One question, both answers, two images: the image alone decides."""
-        how = form(self.dice) if self.dice.random() < 0.8 else stated(case.question, "{}", one_of(STATED, self.dice))
+        how = form(self.dice) if self.dice.random() < 0.92 else stated(case.question, "{}", one_of(STATED, self.dice))
         say = [self._in(how, answer) for answer in (case.answer, other.answer)]
         question = case.question
         return (
@@ -57,13 +68,24 @@ class Builder:
     def decide(self, case: Case) -> Group:
         """Right against one or two plausible wrong answers in the same form."""
         wrong = {self.library.wrong(case, self.dice) for _ in range(1 if case.yes_or_no else 2)} - {None}
-        if self.dice.random() < 0.25:
-            hows = [self._how(case) for _ in range(3)]
-        else:
-            hows = [self._how(case)] * 3
-        answers = [Answer(self._in(hows[0], case.answer), RIGHT)]
-        answers += [Answer(self._in(how, text), WRONG) for how, text in zip(hows[1:], sorted(filter(None, wrong)))]
+        texts = [case.answer, *sorted(filter(None, wrong))]
+        each_its_own = self.dice.random() < 0.25
+        how = self._how(case)
+        said = [self._in(self._how(case) if each_its_own else how, text) for text in texts]
+        answers = [Answer(text, WRONG if place else RIGHT) for place, text in enumerate(said)]
         return self._group(case, case.question, answers)
+
+    def confirm(self, case: Case) -> Group:
+        """The same content as yes or no, asked of the right answer as often as of a wrong one."""
+        kind = case.kind.split("/")[-2].lower()
+        wrong = self.library.wrong(case, self.dice)
+        if case.yes_or_no or wrong is None or kind not in CONFIRMED:
+            return self.decide(case)
+        true = bool(self.dice.random() < 0.5)
+        question = one_of(CONFIRMED[kind], self.dice).format((case.answer if true else wrong).lower())
+        how = form(self.dice)
+        say = [self._in(how, text) for text in (("Yes", "No") if true else ("No", "Yes"))]
+        return self._group(case, question, [Answer(say[0], RIGHT), Answer(say[1], WRONG)])
 
     def lengths(self, case: Case) -> Group:
         """Right and wrong, each short and long: length must not tell."""
@@ -175,7 +197,7 @@ class Builder:
         return " ".join(stated(other.question, other.answer, how) for other in beside)
 
     def _how(self, case: Case) -> str:
-        return form(self.dice) if self.dice.random() < 0.85 else stated(case.question, "{}", one_of(STATED, self.dice))
+        return form(self.dice) if self.dice.random() < 0.92 else stated(case.question, "{}", one_of(STATED, self.dice))
 
     def _say(self, case: Case, answer: str) -> str:
         return self._in(self._how(case), answer)

@@ -18,7 +18,7 @@ class Model(nn.Module):
     def __init__(self, settings: recipe.Recipe, text: TextShape, separator: int, answers: int) -> None:
         super().__init__()
         self.tower = Tower(settings.tower, text.width)
-        self.scorer = Scorer(text, settings.heads, separator)
+        self.scorer = Scorer(text, settings.heads, separator, settings.text.frozen_layers)
         self.asker = Asker(text.width, answers)
 
     def logits(self, image_tokens: Tensor, row_image: Tensor, row_shown: Tensor, texts: list[Padded]) -> Tensor:

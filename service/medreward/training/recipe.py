@@ -27,8 +27,9 @@ class Text(Section):
 
     encoder: str
     max_tokens: PositiveInt = 512
-    train_tokens: PositiveInt = 192  # longer texts lose their middle while training
-    buckets: tuple[PositiveInt, ...] = (24, 40, 72, 192)
+    train_tokens: PositiveInt = 128  # longer texts lose their middle while training
+    buckets: tuple[PositiveInt, ...] = (20, 26, 34, 48, 72)
+    frozen_layers: int = Field(0, ge=0)  # the first ones, which do not see the image
 
 
 class Phase(Section):
@@ -53,8 +54,8 @@ class Pairs(Phase):
     grade_weight: NonNegativeFloat = 0.5  # of the regression, where a grade is known
     swaps: float = Field(0.5, ge=0, le=1)  # share of questions asked of two images, with the answers of both
     blanks: float = Field(0.08, ge=0, le=1)  # share of questions shown without the image
-    texts: float = Field(0.06, ge=0, le=1)  # text-only groups, as a share of the others
-    manner: float = Field(0.25, ge=0, le=1)  # groups about anything but right or wrong
+    texts: float = Field(0.02, ge=0, le=1)  # text-only groups, as a share of the others
+    manner: float = Field(0.15, ge=0, le=1)  # groups about anything but right or wrong
 
 
 class Recipe(Section):

@@ -33,7 +33,7 @@ class TextShape:
 class Layer(nn.Module):
     """A BERT layer (it normalises last) that also attends to visual tokens."""
 
-    def __init__(self, shape: TextShape) -> None:
+    def __init__(self, shape: TextShape, looks: bool) -> None:
         super().__init__()
         width = shape.width
         self.heads = shape.attention_heads
@@ -43,7 +43,8 @@ class Layer(nn.Module):
         self.grow = nn.Linear(width, shape.inner)
         self.shrink = nn.Linear(shape.inner, width)
         self.norm = nn.LayerNorm(width, eps=1e-12)
-        self.look = nn.Linear(width, 2 * width)
+        if looks:
+            self.look = nn.Linear(width, 2 * width)
 
     def see(self, image_tokens: Tensor) -> tuple[Tensor, Tensor]:
         n, count, width = image_tokens.shape
@@ -51,11 +52,12 @@ class Layer(nn.Module):
         keys, values = packed.permute(2, 0, 3, 1, 4).unbind(0)
         return keys, values
 
-    def forward(self, x: Tensor, seen: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: tuple[Tensor, Tensor] | None, bias: Tensor) -> Tensor:
         n, length, width = x.shape
         packed = self.project_in(x).view(n, length, 3, self.heads, width // self.heads)
         query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
-        key, value = torch.cat([seen[0], key], 2), torch.cat([seen[1], value], 2)
+        if seen is not None:
+            key, value = torch.cat([seen[0], key], 2), torch.cat([seen[1], value], 2)
         x = self.attention_norm(x + self.project_out(attend(query, key, value, bias)))
         after: Tensor = self.norm(x + self.shrink(nn.functional.gelu(self.grow(x))))
         return after
@@ -78,7 +80,7 @@ class Heads(nn.Module):
 
 
 class Scorer(nn.Module):
-    def __init__(self, shape: TextShape, heads: int, separator: int) -> None:
+    def __init__(self, shape: TextShape, heads: int, separator: int, frozen: int) -> None:
         super().__init__()
         self.separator = separator  # ends the question; what follows is the answer
         self.words = nn.Embedding(shape.vocabulary, shape.width)
@@ -86,23 +88,26 @@ class Scorer(nn.Module):
         self.places = nn.Parameter(0.02 * torch.randn(shape.places, shape.width))
         self.parts = nn.Parameter(torch.zeros(2, shape.width))  # question, answer
         self.norm = nn.LayerNorm(shape.width, eps=1e-12)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.frozen = frozen  # layers that keep what they know and do not look
+        self.layers = nn.ModuleList(Layer(shape, looks=place >= frozen) for place in range(shape.layers))
+        for layer in self._layers()[:frozen]:
+            layer.requires_grad_(False)
         self.heads = Heads(2 * shape.width, heads)
 
     def forward(self, image_tokens: Tensor, image_mask: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         return self.read(self.see(image_tokens), image_mask, ids, mask)
 
     def see(self, image_tokens: Tensor) -> Seen:
-        return [layer.see(image_tokens) for layer in self._layers()]
+        return [layer.see(image_tokens) for layer in self._layers()[self.frozen :]]
 
     def read(self, seen: Seen, image_mask: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits [rows, heads, dimensions]; `seen` has an image a row."""
         ends = (ids == self.separator).to(torch.int64).cumsum(1)
         answer = ((ends > 0) & (mask > 0)).to(torch.float32)
         text = mask.to(torch.float32)
+        x = self._read_alone(self.embed(ids, answer), text, self.frozen)
         bias = self._bias(image_mask, text, seen[0][0].shape[2])
-        x = self.embed(ids, answer)
-        for layer, image in zip(self._layers(), seen, strict=True):
+        for layer, image in zip(self._layers()[self.frozen :], seen, strict=True):
             x = layer(x, image, bias)
         x = x.to(torch.float32)
         pooled = (x * answer[:, :, None]).sum(1) / answer.sum(1, keepdim=True).clamp(min=1.0)
@@ -122,13 +127,15 @@ class Scorer(nn.Module):
     def sentences(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors of texts, as the encoder gave them before it learnt to score."""
         text = mask.to(torch.float32)
-        nothing = torch.zeros(len(ids), 0, self.parts.shape[1])
-        seen = [layer.see(nothing) for layer in self._layers()]
-        x = self.embed(ids, torch.zeros_like(text))
-        for layer, image in zip(self._layers(), seen, strict=True):
-            x = layer(x, image, self._bias(torch.ones(len(ids)), text, 0))
+        x = self._read_alone(self.embed(ids, torch.zeros_like(text)), text, len(self.layers))
         pooled = (x.to(torch.float32) * text[:, :, None]).sum(1) / text.sum(1, keepdim=True)
         return nn.functional.normalize(pooled, dim=1)
+
+    def _read_alone(self, x: Tensor, text: Tensor, layers: int) -> Tensor:
+        bias = ((1.0 - text) * -1e9)[:, None, None, :]
+        for layer in self._layers()[:layers]:
+            x = layer(x, None, bias)
+        return x
 
     def _bias(self, image_mask: Tensor, text: Tensor, count: int) -> Tensor:
         shown = torch.cat([image_mask[:, None].expand(-1, count), text], 1)

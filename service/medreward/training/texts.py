@@ -46,7 +46,9 @@ class Texts:
         other = others[dice.integers(len(others))]
         some = topic.sentences[:1] if dice.random() < 0.5 else topic.sentences[:2]
         answers = [
-            Answer(" ".join(topic.sentences[:4]), changed(RIGHT, comprehensiveness=0.35, creativity=0.15, overall=0.08)),
+            Answer(
+                " ".join(topic.sentences[:4]), changed(RIGHT, comprehensiveness=0.35, creativity=0.15, overall=0.08)
+            ),
             Answer(" ".join(some), RIGHT),
         ]
         if other.question != topic.question:
@@ -135,5 +137,3 @@ def _judged(path: Path) -> list[Group]:
         if len(graded) > 1:
             groups.append(Group(None, question, graded, question))
     return groups
-
-

@@ -7,14 +7,17 @@ from medreward.training import recipe
 from medreward.training.attention import attend
 
 
-class Convolution(nn.Sequential):
+class Convolution(nn.Module):
     """Convolution and batch normalisation."""
 
     def __init__(self, inside: int, outside: int, stride: int = 1, size: int = 3) -> None:
-        super().__init__(
-            nn.Conv2d(inside, outside, size, stride, size // 2, bias=False),
-            nn.BatchNorm2d(outside),
-        )
+        super().__init__()
+        self.weigh = nn.Conv2d(inside, outside, size, stride, size // 2, bias=False)
+        self.norm = nn.BatchNorm2d(outside)
+
+    def forward(self, x: Tensor) -> Tensor:
+        after: Tensor = self.norm(self.weigh(x))
+        return after
 
 
 class Residual(nn.Module):
@@ -22,7 +25,7 @@ class Residual(nn.Module):
         super().__init__()
         self.first = Convolution(inside, outside, stride)
         self.second = Convolution(outside, outside)
-        nn.init.zeros_(self.second[1].weight)
+        nn.init.zeros_(self.second.norm.weight)
         same = inside == outside and stride == 1
         self.short = nn.Identity() if same else Convolution(inside, outside, stride, 1)
 
@@ -58,7 +61,9 @@ class Tower(nn.Module):
         super().__init__()
         self.width = width
         first, *_, last = shape.widths
-        self.stem = nn.Sequential(Convolution(3, first // 2, 2), nn.ReLU(), Convolution(first // 2, first, 2), nn.ReLU())
+        self.stem = nn.Sequential(
+            Convolution(3, first // 2, 2), nn.ReLU(), Convolution(first // 2, first, 2), nn.ReLU()
+        )
         stages: list[nn.Module] = []
         inside = first
         for stage, (outside, blocks) in enumerate(zip(shape.widths, shape.blocks, strict=True)):

@@ -53,9 +53,7 @@ def assemble(settings: recipe.Recipe, corpus: Corpus) -> Assembled:
     folder = encoder_folder(settings.text.encoder)
     tokens = training_tokens(settings)
     attributes = Attributes(corpus.library.cases)
-    model, average = (
-        Model(settings, read_shape(folder), tokens.separator, len(attributes.answers)) for _ in range(2)
-    )
+    model, average = (Model(settings, read_shape(folder), tokens.separator, len(attributes.answers)) for _ in range(2))
     load_encoder(model.scorer, folder)
     average.load_state_dict(model.state_dict())
     vectors = sentence_vectors(model, attributes, tokens)
