@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from medreward.artifacts.manifest import Manifest
+from medreward.artifacts.manifest import Calibration, Manifest
 from medreward.artifacts.repository import verify
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.onnx import OnnxBackend
-from medreward.training.calibrate import Levels
 from medreward.training.corpus import Corpus
 from medreward.training.export import Example, as_stored, write_model
 from medreward.training.images import fitted
@@ -31,7 +30,7 @@ Exported = tuple[Path, Manifest, Model]
 def exported(corpus: Corpus, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     settings = tiny_recipe(encoder)
     model = as_stored(assemble(settings, corpus).average, np.full(len(DIMENSIONS), 0.5))
-    levels = dict.fromkeys(DIMENSIONS, Levels(0.1, 1.5))
+    levels = dict.fromkeys(DIMENSIONS, Calibration(median=0.1, scale=1.5))
     examples = [Example(png(1), QUESTION, RESPONSE), Example(None, QUESTION, "No.")]
     folder = tmp_path_factory.mktemp("exported")
     return folder, write_model(model, settings, levels, "# tiny\n", examples, folder), model

@@ -1,6 +1,5 @@
 """`medreward train`: a recipe and data to a trained reward model."""
 
-import json
 from pathlib import Path
 
 import click
@@ -35,6 +34,5 @@ def command(recipe_file: Path, data: Path, out: Path) -> int:
     console.print(f"{len(corpus.library.cases)} cases, {len(corpus.texts.topics)} topics, {len(corpus.dev)} dev pairs")
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.toml").write_bytes(recipe_file.read_bytes())
-    tables = Run(assemble(settings, corpus), out, console).finish()
-    (out / "dev.json").write_text(json.dumps(tables, indent=1) + "\n", "utf-8")
+    Run(assemble(settings, corpus), out, console).finish()
     return 0

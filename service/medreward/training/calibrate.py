@@ -1,26 +1,47 @@
 """What makes logits mean what they say: a temperature for each dimension, and the level that scores start from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
+from medreward.artifacts.manifest import Calibration
 from medreward.training.corpus import DevPair
-from medreward.training.evaluate import DevLogits, ahead_by
+from medreward.training.evaluate import DevLogits, ahead_by, report
 from medreward.types import DIMENSIONS
 
+MEASURED: Final = "measured.json"
 TEMPERATURES: Final = np.geomspace(0.1, 10.0, 201)
 FEWEST: Final = 50  # pairs to fit a temperature on
 
 
-@dataclass(frozen=True, slots=True)
-class Levels:
-    """score = sigmoid((logit - median) / scale)"""
+class Measured(BaseModel):
+    """What a run's dev pairs say about its logits, kept beside its weights."""
 
-    median: float
-    scale: float
+    temperatures: dict[str, float]  # to divide each dimension's logits by
+    levels: dict[str, Calibration]
+    calibration_error: dict[str, float]
+    tables: dict[str, Any]
+
+
+NOT_MEASURED: Final = Measured(
+    temperatures=dict.fromkeys(DIMENSIONS, 1.0),
+    levels=dict.fromkeys(DIMENSIONS, Calibration(median=0.0, scale=1.0)),
+    calibration_error={},
+    tables={},
+)
+
+
+def measured(pairs: Sequence[DevPair], logits: DevLogits) -> Measured:
+    divide = temperatures(pairs, logits)
+    return Measured(
+        temperatures=dict(zip(DIMENSIONS, divide.tolist(), strict=True)),
+        levels=levels(logits, divide),
+        calibration_error=calibration_error(pairs, logits, divide),
+        tables=report(pairs, logits),
+    )
 
 
 def temperatures(pairs: Sequence[DevPair], logits: DevLogits) -> NDArray[np.float64]:
@@ -51,13 +72,13 @@ def calibration_error(pairs: Sequence[DevPair], logits: DevLogits, divide: NDArr
     return found
 
 
-def levels(logits: DevLogits, divide: NDArray[np.float64]) -> dict[str, Levels]:
+def levels(logits: DevLogits, divide: NDArray[np.float64]) -> dict[str, Calibration]:
     """The median answer of the dev pairs scores 0.5, and scores spread like a logistic of unit scale."""
     pool = logits.seen.astype(np.float64).mean(2).reshape(-1, len(DIMENSIONS)) / divide
     spread = np.maximum(pool.std(0) * np.sqrt(3) / np.pi, 1e-3)
     medians = np.median(pool, 0)
     return {
-        name: Levels(round(float(medians[place]), 4), round(float(spread[place]), 4))
+        name: Calibration(median=round(float(medians[place]), 4), scale=round(float(spread[place]), 4))
         for place, name in enumerate(DIMENSIONS)
     }
 

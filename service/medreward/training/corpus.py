@@ -44,7 +44,9 @@ def read_corpus(
     }
     exact: list[Group] = []
     if settings.phantoms:
-        drawn = drawn_phantoms(settings)
+        from medreward.training.phantoms import draw_phantoms
+
+        drawn = draw_phantoms(settings)
         makers |= drawn.makers
         cases += drawn.cases
         exact = drawn.groups

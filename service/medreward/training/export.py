@@ -18,17 +18,19 @@ from onnx import numpy_helper
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from medreward.artifacts.manifest import Manifest, read_manifest
+from medreward.artifacts.manifest import Calibration, Manifest, read_manifest
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.onnx import OnnxBackend
 from medreward.encoding.text import FileTokenizer, TextEncoder
+from medreward.errors import ConfigurationError
 from medreward.training import recipe
-from medreward.training.calibrate import Levels
-from medreward.training.images import fitted
+from medreward.training.calibrate import MEASURED, Measured
+from medreward.training.images import fitted, png
 from medreward.training.model import Model
 from medreward.training.scorer import Scorer, encoder_folder, read_shape
 from medreward.training.tokens import ANSWER, PROMPT
 from medreward.training.tower import Tower
+from medreward.training.train import WEIGHTS
 from medreward.types import DIMENSIONS, Options
 
 MANIFEST: Final = "model.toml"
@@ -59,6 +61,53 @@ class ByteWords(nn.Module):
         return self.bytes[ids].to(torch.float32) * self.scale[ids]
 
 
+def export_run(run: Path, to: Path) -> Manifest:
+    """What a finished run left in its folder, calibrated, as a model folder."""
+    settings = recipe.read_recipe(run / "recipe.toml")
+    if not (run / WEIGHTS).exists():
+        raise ConfigurationError(f"{run} holds no finished run: no {WEIGHTS}")
+    found = Measured.model_validate_json((run / MEASURED).read_bytes())
+    divide = np.array([found.temperatures[name] for name in DIMENSIONS])
+    model = as_stored(load_model(settings, run / WEIGHTS), divide)
+    return write_model(model, settings, found.levels, _card(settings, found), golden_examples(), to)
+
+
+def golden_examples(count: int = 4) -> list[Example]:
+    """Phantoms with an answer each, and one text alone."""
+    from medreward.phantoms.answer import answers
+    from medreward.phantoms.ask import questions
+    from medreward.phantoms.draw import draw
+
+    found = [Example(None, "Is there a fracture of the left rib?", "Yes, of the sixth rib, without a pneumothorax.")]
+    for seed in range(count):
+        phantom = draw(seed, size=96)
+        asked = questions(phantom, seed)[0]
+        found.append(Example(png(phantom.pixels), asked.text, answers(phantom, asked, seed)[seed].text))
+    return found
+
+
+def _card(settings: recipe.Recipe, found: Measured) -> str:
+    rows = [
+        f"| {kind} | {source} | {_percent(shares['seen'])} | {_percent(shares['blank'])} |"
+        for kind, sources in found.tables.items()
+        for source, shares in sources.items()
+    ]
+    table = "\n".join(["| kind | set | with the image | image blanked |", "| --- | --- | --- | --- |", *rows])
+    errors = ", ".join(f"{name} {error:.3f}" for name, error in found.calibration_error.items())
+    return (
+        f"# {settings.name} {settings.version}\n\n{settings.provenance}.\n\n"
+        "Its labels are constructed by rule from public sets; no physician has graded an answer for it. "
+        "It is no medical device, and its scores are no clinical advice.\n\n"
+        f"## Shares of constructed pairs it gets right, on held-out development images\n\n{table}\n\n"
+        f"Expected calibration error of its win rates: {errors or 'not measured'}.\n"
+    )
+
+
+def _percent(share: Mapping[str, float]) -> str:
+    interval = f"{100 * share['low']:.1f} to {100 * share['high']:.1f}"
+    return f"{100 * share['share']:.1f}% ({interval}; n = {share['n']})"
+
+
 def load_model(settings: recipe.Recipe, weights: Path) -> Model:
     """The trained model, without the part that only its tower's training needed."""
     folder = encoder_folder(settings.text.encoder)
@@ -87,7 +136,7 @@ def as_stored(model: Model, divide: NDArray[np.float64]) -> Model:
 def write_model(
     model: Model,
     settings: recipe.Recipe,
-    levels: Mapping[str, Levels],
+    levels: Mapping[str, Calibration],
     card: str,
     examples: Sequence[Example],
     to: Path,
@@ -188,7 +237,7 @@ def _golden(folder: Path, examples: Sequence[Example]) -> str:
 
 
 def _manifest(
-    settings: recipe.Recipe, levels: Mapping[str, Levels], folder: Path, names: Sequence[str], golden: bool
+    settings: recipe.Recipe, levels: Mapping[str, Calibration], folder: Path, names: Sequence[str], golden: bool
 ) -> str:
     tables: dict[str, Mapping[str, Any]] = {
         "image": {"width": settings.tower.side, "height": settings.tower.side},

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medreward.training.cases import Case, plain
 
 T = TypeVar("T")
-PRETRAIN_SHARE: Final = 0.35  # labels of whole sets teach less than questions about an image
+SHARES: Final = {"pretrain": 0.35, "phantom": 0.25}  # against sets of questions about real images
 
 
 class Library:
@@ -107,5 +107,5 @@ def _grouped(items: Sequence[T], key: Callable[[T], str]) -> dict[str, list[T]]:
 def _chances(cases: Sequence[Case]) -> NDArray[np.float64]:
     source = [case.kind.split("/")[0] for case in cases]
     count = {name: source.count(name) for name in set(source)}
-    chance = np.array([count[name] ** -0.5 * (PRETRAIN_SHARE if name == "pretrain" else 1.0) for name in source])
+    chance = np.array([count[name] ** -0.5 * SHARES.get(name, 1.0) for name in source])
     return np.cumsum(chance / chance.sum())

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from medreward.training import recipe
 from medreward.training.attributes import Attributes
 from medreward.training.batches import Batch, Batches, PairBatch
+from medreward.training.calibrate import MEASURED, NOT_MEASURED, measured
 from medreward.training.corpus import Corpus
-from medreward.training.evaluate import dev_logits, report, summary
+from medreward.training.evaluate import DevLogits, dev_logits, report, summary
 from medreward.training.model import Model, Vectors, pairs_loss, sentence_vectors, warm_up_loss
 from medreward.training.scorer import encoder_folder, load_encoder, read_shape
 from medreward.training.tokens import Tokens
@@ -97,7 +98,10 @@ class Run:
             self._phase = "done"
             self._save()
         save_weights(self._parts.average, self._out / WEIGHTS)
-        return self._evaluate()
+        tables, logits = self._evaluate(exact=True)
+        found = measured(self._parts.corpus.dev, logits) if logits else NOT_MEASURED
+        (self._out / MEASURED).write_text(found.model_dump_json(indent=1) + "\n", "utf-8")
+        return tables
 
     def _run(
         self, shape: recipe.Phase, make: Callable[[int], Any], loss_of: Callable[[Any], dict[str, Tensor]]
@@ -192,17 +196,17 @@ class Run:
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast("cpu", torch.bfloat16, enabled=self._parts.settings.precision == "bf16")
 
-    def _evaluate(self) -> dict[str, Any]:
+    def _evaluate(self, exact: bool = False) -> tuple[dict[str, Any], DevLogits | None]:
         self._evaluated = time.monotonic()
         corpus = self._parts.corpus
         if not corpus.dev:
-            return {}
-        with self._precision():
+            return {}, None
+        with nullcontext() if exact else self._precision():
             logits = dev_logits(self._parts.average, corpus.dev, corpus.images, self._parts.tokens)
         tables = report(corpus.dev, logits)
         self._log(dev=tables)
         self._console.print(f"{self._phase} step {self._step}: {summary(tables)}", highlight=False)
-        return tables
+        return tables, logits
 
     def _log(self, **what: Any) -> None:
         line = {"phase": self._phase, "step": self._step, "seconds": round(self._elapsed, 1), **what}
