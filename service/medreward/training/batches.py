@@ -75,7 +75,7 @@ class Batches:
         dice = self._dice(1, step)
         shape = self._settings.pairs
         groups = self._groups(dice)
-        names = list(dict.fromkeys(group.image for group in groups if group.image))
+        names = sorted({group.image for group in groups if group.image})
         place = {name: index for index, name in enumerate(names)}
         rows: list[list[int]] = []
         row_image, shown, pairs, better, weights, given = [], [], [], [], [], []
@@ -109,25 +109,28 @@ class Batches:
         shape = self._settings.pairs
         builder = Builder(self._library, dice)
         groups: list[Group] = []
-        for _ in range(shape.images // 2):
+        names: set[str | None] = set()
+        if self._exact:
+            chosen = dice.integers(len(self._exact), size=max(1, shape.images // 6))
+            groups += [self._exact[place] for place in chosen]
+            names |= {group.image for group in groups}
+        while len(names) < shape.images:  # always as many, as every new shape costs the runtime a new kernel
             case = self._library.any_case(dice)
-            other = self._library.twin(case, dice)
             about = [case]
+            other = self._library.twin(case, dice) if len(names) < shape.images - 1 else None
             if other is not None:
                 about.append(other)
                 if dice.random() < shape.swaps:
                     groups += builder.twins(case, other)
             for subject in about:
+                names.add(subject.image)
                 asked = self._library.by_image[subject.image]
                 groups += [
                     self._one(builder, asked[dice.integers(len(asked))]) for _ in range(max(1, shape.questions - 1))
                 ]
-        if self._exact:
-            chosen = dice.integers(len(self._exact), size=max(1, shape.images // 4))
-            groups += [self._exact[place] for place in chosen]
         if self._texts:
             groups += [self._texts.group(dice) for _ in range(dice.poisson(shape.texts * len(groups)))]
-        return [group for group in groups if len(group.answers) > 1]
+        return groups
 
     def _one(self, builder: Builder, case: Case) -> Group:
         roll = builder.dice.random()
@@ -154,7 +157,7 @@ class Batches:
         return Asked(torch.tensor(image, dtype=torch.int64), rows[:, 0], rows[:, 1], rows[:, 2])
 
     def _pictures(self, names: Sequence[str], phase: int, step: int) -> Tensor:
-        return shaken(self._images[names], [self._settings.seed, phase, step, 1])
+        return torch.from_numpy(shaken(self._images[names], [self._settings.seed, phase, step, 1]))
 
     def _dice(self, phase: int, step: int) -> Generator:
         return np.random.default_rng([self._settings.seed, phase, step])

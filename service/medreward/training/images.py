@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
 
 from medreward.encoding.image import ImageLimits, ImageSpec, decode, probe
 
@@ -61,19 +59,20 @@ def cached(makers: Mapping[str, Maker], side: int, cache: Path, progress: Callab
     return Images(np.load(path, mmap_mode="r"), names)
 
 
-def shaken(pixels: Pixels, seed: Sequence[int]) -> Tensor:
+def shaken(pixels: Pixels, seed: Sequence[int]) -> Pixels:
     """The pictures moved, turned, scaled and lit a little differently; never mirrored, as sides matter."""
-    dice = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+    dice = np.random.default_rng(seed)
+    return np.stack([_shaken(Image.fromarray(picture), dice) for picture in pixels])
 
-    def between(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(len(pixels), *shape, generator=dice)
 
-    picture = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32) / 255.0
-    angle, scale = between(-0.15, 0.15), between(0.82, 1.1)
-    turn = torch.stack([torch.cos(angle), -torch.sin(angle), torch.sin(angle), torch.cos(angle)], 1).view(-1, 2, 2)
-    place = torch.cat([turn * scale[:, None, None], between(-0.1, 0.1, 2, 1)], 2)
-    grid = nn.functional.affine_grid(place, list(picture.shape), align_corners=False)
-    picture = nn.functional.grid_sample(picture, grid, align_corners=False)
-    picture = picture.clamp(1e-3, 1.0) ** between(0.75, 1.35, 1, 1, 1)
-    picture = (picture - 0.5) * between(0.8, 1.2, 1, 1, 1) + 0.5 + between(-0.08, 0.08, 1, 1, 1)
-    return picture.clamp(0.0, 1.0).contiguous(memory_format=torch.channels_last)
+def _shaken(picture: Image.Image, dice: np.random.Generator) -> Pixels:
+    angle, scale = dice.uniform(-0.15, 0.15), dice.uniform(0.82, 1.1)
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    middle = picture.width / 2
+    x, y = middle + dice.uniform(-0.05, 0.05, 2) * picture.width
+    place = (cos, -sin, x - cos * middle + sin * middle, sin, cos, y - sin * middle - cos * middle)
+    moved = picture.transform(picture.size, Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
+    gamma, contrast, light = dice.uniform(0.75, 1.35), dice.uniform(0.8, 1.2), dice.uniform(-0.08, 0.08)
+    levels = (np.linspace(0, 1, 256) ** gamma - 0.5) * contrast + 0.5 + light
+    table = np.round(255 * levels.clip(0, 1)).astype(int).tolist()
+    return np.asarray(moved.point(3 * table))

@@ -26,9 +26,11 @@ class Model(nn.Module):
         seen = self.scorer.see(image_tokens)
         parts, places = [], []
         for text in texts:
-            image = row_image[text.rows]
+            filled = nn.functional.pad(text.rows, (0, len(text.ids) - len(text.rows)))
+            image = row_image[filled]
             rows = [(keys[image], values[image]) for keys, values in seen]
-            parts.append(self.scorer.read(rows, row_shown[text.rows], text.ids, text.mask))
+            logits = self.scorer.read(rows, row_shown[filled], text.ids, text.mask)
+            parts.append(logits[: len(text.rows)])
             places.append(text.rows)
         return torch.cat(parts)[torch.argsort(torch.cat(places))]
 
@@ -52,8 +54,8 @@ def _vectors(model: Model, texts: list[str], tokens: Tokens) -> Tensor:
     found = torch.zeros(len(texts), model.tower.width)
     with torch.inference_mode():
         for padded in tokens.padded([tokens.sentence(text) for text in texts]):
-            for start in range(0, len(padded.ids), 256):
-                part = slice(start, start + 256)
+            for start in range(0, len(padded.rows), 256):
+                part = slice(start, min(start + 256, len(padded.rows)))
                 found[padded.rows[part]] = model.scorer.sentences(padded.ids[part], padded.mask[part])
     return found.clone()
 
@@ -64,11 +66,11 @@ def asked_loss(model: Model, tokens: Tensor, asked: Asked, vectors: Vectors) -> 
 
 
 def warm_up_loss(model: Model, batch: Batch, vectors: Vectors) -> dict[str, Tensor]:
-    return {"attributes": asked_loss(model, model.tower.tokens(batch.pictures), batch.asked, vectors)}
+    return {"attributes": asked_loss(model, model.tower(batch.pictures), batch.asked, vectors)}
 
 
 def pairs_loss(model: Model, batch: PairBatch, vectors: Vectors, shape: recipe.Pairs) -> dict[str, Tensor]:
-    tokens = model.tower.tokens(batch.pictures)
+    tokens = model.tower(batch.pictures)
     logits = model.logits(tokens, batch.row_image, batch.row_shown, batch.texts)
     losses = {
         "pairs": pair_loss(logits, batch.pairs, batch.better, batch.weights),

@@ -28,7 +28,7 @@ class Text(Section):
     encoder: str
     max_tokens: PositiveInt = 512
     train_tokens: PositiveInt = 128  # longer texts lose their middle while training
-    buckets: tuple[PositiveInt, ...] = (20, 26, 34, 48, 72)
+    buckets: tuple[PositiveInt, ...] = (18, 24, 32, 48, 80)
     frozen_layers: int = Field(0, ge=0)  # the first ones, which do not see the image
 
 

@@ -78,11 +78,8 @@ class Tower(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 [n, height, width, 3] to tokens [n, places and one for the whole, width]."""
-        return self.tokens(pixels.permute(0, 3, 1, 2).to(torch.float32) / 255.0)
-
-    def tokens(self, picture: Tensor) -> Tensor:
-        """The same of floats from 0 to 1, channels first."""
-        grid = self.stages(self.stem(2.0 * picture - 1.0))
+        picture = pixels.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
+        grid = self.stages(self.stem(picture))
         local = self.project(grid.flatten(2).transpose(1, 2)) + self.places
         local = self.layers(local)
         tokens: Tensor = self.norm(torch.cat([local.mean(1, keepdim=True), local], 1))
