@@ -13,7 +13,7 @@ from medreward.training import recipe
 from tiny_model import tokenizer
 
 FORMS, SIDES, COLOURS = ("circle", "square"), ("left", "right"), ("white", "red")
-WIDTH, INNER, LAYERS, PLACES = 32, 64, 2, 96
+WIDTH, INNER, LAYERS, PLACES = 32, 64, 2, 512
 
 
 def write_data(folder: Path, images: int = 112, dev: int = 16) -> None:
@@ -115,7 +115,7 @@ def tiny_recipe(encoder: Path, warm_up: int = 4, pairs: int = 6, rate: float = 3
             "weights": {"overall": 1.0},
             "provenance": "shapes",
             "tower": recipe.Tower(side=64, widths=(16, 16, 32, 32), blocks=(1, 1, 1, 1)),
-            "text": recipe.Text(encoder=str(encoder), max_tokens=96, train_tokens=64, buckets=(32,)),
+            "text": recipe.Text(encoder=str(encoder), max_tokens=512, train_tokens=64, buckets=(32,)),
             "warm_up": recipe.WarmUp(steps=warm_up, images=16, questions=4, rate=3e-3),
             "pairs": recipe.Pairs(steps=pairs, images=12, questions=2, rate=rate, tower_rate=1.0, manner=0.1),
             **more,

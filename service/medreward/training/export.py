@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -168,6 +169,7 @@ def write_graphs(tower: Tower, scorer: Scorer, settings: recipe.Recipe, to: Path
 def _export(
     module: nn.Module, inputs: dict[str, Tensor], output: str, axes: dict[str, dict[int, str]], to: Path
 ) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here uses
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about itself
         program = torch.onnx.export(

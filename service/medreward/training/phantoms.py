@@ -12,7 +12,7 @@ from numpy.random import Generator
 
 from medreward.phantoms.answer import answers
 from medreward.phantoms.ask import questions
-from medreward.phantoms.draw import Phantom, draw, imagine
+from medreward.phantoms.draw import FAMILIES, HELD_OUT_FAMILIES, Phantom, draw, imagine
 from medreward.training import recipe
 from medreward.training.cases import Case
 from medreward.training.grades import Answer, Group
@@ -20,6 +20,7 @@ from medreward.training.images import Maker, png
 from medreward.types import DIMENSIONS
 
 FIRST_SEED = 1_000_000  # those below are for measuring
+TAUGHT = tuple(family for family in FAMILIES if family not in HELD_OUT_FAMILIES)
 ASKED = 2  # questions about a phantom whose answers are graded
 ANSWERS = 5  # of a question
 
@@ -83,7 +84,7 @@ def _case(name: str, phantom: Phantom, kind: str, question: str, answer: str) ->
 
 
 def _groups(name: str, phantom: Phantom, dice: Generator) -> Iterator[Group]:
-    asked = [question for question in questions(phantom, phantom.seed) if not question.held_out]
+    asked = [question for question in questions(phantom, phantom.seed, TAUGHT) if not question.held_out]
     for place in dice.permutation(len(asked))[:ASKED]:
         given = answers(phantom, asked[place], phantom.seed)
         chosen = [given[index] for index in dice.permutation(len(given))[:ANSWERS]]
