@@ -22,4 +22,4 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def corpus(data: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return read_corpus(tiny_recipe(encoder), data, tmp_path_factory.mktemp("cache"))
+    return read_corpus(tiny_recipe(encoder), [data], tmp_path_factory.mktemp("cache"))

@@ -37,7 +37,7 @@ def test_given_grades_are_regressed_on(drawn: Drawn) -> None:
 
 
 def test_a_run_learns_from_both(data: Path, encoder: Path, tmp_path: Path) -> None:
-    corpus = read_corpus(tiny_recipe(encoder, phantoms=8), data, tmp_path)
+    corpus = read_corpus(tiny_recipe(encoder, phantoms=8), [data], tmp_path)
     sources = {case.kind.split("/")[0] for case in corpus.library.cases}
     assert sources == {"shapes", "phantom"}
     assert all(group.image is not None and group.image in corpus.images for group in corpus.exact)

@@ -19,6 +19,9 @@ VERBS = {
 }
 
 
+TRAINING = ("torch", "safetensors", "onnx", "onnxscript")
+
+
 class Verbs(click.Group):
     """Imports a verb's module only when it is asked for, so that `--help` needs none of the server's packages."""
 
@@ -61,7 +64,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("medreward"):
             raise
-        _fail(f"{error.name} is not installed; this command needs medreward[cpu] or medreward[gpu]", 2)
+        extra = "medreward[train]" if error.name in TRAINING else "medreward[cpu] or medreward[gpu]"
+        _fail(f"{error.name} is not installed; this command needs {extra}", 2)
 
 
 def _fail(message: str, code: int) -> None:

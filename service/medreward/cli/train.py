@@ -16,11 +16,11 @@ from medreward.cli.options import option
     type=click.Path(path_type=Path),
     help="what to train, and how",
 )
-@option("--data", required=True, metavar="DIR", type=click.Path(path_type=Path), help="folder of the sets")
+@option("--data", required=True, metavar="DIR", type=click.Path(path_type=Path), help="folder of sets", multiple=True)
 @option(
     "--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="the run; one that stopped goes on"
 )
-def command(recipe_file: Path, data: Path, out: Path) -> int:
+def command(recipe_file: Path, data: tuple[Path, ...], out: Path) -> int:
     """Train a reward model."""
     from rich.console import Console
 
@@ -30,7 +30,8 @@ def command(recipe_file: Path, data: Path, out: Path) -> int:
 
     settings = read_recipe(recipe_file)
     console = Console(stderr=True)
-    corpus = read_corpus(settings, data, out / "cache")
+    with console.status("reading the sets, drawing, fitting images"):
+        corpus = read_corpus(settings, data, out / "cache")
     console.print(f"{len(corpus.library.cases)} cases, {len(corpus.texts.topics)} topics, {len(corpus.dev)} dev pairs")
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.toml").write_bytes(recipe_file.read_bytes())

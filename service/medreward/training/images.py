@@ -42,7 +42,7 @@ def png(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
-def cached(makers: Mapping[str, Maker], side: int, cache: Path, progress: Callable[[int], None]) -> Images:
+def cached(makers: Mapping[str, Maker], side: int, cache: Path) -> Images:
     """The images of these names; drawn, read and fitted only where the cache has no file of the same names and size."""
     names = sorted(makers)
     digest = hashlib.sha256("\n".join([str(side), *names]).encode()).hexdigest()[:16]
@@ -53,7 +53,6 @@ def cached(makers: Mapping[str, Maker], side: int, cache: Path, progress: Callab
         pixels = np.lib.format.open_memmap(draft, "w+", np.uint8, (len(names), side, side, 3))
         for place, name in enumerate(names):
             pixels[place] = fitted(makers[name](), side)
-            progress(place)
         pixels.flush()
         draft.replace(path)
     return Images(np.load(path, mmap_mode="r"), names)

@@ -2,6 +2,7 @@
 
 import csv
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +25,11 @@ class Topic:
 
 
 class Texts:
-    """All text sets below a data folder; empty where there are none."""
+    """All text sets below the data folders; empty where there are none."""
 
-    def __init__(self, folder: Path) -> None:
-        self.topics = [*_medquad(folder), *_statements(folder)]
-        self.exams = _exams(folder)
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.topics = [topic for folder in folders for topic in (*_medquad(folder), *_statements(folder))]
+        self.exams = [exam for folder in folders for exam in _exams(folder)]
         self._by_kind: dict[str, list[Topic]] = defaultdict(list)
         for topic in self.topics:
             self._by_kind[topic.kind].append(topic)
