@@ -13,7 +13,7 @@ VERBS = {
     "serve": "serve a model over REST and gRPC",
     "score": "score responses to a question, here or on a server",
     "score-file": "score a JSONL or Parquet file; goes on where it stopped",
-    "models": "list, inspect and verify models on disk",
+    "models": "list, inspect, verify and export models on disk",
     "train": "train a reward model",
     "doctor": "what this machine can run, and what is missing",
 }
