@@ -14,7 +14,7 @@ from medreward.phantoms.answer import answers
 from medreward.phantoms.ask import questions
 from medreward.phantoms.draw import FAMILIES, HELD_OUT_FAMILIES, Phantom, draw, imagine
 from medreward.training import recipe
-from medreward.training.cases import Case
+from medreward.training.cases import Case, hash_of
 from medreward.training.grades import Answer, Group
 from medreward.training.images import Maker, png
 from medreward.types import DIMENSIONS
@@ -39,7 +39,9 @@ def draw_phantoms(settings: recipe.Recipe) -> Drawn:
         phantom = imagine(seed)
         if phantom.held_out:
             continue
-        name = f"phantom/{seed}"
+        name = (
+            f"phantom/{seed}-{hash_of(repr(phantom)):08x}"  # another picture has another name, so no cache mistakes it
+        )
         drawn.makers[name] = partial(_picture, seed)
         drawn.cases.extend(_case(name, phantom, *fact) for fact in _facts(phantom))
         drawn.groups.extend(_groups(name, phantom, dice))
