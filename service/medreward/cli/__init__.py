@@ -15,9 +15,13 @@ VERBS = {
     "score-file": "score a JSONL or Parquet file; goes on where it stopped",
     "keys": "make, list and revoke API keys",
     "bench": "measure a model or a judge on Med-RewardBench or a set in its format",
-    "models": "list, inspect and verify models on disk",
+    "models": "list, inspect, verify and export models on disk",
+    "train": "train a reward model",
     "doctor": "what this machine can run, and what is missing",
 }
+
+
+TRAINING = ("torch", "safetensors", "onnx", "onnxscript")
 
 
 class Verbs(click.Group):
@@ -62,7 +66,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("medreward"):
             raise
-        _fail(f"{error.name} is not installed; this command needs medreward[cpu] or medreward[gpu]", 2)
+        extra = "medreward[train]" if error.name in TRAINING else "medreward[cpu] or medreward[gpu]"
+        _fail(f"{error.name} is not installed; this command needs {extra}", 2)
 
 
 def _fail(message: str, code: int) -> None:

@@ -20,7 +20,7 @@ RESPONSE: Final = "Yes, of the left sixth rib."
 
 @click.group("models")
 def command() -> None:
-    """List, inspect and verify models on disk."""
+    """List, inspect, verify and export models on disk."""
 
 
 @command.command("list")
@@ -77,6 +77,22 @@ def verify(ref: str, models_dir: Path | None, as_json: bool) -> int:
     if problems:
         click.echo(f"medreward: model {ref!r}: {'; '.join(problems.values())}", err=True)
     return int(bool(problems))
+
+
+@command.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("out", type=click.Path(path_type=Path))
+@json_option
+def export(run: Path, out: Path, as_json: bool) -> int:
+    """A run of `medreward train` to a folder that `medreward serve` takes."""
+    from medreward.training.export import export_run
+
+    manifest = export_run(run, out)
+    if as_json:
+        print_json({"name": manifest.name, "fingerprint": manifest.fingerprint, "folder": str(out)})
+    else:
+        click.echo(f"{manifest.name} {manifest.version} in {out}, {manifest.fingerprint}")
+    return 0
 
 
 def _models_dir(given: Path | None) -> Path:

@@ -1,0 +1,274 @@
+"""A trained run to a model folder: graphs in the server's form, tokenizer, manifest with digests, golden triples."""
+
+import base64
+import hashlib
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from medreward.artifacts.manifest import Calibration, Manifest, read_manifest
+from medreward.backends.base import Group, ModelImage
+from medreward.backends.onnx import OnnxBackend
+from medreward.encoding.text import FileTokenizer, TextEncoder
+from medreward.errors import ConfigurationError
+from medreward.training import recipe
+from medreward.training.calibrate import MEASURED, Measured
+from medreward.training.images import fitted, png
+from medreward.training.model import Model
+from medreward.training.scorer import Scorer, encoder_folder, read_shape
+from medreward.training.tokens import ANSWER, PROMPT
+from medreward.training.tower import Tower
+from medreward.training.train import WEIGHTS
+from medreward.types import DIMENSIONS, Options
+
+MANIFEST: Final = "model.toml"
+SMALL: Final = 256  # numbers that are not worth halving
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A triple to pin the model's numbers with."""
+
+    image: bytes | None  # PNG
+    question: str
+    response: str
+
+
+class ByteWords(nn.Module):
+    """Word vectors at a byte a number, each word with a scale of its own."""
+
+    def __init__(self, words: Tensor) -> None:
+        super().__init__()
+        scale = words.abs().amax(1, keepdim=True).clamp(min=1e-8) / 127.0
+        self.bytes: Tensor
+        self.scale: Tensor
+        self.register_buffer("bytes", torch.round(words / scale).to(torch.int8))
+        self.register_buffer("scale", scale)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.bytes[ids].to(torch.float32) * self.scale[ids]
+
+
+def export_run(run: Path, to: Path) -> Manifest:
+    """What a finished run left in its folder, calibrated, as a model folder."""
+    settings = recipe.read_recipe(run / "recipe.toml")
+    if not (run / WEIGHTS).exists():
+        raise ConfigurationError(f"{run} holds no finished run: no {WEIGHTS}")
+    found = Measured.model_validate_json((run / MEASURED).read_bytes())
+    divide = np.array([found.temperatures[name] for name in DIMENSIONS])
+    model = as_stored(load_model(settings, run / WEIGHTS), divide)
+    return write_model(model, settings, found.levels, _card(settings, found), golden_examples(), to)
+
+
+def golden_examples(count: int = 4) -> list[Example]:
+    """Phantoms with an answer each, and one text alone."""
+    from medreward.phantoms.answer import answers
+    from medreward.phantoms.ask import questions
+    from medreward.phantoms.draw import draw
+
+    found = [Example(None, "Is there a fracture of the left rib?", "Yes, of the sixth rib, without a pneumothorax.")]
+    for seed in range(count):
+        phantom = draw(seed, size=96)
+        asked = questions(phantom, seed)[0]
+        found.append(Example(png(phantom.pixels), asked.text, answers(phantom, asked, seed)[seed].text))
+    return found
+
+
+def _card(settings: recipe.Recipe, found: Measured) -> str:
+    rows = [
+        f"| {kind} | {source} | {_percent(shares['seen'])} | {_percent(shares['blank'])} |"
+        for kind, sources in found.tables.items()
+        for source, shares in sources.items()
+    ]
+    table = "\n".join(["| kind | set | with the image | image blanked |", "| --- | --- | --- | --- |", *rows])
+    errors = ", ".join(f"{name} {error:.3f}" for name, error in found.calibration_error.items())
+    return (
+        f"# {settings.name} {settings.version}\n\n{settings.provenance}.\n\n"
+        "Its labels are constructed by rule from public sets; no physician has graded an answer for it. "
+        "It is no medical device, and its scores are no clinical advice.\n\n"
+        f"## Shares of constructed pairs it gets right, on held-out development images\n\n{table}\n\n"
+        f"Expected calibration error of its win rates: {errors or 'not measured'}.\n"
+    )
+
+
+def _percent(share: Mapping[str, float]) -> str:
+    interval = f"{100 * share['low']:.1f} to {100 * share['high']:.1f}"
+    return f"{100 * share['share']:.1f}% ({interval}; n = {share['n']})"
+
+
+def load_model(settings: recipe.Recipe, weights: Path) -> Model:
+    """The trained model, without the part that only its tower's training needed."""
+    folder = encoder_folder(settings.text.encoder)
+    separator = FileTokenizer(folder / "tokenizer.json").control_tokens["[SEP]"]
+    model = Model(settings, read_shape(folder), separator, answers=1)
+    found = model.load_state_dict(load_file(weights), strict=False)
+    assert not found.unexpected_keys
+    assert all(name.startswith("asker.") for name in found.missing_keys)
+    return model.eval()
+
+
+@torch.no_grad()
+def as_stored(model: Model, divide: NDArray[np.float64]) -> Model:
+    """The model with the weights that its files will hold: calibrated heads, half precision, words in bytes."""
+    heads = model.scorer.heads
+    by = torch.from_numpy(1.0 / divide).to(torch.float32)
+    heads.second.mul_(by)
+    heads.bias.mul_(by)
+    for name, value in model.named_parameters():
+        if value.ndim > 1 and name != "scorer.words.weight":
+            value.copy_(value.half().float())
+    model.scorer.words = ByteWords(model.scorer.words.weight)  # type: ignore[assignment]
+    return model
+
+
+def write_model(
+    model: Model,
+    settings: recipe.Recipe,
+    levels: Mapping[str, Calibration],
+    card: str,
+    examples: Sequence[Example],
+    to: Path,
+) -> Manifest:
+    """Everything that `medreward serve` needs; `model` is one that came through `as_stored`."""
+    to.mkdir(parents=True, exist_ok=True)
+    write_graphs(model.tower, model.scorer, settings, to)
+    shutil.copyfile(encoder_folder(settings.text.encoder) / "tokenizer.json", to / "tokenizer.json")
+    (to / "card.md").write_text(card, "utf-8")
+    names = ["image.onnx", "score.onnx", "tokenizer.json", "card.md"]
+    (to / MANIFEST).write_text(_manifest(settings, levels, to, names, golden=False), "utf-8")
+    (to / "golden.json").write_text(_golden(to, examples), "utf-8")
+    (to / MANIFEST).write_text(_manifest(settings, levels, to, [*names, "golden.json"], golden=True), "utf-8")
+    return read_manifest(to / MANIFEST)
+
+
+def write_graphs(tower: Tower, scorer: Scorer, settings: recipe.Recipe, to: Path) -> None:
+    side = settings.tower.side
+    pixels = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        tokens = tower(pixels)
+    _export(tower, {"pixels": pixels}, "tokens", {"pixels": {0: "n"}}, to / "image.onnx")
+    ids, mask = (torch.ones(2, 7, dtype=torch.int64) for _ in range(2))  # one tensor for both would become one input
+    inputs = {"image_tokens": tokens.clone(), "image_mask": torch.ones(2), "ids": ids, "mask": mask}
+    axes = {"image_tokens": {0: "n"}, "image_mask": {0: "n"}, "ids": {0: "n", 1: "l"}, "mask": {0: "n", 1: "l"}}
+    _export(scorer, inputs, "logits", axes, to / "score.onnx")
+
+
+def _export(
+    module: nn.Module, inputs: dict[str, Tensor], output: str, axes: dict[str, dict[int, str]], to: Path
+) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here uses
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, about itself
+        program = torch.onnx.export(
+            module.to(memory_format=torch.contiguous_format),  # type: ignore[call-overload]
+            (),
+            kwargs=inputs,
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes={name: dict.fromkeys(open_, torch.export.Dim.DYNAMIC) for name, open_ in axes.items()},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(to, external_data=False)
+    graph = onnx.load(to)
+    _forget_origin(graph)
+    _halve(graph.graph)
+    onnx.save(graph, to)
+
+
+def _forget_origin(model: Any) -> None:
+    """The exporter notes the source line and path of every node."""
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+def _halve(graph: Any) -> None:
+    """Keep in half precision what loses nothing by it; the runtime widens it once, when it loads the graph."""
+    for place, weight in enumerate(graph.initializer):
+        if weight.data_type != onnx.TensorProto.FLOAT or np.prod(weight.dims) < SMALL:
+            continue
+        wide = numpy_helper.to_array(weight)
+        half = wide.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), wide):
+            continue
+        name = weight.name
+        graph.initializer[place].CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        cast = onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT)
+        graph.node.insert(0, cast)
+
+
+def _golden(folder: Path, examples: Sequence[Example]) -> str:
+    """The examples with the logits that the exported graphs give them."""
+    manifest = read_manifest(folder / MANIFEST)
+    assert manifest.text.tokenizer
+    tokenizer = FileTokenizer(folder / manifest.text.tokenizer)
+    encoder = TextEncoder(tokenizer, manifest.text.prompt, manifest.text.answer, manifest.text.max_tokens, 10**6)
+    backend = OnnxBackend(folder, manifest, "cpu", threads=1)
+    rows = []
+    for index, example in enumerate(examples):
+        prompt = encoder.prompt(example.question)
+        image = None
+        if example.image is not None:
+            image = ModelImage(str(index), fitted(example.image, manifest.image.width))
+        answer = encoder.answer(prompt, example.response, Options())
+        logits = backend.score([Group(image, prompt.ids, [answer.ids])])[0][0].astype(np.float64).mean(0)
+        rows.append(
+            {
+                "image": None if example.image is None else base64.b64encode(example.image).decode(),
+                "question": example.question,
+                "response": example.response,
+                "logits": {name: round(float(logits[place]), 6) for place, name in enumerate(DIMENSIONS)},
+            }
+        )
+    return json.dumps(rows, indent=1) + "\n"
+
+
+def _manifest(
+    settings: recipe.Recipe, levels: Mapping[str, Calibration], folder: Path, names: Sequence[str], golden: bool
+) -> str:
+    tables: dict[str, Mapping[str, Any]] = {
+        "image": {"width": settings.tower.side, "height": settings.tower.side},
+        "text": {
+            "tokenizer": "tokenizer.json",
+            "prompt": list(PROMPT),
+            "answer": list(ANSWER),
+            "max_tokens": settings.text.max_tokens,
+        },
+        "onnx": {"image_graph": "image.onnx", "score_graph": "score.onnx"},
+        "weights": settings.weights,
+        **{f"calibration.{n}": {"median": level.median, "scale": level.scale} for n, level in levels.items()},
+        "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names},
+    }
+    head = {
+        "name": settings.name,
+        "version": settings.version,
+        "runtime": "onnx",
+        "evidence": "constructed",
+        "license": settings.license,
+        "provenance": settings.provenance,
+        "card": "card.md",
+        **({"golden": "golden.json"} if golden else {}),
+    }
+    lines = [_toml(head)]
+    lines += [f"[{name}]\n{_toml(table)}" for name, table in tables.items()]
+    return "\n".join(lines)
+
+
+def _toml(table: Mapping[str, Any]) -> str:
+    """Strings, numbers and lists of strings are written in TOML as in JSON."""
+    return "".join(f"{json.dumps(key)} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())

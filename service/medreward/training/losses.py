@@ -1,0 +1,36 @@
+"""Losses over graded answers: Bradley-Terry for each dimension, and regression where a grade was given."""
+
+import torch
+from torch import Tensor, nn
+
+STEEPNESS = 8.0  # of the probability that the better graded answer wins
+SMOOTHING = 0.02
+
+
+def win_chances(better: Tensor) -> Tensor:
+    """How often an answer graded so much better should win: half the time at equal grades, never always."""
+    return torch.sigmoid(STEEPNESS * better).clamp(SMOOTHING, 1.0 - SMOOTHING)
+
+
+def pair_loss(logits: Tensor, pairs: Tensor, better: Tensor, weights: Tensor) -> Tensor:
+    """`logits` [rows, heads, dimensions], `pairs` [pairs, 2], `better` [pairs, dimensions] with NaN where it is not
+    known, `weights` [pairs, heads]."""
+    ahead = logits[pairs[:, 0]] - logits[pairs[:, 1]]
+    known = ~better.isnan()
+    target = win_chances(better.nan_to_num(0.0))[:, None].expand_as(ahead)
+    loss = nn.functional.binary_cross_entropy_with_logits(ahead, target, reduction="none")
+    weight = weights[:, :, None] * known[:, None]
+    return (loss * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def grade_loss(logits: Tensor, grades: Tensor) -> Tensor:
+    """`grades` [rows, dimensions], NaN where none was given."""
+    known = ~grades.isnan()
+    scores = torch.sigmoid(logits / 2.0)
+    loss = (scores - grades.nan_to_num(0.0)[:, None]).square() * known[:, None]
+    return loss.sum() / (known.sum() * logits.shape[1]).clamp(min=1)
+
+
+def drift_loss(logits: Tensor) -> Tensor:
+    """Pairs leave the level of logits open; this keeps it near zero."""
+    return logits.mean((0, 1)).square().mean()

@@ -1,0 +1,92 @@
+"""`recipe.toml`: everything a training run depends on besides its data."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+
+from medreward.errors import ConfigurationError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Tower(Section):
+    """Convolutions at 1/4, 1/8, 1/16 and 1/32 of the image's side, then self-attention over what is left."""
+
+    side: PositiveInt = 192
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256, 384)
+    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (1, 2, 2, 1)
+    attention_layers: PositiveInt = 1
+
+
+class Text(Section):
+    """An encoder of BERT's form: a folder with config.json, model.safetensors, tokenizer.json, or a package of one."""
+
+    encoder: str
+    max_tokens: PositiveInt = 512
+    train_tokens: PositiveInt = 128  # longer texts lose their middle while training
+    buckets: tuple[PositiveInt, ...] = (18, 24, 32, 48, 80)
+    frozen_layers: int = Field(0, ge=0)  # the first ones, which do not see the image
+
+
+class Phase(Section):
+    """Ends at the step or the minute, whichever is reached first; the learning rate follows."""
+
+    steps: PositiveInt
+    minutes: PositiveFloat = 600.0
+    images: PositiveInt  # in a batch
+    questions: PositiveInt  # about each of them
+    rate: PositiveFloat
+
+
+class WarmUp(Phase):
+    """The tower alone, on the questions its images can answer."""
+
+
+class Pairs(Phase):
+    """The whole model, on graded answers."""
+
+    tower_rate: PositiveFloat  # of the tower, against `rate`
+    attribute_weight: NonNegativeFloat = 0.2  # of the warm-up's loss, kept on beside the pairs
+    grade_weight: NonNegativeFloat = 0.5  # of the regression, where a grade is known
+    swaps: float = Field(0.5, ge=0, le=1)  # share of questions asked of two images, with the answers of both
+    blanks: float = Field(0.08, ge=0, le=1)  # share of questions shown without the image
+    texts: float = Field(0.02, ge=0, le=1)  # text-only groups, as a share of the others
+    manner: float = Field(0.15, ge=0, le=1)  # groups about anything but right or wrong
+
+
+class Recipe(Section):
+    name: str
+    version: str
+    seed: int = 0
+    threads: PositiveInt = 4
+    precision: Literal["bf16", "fp32"] = "fp32"
+    heads: PositiveInt = 4
+    phantoms: int = Field(0, ge=0)  # images drawn for training
+    weight_decay: NonNegativeFloat = 0.05
+    average: float = Field(0.999, ge=0, lt=1)  # decay of the weights' moving average, which is what is exported
+    checkpoint_minutes: PositiveFloat = 5.0
+    evaluate_minutes: PositiveFloat = 8.0
+    weights: dict[str, float]  # of the dimensions in the reward
+    license: str = "Apache-2.0"
+    provenance: str
+    tower: Tower = Tower()
+    text: Text
+    warm_up: WarmUp
+    pairs: Pairs
+
+
+def read_recipe(path: Path) -> Recipe:
+    try:
+        return Recipe.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError:
+        raise ConfigurationError(f"no recipe at {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{path}: {where}: {first['msg']}" if where else f"{path}: {first['msg']}") from None

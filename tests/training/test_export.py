@@ -1,0 +1,76 @@
+"""What leaves training is what the server runs."""
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medreward.artifacts.manifest import Calibration, Manifest
+from medreward.artifacts.repository import verify
+from medreward.backends.base import Group, ModelImage
+from medreward.backends.onnx import OnnxBackend
+from medreward.training.corpus import Corpus
+from medreward.training.export import Example, as_stored, write_model
+from medreward.training.images import fitted
+from medreward.training.model import Model
+from medreward.training.train import assemble
+from medreward.types import DIMENSIONS
+from pictures import png
+from serving import running
+from training.shapes import tiny_recipe
+
+QUESTION, RESPONSE = "What shape is shown?", "The image shows a square."
+Exported = tuple[Path, Manifest, Model]
+
+
+@pytest.fixture(scope="module")
+def exported(corpus: Corpus, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    settings = tiny_recipe(encoder)
+    model = as_stored(assemble(settings, corpus).average, np.full(len(DIMENSIONS), 0.5))
+    levels = dict.fromkeys(DIMENSIONS, Calibration(median=0.1, scale=1.5))
+    examples = [Example(png(1), QUESTION, RESPONSE), Example(None, QUESTION, "No.")]
+    folder = tmp_path_factory.mktemp("exported")
+    return folder, write_model(model, settings, levels, "# tiny\n", examples, folder), model
+
+
+def test_every_file_is_the_one_in_the_manifest(exported: Exported) -> None:
+    folder, manifest, _ = exported
+    assert verify(folder, manifest) == {}
+    assert {path.name for path in folder.iterdir()} == {*manifest.files, "model.toml"}
+
+
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("length", [3, 20, 60])
+def test_graphs_equal_the_model_they_were_made_of(exported: Exported, shown: bool, length: int) -> None:
+    folder, manifest, model = exported
+    pixels = fitted(png(2), manifest.image.width)
+    ids = [2, 40, 50, 3, *range(40, 40 + length), 3]
+    backend = OnnxBackend(folder, manifest, "cpu", threads=1)
+    found = backend.score([Group(ModelImage("a", pixels) if shown else None, ids[:4], [ids[4:]])])[0]
+    with torch.inference_mode():
+        row, mask = torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.int64)
+        tokens = model.tower(torch.from_numpy(pixels[None]))
+        expected = model.scorer(tokens, torch.tensor([float(shown)]), row, mask)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+
+
+def test_graphs_store_halves_and_bytes(exported: Exported) -> None:
+    folder, _, model = exported
+    numbers = sum(value.numel() for value in (*model.tower.parameters(), *model.scorer.parameters()))
+    stored = sum((folder / name).stat().st_size for name in ("image.onnx", "score.onnx"))
+    assert stored < 3.0 * numbers + 120_000  # the graphs themselves take the rest
+
+
+async def test_the_server_takes_the_folder_and_gives_its_golden_scores(exported: Exported) -> None:
+    folder, _, _ = exported
+    golden = json.loads((folder / "golden.json").read_text())[0]
+    body = {"image": golden["image"], "question": QUESTION, "response": RESPONSE}
+    async with running(model=str(folder)) as server:
+        result = (await server.rest.post("/score", json=body)).raise_for_status().json()["results"][0]
+    assert result["logits"] == pytest.approx(golden["logits"], abs=1e-4)
+    assert result["scores"]["overall"] == pytest.approx(1 / (1 + np.exp(-(result["logits"]["overall"] - 0.1) / 1.5)))
+    assert result["uncertainty"]["overall"] > 0
+    assert base64.b64decode(golden["image"]) == png(1)
