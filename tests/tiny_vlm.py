@@ -1,5 +1,6 @@
 """A random vision-language model of a few thousand parameters, and its processor."""
 
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -65,3 +66,10 @@ def tiny_model(tokenizer: Any) -> Any:
         vision_feature_select_strategy="full",
     )
     return LlavaForConditionalGeneration(config)
+
+
+def write_tiny(folder: Path) -> None:
+    """As a checkpoint that transformers' own programs load."""
+    processor = tiny_processor()
+    processor.save_pretrained(folder)
+    tiny_model(processor.tokenizer).save_pretrained(folder)
