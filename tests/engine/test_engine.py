@@ -2,8 +2,10 @@
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -173,6 +175,24 @@ async def test_a_model_that_fails_on_its_first_probe_is_not_served(
     engine = Engine(settings_for(), Metrics(CollectorRegistry()))
     with pytest.raises(ConfigurationError, match="probe"):
         await engine.start()
+
+
+async def test_c26_without_a_thread_to_spare_what_needs_one_may_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    long, short = Item("what?", ("word " * 10_000,)), Item("what?", ("this",))
+    async with running(text_chars=100_000) as engine:
+        with monkeypatch.context() as exhausted, ThreadPoolExecutor(1) as pool:  # whose thread is not there yet
+            exhausted.setattr(asyncio.get_running_loop(), "_default_executor", pool)
+            exhausted.setattr(threading.Thread, "start", no_more)
+            with pytest.raises(RequestError) as refused:
+                await engine.score(request(long))
+            assert (refused.value.code, refused.value.retry_after) == (Code.OVERLOADED, 1)
+            assert isinstance((await engine.score(request(short))).results[0], Scored)
+        (result,) = (await engine.score(request(long))).results
+        assert isinstance(result, Failed)
+        assert result.error.code is Code.TOO_LONG
 
 
 async def test_a_clock_that_is_set_changes_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:

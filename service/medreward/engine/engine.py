@@ -33,6 +33,7 @@ from medreward.types import (
 log = logging.getLogger(__name__)
 
 GOLDEN_TOLERANCE: Final = 1e-4
+NO_THREAD: Final = "can't start new thread"  # a RuntimeError of Python's own
 
 
 class Engine:
@@ -155,9 +156,9 @@ class Engine:
             failure = ItemError(Code.DEADLINE, "the deadline passed before the score was there")
         except ItemError as error:
             failure = error
-        except Exception:
+        except Exception as error:
             log.exception("item failed", extra={"request_id": asked.request.id, "item": i})
-            failure = ItemError(Code.INTERNAL, "a fault of the server")
+            failure = _fault(error)
         return [Failed(i, place, failure) for place in range(len(item.responses))]
 
     def _refuse_if_all_may_pass_later(self, results: tuple[Result, ...]) -> None:
@@ -191,6 +192,13 @@ class Engine:
             for dimension, logit, expected in zip(DIMENSIONS, result.logits, golden.logits, strict=True):
                 if abs(logit - expected) > GOLDEN_TOLERANCE:
                     raise ConfigurationError(f"{about}: {dimension} differs")
+
+
+def _fault(error: Exception) -> ItemError:
+    """Of ours; but for a machine that has no thread to spare, which may have one soon."""
+    if str(error) == NO_THREAD:
+        return ItemError(Code.OVERLOADED, "the server has no thread to spare; try again later", retry_after=1)
+    return ItemError(Code.INTERNAL, "a fault of the server")
 
 
 def _images(settings: Settings, metrics: Metrics) -> Images:
