@@ -9,7 +9,8 @@ import pytest
 
 from bench.sets import some_cases
 from medreward.bench.cases import Case
-from medreward.bench.tables import macro, summarise, wilson
+from medreward.bench.tables import macro, summarise
+from medreward.intervals import wilson
 from medreward.types import DIMENSIONS
 
 

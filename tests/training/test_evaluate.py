@@ -3,7 +3,7 @@ import pytest
 
 from medreward.training.calibrate import calibration_error, levels, temperatures
 from medreward.training.corpus import DevPair
-from medreward.training.evaluate import DevLogits, report, wilson
+from medreward.training.evaluate import DevLogits, report, share_of
 
 PAIR = DevPair("one", "a.jpg", "What?", "good", "bad", "accuracy", ("accuracy", "overall"))
 
@@ -16,7 +16,7 @@ def logits_of(ahead: "np.typing.ArrayLike") -> "np.typing.NDArray[np.float32]":
 
 
 def test_interval_is_wilsons() -> None:
-    share = wilson(8, 10)
+    share = share_of(8, 10)
     assert (share.share, share.n) == (0.8, 10)
     assert (share.low, share.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
 

@@ -4,14 +4,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
-from typing import Any, Final
+from statistics import fmean
+from typing import Any
 
 from medreward.bench import official, verdict
 from medreward.bench.cases import ANSWERS, Case
+from medreward.intervals import Z, wilson
 from medreward.types import DIMENSIONS
 
-Z: Final = NormalDist().inv_cdf(0.975)
 Answered = tuple[Case, Mapping[str, Any]]
 
 
@@ -88,14 +88,6 @@ def macro(answered: Sequence[Answered], dimension: str) -> dict[str, Any]:
     accuracy = fmean(tally.credit / tally.n for tally in tallies)
     half = Z * math.sqrt(sum(_variance(tally) for tally in tallies)) / len(tallies)
     return whole.row(accuracy, (accuracy - half, accuracy + half))
-
-
-def wilson(credit: float, n: int) -> tuple[float, float]:
-    """Wilson's interval; half a case is allowed."""
-    share, square = credit / n, Z * Z
-    middle = (share + square / (2 * n)) / (1 + square / n)
-    half = Z / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
-    return middle - half, middle + half
 
 
 def _variance(tally: Tally) -> float:

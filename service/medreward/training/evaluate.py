@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medreward.intervals import wilson
 from medreward.training.corpus import DevPair
 from medreward.training.images import Images
 from medreward.training.model import Model
@@ -37,13 +37,8 @@ class DevLogits:
     blank: NDArray[np.float32]
 
 
-def wilson(right: float, n: int) -> Share:
-    if not n:
-        return Share(0.0, 0.0, 1.0, 0)
-    share, z = right / n, 1.959964
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return Share(share, middle - half, middle + half, n)
+def share_of(right: float, n: int) -> Share:
+    return Share(right / n, *wilson(right, n), n) if n else Share(0.0, 0.0, 1.0, 0)
 
 
 def dev_logits(model: Model, pairs: Sequence[DevPair], images: Images, tokens: Tokens) -> DevLogits:
@@ -85,7 +80,7 @@ def report(pairs: Sequence[DevPair], logits: DevLogits) -> dict[str, Any]:
     tables = {name: wins(pairs, values) for name, values in (("seen", logits.seen), ("blank", logits.blank))}
     found: dict[str, Any] = {}
     for (kind, source), chosen in sorted(places.items()):
-        shares = {name: asdict(wilson(float(right[chosen].sum()), len(chosen))) for name, right in tables.items()}
+        shares = {name: asdict(share_of(float(right[chosen].sum()), len(chosen))) for name, right in tables.items()}
         found.setdefault(kind, {})[source] = shares
     return found
 

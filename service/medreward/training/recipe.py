@@ -1,12 +1,11 @@
 """`recipe.toml`: everything a training run depends on besides its data."""
 
-import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from medreward.errors import ConfigurationError
+from medreward.artifacts.toml import read_toml
 
 
 class Section(BaseModel):
@@ -80,13 +79,4 @@ class Recipe(Section):
 
 
 def read_recipe(path: Path) -> Recipe:
-    try:
-        return Recipe.model_validate(tomllib.loads(path.read_text("utf-8")))
-    except OSError:
-        raise ConfigurationError(f"no recipe at {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{path}: {where}: {first['msg']}" if where else f"{path}: {first['msg']}") from None
+    return read_toml(path, Recipe, "recipe")
