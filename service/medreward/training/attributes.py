@@ -5,14 +5,16 @@ wrong answers elsewhere. Questions and answers enter as fixed sentence vectors.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medreward.training.attention import attend
 from medreward.training.cases import Case, plain
+
+WAYS: Final = 3  # of saying each answer, besides the plain one
 
 
 class Attributes:
@@ -39,31 +41,6 @@ class Attributes:
             ],
             np.int64,
         ).reshape(-1, 3)
-
-
-class Asker(nn.Module):
-    """Looks at the visual tokens with a question in mind and names the answer's vector."""
-
-    def __init__(self, width: int, answers: int) -> None:
-        super().__init__()
-        self.heads = width // 32
-        self.query = nn.Linear(width, width)
-        self.look = nn.Linear(width, 2 * width)
-        self.mix = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.own = nn.Parameter(0.02 * torch.randn(answers, width))
-        self.translate = nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor, image: Tensor, questions: Tensor, answers: Tensor) -> Tensor:
-        """Logits [rows, answers] of `questions` [rows, width] about the images of `image` [rows]."""
-        n, count, width = tokens.shape
-        packed = self.look(tokens).view(n, count, 2, self.heads, width // self.heads)[image]
-        key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
-        query = self.query(questions).view(len(image), 1, self.heads, width // self.heads).transpose(1, 2)
-        seen = attend(query, key, value)[:, 0]
-        named = nn.functional.normalize(self.mix(torch.cat([seen, questions], 1)).to(torch.float32), dim=1)
-        known = nn.functional.normalize(self.translate(answers).to(torch.float32) + self.own, dim=1)
-        logits: Tensor = 16.0 * named @ known.T
-        return logits
 
 
 def attribute_loss(logits: Tensor, answers: Tensor, rivals: Tensor) -> Tensor:

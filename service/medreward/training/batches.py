@@ -10,7 +10,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from medreward.training import recipe
-from medreward.training.attributes import Attributes
+from medreward.training.attributes import WAYS, Attributes
 from medreward.training.cases import Case, hash_of
 from medreward.training.grades import Group
 from medreward.training.groups import Builder
@@ -31,6 +31,7 @@ class Asked:
     questions: Tensor
     answers: Tensor
     kinds: Tensor
+    way: int  # of saying the answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,8 @@ class Batches:
                 image.append(place)
                 cases.append(about[index])
         rows = torch.from_numpy(self._attributes.rows(cases))
-        return Asked(torch.tensor(image, dtype=torch.int64), rows[:, 0], rows[:, 1], rows[:, 2])
+        way = int(dice.integers(WAYS + 1))
+        return Asked(torch.tensor(image, dtype=torch.int64), rows[:, 0], rows[:, 1], rows[:, 2], way)
 
     def _pictures(self, names: Sequence[str], phase: int, step: int) -> Tensor:
         return torch.from_numpy(shaken(self._images[names], [self._settings.seed, phase, step, 1]))

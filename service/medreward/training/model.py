@@ -1,25 +1,28 @@
-"""The whole model: tower, scorer, and the asker that the tower learns with and that is not exported."""
+"""The whole model: tower and scorer, and what each phase of the training asks of them."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from medreward.training import recipe
-from medreward.training.attributes import Asker, Attributes, attribute_loss
+from medreward.training.attributes import WAYS, Attributes, attribute_loss
 from medreward.training.batches import Asked, Batch, PairBatch
 from medreward.training.losses import drift_loss, grade_loss, pair_loss
-from medreward.training.scorer import Scorer, TextShape
+from medreward.training.scorer import SHARPNESS, Scorer, TextShape, mean
 from medreward.training.tokens import Padded, Tokens
 from medreward.training.tower import Tower
+from medreward.training.wording import form
+
+NOTHING = "."  # in place of the part that is not looked at
 
 
 class Model(nn.Module):
-    def __init__(self, settings: recipe.Recipe, text: TextShape, separator: int, answers: int) -> None:
+    def __init__(self, settings: recipe.Recipe, text: TextShape, separator: int) -> None:
         super().__init__()
         self.tower = Tower(settings.tower, text.width)
         self.scorer = Scorer(text, settings.heads, separator, settings.text.frozen_layers)
-        self.asker = Asker(text.width, answers)
 
     def logits(self, image_tokens: Tensor, row_image: Tensor, row_shown: Tensor, texts: list[Padded]) -> Tensor:
         """Rows in the order of the batch; the image's part of the work is done once an image."""
@@ -37,32 +40,43 @@ class Model(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Sentence vectors of the questions and answers that the tower learns with."""
+    """What the frozen layers make of the questions and answers that the tower learns with."""
 
     questions: Tensor
-    answers: Tensor
+    answers: Tensor  # [ways of saying them, answers, width]
     rivals: Tensor
 
 
-def sentence_vectors(model: Model, attributes: Attributes, tokens: Tokens) -> Vectors:
+def attribute_vectors(model: Model, attributes: Attributes, tokens: Tokens, seed: int) -> Vectors:
+    dice = np.random.default_rng(seed)
+    answers = attributes.answers
+    ways = [answers, *([form(dice).replace("{}", text) for text in answers] for _ in range(WAYS))]
     return Vectors(
-        _vectors(model, attributes.questions, tokens), _vectors(model, attributes.answers, tokens), attributes.rivals
+        _vectors(model, [tokens.row(text, NOTHING) for text in attributes.questions], tokens)[0],
+        torch.stack([_vectors(model, [tokens.row(NOTHING, text) for text in way], tokens)[1] for way in ways]),
+        attributes.rivals,
     )
 
 
-def _vectors(model: Model, texts: list[str], tokens: Tokens) -> Tensor:
-    found = torch.zeros(len(texts), model.tower.width)
+def _vectors(model: Model, rows: list[list[int]], tokens: Tokens) -> Tensor:
+    """Of questions and of answers: [2, rows, width]."""
+    found = torch.zeros(2, len(rows), model.tower.width)
     with torch.inference_mode():
-        for padded in tokens.padded([tokens.sentence(text) for text in texts]):
+        for padded in tokens.padded(rows):
             for start in range(0, len(padded.rows), 256):
                 part = slice(start, min(start + 256, len(padded.rows)))
-                found[padded.rows[part]] = model.scorer.sentences(padded.ids[part], padded.mask[part])
+                text, answer = model.scorer.split(padded.ids[part], padded.mask[part])
+                x = model.scorer.read_apart(padded.ids[part], text, answer)
+                found[:, padded.rows[part]] = torch.stack([mean(x, text - answer), mean(x, answer)])
     return found.clone()
 
 
 def asked_loss(model: Model, tokens: Tensor, asked: Asked, vectors: Vectors) -> Tensor:
-    logits = model.asker(tokens, asked.image, vectors.questions[asked.questions], vectors.answers)
-    return attribute_loss(logits, asked.answers, vectors.rivals[asked.kinds])
+    asker = model.scorer.asker
+    keys, values = asker.see(tokens)
+    guess = asker((keys[asked.image], values[asked.image]), vectors.questions[asked.questions])
+    named = asker.named(vectors.answers[asked.way])
+    return attribute_loss(SHARPNESS / guess.shape[1] * guess @ named.T, asked.answers, vectors.rivals[asked.kinds])
 
 
 def warm_up_loss(model: Model, batch: Batch, vectors: Vectors) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
-"""Question and answer read over visual tokens: a BERT encoder whose layers attend to the image too, and six heads.
+"""A guess at the answer, then question and answer read over visual tokens and guess by a BERT encoder with six heads.
 
-The visual tokens are keys and values of every layer and are not themselves changed by the text, so that their
-projections are made once an image, whatever is asked about it.
+The first layers read question and answer apart. With the question in mind the asker looks at the image and guesses the
+answer's vector; the other layers attend to the text, the visual tokens and the guess. The visual tokens are keys and
+values and are not themselves changed by the text, so that their projections are made once an image.
 """
 
 import json
@@ -17,7 +18,9 @@ from medreward.errors import ConfigurationError
 from medreward.training.attention import attend
 from medreward.types import DIMENSIONS
 
-Seen = list[tuple[Tensor, Tensor]]  # keys and values of the visual tokens, a layer each
+Seen = list[tuple[Tensor, Tensor]]  # keys and values of the visual tokens: the asker's, then a layer's each
+SHARPNESS = 16.0  # of the guess: its logit where it names the very answer
+TRUSTED = ("accuracy", "overall")  # what the guess decides before anything is learnt
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,58 @@ class TextShape:
     inner: int
     vocabulary: int
     places: int
+
+
+class Asker(nn.Module):
+    """Looks at the visual tokens with a question in mind and guesses the vector of the answer."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = width // 32
+        self.query = nn.Linear(width, width)
+        self.look = nn.Linear(width, 2 * width)
+        self.mix = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.translate = nn.Linear(width, width)
+
+    def see(self, image_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return _keys_and_values(self.look(image_tokens), self.heads)
+
+    def forward(self, seen: tuple[Tensor, Tensor], questions: Tensor) -> Tensor:
+        """Guesses [rows, width]; `seen` has an image a row."""
+        n, width = questions.shape
+        query = self.query(questions)
+        found = attend(query.view(n, 1, self.heads, width // self.heads).transpose(1, 2), *seen)[:, 0]
+        return _level(self.mix(torch.cat([found, query], 1)))
+
+    def named(self, answers: Tensor) -> Tensor:
+        """What a guess at these answers would be."""
+        return _level(self.translate(answers))
+
+    def spread(self, questions: Tensor, answers: Tensor) -> None:
+        """Begin with the known ones told well apart: as they come, they have most of their length in common."""
+        _whiten(self.query, questions)
+        _whiten(self.translate, answers)
+
+
+@torch.no_grad()
+def _whiten(layer: nn.Linear, vectors: Tensor) -> None:
+    middle = vectors.mean(0)
+    values, directions = torch.linalg.eigh((vectors - middle).T @ (vectors - middle) / len(vectors))
+    scale = (values.clamp(min=0.0) + 0.01 * values.mean()).rsqrt()
+    layer.weight.copy_(directions * scale @ directions.T)
+    layer.bias.copy_(-layer.weight @ middle)
+
+
+def _level(x: Tensor) -> Tensor:
+    """Vectors whose numbers have a mean square of one."""
+    level: Tensor = nn.functional.normalize(x.to(torch.float32), dim=1) * x.shape[1] ** 0.5
+    return level
+
+
+def _keys_and_values(packed: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    n, count, width = packed.shape
+    keys, values = packed.view(n, count, 2, heads, width // 2 // heads).permute(2, 0, 3, 1, 4).unbind(0)
+    return keys, values
 
 
 class Layer(nn.Module):
@@ -47,10 +102,7 @@ class Layer(nn.Module):
             self.look = nn.Linear(width, 2 * width)
 
     def see(self, image_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        n, count, width = image_tokens.shape
-        packed = self.look(image_tokens).view(n, count, 2, self.heads, width // self.heads)
-        keys, values = packed.permute(2, 0, 3, 1, 4).unbind(0)
-        return keys, values
+        return _keys_and_values(self.look(image_tokens), self.heads)
 
     def forward(self, x: Tensor, seen: tuple[Tensor, Tensor] | None, bias: Tensor) -> Tensor:
         n, length, width = x.shape
@@ -64,18 +116,21 @@ class Layer(nn.Module):
 
 
 class Heads(nn.Module):
-    """An ensemble of two-layer heads."""
+    """An ensemble of two-layer heads beside the agreement with the guess."""
 
     def __init__(self, width: int, heads: int, inner: int = 96) -> None:
         super().__init__()
         self.count = heads
-        self.first = nn.Linear(width, heads * inner)
-        self.second = nn.Parameter(torch.randn(heads, inner, len(DIMENSIONS)) * inner**-0.5)
+        self.first = nn.Linear(3 * width, heads * inner)
+        self.second = nn.Parameter(torch.zeros(heads, inner, len(DIMENSIONS)))
         self.bias = nn.Parameter(torch.zeros(heads, len(DIMENSIONS)))
+        trust = torch.tensor([0.5 if name in TRUSTED else 0.0 for name in DIMENSIONS])
+        self.trust = nn.Parameter(trust.repeat(heads, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        inner = nn.functional.gelu(self.first(x)).view(x.shape[0], self.count, -1)
-        logits: Tensor = torch.einsum("nhi,hid->nhd", inner, self.second) + self.bias
+    def forward(self, text: Tensor, agreement: Tensor) -> Tensor:
+        inner = nn.functional.gelu(self.first(torch.cat([text, agreement], 1))).view(len(text), self.count, -1)
+        agreed = SHARPNESS * agreement.mean(1)[:, None, None] * self.trust
+        logits: Tensor = torch.einsum("nhi,hid->nhd", inner, self.second) + self.bias + agreed
         return logits
 
 
@@ -85,56 +140,49 @@ class Scorer(nn.Module):
         self.separator = separator  # ends the question; what follows is the answer
         self.words = nn.Embedding(shape.vocabulary, shape.width)
         self.words.weight.requires_grad_(False)
-        self.places = nn.Parameter(0.02 * torch.randn(shape.places, shape.width))
-        self.parts = nn.Parameter(torch.zeros(2, shape.width))  # question, answer
-        self.norm = nn.LayerNorm(shape.width, eps=1e-12)
-        self.frozen = frozen  # layers that keep what they know and do not look
+        self.places = nn.Parameter(0.02 * torch.randn(shape.places, shape.width), requires_grad=False)
+        self.norm = nn.LayerNorm(shape.width, eps=1e-12).requires_grad_(False)
+        self.frozen = frozen  # layers that keep what they know, and read question and answer apart
         self.layers = nn.ModuleList(Layer(shape, looks=place >= frozen) for place in range(shape.layers))
         for layer in self._layers()[:frozen]:
             layer.requires_grad_(False)
-        self.heads = Heads(2 * shape.width, heads)
+        self.parts = nn.Parameter(torch.zeros(2, shape.width))  # question, answer
+        self.asker = Asker(shape.width)
+        self.heads = Heads(shape.width, heads)
 
     def forward(self, image_tokens: Tensor, image_mask: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         return self.read(self.see(image_tokens), image_mask, ids, mask)
 
     def see(self, image_tokens: Tensor) -> Seen:
-        return [layer.see(image_tokens) for layer in self._layers()[self.frozen :]]
+        return [self.asker.see(image_tokens), *(layer.see(image_tokens) for layer in self._layers()[self.frozen :])]
 
     def read(self, seen: Seen, image_mask: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits [rows, heads, dimensions]; `seen` has an image a row."""
-        ends = (ids == self.separator).to(torch.int64).cumsum(1)
-        answer = ((ends > 0) & (mask > 0)).to(torch.float32)
-        text = mask.to(torch.float32)
-        x = self._read_alone(self.embed(ids, answer), text, self.frozen)
-        bias = self._bias(image_mask, text, seen[0][0].shape[2])
-        for layer, image in zip(self._layers()[self.frozen :], seen, strict=True):
-            x = layer(x, image, bias)
+        text, answer = self.split(ids, mask)
+        x = self.read_apart(ids, text, answer)
+        guess = self.asker(seen[0], mean(x, text - answer)) * image_mask[:, None]
+        agreement = guess * self.asker.named(mean(x, answer))
+        x = x + self.parts[0] * (1.0 - answer[:, :, None]) + self.parts[1] * answer[:, :, None]
+        bias = self._bias(image_mask, text, seen[0][0].shape[2] + 1)
+        for layer, image in zip(self._layers()[self.frozen :], seen[1:], strict=True):
+            x = layer(x, _joined(image, layer.see(guess[:, None])), bias)
         x = x.to(torch.float32)
-        pooled = (x * answer[:, :, None]).sum(1) / answer.sum(1, keepdim=True).clamp(min=1.0)
-        logits: Tensor = self.heads(torch.cat([x[:, 0], pooled], 1))
+        logits: Tensor = self.heads(torch.cat([x[:, 0], mean(x, answer)], 1), agreement)
         return logits.to(torch.float32)
 
-    def embed(self, ids: Tensor, answer: Tensor) -> Tensor:
-        part = answer[:, :, None]
-        parts = self.parts[0] * (1.0 - part) + self.parts[1] * part
-        embedded: Tensor = self.norm(self.word_vectors(ids) + self.places[: ids.shape[1]] + parts)
-        return embedded
+    def split(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """1.0 at each place of the text, and at each of the answer."""
+        ends = (ids == self.separator).to(torch.int64).cumsum(1)
+        return mask.to(torch.float32), ((ends > 0) & (mask > 0)).to(torch.float32)
 
-    def word_vectors(self, ids: Tensor) -> Tensor:
-        vectors: Tensor = self.words(ids)
-        return vectors
-
-    def sentences(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Unit vectors of texts, as the encoder gave them before it learnt to score."""
-        text = mask.to(torch.float32)
-        x = self._read_alone(self.embed(ids, torch.zeros_like(text)), text, len(self.layers))
-        pooled = (x.to(torch.float32) * text[:, :, None]).sum(1) / text.sum(1, keepdim=True)
-        return nn.functional.normalize(pooled, dim=1)
-
-    def _read_alone(self, x: Tensor, text: Tensor, layers: int) -> Tensor:
-        bias = ((1.0 - text) * -1e9)[:, None, None, :]
-        for layer in self._layers()[:layers]:
-            x = layer(x, None, bias)
+    def read_apart(self, ids: Tensor, text: Tensor, answer: Tensor) -> Tensor:
+        """The frozen layers, in which question and answer neither see each other nor know each other's length."""
+        question_length = (text - answer).sum(1, keepdim=True)
+        places = torch.arange(ids.shape[1]) - (question_length * answer).to(torch.int64)
+        x: Tensor = self.norm(self.words(ids) + self.places[places])
+        apart = (answer[:, :, None] - answer[:, None, :]).abs() + 1.0 - text[:, None, :]
+        for layer in self._layers()[: self.frozen]:
+            x = layer(x, None, apart[:, None] * -1e9)
         return x
 
     def _bias(self, image_mask: Tensor, text: Tensor, count: int) -> Tensor:
@@ -143,6 +191,17 @@ class Scorer(nn.Module):
 
     def _layers(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
+
+
+def mean(x: Tensor, of: Tensor) -> Tensor:
+    """[rows, places, width] to [rows, width], over the places where `of` is 1."""
+    x = x.to(torch.float32)
+    average: Tensor = (x * of[:, :, None]).sum(1) / of.sum(1, keepdim=True).clamp(min=1.0)
+    return average
+
+
+def _joined(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return torch.cat([one[0], other[0]], 2), torch.cat([one[1], other[1]], 2)
 
 
 def encoder_folder(name: str) -> Path:
@@ -171,11 +230,10 @@ def load_encoder(scorer: Scorer, folder: Path) -> None:
     """The weights of a BERT into the scorer; its visual projections and heads stay as they were drawn."""
     source = load_file(folder / "model.safetensors")
     source = {name.removeprefix("bert."): value for name, value in source.items()}
-    kinds = source["embeddings.token_type_embeddings.weight"]
     state = {
         "words.weight": source["embeddings.word_embeddings.weight"],
-        "places": source["embeddings.position_embeddings.weight"],
-        "parts": kinds[:1].repeat(2, 1),
+        "places": source["embeddings.position_embeddings.weight"]
+        + source["embeddings.token_type_embeddings.weight"][0],
     }
     pairs = {"norm": "embeddings.LayerNorm"}
     for index in range(len(scorer.layers)):

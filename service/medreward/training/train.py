@@ -22,7 +22,7 @@ from medreward.training.batches import Batch, Batches, PairBatch
 from medreward.training.calibrate import MEASURED, NOT_MEASURED, measured
 from medreward.training.corpus import Corpus
 from medreward.training.evaluate import DevLogits, dev_logits, report, summary
-from medreward.training.model import Model, Vectors, pairs_loss, sentence_vectors, warm_up_loss
+from medreward.training.model import Model, Vectors, attribute_vectors, pairs_loss, warm_up_loss
 from medreward.training.scorer import encoder_folder, load_encoder, read_shape
 from medreward.training.tokens import Tokens
 
@@ -54,10 +54,11 @@ def assemble(settings: recipe.Recipe, corpus: Corpus) -> Assembled:
     folder = encoder_folder(settings.text.encoder)
     tokens = training_tokens(settings)
     attributes = Attributes(corpus.library.cases)
-    model, average = (Model(settings, read_shape(folder), tokens.separator, len(attributes.answers)) for _ in range(2))
+    model, average = (Model(settings, read_shape(folder), tokens.separator) for _ in range(2))
     load_encoder(model.scorer, folder)
+    vectors = attribute_vectors(model, attributes, tokens, settings.seed)
+    model.scorer.asker.spread(vectors.questions, vectors.answers.flatten(0, 1))
     average.load_state_dict(model.state_dict())
-    vectors = sentence_vectors(model, attributes, tokens)
     batches = Batches(settings, corpus.library, corpus.exact, corpus.texts, corpus.images, attributes, tokens)
     for each in (model, average):
         each.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -174,15 +175,16 @@ class Run:
     def _new_optimizer(self) -> torch.optim.Optimizer:
         settings, model = self._parts.settings, self._parts.model
         if self._phase == "warm_up":
-            rates = {"tower.": settings.warm_up.rate, "asker.": settings.warm_up.rate}
+            rates = {"tower.": settings.warm_up.rate, "scorer.asker.": settings.warm_up.rate}
         else:
             rate = settings.pairs.rate
             new = NEW_PARTS * rate
-            rates = {"tower.": rate * settings.pairs.tower_rate, "asker.": new, "scorer.heads.": new, "scorer.": rate}
+            warm = rate * settings.pairs.tower_rate
+            rates = {"tower.": warm, "scorer.asker.": warm, "scorer.heads.": new, "scorer.": rate}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             rate = next((rate for start, rate in rates.items() if name.startswith(start)), 0.0)
-            if ".look." in name and name.startswith("scorer."):
+            if ".look." in name and name.startswith("scorer.layers."):
                 rate *= NEW_PARTS
             if rate and parameter.requires_grad:
                 decay = settings.weight_decay if parameter.ndim > 1 else 0.0
@@ -244,5 +246,4 @@ def rate_at(progress: float) -> float:
 
 
 def save_weights(model: Model, path: Path) -> None:
-    state = {name: value.contiguous() for name, value in model.state_dict().items() if not name.startswith("asker.")}
-    save_file(state, path)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
