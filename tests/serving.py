@@ -48,7 +48,7 @@ class Server:
 
 
 def settings_for(**given: Any) -> Settings:
-    small = {"body_bytes": BODY_BYTES, "image_bytes": IMAGE_BYTES, "threads": 2, "isolation": "inline"}
+    small = {"model": "fake", "body_bytes": BODY_BYTES, "image_bytes": IMAGE_BYTES, "threads": 2, "isolation": "inline"}
     return Settings(**{**small, **given})
 
 

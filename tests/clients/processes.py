@@ -24,7 +24,7 @@ class Process:
         ports = [f"--port={self.port}", f"--grpc-port={self.grpc_port}", f"--admin-port={self.admin_port}"]
         log = self.folder / "serve.log"
         with log.open("w") as stderr:
-            command = [MEDREWARD, "serve", "--log-level", "info", *ports, *self.flags]
+            command = [MEDREWARD, "serve", "--model", "fake", "--log-level", "info", *ports, *self.flags]
             self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=CLEAN)
         listening = self._listening(log)
         self.port, self.grpc_port, self.admin_port = (listening[n] for n in ("port", "grpc_port", "admin_port"))

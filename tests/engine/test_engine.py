@@ -28,7 +28,7 @@ from waiting import until
 
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[Engine]:
-    engine = Engine(Settings(**{"isolation": "inline", **settings}), Metrics(CollectorRegistry()))
+    engine = Engine(Settings(**{"model": "fake", "isolation": "inline", **settings}), Metrics(CollectorRegistry()))
     try:
         await engine.start()
         yield engine
@@ -45,7 +45,7 @@ def value(engine: Engine, name: str, **labels: str) -> float | None:
 
 
 async def test_before_the_model_is_there_a_request_is_told_to_come_back() -> None:
-    engine = Engine(Settings(), Metrics(CollectorRegistry()))
+    engine = Engine(Settings(model="fake"), Metrics(CollectorRegistry()))
     with pytest.raises(RequestError) as refused:
         await engine.score(request())
     assert (refused.value.code, refused.value.retry_after) == (Code.NOT_READY, 1)

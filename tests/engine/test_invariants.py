@@ -41,7 +41,7 @@ BASE_SECONDS, SECONDS_PER_COST = 0.1, 0.002
 DECODE_SECONDS = 0.02
 DECODERS = 3
 RESPAWN_SECONDS = 3.0
-MODEL = open_model(Settings())
+MODEL = open_model(Settings(model="fake"))
 SCORING = Scoring(MODEL.manifest.calibration, MODEL.default_weights)
 POISON = "poison"
 POISON_ID = MODEL.text.answer(MODEL.text.prompt("q"), POISON, Options()).ids[0]

@@ -43,6 +43,12 @@ def test_an_ensemble_answers_with_its_mean_and_its_deviation() -> None:
     assert result.uncertainty == (1.0,) * 6
 
 
+def test_a_strange_image_is_flagged_and_scored_all_the_same() -> None:
+    known, strange = (scored([[*ONE_HEAD[0], beyond]]) for beyond in (-0.1, 0.1))
+    assert (known.flags, strange.flags) == ((), (Flag.OUT_OF_SCOPE,))
+    assert known.logits == strange.logits == scored(ONE_HEAD).logits
+
+
 def test_a_reward_weighs_logits_as_given_and_ignores_what_is_not_named() -> None:
     assert scored(ONE_HEAD, {"accuracy": 2, "relevance": -0.5}).reward == 2 * 1.0 + 0.5 * 2.0
 

@@ -29,7 +29,9 @@ Exported = tuple[Path, Manifest, Model]
 @pytest.fixture(scope="module")
 def exported(corpus: Corpus, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     settings = tiny_recipe(encoder)
-    model = as_stored(assemble(settings, corpus).average, np.full(len(DIMENSIONS), 0.5))
+    model = assemble(settings, corpus).average
+    torch.nn.init.normal_(model.scorer.heads.second)  # zeros until something is learnt
+    model = as_stored(model, np.full(len(DIMENSIONS), 0.5))
     levels = dict.fromkeys(DIMENSIONS, Calibration(median=0.1, scale=1.5))
     examples = [Example(png(1), QUESTION, RESPONSE), Example(None, QUESTION, "No.")]
     folder = tmp_path_factory.mktemp("exported")

@@ -11,6 +11,13 @@ from medreward.errors import ConfigurationError
 MANIFEST_FILE: Final = "model.toml"
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+@[\w./-]+")
+PACKAGE: Final = Path(__file__).parents[1]
+
+
+def bundled_models() -> Path:
+    """Inside the installed package, or in the checkout that an editable install points to."""
+    installed = PACKAGE / "models"
+    return installed if installed.is_dir() else PACKAGE.parents[1] / "models"
 
 
 def list_models(models_dir: Path) -> list[str]:
@@ -40,9 +47,9 @@ def verify(folder: Path, manifest: Manifest) -> dict[str, str]:
     return {name: problem for name, problem in problems.items() if problem}
 
 
-def open_verified(ref: str, models_dir: Path) -> tuple[Path, Manifest]:
+def open_verified(ref: str, models_dir: Path | None) -> tuple[Path, Manifest]:
     """The model's folder and manifest; refused when a file is not the one its digest stands for."""
-    folder = resolve(ref, models_dir)
+    folder = resolve(ref, models_dir or bundled_models())
     manifest = read_manifest(folder / MANIFEST_FILE)
     if problems := verify(folder, manifest):
         raise ConfigurationError(f"model {ref!r} refused: {'; '.join(problems.values())}")

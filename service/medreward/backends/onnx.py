@@ -136,7 +136,7 @@ class OnnxBackend:
         fits = (
             self._image_graph.row_shape("pixels") == self._pixels_shape
             and self._image_graph.row_shape("tokens") == self._no_image.shape
-            and self._head_shape[1:] == (len(DIMENSIONS),)
+            and self._head_shape[1] in (len(DIMENSIONS), len(DIMENSIONS) + 1)
         )
         if not fits:
             raise ConfigurationError(

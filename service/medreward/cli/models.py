@@ -96,9 +96,10 @@ def export(run: Path, out: Path, as_json: bool) -> int:
 
 
 def _models_dir(given: Path | None) -> Path:
+    from medreward.artifacts.repository import bundled_models
     from medreward.cli.serve import read_settings
 
-    return read_settings(models_dir=given).models_dir
+    return read_settings(models_dir=given).models_dir or bundled_models()
 
 
 def _open(ref: str, models_dir: Path | None) -> "tuple[Path, Manifest]":

@@ -17,8 +17,10 @@ class Scoring:
         self._weights = [weights.get(d, 0.0) for d in DIMENSIONS]
 
     def result(self, item: int, response: int, heads: Heads, flags: tuple[Flag, ...], cached: bool = False) -> Result:
-        """`heads` holds the six logits as each head of the ensemble sees them."""
-        by_dimension = heads.T.tolist()
+        """`heads` holds the six logits as each head of the ensemble sees them, and perhaps how strange the image is."""
+        by_dimension = heads.T[: len(DIMENSIONS)].tolist()
+        if (heads[:, len(DIMENSIONS) :] > 0).any():
+            flags = (*flags, Flag.OUT_OF_SCOPE)
         logits = tuple(math.fsum(values) / len(values) for values in by_dimension)
         if not all(map(math.isfinite, logits)):
             return Failed(item, response, ItemError(Code.NON_FINITE_SCORE, "the model gave no finite number"), flags)

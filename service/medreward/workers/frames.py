@@ -54,8 +54,13 @@ class Failure(msgspec.Struct, tag=True):
         return ItemError(self.code, self.detail, self.field)
 
 
+class HeadsFrame(msgspec.Struct, tag=True):
+    columns: int
+    numbers: bytes  # float32
+
+
 class Ran(msgspec.Struct, tag=True):
-    outcomes: list[list[bytes | Failure]]  # float32 heads of each answer of each group
+    outcomes: list[list[HeadsFrame | Failure]]  # of each answer of each group
     seconds: float
     counts: Counts
 

@@ -24,6 +24,7 @@ from medreward.workers.frames import (
     Failure,
     FromChild,
     GroupFrame,
+    HeadsFrame,
     Load,
     Loaded,
     Ran,
@@ -82,12 +83,12 @@ def _group(frame: GroupFrame, slots: NDArray[np.uint8]) -> Group:
 
 
 def _ran(done: Done) -> Ran:
-    def written(outcome: NDArray[np.float32] | ItemError) -> bytes | Failure:
+    def written(outcome: NDArray[np.float32] | ItemError) -> HeadsFrame | Failure:
         if isinstance(outcome, ItemError):
             return Failure(outcome.code, outcome.detail, outcome.field)
-        return outcome.tobytes()
+        return HeadsFrame(outcome.shape[1], outcome.tobytes())
 
-    outcomes: list[list[bytes | Failure]] = [[written(outcome) for outcome in group] for group in done.outcomes]
+    outcomes: list[list[HeadsFrame | Failure]] = [[written(outcome) for outcome in group] for group in done.outcomes]
     return Ran(outcomes, done.seconds, done.counts)
 
 

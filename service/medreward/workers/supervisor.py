@@ -15,7 +15,7 @@ from medreward.backends.base import CostModel, Group, Heads
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers.children import ChildProcess
-from medreward.workers.frames import Failure, GroupFrame, Load, Loaded, Ran, Refused, Run
+from medreward.workers.frames import Failure, GroupFrame, HeadsFrame, Load, Loaded, Ran, Refused, Run
 from medreward.workers.worker import Done, WorkerLost
 
 WATCH_SECONDS: Final = 0.25
@@ -170,7 +170,7 @@ def _frame(group: Group) -> GroupFrame:
     return GroupFrame(slot, digest, tenant, list(group.prompt), [list(answer) for answer in group.answers])
 
 
-def _outcome(written: bytes | Failure) -> Heads | ItemError:
+def _outcome(written: HeadsFrame | Failure) -> Heads | ItemError:
     if isinstance(written, Failure):
         return written.error()
-    return np.frombuffer(written, np.float32).reshape(-1, 6)
+    return np.frombuffer(written.numbers, np.float32).reshape(-1, written.columns)
