@@ -28,10 +28,11 @@ from medreward.training import recipe
 from medreward.training.calibrate import MEASURED, Measured
 from medreward.training.images import fitted, png
 from medreward.training.model import Model
+from medreward.training.scope import Scope
 from medreward.training.scorer import Scorer, encoder_folder, read_shape
 from medreward.training.tokens import ANSWER, PROMPT
 from medreward.training.tower import Tower
-from medreward.training.train import WEIGHTS
+from medreward.training.train import SCOPE, WEIGHTS
 from medreward.types import DIMENSIONS, Options
 
 MANIFEST: Final = "model.toml"
@@ -62,6 +63,20 @@ class ByteWords(nn.Module):
         return self.bytes[ids].to(torch.float32) * self.scale[ids]
 
 
+class StoredScorer(nn.Module):
+    """The scorer, with how strange the image is in a seventh column."""
+
+    def __init__(self, scorer: Scorer, scope: Scope) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.scope = scope
+
+    def forward(self, image_tokens: Tensor, image_mask: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        logits: Tensor = self.scorer(image_tokens, image_mask, ids, mask)
+        strange = (self.scope(image_tokens) * image_mask)[:, None, None].expand(-1, logits.shape[1], 1)
+        return torch.cat([logits, strange], 2)
+
+
 def export_run(run: Path, to: Path) -> Manifest:
     """What a finished run left in its folder, calibrated, as a model folder."""
     settings = recipe.read_recipe(run / "recipe.toml")
@@ -70,7 +85,7 @@ def export_run(run: Path, to: Path) -> Manifest:
     found = Measured.model_validate_json((run / MEASURED).read_bytes())
     divide = np.array([found.temperatures[name] for name in DIMENSIONS])
     model = as_stored(load_model(settings, run / WEIGHTS), divide)
-    return write_model(model, settings, found.levels, _card(settings, found), golden_examples(), to)
+    return write_model(model, read_scope(run), settings, found.levels, _card(settings, found), golden_examples(), to)
 
 
 def golden_examples(count: int = 4) -> list[Example]:
@@ -118,6 +133,15 @@ def load_model(settings: recipe.Recipe, weights: Path) -> Model:
     return model.eval()
 
 
+def read_scope(run: Path) -> Scope | None:
+    if not (run / SCOPE).exists():
+        return None
+    state = load_file(run / SCOPE)
+    scope = Scope(len(state["middle"]))
+    scope.load_state_dict({name: value.half().float() for name, value in state.items()})
+    return scope
+
+
 @torch.no_grad()
 def as_stored(model: Model, divide: NDArray[np.float64]) -> Model:
     """The model with the weights that its files will hold: calibrated heads, half precision, words in bytes."""
@@ -134,6 +158,7 @@ def as_stored(model: Model, divide: NDArray[np.float64]) -> Model:
 
 def write_model(
     model: Model,
+    scope: Scope | None,
     settings: recipe.Recipe,
     levels: Mapping[str, Calibration],
     card: str,
@@ -142,7 +167,7 @@ def write_model(
 ) -> Manifest:
     """Everything that `medreward serve` needs; `model` is one that came through `as_stored`."""
     to.mkdir(parents=True, exist_ok=True)
-    write_graphs(model.tower, model.scorer, settings, to)
+    write_graphs(model.tower, StoredScorer(model.scorer, scope) if scope else model.scorer, settings, to)
     shutil.copyfile(encoder_folder(settings.text.encoder) / "tokenizer.json", to / "tokenizer.json")
     (to / "card.md").write_text(card, "utf-8")
     names = ["image.onnx", "score.onnx", "tokenizer.json", "card.md"]
@@ -152,7 +177,7 @@ def write_model(
     return read_manifest(to / MANIFEST)
 
 
-def write_graphs(tower: Tower, scorer: Scorer, settings: recipe.Recipe, to: Path) -> None:
+def write_graphs(tower: Tower, scorer: Scorer | StoredScorer, settings: recipe.Recipe, to: Path) -> None:
     side = settings.tower.side
     pixels = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     with torch.inference_mode():

@@ -23,11 +23,13 @@ from medreward.training.calibrate import MEASURED, NOT_MEASURED, measured
 from medreward.training.corpus import Corpus
 from medreward.training.evaluate import DevLogits, dev_logits, report, summary
 from medreward.training.model import Model, Vectors, attribute_vectors, pairs_loss, warm_up_loss
+from medreward.training.scope import fit_scope
 from medreward.training.scorer import encoder_folder, load_encoder, read_shape
 from medreward.training.tokens import Tokens
 
 CHECKPOINT: Final = "checkpoint.pt"
 WEIGHTS: Final = "weights.safetensors"
+SCOPE: Final = "scope.safetensors"
 LOG: Final = "log.jsonl"
 LOG_STEPS: Final = 20
 RISE: Final = 0.06  # share of a phase in which the learning rate rises
@@ -99,6 +101,7 @@ class Run:
             self._phase = "done"
             self._save()
         save_weights(self._parts.average, self._out / WEIGHTS)
+        self._fit_scope()
         tables, logits = self._evaluate(exact=True)
         found = measured(self._parts.corpus.dev, logits) if logits else NOT_MEASURED
         (self._out / MEASURED).write_text(found.model_dump_json(indent=1) + "\n", "utf-8")
@@ -210,6 +213,12 @@ class Run:
         self._console.print(f"{self._phase} step {self._step}: {summary(tables)}", highlight=False)
         return tables, logits
 
+    def _fit_scope(self) -> None:
+        corpus = self._parts.corpus
+        if new := sorted({pair.image for pair in corpus.dev}):
+            known = sorted(corpus.library.by_image)
+            save_weights(fit_scope(self._parts.average.tower, corpus.images, known, new), self._out / SCOPE)
+
     def _log(self, **what: Any) -> None:
         line = {"phase": self._phase, "step": self._step, "seconds": round(self._elapsed, 1), **what}
         with (self._out / LOG).open("a", encoding="utf-8") as file:
@@ -245,5 +254,5 @@ def rate_at(progress: float) -> float:
     return LEAST + (1 - LEAST) * 0.5 * (1 + cos(pi * (progress - RISE) / (1 - RISE)))
 
 
-def save_weights(model: Model, path: Path) -> None:
+def save_weights(model: nn.Module, path: Path) -> None:
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)

@@ -1,0 +1,94 @@
+"""What a real model loses by being served: triples/s over REST beside the same backend in a bare loop.
+
+Both get the same cores, texts and images, encoded anew for every request. Prints a table; the last line is JSON.
+"""
+
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+
+import click
+from loadtest.bodies import Requests, jpegs, medreward_check
+from loadtest.driver import Plan, drive
+from loadtest.overhead import parse_cores
+from loadtest.servers import free_port, medreward_command, serving
+
+from medreward.artifacts.repository import bundled_models, open_verified
+from medreward.backends.base import Group, ModelImage
+from medreward.backends.onnx import OnnxBackend
+from medreward.encoding.image import ImageLimits, ImageSpec, decode, probe
+from medreward.encoding.text import FileTokenizer, TextEncoder
+from medreward.types import Options
+
+GROUPS = (1, 8)
+LIMITS = ImageLimits(bytes=2**25, pixels=2**26, side=2**14, min_side=8, aspect=50)
+UNCACHED = ("--feature-cache-bytes", "0", "--score-cache-bytes", "0")
+
+
+class Bare:
+    """The backend and inputs that are ready for it: decoded pixels, token ids."""
+
+    def __init__(self, folder: Path, images: list[bytes], cores: int, responses: int) -> None:
+        _, manifest = open_verified(str(folder), folder.parent)
+        assert manifest.text.tokenizer
+        self._backend = OnnxBackend(folder, manifest, "cpu", threads=cores, image_cache_bytes=0)
+        self._backend.warm_up()
+        tokenizer = FileTokenizer(folder / manifest.text.tokenizer)
+        text = TextEncoder(tokenizer, manifest.text.prompt, manifest.text.answer, manifest.text.max_tokens, 10**6)
+        spec = ImageSpec(manifest.image.width, manifest.image.height, manifest.image.fit)
+        asked = Requests(images, responses=responses)
+        self._groups = []
+        for place, image in enumerate(images):
+            prompt = text.prompt(asked.questions[place].decode())
+            answers = [text.answer(prompt, asked.response(place, n).decode(), Options()).ids for n in range(responses)]
+            pixels = decode(image, probe(image, LIMITS), spec)
+            self._groups.append(Group(ModelImage(str(place), pixels), prompt.ids, answers))
+
+    def rate(self, seconds: float) -> float:
+        """Triples/s, all images in one call, so that no core ever waits."""
+        began, done = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
+            done += sum(map(len, self._backend.score(self._groups)))
+        return done / (time.perf_counter() - began)
+
+
+def served(folder: Path, images: list[bytes], cores: set[int], responses: int, seconds: float) -> float:
+    port = free_port()
+    command = [*medreward_command(port), "--model", str(folder), *UNCACHED]
+    requests = Requests(images, responses=responses)
+    with serving(command, f"http://127.0.0.1:{port}/readyz", cores):
+        report = drive(Plan("127.0.0.1", port, seconds), requests, medreward_check(responses))
+    if not report.clean:
+        raise click.ClickException(f"not every answer was right: {report}")
+    return report.achieved * responses
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path), default=bundled_models() / "medreward-mini")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--seconds", default=8.0, show_default=True)
+@click.option("--server-cores", default="0,1,2", show_default=True, help="For the loop and for the server.")
+def main(folder: Path, rounds: int, seconds: float, server_cores: str) -> None:
+    cores, every = parse_cores(server_cores), os.sched_getaffinity(0)
+    images = jpegs(64)
+    rates: dict[tuple[str, int], list[float]] = {}
+    for responses in GROUPS:
+        os.sched_setaffinity(0, cores)
+        bare = Bare(folder, images, len(cores), responses)
+        for _ in range(rounds):
+            os.sched_setaffinity(0, cores)
+            rates.setdefault(("bare", responses), []).append(bare.rate(seconds))
+            os.sched_setaffinity(0, every - cores)
+            rates.setdefault(("served", responses), []).append(served(folder, images, cores, responses, seconds))
+    median = {key: statistics.median(values) for key, values in rates.items()}
+    for (name, responses), values in rates.items():
+        share = median[name, responses] / median["bare", responses]
+        print(f"{name:>7}, groups of {responses}: {median[name, responses]:7.1f} triples/s ({min(values):.1f} to "
+              f"{max(values):.1f}), {share:.2f} of the loop")  # fmt: skip
+    print(json.dumps({"benchmark": "model", **{f"{name}_{n}": round(rate, 1) for (name, n), rate in median.items()}}))
+
+
+if __name__ == "__main__":
+    main()
