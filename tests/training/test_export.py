@@ -36,7 +36,7 @@ def exported(corpus: Corpus, encoder: Path, tmp_path_factory: pytest.TempPathFac
     levels = dict.fromkeys(DIMENSIONS, Calibration(median=0.1, scale=1.5))
     examples = [Example(png(1), QUESTION, RESPONSE), Example(None, QUESTION, "No.")]
     folder = tmp_path_factory.mktemp("exported")
-    return folder, write_model(model, Scope(model.tower.width), settings, levels, "# tiny\n", examples, folder), model
+    return folder, write_model(model, Scope(model.tower.width), settings, levels, examples, folder), model
 
 
 def test_every_file_is_the_one_in_the_manifest(exported: Exported) -> None:
