@@ -103,10 +103,11 @@ def export(run: Path, out: Path, data: Path | None, as_json: bool) -> int:
 @option(
     "--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="folder of sets, with dev_pairs.jsonl"
 )
+@option("--phantoms", type=click.IntRange(2), default=300, show_default=True, help="to draw, and half as many held out")
 @option("--out", type=click.Path(path_type=Path), metavar="FILE", help="write JSON too, or Markdown to a name in .md")
 @models_dir_option
 @json_option
-def measure(ref: str, data: Path, out: Path | None, models_dir: Path | None, as_json: bool) -> int:
+def measure(ref: str, data: Path, phantoms: int, out: Path | None, models_dir: Path | None, as_json: bool) -> int:
     """What a model is worth on dev pairs and phantoms: shares right, calibration, length, size, and more."""
     from medreward.artifacts.repository import open_verified
     from medreward.training.card import card, tables
@@ -114,7 +115,7 @@ def measure(ref: str, data: Path, out: Path | None, models_dir: Path | None, as_
 
     folder, manifest = open_verified(ref, _models_dir(models_dir))
     with progress_bar("answers") as progress:
-        found = measure_folder(folder, manifest, data, progress)
+        found = measure_folder(folder, manifest, data, progress, phantoms)
     if out:
         markdown = card(manifest.name, manifest.version, manifest.provenance, found)
         out.write_text(markdown if out.suffix == ".md" else json.dumps(found, indent=1) + "\n", "utf-8")

@@ -64,7 +64,7 @@ def reliability(ahead: Numbers) -> dict[str, Any]:
 
 
 def _pearson(total: Numbers) -> Numbers:
-    r: Numbers = total[:, 0] / np.sqrt(np.maximum(total[:, 1] * total[:, 2], 1e-24))
+    r: Numbers = total[:, 0] / np.sqrt(np.maximum(total[:, 1] * total[:, 2], 1e-12))
     return r
 
 

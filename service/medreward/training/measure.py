@@ -18,7 +18,7 @@ from medreward.training import figures, probes
 from medreward.training.calibrate import FEWEST
 from medreward.training.dev import Dev, read_dev_pairs
 from medreward.training.evaluate import ahead_by, wins
-from medreward.training.phantom_pairs import SEEN, PhantomPair, phantom_pairs
+from medreward.training.phantom_pairs import PHANTOMS, SEEN, PhantomPair, phantom_pairs
 from medreward.training.served import Ask, Picture, Progress, Row, Served
 from medreward.training.size import latency, size
 from medreward.training.strangers import strangers
@@ -35,12 +35,14 @@ class Part:
     tell: Callable[[Logits], dict[str, Any]]
 
 
-def measure_folder(folder: Path, manifest: Manifest, data: Path, progress: Progress) -> dict[str, Any]:
+def measure_folder(
+    folder: Path, manifest: Manifest, data: Path, progress: Progress, phantoms: int = PHANTOMS
+) -> dict[str, Any]:
     dev = read_dev_pairs(data)
     served = Served(folder, manifest, progress=progress)
     found = {
         "model": {"name": manifest.name, "version": manifest.version, "fingerprint": manifest.fingerprint},
-        **measure(served, dev, phantom_pairs(), manifest.weights),
+        **measure(served, dev, phantom_pairs(phantoms), manifest.weights),
         "size": size(folder, manifest),
         "latency_ms": latency(folder, manifest),
     }
@@ -174,7 +176,10 @@ def _meaning(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
             chosen = [number for number, (change, _, _) in enumerate(changed) if change == name]
             if chosen:
                 against = error[[changed[number][1] for number in chosen]]
-                found[name] = {**_middle(moved[chosen]), "below_error": figures.share((moved[chosen] < against).astype(np.float64))}
+                found[name] = {
+                    **_middle(moved[chosen]),
+                    "below_error": figures.share((moved[chosen] < against).astype(np.float64)),
+                }
         return {"meaning": {"real_error": _middle(error), "changes": found}}
 
     return Part([*errors, *changes], tell)
