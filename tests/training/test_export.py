@@ -74,11 +74,15 @@ def test_graphs_store_halves_and_bytes(exported: Exported) -> None:
 
 def test_rows_are_answered_together_as_one_by_one(exported: Exported) -> None:
     folder, manifest, _ = exported
-    reads = []
+    reads: list[int] = []
+    told: list[tuple[int, int]] = []
 
     def read() -> bytes:
         reads.append(1)
         return png(3)
+
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
 
     rows = [
         Row(Picture("a", read), QUESTION, RESPONSE),
@@ -88,8 +92,7 @@ def test_rows_are_answered_together_as_one_by_one(exported: Exported) -> None:
         Row(Picture("a", read), QUESTION, "No."),
         Row(Picture("a", read), QUESTION, RESPONSE),
     ]
-    told: list[tuple[int, int]] = []
-    together = Served(folder, manifest, threads=2, progress=lambda *done: told.append(done))(rows)
+    together = Served(folder, manifest, threads=2, progress=tell)(rows)
     assert len(reads) == 1
     assert told[-1] == (5, 5)
     alone = Served(folder, manifest, threads=1)

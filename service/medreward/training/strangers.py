@@ -23,24 +23,19 @@ def strangers(count: int = OF_EACH) -> Iterator[tuple[str, Picture]]:
 
 
 def _drawn(draw: Callable[[Generator], Pixels], number: int) -> bytes:
-    return png(draw(np.random.default_rng([number, 17])))
+    """Every other one is grey, as most medical images are."""
+    pixels = draw(np.random.default_rng([number, 17]))
+    return png(pixels.mean(2, keepdims=True).astype(np.uint8).repeat(3, 2) if number % 2 else pixels)
 
 
 def blank(dice: Generator) -> Pixels:
-    return np.full((SIDE, SIDE, 3), dice.integers(0, 256, 3), np.uint8)
+    """Half of them black."""
+    return np.full((SIDE, SIDE, 3), dice.integers(0, 256, 3) * dice.integers(0, 2), np.uint8)
 
 
-def grey_noise(dice: Generator) -> Pixels:
-    return np.repeat(_grain(dice, 1), 3, 2)
-
-
-def colour_noise(dice: Generator) -> Pixels:
-    return _grain(dice, 3)
-
-
-def _grain(dice: Generator, channels: int) -> Pixels:
+def noise(dice: Generator) -> Pixels:
     cell = 2 ** int(dice.integers(0, 4))
-    fine = dice.integers(0, 256, (SIDE // cell, SIDE // cell, channels), np.uint8)
+    fine = dice.integers(0, 256, (SIDE // cell, SIDE // cell, 3), np.uint8)
     return fine.repeat(cell, 0).repeat(cell, 1)
 
 
@@ -117,8 +112,7 @@ def _colour(dice: Generator, low: int, high: int) -> tuple[int, int, int]:
 
 KINDS: Final[Mapping[str, Callable[[Generator], Pixels]]] = {
     "blank": blank,
-    "grey noise": grey_noise,
-    "colour noise": colour_noise,
+    "noise": noise,
     "gradient": gradient,
     "checkerboard": checkerboard,
     "page of text": page,
