@@ -45,7 +45,8 @@ def tables(found: Figures) -> Iterator[Table]:
     yield _meaning(found["meaning"])
     if "out_of_scope" in found:
         rows = [[sort, _share(share)] for sort, share in found["out_of_scope"].items()]
-        yield Table("Flagged as out of scope", ["images", "flagged"], rows)
+        note = "The threshold is set on the development images, so that their share shows nothing."
+        yield Table("Flagged as out of scope", ["images", "flagged"], rows, note)
     yield _size(found["size"], found["latency_ms"])
 
 
