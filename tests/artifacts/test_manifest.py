@@ -63,6 +63,13 @@ def test_the_fingerprint_stays_with_what_does_not(tmp_path: Path, old: str, new:
     assert read(tmp_path, replaced(old, new)).fingerprint == read(tmp_path, TEXT).fingerprint
 
 
+def test_figures_beside_a_model_decide_no_score(tmp_path: Path) -> None:
+    listed = replaced("[files]\n", f'[files]\n"measured.json" = "{"e" * 64}"\n')
+    text = listed.replace('card = "card.md"', 'card = "card.md"\nmeasured = "measured.json"')
+    assert read(tmp_path, text).fingerprint == read(tmp_path, TEXT).fingerprint
+    assert read(tmp_path, listed).fingerprint != read(tmp_path, TEXT).fingerprint
+
+
 def test_the_fingerprint_is_the_same_in_every_process(tmp_path: Path) -> None:
     expected = "sha256:0a4317fed2707ade6fb83d8e5b484c723b1139bbea40c840b0985cd03a4c5e0c"
     assert read(tmp_path, TEXT).fingerprint == expected

@@ -31,12 +31,24 @@ def test_a_recipe_becomes_a_model_that_verifies(data: Path, encoder: Path, tmp_p
     recipe, run, model = write_recipe(encoder, tmp_path / "recipe.toml"), tmp_path / "run", tmp_path / "model"
     trained = medreward("train", "--recipe", recipe, "--data", data, "--out", run)
     assert trained.returncode == 0, trained.stderr
-    exported = medreward("models", "export", run, model, "--json")
+    exported = medreward("models", "export", run, model, "--data", data, "--json")
     assert exported.returncode == 0, exported.stderr
     verified = json.loads(medreward("models", "verify", model, "--json").stdout)
     assert verified["ok"]
     assert verified["fingerprint"] == json.loads(exported.stdout)["fingerprint"]
-    assert "constructed by rule" in (model / "card.md").read_text()
+    evidence, card = json.loads((model / "measured.json").read_text()), (model / "card.md").read_text()
+    assert evidence["model"]["fingerprint"] == verified["fingerprint"]
+    assert {"measured.json", "card.md"} <= set(verified["files"])
+    assert "on 64 pairs of 16 development images" in card
+    assert "no physician graded an answer" in card
+    measure = ("models", "measure", model, "--data", data, "--phantoms", 4)
+    again = medreward(*measure, "--json", "--out", tmp_path / "card.md")
+    assert json.loads(again.stdout)["pairs"] == evidence["pairs"]
+    pairs = card.partition("## Accuracy on phantoms")[0]
+    assert (tmp_path / "card.md").read_text().startswith(pairs)
+    shown = medreward(*measure, "--out", tmp_path / "found.json").stdout
+    assert "Kind accuracy, by question" in shown
+    assert json.loads((tmp_path / "found.json").read_text())["pairs"] == evidence["pairs"]
     assert str(tmp_path) not in (model / "score.onnx").read_bytes().decode("latin-1")
 
 

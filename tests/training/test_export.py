@@ -17,6 +17,8 @@ from medreward.training.export import Example, as_stored, write_model
 from medreward.training.images import fitted
 from medreward.training.model import Model
 from medreward.training.scope import Scope
+from medreward.training.served import Picture, Row, Served
+from medreward.training.size import latency, size
 from medreward.training.train import assemble
 from medreward.types import DIMENSIONS
 from pictures import png
@@ -36,13 +38,15 @@ def exported(corpus: Corpus, encoder: Path, tmp_path_factory: pytest.TempPathFac
     levels = dict.fromkeys(DIMENSIONS, Calibration(median=0.1, scale=1.5))
     examples = [Example(png(1), QUESTION, RESPONSE), Example(None, QUESTION, "No.")]
     folder = tmp_path_factory.mktemp("exported")
-    return folder, write_model(model, Scope(model.tower.width), settings, levels, "# tiny\n", examples, folder), model
+    (folder / "measured.json").write_text("{}")  # left by an export that was measured
+    return folder, write_model(model, Scope(model.tower.width), settings, levels, examples, folder), model
 
 
 def test_every_file_is_the_one_in_the_manifest(exported: Exported) -> None:
     folder, manifest, _ = exported
     assert verify(folder, manifest) == {}
     assert {path.name for path in folder.iterdir()} == {*manifest.files, "model.toml"}
+    assert "Nothing was measured" in (folder / "card.md").read_text()
 
 
 @pytest.mark.parametrize("shown", [True, False])
@@ -66,6 +70,44 @@ def test_graphs_store_halves_and_bytes(exported: Exported) -> None:
     numbers = sum(value.numel() for value in (*model.tower.parameters(), *model.scorer.parameters()))
     stored = sum((folder / name).stat().st_size for name in ("image.onnx", "score.onnx"))
     assert stored < 3.0 * numbers + 120_000  # the graphs themselves take the rest
+
+
+def test_rows_are_answered_together_as_one_by_one(exported: Exported) -> None:
+    folder, manifest, _ = exported
+    reads: list[int] = []
+    told: list[tuple[int, int]] = []
+
+    def read() -> bytes:
+        reads.append(1)
+        return png(3)
+
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
+
+    rows = [
+        Row(Picture("a", read), QUESTION, RESPONSE),
+        Row(None, QUESTION, RESPONSE),
+        Row(Picture("b", lambda: png(4)), QUESTION, "No."),
+        Row(Picture("a", read), "Where is it?", RESPONSE),
+        Row(Picture("a", read), QUESTION, "No."),
+        Row(Picture("a", read), QUESTION, RESPONSE),
+    ]
+    together = Served(folder, manifest, threads=2, progress=tell)(rows)
+    assert len(reads) == 1
+    assert told[-1] == (5, 5)
+    alone = Served(folder, manifest, threads=1)
+    np.testing.assert_array_equal(together, np.concatenate([alone([row]) for row in rows]))
+
+
+def test_size_and_times_are_of_the_folder(exported: Exported) -> None:
+    folder, manifest, model = exported
+    found = size(folder, manifest)
+    numbers = sum(value.numel() for part in (model.tower, model.scorer) for value in part.state_dict().values())
+    assert found["parameters"] == pytest.approx(numbers, rel=0.05)
+    assert found["bytes"] == sum((folder / n).stat().st_size for n in ("image.onnx", "score.onnx", "tokenizer.json"))
+    times = latency(folder, manifest, times=1)
+    assert [*times] == ["one_new_image", "one_cached_image", "eight_new_image", "eight_cached_image"]
+    assert all(value > 0 for value in times.values())
 
 
 async def test_the_server_takes_the_folder_and_gives_its_golden_scores(exported: Exported) -> None:

@@ -65,6 +65,7 @@ class Manifest(Section):
     provenance: str
     card: FileName | None = None
     golden: FileName | None = None
+    measured: FileName | None = None  # the figures behind the card
     files: dict[FileName, Sha256] = {}
     image: Image
     text: Text
@@ -80,7 +81,7 @@ class Manifest(Section):
             raise ValueError("weights may only name the six dimensions")
         if self.runtime == "onnx" and not (self.onnx and self.text.tokenizer):
             raise ValueError("runtime onnx needs [onnx] and a tokenizer under [text]")
-        used = [self.text.tokenizer, self.card, self.golden]
+        used = [self.text.tokenizer, self.card, self.golden, self.measured]
         if self.onnx:
             used += [self.onnx.image_graph, self.onnx.score_graph]
         missing = sorted({name for name in used if name} - set(self.files))
@@ -92,7 +93,8 @@ class Manifest(Section):
     def fingerprint(self) -> str:
         """Digest of what decides a score: files by content, template, preprocessing, calibration, limits, weights."""
         decides = self.model_dump(mode="json", include={"runtime", "image", "text", "onnx", "weights", "calibration"})
-        decides["files"] = {name: self.files[name] for name in self.files if name not in (self.card, self.golden)}
+        beside = (self.card, self.golden, self.measured)
+        decides["files"] = {name: digest for name, digest in self.files.items() if name not in beside}
         canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -1,13 +1,14 @@
 """`medreward models`: what lies in the model repository, and whether it is whole."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from medreward.cli.options import json_option, models_dir_option
-from medreward.cli.show import print_json, print_table
+from medreward.cli.options import json_option, models_dir_option, option
+from medreward.cli.show import print_json, print_table, progress_bar
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
@@ -20,7 +21,7 @@ RESPONSE: Final = "Yes, of the left sixth rib."
 
 @click.group("models")
 def command() -> None:
-    """List, inspect, verify and export models on disk."""
+    """List, inspect, verify, export and measure models on disk."""
 
 
 @command.command("list")
@@ -82,16 +83,50 @@ def verify(ref: str, models_dir: Path | None, as_json: bool) -> int:
 @command.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("out", type=click.Path(path_type=Path))
+@option("--data", type=click.Path(path_type=Path), metavar="DIR", help="folder of sets, to measure the model on")
 @json_option
-def export(run: Path, out: Path, as_json: bool) -> int:
-    """A run of `medreward train` to a folder that `medreward serve` takes."""
+def export(run: Path, out: Path, data: Path | None, as_json: bool) -> int:
+    """A run of `medreward train` to a folder that `medreward serve` takes; --data measures it for its card."""
     from medreward.training.export import export_run
 
-    manifest = export_run(run, out)
+    with progress_bar("answers") as progress:
+        manifest = export_run(run, out, data, progress)
     if as_json:
         print_json({"name": manifest.name, "fingerprint": manifest.fingerprint, "folder": str(out)})
     else:
         click.echo(f"{manifest.name} {manifest.version} in {out}, {manifest.fingerprint}")
+    return 0
+
+
+@command.command()
+@click.argument("ref")
+@option(
+    "--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="folder of sets, with dev_pairs.jsonl"
+)
+@option("--phantoms", type=click.IntRange(2), default=300, show_default=True, help="to draw, and half as many held out")
+@option("--out", type=click.Path(path_type=Path), metavar="FILE", help="write JSON too, or Markdown to a name in .md")
+@models_dir_option
+@json_option
+def measure(ref: str, data: Path, phantoms: int, out: Path | None, models_dir: Path | None, as_json: bool) -> int:
+    """What a model is worth on dev pairs and phantoms: shares right, calibration, length, size, and more."""
+    from medreward.artifacts.repository import open_verified
+    from medreward.training.card import card, tables
+    from medreward.training.measure import measure_folder
+
+    folder, manifest = open_verified(ref, _models_dir(models_dir))
+    with progress_bar("answers") as progress:
+        found = measure_folder(folder, manifest, data, progress, phantoms)
+    if out:
+        markdown = card(manifest.name, manifest.version, manifest.provenance, found)
+        out.write_text(markdown if out.suffix == ".md" else json.dumps(found, indent=1) + "\n", "utf-8")
+    if as_json:
+        print_json(found)
+        return 0
+    for table in tables(found):
+        click.echo(table.title)
+        print_table(table.columns, table.rows)
+        if table.note:
+            click.echo(f"{table.note}\n")
     return 0
 
 

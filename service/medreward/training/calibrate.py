@@ -10,11 +10,12 @@ from pydantic import BaseModel
 from medreward.artifacts.manifest import Calibration
 from medreward.training.corpus import DevPair
 from medreward.training.evaluate import DevLogits, ahead_by, report
+from medreward.training.figures import reliability
 from medreward.types import DIMENSIONS
 
 MEASURED: Final = "measured.json"
 TEMPERATURES: Final = np.geomspace(0.1, 10.0, 201)
-FEWEST: Final = 50  # pairs to fit a temperature on
+FEWEST: Final = 50  # pairs to tell anything of a dimension
 
 
 class Measured(BaseModel):
@@ -60,15 +61,8 @@ def calibration_error(pairs: Sequence[DevPair], logits: DevLogits, divide: NDArr
     found = {}
     for place, name in enumerate(DIMENSIONS):
         ahead = _ahead(pairs, logits, name) / divide[place]
-        if len(ahead) < FEWEST:
-            continue
-        sure = 1 / (1 + np.exp(-np.abs(ahead)))
-        bins = np.minimum(((sure - 0.5) * 20).astype(int), 9)
-        gaps = [
-            abs(float((ahead[bins == b] > 0).mean() - sure[bins == b].mean())) * float((bins == b).mean())
-            for b in np.unique(bins)
-        ]
-        found[name] = float(sum(gaps))
+        if len(ahead) >= FEWEST:
+            found[name] = float(reliability(ahead)["error"])
     return found
 
 

@@ -68,6 +68,12 @@ def question_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/qa.jsonl"))
 
 
+def asked_about(row: dict[str, Any]) -> str:
+    """The kind of question, as its set names it."""
+    named = row.get("content_type") or row.get("question_type") or row.get("category") or "any"
+    return str(named).split(",")[0].strip()
+
+
 def is_dev(row: dict[str, Any]) -> bool:
     return bool(row["split"] != "train")
 
@@ -75,8 +81,7 @@ def is_dev(row: dict[str, Any]) -> bool:
 def _question(source: str, row: dict[str, Any]) -> Case:
     answer = " ".join(str(row["answer"]).split()).rstrip(".")
     words = plain(row["question"])
-    named = row.get("content_type") or row.get("question_type") or row.get("category") or "any"
-    kind = str(named).split(",")[0].strip()
+    kind = asked_about(row)
     closed = answer.lower() in ("yes", "no")
     meaning = words
     if kind in ONE_MEANING and not closed:

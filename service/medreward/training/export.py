@@ -26,16 +26,21 @@ from medreward.encoding.text import FileTokenizer, TextEncoder
 from medreward.errors import ConfigurationError
 from medreward.training import recipe
 from medreward.training.calibrate import MEASURED, Measured
+from medreward.training.card import card
 from medreward.training.images import fitted, png
+from medreward.training.measure import measure_folder
 from medreward.training.model import Model
 from medreward.training.scope import Scope
 from medreward.training.scorer import Scorer, encoder_folder, read_shape
+from medreward.training.served import Progress
 from medreward.training.tokens import ANSWER, PROMPT
 from medreward.training.tower import Tower
 from medreward.training.train import SCOPE, WEIGHTS
 from medreward.types import DIMENSIONS, Options
 
 MANIFEST: Final = "model.toml"
+CARD, GOLDEN, EVIDENCE = "card.md", "golden.json", "measured.json"
+BESIDE: Final = {"card": CARD, "golden": GOLDEN, "measured": EVIDENCE}  # what decides no score
 SMALL: Final = 256  # numbers that are not worth halving
 
 
@@ -77,15 +82,28 @@ class StoredScorer(nn.Module):
         return torch.cat([logits, strange], 2)
 
 
-def export_run(run: Path, to: Path) -> Manifest:
-    """What a finished run left in its folder, calibrated, as a model folder."""
+def export_run(run: Path, to: Path, data: Path | None = None, progress: Progress = lambda *_: None) -> Manifest:
+    """What a finished run left in its folder, calibrated, as a model folder; measured on the dev pairs of `data`."""
     settings = recipe.read_recipe(run / "recipe.toml")
     if not (run / WEIGHTS).exists():
         raise ConfigurationError(f"{run} holds no finished run: no {WEIGHTS}")
     found = Measured.model_validate_json((run / MEASURED).read_bytes())
     divide = np.array([found.temperatures[name] for name in DIMENSIONS])
     model = as_stored(load_model(settings, run / WEIGHTS), divide)
-    return write_model(model, read_scope(run), settings, found.levels, _card(settings, found), golden_examples(), to)
+    manifest = write_model(model, read_scope(run), settings, found.levels, golden_examples(), to)
+    return add_evidence(settings, found.levels, data, to, progress) if data else manifest
+
+
+def add_evidence(
+    settings: recipe.Recipe, levels: Mapping[str, Calibration], data: Path, folder: Path, progress: Progress
+) -> Manifest:
+    """Measure what lies in the folder, and put the figures and a card that shows them beside it."""
+    manifest = read_manifest(folder / MANIFEST)
+    found = measure_folder(folder, manifest, data, progress)
+    (folder / EVIDENCE).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    (folder / CARD).write_text(card(settings.name, settings.version, settings.provenance, found), "utf-8")
+    (folder / MANIFEST).write_text(_manifest(settings, levels, folder, [*manifest.files, EVIDENCE]), "utf-8")
+    return read_manifest(folder / MANIFEST)
 
 
 def golden_examples(count: int = 4) -> list[Example]:
@@ -100,28 +118,6 @@ def golden_examples(count: int = 4) -> list[Example]:
         asked = questions(phantom, seed)[0]
         found.append(Example(png(phantom.pixels), asked.text, answers(phantom, asked, seed)[seed].text))
     return found
-
-
-def _card(settings: recipe.Recipe, found: Measured) -> str:
-    rows = [
-        f"| {kind} | {source} | {_percent(shares['seen'])} | {_percent(shares['blank'])} |"
-        for kind, sources in found.tables.items()
-        for source, shares in sources.items()
-    ]
-    table = "\n".join(["| kind | set | with the image | image blanked |", "| --- | --- | --- | --- |", *rows])
-    errors = ", ".join(f"{name} {error:.3f}" for name, error in found.calibration_error.items())
-    return (
-        f"# {settings.name} {settings.version}\n\n{settings.provenance}.\n\n"
-        "Its labels are constructed by rule from public sets; no physician has graded an answer for it. "
-        "It is no medical device, and its scores are no clinical advice.\n\n"
-        f"## Shares of constructed pairs it gets right, on held-out development images\n\n{table}\n\n"
-        f"Expected calibration error of its win rates: {errors or 'not measured'}.\n"
-    )
-
-
-def _percent(share: Mapping[str, float]) -> str:
-    interval = f"{100 * share['low']:.1f} to {100 * share['high']:.1f}"
-    return f"{100 * share['share']:.1f}% ({interval}; n = {share['n']})"
 
 
 def load_model(settings: recipe.Recipe, weights: Path) -> Model:
@@ -161,7 +157,6 @@ def write_model(
     scope: Scope | None,
     settings: recipe.Recipe,
     levels: Mapping[str, Calibration],
-    card: str,
     examples: Sequence[Example],
     to: Path,
 ) -> Manifest:
@@ -169,11 +164,12 @@ def write_model(
     to.mkdir(parents=True, exist_ok=True)
     write_graphs(model.tower, StoredScorer(model.scorer, scope) if scope else model.scorer, settings, to)
     shutil.copyfile(encoder_folder(settings.text.encoder) / "tokenizer.json", to / "tokenizer.json")
-    (to / "card.md").write_text(card, "utf-8")
-    names = ["image.onnx", "score.onnx", "tokenizer.json", "card.md"]
-    (to / MANIFEST).write_text(_manifest(settings, levels, to, names, golden=False), "utf-8")
-    (to / "golden.json").write_text(_golden(to, examples), "utf-8")
-    (to / MANIFEST).write_text(_manifest(settings, levels, to, [*names, "golden.json"], golden=True), "utf-8")
+    (to / EVIDENCE).unlink(missing_ok=True)  # of what lay here before
+    (to / CARD).write_text(card(settings.name, settings.version, settings.provenance, None), "utf-8")
+    names = ["image.onnx", "score.onnx", "tokenizer.json", CARD]
+    (to / MANIFEST).write_text(_manifest(settings, levels, to, names), "utf-8")
+    (to / GOLDEN).write_text(_golden(to, examples), "utf-8")
+    (to / MANIFEST).write_text(_manifest(settings, levels, to, [*names, GOLDEN]), "utf-8")
     return read_manifest(to / MANIFEST)
 
 
@@ -261,9 +257,7 @@ def _golden(folder: Path, examples: Sequence[Example]) -> str:
     return json.dumps(rows, indent=1) + "\n"
 
 
-def _manifest(
-    settings: recipe.Recipe, levels: Mapping[str, Calibration], folder: Path, names: Sequence[str], golden: bool
-) -> str:
+def _manifest(settings: recipe.Recipe, levels: Mapping[str, Calibration], folder: Path, names: Sequence[str]) -> str:
     tables: dict[str, Mapping[str, Any]] = {
         "image": {"width": settings.tower.side, "height": settings.tower.side},
         "text": {
@@ -284,8 +278,7 @@ def _manifest(
         "evidence": "constructed",
         "license": settings.license,
         "provenance": settings.provenance,
-        "card": "card.md",
-        **({"golden": "golden.json"} if golden else {}),
+        **{role: name for role, name in BESIDE.items() if name in names},
     }
     lines = [_toml(head)]
     lines += [f"[{name}]\n{_toml(table)}" for name, table in tables.items()]
