@@ -49,6 +49,20 @@ def test_every_file_is_the_one_in_the_manifest(exported: Exported) -> None:
     assert "Nothing was measured" in (folder / "card.md").read_text()
 
 
+def test_storing_divides_logits_by_their_temperature_and_changes_little_else(corpus: Corpus, encoder: Path) -> None:
+    model = assemble(tiny_recipe(encoder), corpus).average
+    torch.nn.init.normal_(model.scorer.heads.second)
+    torch.nn.init.normal_(model.scorer.heads.bias)
+    ids, shown = torch.tensor([[2, 40, 50, 3, 41, 42, 3]]), torch.ones(1)
+    pixels = torch.from_numpy(fitted(png(2), 64)[None])
+    with torch.inference_mode():
+        trained = model.scorer(model.tower(pixels), shown, ids, torch.ones_like(ids))
+    stored = as_stored(model, np.array([0.5, 1.0, 2.0, 4.0, 1.0, 0.25]))
+    with torch.inference_mode():
+        divided = stored.scorer(stored.tower(pixels), shown, ids, torch.ones_like(ids))
+    np.testing.assert_allclose(divided, trained / torch.tensor([0.5, 1.0, 2.0, 4.0, 1.0, 0.25]), atol=0.1, rtol=0.02)
+
+
 @pytest.mark.parametrize("shown", [True, False])
 @pytest.mark.parametrize("length", [3, 20, 60])
 def test_graphs_equal_the_model_they_were_made_of(exported: Exported, shown: bool, length: int) -> None:

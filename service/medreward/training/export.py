@@ -34,7 +34,7 @@ from medreward.training.scope import Scope
 from medreward.training.scorer import Scorer, encoder_folder, read_shape
 from medreward.training.served import Progress
 from medreward.training.tokens import ANSWER, PROMPT
-from medreward.training.tower import Tower
+from medreward.training.tower import Convolution, Tower
 from medreward.training.train import SCOPE, WEIGHTS
 from medreward.types import DIMENSIONS, Options
 
@@ -53,15 +53,15 @@ class Example:
     response: str
 
 
-class ByteWords(nn.Module):
-    """Word vectors at a byte a number, each word with a scale of its own."""
+class ByteRows(nn.Module):
+    """An embedding at a byte a number, each row with a scale of its own."""
 
-    def __init__(self, words: Tensor) -> None:
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        scale = words.abs().amax(1, keepdim=True).clamp(min=1e-8) / 127.0
+        scale = (weight.abs().amax(1, keepdim=True).clamp(min=1e-4) / 127.0).half().float()
         self.bytes: Tensor
         self.scale: Tensor
-        self.register_buffer("bytes", torch.round(words / scale).to(torch.int8))
+        self.register_buffer("bytes", torch.round(weight / scale).clamp(-127, 127).to(torch.int8))
         self.register_buffer("scale", scale)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -140,15 +140,19 @@ def read_scope(run: Path) -> Scope | None:
 
 @torch.no_grad()
 def as_stored(model: Model, divide: NDArray[np.float64]) -> Model:
-    """The model with the weights that its files will hold: calibrated heads, half precision, words in bytes."""
-    heads = model.scorer.heads
+    """The model with the weights that its files will hold: calibrated heads, folded norms, halves, bytes."""
+    scorer = model.scorer
     by = torch.from_numpy(1.0 / divide).to(torch.float32)
-    heads.second.mul_(by)
-    heads.bias.mul_(by)
-    for name, value in model.named_parameters():
-        if value.ndim > 1 and name != "scorer.words.weight":
+    for weight in (scorer.heads.second, scorer.heads.bias, scorer.heads.trust):
+        weight.mul_(by)
+    for part in model.tower.modules():
+        if isinstance(part, Convolution):
+            part.fold()
+    scorer.words = ByteRows(scorer.words.weight)  # type: ignore[assignment]
+    scorer.places = ByteRows(scorer.places.weight)  # type: ignore[assignment]
+    for value in model.parameters():
+        if value.ndim > 1:
             value.copy_(value.half().float())
-    model.scorer.words = ByteWords(model.scorer.words.weight)  # type: ignore[assignment]
     return model
 
 

@@ -140,7 +140,8 @@ class Scorer(nn.Module):
         self.separator = separator  # ends the question; what follows is the answer
         self.words = nn.Embedding(shape.vocabulary, shape.width)
         self.words.weight.requires_grad_(False)
-        self.places = nn.Parameter(0.02 * torch.randn(shape.places, shape.width), requires_grad=False)
+        self.places = nn.Embedding(shape.places, shape.width)
+        self.places.weight.requires_grad_(False)
         self.norm = nn.LayerNorm(shape.width, eps=1e-12).requires_grad_(False)
         self.frozen = frozen  # layers that keep what they know, and read question and answer apart
         self.layers = nn.ModuleList(Layer(shape, looks=place >= frozen) for place in range(shape.layers))
@@ -179,7 +180,7 @@ class Scorer(nn.Module):
         """The frozen layers, in which question and answer neither see each other nor know each other's length."""
         question_length = (text - answer).sum(1, keepdim=True)
         places = torch.arange(ids.shape[1]) - (question_length * answer).to(torch.int64)
-        x: Tensor = self.norm(self.words(ids) + self.places[places])
+        x: Tensor = self.norm(self.words(ids) + self.places(places))
         apart = (answer[:, :, None] - answer[:, None, :]).abs() + 1.0 - text[:, None, :]
         for layer in self._layers()[: self.frozen]:
             x = layer(x, None, apart[:, None] * -1e9)
@@ -232,7 +233,7 @@ def load_encoder(scorer: Scorer, folder: Path) -> None:
     source = {name.removeprefix("bert."): value for name, value in source.items()}
     state = {
         "words.weight": source["embeddings.word_embeddings.weight"],
-        "places": source["embeddings.position_embeddings.weight"]
+        "places.weight": source["embeddings.position_embeddings.weight"]
         + source["embeddings.token_type_embeddings.weight"][0],
     }
     pairs = {"norm": "embeddings.LayerNorm"}

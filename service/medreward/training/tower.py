@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medreward.training import recipe
 from medreward.training.attention import attend
@@ -18,6 +19,11 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         after: Tensor = self.norm(self.weigh(x))
         return after
+
+    def fold(self) -> None:
+        """The same, once trained, with the norm inside the convolution's weights."""
+        self.weigh = fuse_conv_bn_eval(self.weigh, self.norm)
+        self.norm = nn.Identity()  # type: ignore[assignment]
 
 
 class Residual(nn.Module):
