@@ -25,7 +25,7 @@ HostNames = Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_split)]
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
-    model: str = Field("fake", description="model to serve: a bundled name, or a directory")
+    model: str = Field("medreward-mini", description="model to serve: a bundled name, or a directory")
     models_dir: Path | None = Field(None, description="folder of models; by default the one of the bundled model")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     threads: int = Field(0, ge=0, description="inference threads; 0: one a core")
