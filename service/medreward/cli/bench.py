@@ -23,7 +23,7 @@ from medreward.types import DIMENSIONS, Options, Thinking, TooLong
 if TYPE_CHECKING:
     from medreward.bench.answering import Answering
 
-NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub")
+NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub", "scipy", "statsmodels")
 ANSWERING: Final = ("url", "model", "judge")
 SCHEMES: Final = ("http://", "https://", "grpc://", "grpcs://")
 
