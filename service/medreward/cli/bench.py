@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
+from medreward.bench.blinding import Images
 from medreward.bench.cases import CONSTRUCTED, DataSet, Finding
 from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
@@ -109,6 +110,13 @@ def read_url(context: click.Context, flag: click.Parameter, written: str | None)
 @option("--price-out", type=click.FloatRange(0), help="of a million tokens that a judge writes")
 @text_options
 @option("--limit", type=click.IntRange(1), help="only the first cases")
+@option(
+    "--images",
+    type=click.Choice([str(images) for images in Images]),
+    default=str(Images.OWN),
+    show_default=True,
+    help="blank or shuffled shows what is right without seeing",
+)
 @concurrency_option
 @retry_seconds_option
 @json_option
@@ -137,7 +145,7 @@ async def _run(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
         raise click.UsageError("name one of --url, --model and --judge")
     data = await asyncio.to_thread(open_set, given["data"], given["departments"])
     answering, settings = await _answering(given)
-    plan = Plan(given["data"], given["out"], settings, given["concurrency"], given["limit"])
+    plan = Plan(given["data"], given["out"], settings, given["concurrency"], given["limit"], Images(given["images"]))
     async with aclosing(answering):
         with progress_bar("cases") as progress:
             return await run(data, answering, plan, progress)
