@@ -15,6 +15,7 @@ from medreward.bench.blinding import Images
 from medreward.bench.cases import CONSTRUCTED, DataSet, Finding
 from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
+from medreward.cli import bench_compare
 from medreward.cli.asking import concurrency_option, key_option, retry_seconds_option, text_options, url_option
 from medreward.cli.options import json_option, model_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table, progress_bar
@@ -36,6 +37,8 @@ def command() -> None:
         if not importlib.util.find_spec(name):
             raise ConfigurationError(f"medreward bench needs {name}: pip install 'medreward[bench]'")
 
+
+command.add_command(bench_compare.command)
 
 departments_option = option(
     "--departments",

@@ -4,9 +4,11 @@ Ratings are cases x annotators: the number of a category, or -1 where somebody d
 """
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+from scipy import stats
 from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, fleiss_kappa
 
 from medreward.bench.statistics import Floats, Interval, Ints
@@ -55,6 +57,26 @@ def observed(ratings: Ints) -> float | None:
     counts = np.stack([(ratings == category).sum(axis=1) for category in range(int(ratings.max()) + 1)], axis=1)
     pairs = (counts.sum(axis=1) * (counts.sum(axis=1) - 1)).sum()
     return float((counts * (counts - 1)).sum() / pairs) if pairs else None
+
+
+def interval(
+    figure: Callable[[Ints], float | None], ratings: Ints, *, resamples: int = 1000, seed: int = 0
+) -> Interval | None:
+    """95%, by drawing the cases anew; None where a draw may have no figure."""
+
+    def of_drawn(cases: Ints) -> float:
+        found = figure(ratings[cases])
+        return math.nan if found is None else found
+
+    drawn = stats.bootstrap(
+        (np.arange(len(ratings)),),
+        of_drawn,
+        vectorized=False,
+        n_resamples=resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return (float(drawn.low), float(drawn.high)) if math.isfinite(drawn.low) else None
 
 
 def majority(sides: Floats) -> Floats:

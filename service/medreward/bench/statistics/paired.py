@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Final, Literal
 
 import numpy as np
 from scipy import optimize, stats
@@ -15,7 +16,9 @@ from medreward.bench.statistics.accuracy import design_effect
 Alternative = Literal["two-sided", "greater", "less"]
 Correction = Literal["holm", "bonferroni"]
 #: Nearer to -1 and 1 a score statistic divides by nothing.
-EDGE = 1e-9
+EDGE: Final = 1e-9
+#: Numbers of discordant cases that are rarer than this are left out of a power.
+NEVER: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,8 @@ def cases_needed(
 
 def power_of_mcnemar(n: int, discordant: float, true_difference: float, alpha: float = 0.05) -> float:
     """Chance that the exact two-sided test on n cases finds this difference, over all numbers of discordant cases."""
-    counts = np.arange(n + 1)
+    likely = stats.binom.ppf([NEVER, 1 - NEVER], n, discordant)
+    counts = np.arange(likely[0], likely[1] + 1)
     share_better = (discordant + true_difference) / (2 * discordant)
     rejected = stats.binom.ppf(alpha / 2, counts, 0.5) - 1  # at most: one more has more than alpha / 2 at or below it
     found = stats.binom.cdf(rejected, counts, share_better) + stats.binom.sf(
@@ -163,6 +167,7 @@ def power_of_mcnemar(n: int, discordant: float, true_difference: float, alpha: f
     return float(stats.binom.pmf(counts, n, discordant) @ found)
 
 
+@cache
 def smallest_difference(n: int, discordant: float, *, alpha: float = 0.05, power: float = 0.8) -> float | None:
     """That the exact test would have found with this power; None if not even all discordant cases on one side do it."""
     if not discordant or power_of_mcnemar(n, discordant, discordant, alpha) < power:
