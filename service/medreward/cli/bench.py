@@ -15,7 +15,7 @@ from medreward.bench.blinding import Images
 from medreward.bench.cases import CONSTRUCTED, DataSet, Finding
 from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
-from medreward.cli import bench_compare
+from medreward.cli import bench_agreement, bench_compare
 from medreward.cli.asking import concurrency_option, key_option, retry_seconds_option, text_options, url_option
 from medreward.cli.options import json_option, model_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table, progress_bar
@@ -39,6 +39,7 @@ def command() -> None:
 
 
 command.add_command(bench_compare.command)
+command.add_command(bench_agreement.command)
 
 departments_option = option(
     "--departments",

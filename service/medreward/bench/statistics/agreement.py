@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-from scipy import stats
 from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, fleiss_kappa
 
 from medreward.bench.statistics import Floats, Interval, Ints
@@ -64,19 +63,13 @@ def interval(
 ) -> Interval | None:
     """95%, by drawing the cases anew; None where a draw may have no figure."""
 
-    def of_drawn(cases: Ints) -> float:
-        found = figure(ratings[cases])
-        return math.nan if found is None else found
-
-    drawn = stats.bootstrap(
-        (np.arange(len(ratings)),),
-        of_drawn,
-        vectorized=False,
-        n_resamples=resamples,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return (float(drawn.low), float(drawn.high)) if math.isfinite(drawn.low) else None
+    chance = np.random.default_rng(seed)
+    drawn = [figure(ratings[chance.integers(len(ratings), size=len(ratings))]) for _ in range(resamples)]
+    found = [value for value in drawn if value is not None]
+    if len(found) < resamples:
+        return None
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def majority(sides: Floats) -> Floats:
