@@ -4,6 +4,7 @@ import csv
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,6 @@ def test_a_spreadsheet_with_gaps_says_the_same_as_lines(rows: list[dict[str, Any
 
 
 def test_the_same_id_in_two_organs_needs_its_organ(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     cases = some_cases(6)
     cases[-1] = replace(cases[-1], question_id=cases[0].question_id)
     run = open_run(make_run(tmp_path / "run", cases, right=1))

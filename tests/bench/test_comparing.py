@@ -132,8 +132,10 @@ def test_cases_that_share_an_image_widen_every_interval(cases: list[Case], tmp_p
     for interval in ("ci95", "bootstrap95"):
         widths = [_width(one["runs"][0]["dimensions"]["overall"][interval]) for one in found.values()]
         assert widths[1] / widths[0] == pytest.approx(2, abs=0.25)
-    widths = [_width(one["pairs"][0]["ci95"]) for one in found.values()]
-    assert widths[1] / widths[0] == pytest.approx(2, abs=0.25)
+    alone, shared_images = (one["pairs"][0] for one in found.values())
+    assert _width(shared_images["ci95"]) / _width(alone["ci95"]) == pytest.approx(2, abs=0.25)
+    assert shared_images["smallest_difference"] > 1.5 * alone["smallest_difference"]
+    assert (alone["design_effect"], shared_images["design_effect"]) == (1, pytest.approx(4, abs=0.1))
 
 
 def _width(interval: list[float]) -> float:

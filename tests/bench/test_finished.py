@@ -93,6 +93,16 @@ def test_what_is_no_finished_run_is_refused(name: str, tmp_path: Path) -> None:
         open_run(path)
 
 
+@pytest.mark.parametrize("name", ["data_digest", "model", "settings", "totals"])
+def test_a_run_that_does_not_say_what_it_is_of_is_refused(name: str, tmp_path: Path) -> None:
+    file = make_run(tmp_path / "run", some_cases(3)) / "run.json"
+    about = json.loads(file.read_text())
+    del about[name]
+    file.write_text(json.dumps(about))
+    with pytest.raises(ConfigurationError, match=f"missing required field `{name}`"):
+        open_run(file.parent)
+
+
 def test_a_run_that_goes_on_is_refused(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", some_cases(3))
     (path / "predictions.part.jsonl").touch()

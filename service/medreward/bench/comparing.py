@@ -194,6 +194,7 @@ def _pair(one: Measured, other: Measured) -> dict[str, Any]:
     test = mcnemar(one.credits, other.credits)
     seen = difference(one.credits, other.credits, one.images)
     ratio, bounds = odds_ratio(test.better, test.worse)
+    discordant = test.discordant / test.n
     return {
         "n": test.n,
         "better": test.better,
@@ -203,7 +204,8 @@ def _pair(one: Measured, other: Measured) -> dict[str, Any]:
         "odds_ratio": _rounded(ratio),
         "odds_ratio_ci95": _interval(bounds),
         "p": test.p,
-        "smallest_difference": _rounded(smallest_difference(test.n, test.discordant / test.n)),
+        "design_effect": _rounded(seen.design_effect),
+        "smallest_difference": _rounded(smallest_difference(round(test.n / seen.design_effect), discordant)),
     }
 
 

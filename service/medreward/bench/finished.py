@@ -20,7 +20,17 @@ from medreward.types import DIMENSIONS
 
 Letter = Literal["A", "B"]
 SIDES: Final[Mapping[str | None, float]] = {"A": 1.0, "B": -1.0, "tie": 0.0, None: np.nan}
+Given = TypeVar("Given")
 T = TypeVar("T")
+
+
+class Needed(msgspec.Struct, frozen=True):
+    """What must stand in run.json, whatever else does."""
+
+    data_digest: str
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    totals: dict[str, Any]
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -93,7 +103,7 @@ class FinishedRun:
     @property
     def images(self) -> str:
         """What the model was shown."""
-        return str(self.about.get("settings", {}).get("images", Images.OWN))
+        return str(self.about["settings"].get("images", Images.OWN))
 
     @property
     def keys(self) -> list[tuple[str, str]]:
@@ -130,8 +140,7 @@ def open_run(path: Path) -> FinishedRun:
     if (path / JOURNAL).exists():
         raise ConfigurationError(f"{path} is not finished: start its medreward bench run again")
     about, summary = (_read(path / name) for name in (RUN, SUMMARY))
-    if not isinstance(about.get("data_digest"), str) or not isinstance(about.get("model"), dict):
-        raise ConfigurationError(f"{path / RUN} is damaged: it does not say which model and data")
+    _decoded(path / RUN, lambda given: msgspec.convert(given, Needed), about)
     run = FinishedRun(path, about, summary, _cases(path, about), _lines(path / PREDICTIONS, Predicted))
     _refuse_holes(run)
     return run
@@ -141,9 +150,11 @@ def _refuse_holes(run: FinishedRun) -> None:
     predictions = run.path / PREDICTIONS
     if not run.cases or run.keys != [prediction.key for prediction in run.predictions]:
         raise ConfigurationError(f"{predictions} is damaged: its rows are not those of the cases")
-    counts = len(run.cases), run.summary.get("cases"), run.about.get("totals", {}).get("cases")
-    if len({*counts}) > 1:
-        raise ConfigurationError(f"{run.path} is damaged: {counts[0]} cases are there, {counts[1]} were answered")
+    for answered in (run.summary.get("cases"), run.about["totals"].get("cases")):
+        if answered not in (None, len(run.cases)):
+            raise ConfigurationError(
+                f"{run.path} is damaged: {len(run.cases)} cases are there, {answered} were answered"
+            )
     for prediction in run.predictions:
         logits = prediction.logits.values() if prediction.logits else ()
         if any({*given} != {*DIMENSIONS} for given in (prediction.choices, *logits)):
@@ -157,7 +168,7 @@ def _cases(path: Path, about: Mapping[str, Any]) -> list[Asked]:
     data = open_set(str(about.get("data")))
     if data.digest != about["data_digest"]:
         raise ConfigurationError(f"{path} has no {CASES}, and {about.get('data')} is no more what it was")
-    limit = about.get("settings", {}).get("limit")
+    limit = about["settings"].get("limit")
     return [msgspec.convert(asked(case), Asked) for case in data.cases[:limit]]
 
 
@@ -170,9 +181,9 @@ def _read(file: Path) -> dict[str, Any]:
     return _decoded(file, msgspec.json.Decoder(dict[str, Any]).decode, file.read_bytes())
 
 
-def _decoded(file: Path, decode: Callable[[bytes], T], text: bytes) -> T:
+def _decoded(file: Path, decode: Callable[[Given], T], given: Given) -> T:
     try:
-        return decode(text)
+        return decode(given)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file} is damaged: {error}") from None
 
