@@ -1,22 +1,19 @@
 """How far annotators agree, each with the others, and a model with their majority and with each of them."""
 
-import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from medreward.bench.annotators import Annotations
-from medreward.bench.comparing import labels_of
+from medreward.bench.comparing import bounds, labels_of, rounded
 from medreward.bench.finished import SIDES, FinishedRun
-from medreward.bench.statistics import Floats, Interval, Ints
+from medreward.bench.statistics import Floats, Ints
 from medreward.bench.statistics.accuracy import credits_of
 from medreward.bench.statistics.agreement import MISSING, cohen, fleiss, interval, krippendorff, majority, observed
 from medreward.errors import ConfigurationError
 from medreward.intervals import wilson
-
-DIGITS: Final = 6
 
 
 def agreement(annotations: Annotations, runs: Sequence[FinishedRun] = ()) -> dict[str, Any]:
@@ -37,11 +34,11 @@ def _among(annotations: Annotations, dimension: str) -> dict[str, Any]:
     decided = majority(sides)
     return {
         "cases": len(several),
-        "agreement": _rounded(observed(ratings)),
-        "fleiss": _rounded(fleiss(ratings)),
+        "agreement": rounded(observed(ratings)),
+        "fleiss": rounded(fleiss(ratings)),
         "fleiss_cases": int((ratings != MISSING).all(axis=1).sum()),
-        "krippendorff": _rounded(krippendorff(ratings)),
-        "krippendorff_ci95": _bounds(interval(krippendorff, several) if len(several) > 1 else None),
+        "krippendorff": rounded(krippendorff(ratings)),
+        "krippendorff_ci95": bounds(interval(krippendorff, several) if len(several) > 1 else None),
         "majority": {name: int((decided == side).sum()) for name, side in SIDES.items() if name},
         "pairs": [
             {"first": people[one], "second": people[other], **_kappa(sides[:, one], sides[:, other])}
@@ -92,8 +89,8 @@ def _with(choices: Floats, reference: Floats) -> dict[str, Any]:
     n = len(credit)
     return {
         "n": n,
-        "agreement": _rounded(credit.mean()) if n else None,
-        "ci95": _bounds(wilson(float(credit.sum()), n)) if n else None,
+        "agreement": rounded(credit.mean()) if n else None,
+        "ci95": bounds(wilson(float(credit.sum()), n)) if n else None,
         "unanswered": int(np.isnan(choices[decided]).sum()),
         **{name: value for name, value in _kappa(choices, reference).items() if name != "n"},
     }
@@ -102,18 +99,10 @@ def _with(choices: Floats, reference: Floats) -> dict[str, Any]:
 def _kappa(one: Floats, other: Floats) -> dict[str, Any]:
     """Cohen's, on what both chose."""
     found = cohen(_categories(one), _categories(other))
-    kappa, bounds = found or (None, None)
+    kappa, kappa_bounds = found or (None, None)
     both = int((~np.isnan(one) & ~np.isnan(other)).sum())
-    return {"n": both, "kappa": _rounded(kappa), "kappa_ci95": _bounds(bounds)}
+    return {"n": both, "kappa": rounded(kappa), "kappa_ci95": bounds(kappa_bounds)}
 
 
 def _categories(sides: Floats) -> Ints:
     return np.where(np.isnan(sides), MISSING, sides + 1).astype(np.int64)
-
-
-def _bounds(bounds: Interval | None) -> list[float | None] | None:
-    return None if bounds is None else [_rounded(bound) for bound in bounds]
-
-
-def _rounded(value: float | np.floating[Any] | None) -> float | None:
-    return round(float(value), DIGITS) if value is not None and math.isfinite(value) else None

@@ -82,8 +82,8 @@ def figures(measured: Measured, inside: npt.NDArray[np.bool_] | None = None) -> 
         inside = np.ones(len(measured.labels), dtype=np.bool_)
     credit, choices = measured.credits[inside], measured.choices[inside]
     return {
-        "accuracy": _rounded(credit.mean()),
-        "ci95": _interval(grouped_wilson(credit, measured.images[inside])),
+        "accuracy": rounded(credit.mean()),
+        "ci95": bounds(grouped_wilson(credit, measured.images[inside])),
         "n": len(credit),
         "correct": int((credit == 1).sum()),
         "ties": int((choices == 0).sum()),
@@ -139,10 +139,10 @@ def _figures_of(measured: Measured) -> dict[str, Any]:
     columns = {"organ": measured.organs, "department": measured.departments, "question_type": measured.question_types}
     return {
         **figures(measured),
-        "bootstrap95": _interval(bootstrap(credit, measured.images)),
+        "bootstrap95": bounds(bootstrap(credit, measured.images)),
         "macro": {
-            "accuracy": _rounded(np.mean(organs)),
-            "bootstrap95": _interval(macro_bootstrap(credit, measured.organs, measured.images)),
+            "accuracy": rounded(np.mean(organs)),
+            "bootstrap95": bounds(macro_bootstrap(credit, measured.organs, measured.images)),
         },
         **{part: _by_part(measured, column) for part, column in columns.items()},
         "calibration": _calibration(measured),
@@ -156,12 +156,12 @@ def shortcuts(measured: Measured) -> dict[str, Floats]:
 
 
 def _shortcuts(measured: Measured) -> dict[str, float | None]:
-    return {name: _rounded(credit.mean()) for name, credit in shortcuts(measured).items()}
+    return {name: rounded(credit.mean()) for name, credit in shortcuts(measured).items()}
 
 
 def _over(credit: Floats, shortcut: Floats, measured: Measured) -> dict[str, Any]:
     found = difference(credit, shortcut, measured.images)
-    return {"difference": _rounded(found.value), "ci95": _interval((found.low, found.high))}
+    return {"difference": rounded(found.value), "ci95": bounds((found.low, found.high))}
 
 
 def _by_part(measured: Measured, names: npt.NDArray[np.str_]) -> dict[str, Any]:
@@ -173,8 +173,8 @@ def _calibration(measured: Measured) -> dict[str, Any] | None:
     if found is None:
         return None
     margins = won(measured.labels, measured.margins)
-    row = {name: _rounded(value) if isinstance(value, float) else value for name, value in asdict(found).items()}
-    return row | {"median_win_margin": _rounded(np.nanmedian(margins))}
+    row = {name: rounded(value) if isinstance(value, float) else value for name, value in asdict(found).items()}
+    return row | {"median_win_margin": rounded(np.nanmedian(margins))}
 
 
 def _pairs(runs: Sequence[FinishedRun], names: Sequence[str], dimension: str) -> list[dict[str, Any]]:
@@ -193,19 +193,19 @@ def _pairs(runs: Sequence[FinishedRun], names: Sequence[str], dimension: str) ->
 def _pair(one: Measured, other: Measured) -> dict[str, Any]:
     test = mcnemar(one.credits, other.credits)
     seen = difference(one.credits, other.credits, one.images)
-    ratio, bounds = odds_ratio(test.better, test.worse)
+    ratio, ratio_bounds = odds_ratio(test.better, test.worse)
     discordant = test.discordant / test.n
     return {
         "n": test.n,
         "better": test.better,
         "worse": test.worse,
-        "difference": _rounded(seen.value),
-        "ci95": _interval((seen.low, seen.high)),
-        "odds_ratio": _rounded(ratio),
-        "odds_ratio_ci95": _interval(bounds),
+        "difference": rounded(seen.value),
+        "ci95": bounds((seen.low, seen.high)),
+        "odds_ratio": rounded(ratio),
+        "odds_ratio_ci95": bounds(ratio_bounds),
         "p": test.p,
-        "design_effect": _rounded(seen.design_effect),
-        "smallest_difference": _rounded(smallest_difference(round(test.n / seen.design_effect), discordant)),
+        "design_effect": rounded(seen.design_effect),
+        "smallest_difference": rounded(smallest_difference(round(test.n / seen.design_effect), discordant)),
     }
 
 
@@ -229,15 +229,15 @@ def _all_runs(runs: Sequence[FinishedRun], dimension: str) -> dict[str, Any]:
         "anova": repeated_measures_anova(credit),
     }
     return {
-        name: None if found is None else asdict(found) | {"statistic": _rounded(found.statistic)}
+        name: None if found is None else asdict(found) | {"statistic": rounded(found.statistic)}
         for name, found in tests.items()
     }
 
 
-def _interval(bounds: Interval | None) -> list[float | None] | None:
-    return None if bounds is None else [_rounded(bound) for bound in bounds]
+def bounds(interval: Interval | None) -> list[float | None] | None:
+    return None if interval is None else [rounded(bound) for bound in interval]
 
 
-def _rounded(value: float | np.floating[Any] | None) -> float | None:
+def rounded(value: float | np.floating[Any] | None) -> float | None:
     """None for what JSON cannot hold."""
     return round(float(value), DIGITS) if value is not None and math.isfinite(value) else None
