@@ -265,6 +265,8 @@ def test_runs_share_a_letter_if_and_only_if_they_do_not_differ(chance: np.random
                 if one != other:
                     assert bool({*found[one]} & {*found[other]}) is not bool(differ[one, other])
         assert "a" in found[int(np.argmax(accuracy))]
+        holders = [{n for n, own in enumerate(found) if letter in own} for letter in {*"".join(found)}]
+        assert not any(some < others for some in holders for others in holders)  # no letter says what another says
 
 
 def test_who_cannot_be_told_from_the_best_shares_the_first_rank() -> None:
