@@ -7,7 +7,7 @@ from typing import Final
 Z: Final = NormalDist().inv_cdf(0.975)
 
 
-def wilson(credit: float, n: int) -> tuple[float, float]:
+def wilson(credit: float, n: float) -> tuple[float, float]:
     """Of a share of n; half a case is allowed."""
     share, square = credit / n, Z * Z
     middle = (share + square / (2 * n)) / (1 + square / n)

@@ -25,6 +25,7 @@ class Case:
     labels: Mapping[str, str]
     department: str | None = None
     evidence: str | None = None
+    question_type: str | None = None
 
     @property
     def key(self) -> tuple[str, str]:

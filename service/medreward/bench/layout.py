@@ -17,7 +17,7 @@ from medreward.types import DIMENSIONS
 LABELS: Final = "pair_gt_all"
 QUESTIONS: Final = "pair_gt_all/parquet"
 NEEDED: Final = ("question_id", "image", "question", "answer1_text", "answer2_text")
-READ: Final = (*NEEDED, "modality_type", "department")
+READ: Final = (*NEEDED, "modality_type", "department", "question_type")
 ROWS: Final = 64  # at a time, for a row holds an image
 
 
@@ -143,7 +143,7 @@ class _Organ:
         if not all(isinstance(text, str) for text in texts):
             self._found(self.questions_file, id_, "a question or an answer is no text", True)
         question, first, second = (str(text) for text in texts)
-        evidence = label.get("evidence")
+        evidence, kind = label.get("evidence"), row.get("question_type")
         return Case(
             question_id=id_,
             organ=self.organ,
@@ -153,6 +153,7 @@ class _Organ:
             labels=answers,
             department=self._department(id_, label, row),
             evidence=None if evidence is None else str(evidence),
+            question_type=str(kind) if kind else None,
         )
 
     def _human_answer(self, label: Mapping[str, Any]) -> dict[str, str]:

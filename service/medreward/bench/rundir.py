@@ -5,8 +5,9 @@ on how often the run was interrupted; what does depend on that is in run.json.
 """
 
 import fcntl
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -16,6 +17,7 @@ from medreward.bench.cases import Case
 from medreward.errors import ConfigurationError
 
 RUN: Final = "run.json"
+CASES: Final = "cases.jsonl"
 PREDICTIONS: Final = "predictions.jsonl"
 SUMMARY: Final = "summary.json"
 JOURNAL: Final = "predictions.part.jsonl"
@@ -74,9 +76,8 @@ class RunDirectory:
 
     def finish(self, cases: Sequence[Case], summary: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """The journal goes last: until then a run that is interrupted here finishes again."""
-        draft = self._path / f"{PREDICTIONS}.tmp"
-        draft.write_bytes(b"".join(map(_line, self.in_order(cases))))
-        draft.replace(self._path / PREDICTIONS)
+        _replace_lines(self._path / CASES, map(asked, cases))
+        _replace_lines(self._path / PREDICTIONS, self.in_order(cases))
         _replace(self._path / SUMMARY, summary)
         assert self._begun is not None
         _replace(self._path / RUN, {**self._begun, **about})
@@ -131,6 +132,26 @@ def _prediction(case: Case, answer: Answer) -> dict[str, Any]:
 
 def _line(prediction: Mapping[str, Any]) -> bytes:
     return json.dumps(prediction, separators=(",", ":")).encode() + b"\n"
+
+
+def asked(case: Case) -> dict[str, Any]:
+    """What every figure is computed from: the label and what a case has in common with others, not its texts."""
+    return {
+        "question_id": case.question_id,
+        "organ": case.organ,
+        "department": case.department,
+        "question_type": case.question_type,
+        "evidence": case.evidence,
+        "image": hashlib.sha256(case.image).hexdigest(),
+        "lengths": [len(answer) for answer in case.answers],
+        "labels": {**case.labels},
+    }
+
+
+def _replace_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    draft = file.with_name(f"{file.name}.tmp")
+    draft.write_bytes(b"".join(map(_line, rows)))
+    draft.replace(file)
 
 
 def _replace(file: Path, value: Any) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medreward.bench.answering import Answering
+from medreward.bench.blinding import Images, with_images
 from medreward.bench.cases import Case, DataSet
 from medreward.bench.rundir import Identity, RunDirectory
 from medreward.bench.tables import summarise
@@ -28,6 +29,7 @@ class Plan:
     settings: Mapping[str, Any]
     concurrency: int
     limit: int | None = None
+    images: Images = Images.OWN
 
 
 async def run(data: DataSet, answering: Answering, plan: Plan, progress: Progress) -> dict[str, Any]:
@@ -35,9 +37,10 @@ async def run(data: DataSet, answering: Answering, plan: Plan, progress: Progres
     cases = _runnable(data, plan)
     clock, started = time.monotonic(), _now()
     about = await answering.about()
-    identity = Identity(data.digest, asdict(about), {**plan.settings, "limit": plan.limit})
+    identity = Identity(data.digest, asdict(about), {**plan.settings, "limit": plan.limit, "images": str(plan.images)})
     with closing(RunDirectory(plan.out, identity)) as folder:
-        missing = [case for case in cases if case.key not in folder.predictions]
+        shown = with_images(cases, plan.images)
+        missing = [case for case in shown if case.key not in folder.predictions]
         progress(len(cases) - len(missing), len(cases))
         await _ask_all(
             missing, answering, folder, plan.concurrency, lambda: progress(len(folder.predictions), len(cases))

@@ -28,6 +28,7 @@ def summarise(cases: Sequence[Case], predictions: Sequence[Mapping[str, Any]]) -
             "macro": _by_dimension(answered, macro),
             "organ": _split(answered, lambda case: case.organ),
             "department": _split(answered, lambda case: case.department),
+            "question_type": _split(answered, lambda case: case.question_type),
         },
     }
     return summary | ({"judge": _of_judge(predictions)} if is_judge else {})

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
+from medreward.bench.blinding import Images
 from medreward.bench.cases import CONSTRUCTED, DataSet, Finding
 from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
+from medreward.cli import bench_agreement, bench_compare
 from medreward.cli.asking import concurrency_option, key_option, retry_seconds_option, text_options, url_option
 from medreward.cli.options import json_option, model_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table, progress_bar
@@ -23,7 +25,7 @@ from medreward.types import DIMENSIONS, Options, Thinking, TooLong
 if TYPE_CHECKING:
     from medreward.bench.answering import Answering
 
-NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub")
+NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub", "scipy", "statsmodels")
 ANSWERING: Final = ("url", "model", "judge")
 SCHEMES: Final = ("http://", "https://", "grpc://", "grpcs://")
 
@@ -35,6 +37,9 @@ def command() -> None:
         if not importlib.util.find_spec(name):
             raise ConfigurationError(f"medreward bench needs {name}: pip install 'medreward[bench]'")
 
+
+command.add_command(bench_compare.command)
+command.add_command(bench_agreement.command)
 
 departments_option = option(
     "--departments",
@@ -109,6 +114,13 @@ def read_url(context: click.Context, flag: click.Parameter, written: str | None)
 @option("--price-out", type=click.FloatRange(0), help="of a million tokens that a judge writes")
 @text_options
 @option("--limit", type=click.IntRange(1), help="only the first cases")
+@option(
+    "--images",
+    type=click.Choice([str(images) for images in Images]),
+    default=str(Images.OWN),
+    show_default=True,
+    help="blank or shuffled shows what is right without seeing",
+)
 @concurrency_option
 @retry_seconds_option
 @json_option
@@ -137,7 +149,7 @@ async def _run(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
         raise click.UsageError("name one of --url, --model and --judge")
     data = await asyncio.to_thread(open_set, given["data"], given["departments"])
     answering, settings = await _answering(given)
-    plan = Plan(given["data"], given["out"], settings, given["concurrency"], given["limit"])
+    plan = Plan(given["data"], given["out"], settings, given["concurrency"], given["limit"], Images(given["images"]))
     async with aclosing(answering):
         with progress_bar("cases") as progress:
             return await run(data, answering, plan, progress)

@@ -1,0 +1,103 @@
+"""What several people chose on the same cases, read from a file."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medreward.bench.finished import SIDES
+from medreward.bench.statistics import Floats
+from medreward.errors import ConfigurationError
+from medreward.types import DIMENSIONS
+
+Row = tuple[str, Mapping[str, Any], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What one annotator chose on one case; a dimension that is not there was not rated."""
+
+    where: str
+    question_id: str
+    organ: str | None
+    annotator: str
+    sides: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """`sides` are cases x annotators for each dimension, NaN where somebody did not rate."""
+
+    annotators: Sequence[str]
+    cases: Sequence[tuple[str | None, str]]
+    sides: Mapping[str, Floats]
+
+
+def read(file: Path) -> Annotations:
+    """JSON lines of question_id, annotator and human_answer, or CSV with a column for each dimension."""
+    try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"cannot read {file}: {error}") from None
+    rows = _from_csv(file.name, text) if file.suffix.lower() == ".csv" else _from_lines(file.name, text)
+    return _table(file, [_choice(where, row, answers) for where, row, answers in rows])
+
+
+def _from_lines(name: str, text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{name} line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("human_answer"), dict):
+            raise ConfigurationError(f"{where}: no object with a human_answer")
+        yield where, row, row["human_answer"]
+
+
+def _from_csv(name: str, text: str) -> Iterator[Row]:
+    rows = csv.DictReader(StringIO(text, newline=""))
+    for row in rows:
+        answers = {dimension: row[dimension] for dimension in DIMENSIONS if (row.get(dimension) or "").strip()}
+        yield f"{name} line {rows.line_num}", row, answers
+
+
+def _choice(where: str, row: Mapping[str, Any], answers: Mapping[str, Any]) -> Choice:
+    for name in ("question_id", "annotator"):
+        if not isinstance(row.get(name), str | int) or row[name] == "":
+            raise ConfigurationError(f"{where}: no {name}")
+    sides = {}
+    for dimension, answer in answers.items():
+        if dimension not in DIMENSIONS:
+            raise ConfigurationError(f"{where}: {dimension!r} is no dimension")
+        if answer is not None and str(answer).strip() not in SIDES:
+            raise ConfigurationError(f"{where}: {dimension} is {answer!r}, not A, B or tie")
+        if answer is not None:
+            sides[dimension] = str(answer).strip()
+    organ = row.get("organ")
+    return Choice(where, str(row["question_id"]), str(organ) if organ else None, str(row["annotator"]), sides)
+
+
+def _table(file: Path, choices: Sequence[Choice]) -> Annotations:
+    annotators = sorted({choice.annotator for choice in choices})
+    cases = list(dict.fromkeys((choice.organ, choice.question_id) for choice in choices))
+    places = {case: number for number, case in enumerate(cases)}
+    sides = {dimension: np.full((len(cases), len(annotators)), np.nan) for dimension in DIMENSIONS}
+    seen = set()
+    for choice in choices:
+        place = places[choice.organ, choice.question_id], annotators.index(choice.annotator)
+        if place in seen:
+            raise ConfigurationError(f"{choice.where}: {choice.annotator} rated {choice.question_id} before")
+        seen.add(place)
+        for dimension, side in choice.sides.items():
+            sides[dimension][place] = SIDES[side]
+    if len(annotators) < 2:
+        raise ConfigurationError(f"{file}: agreement needs two annotators or more")
+    return Annotations(annotators, cases, sides)

@@ -1,0 +1,121 @@
+"""`medreward bench compare`: who is better on the same cases, and whether it could be luck."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medreward.cli.options import json_option, option
+from medreward.cli.show import print_json, print_table
+from medreward.errors import ConfigurationError
+from medreward.types import DIMENSIONS
+
+
+@click.command("compare")
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, type=click.Path(path_type=Path))
+@option(
+    "--dimension",
+    type=click.Choice([*DIMENSIONS]),
+    default="overall",
+    show_default=True,
+    help="of the printed order and pairs; JSON and CSV hold all",
+)
+@option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="write every accuracy, a line each")
+@json_option
+def command(runs: Sequence[Path], dimension: str, csv_file: Path | None, as_json: bool) -> int:
+    """Accuracy, ranks and exact McNemar tests of two or more runs on one benchmark."""
+    if len(runs) < 2:
+        raise click.UsageError("name two runs or more")
+    from medreward.bench.comparing import as_csv, compare
+    from medreward.bench.finished import open_run
+
+    compared = compare([open_run(run) for run in runs])
+    if csv_file:
+        try:
+            csv_file.write_text(as_csv(compared), "utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"{csv_file}: {error.strerror or error}") from None
+    if as_json:
+        print_json(compared)
+    else:
+        _print(compared, dimension)
+    return 0
+
+
+def _print(compared: Mapping[str, Any], dimension: str) -> None:
+    dimensions = list(compared["shortcuts"])
+    if dimension not in dimensions:
+        raise ConfigurationError(f"no case has a label on {dimension}")
+    labels = ", ".join(f"{count} {kind}" for kind, count in compared["evidence"].items())
+    click.echo(f"{compared['cases']} cases, {compared['different_images']} images; labels: {labels}")
+    ordered = sorted(compared["runs"], key=lambda run: -run["dimensions"][dimension]["accuracy"])
+    print_table(["run", "rank", *dimensions, "macro"], _board(ordered, compared, dimension), [*dimensions, "macro"])
+    columns = ["difference", "95%", "better", "worse", "p", "Holm", "smallest"]
+    print_table(["first", "second", *columns], _pairs(compared["pairs"], dimension), columns)
+    click.echo(f"{dimension}: {_tests(compared['all_runs'][dimension])}")
+    click.echo(
+        "Runs that share a letter do not differ (Holm over the pairs of a dimension, "
+        f"{100 * compared['alpha']:g}%). Smallest: the difference that these cases would have shown 4 times in 5."
+    )
+
+
+def _board(runs: Iterable[Mapping[str, Any]], compared: Mapping[str, Any], dimension: str) -> list[list[str]]:
+    rows = []
+    for run in runs:
+        by_dimension = run["dimensions"]
+        name = run["run"] if run["images"] == "own" else f"{run['run']} ({run['images']} images)"
+        cells = [f"{share(row['accuracy'])} {row['group']}" for row in by_dimension.values()]
+        own = by_dimension[dimension]
+        rows.append([name, str(own["rank"]), *cells, share(own["macro"]["accuracy"])])
+    for shortcut in ("length", "position"):
+        cells = [share(row[shortcut]) for row in compared["shortcuts"].values()]
+        rows.append([f"({shortcut} only)", "", *cells, ""])
+    return rows
+
+
+def _pairs(pairs: Iterable[Mapping[str, Any]], dimension: str) -> list[list[str]]:
+    return [
+        [
+            row["first"],
+            row["second"],
+            f"{100 * row['difference']:+.1f}",
+            interval(row["ci95"]),
+            str(row["better"]),
+            str(row["worse"]),
+            probability(row["p"]),
+            probability(row["holm"]),
+            share(row["smallest_difference"]),
+        ]
+        for row in pairs
+        if row["dimension"] == dimension
+    ]
+
+
+def _tests(tests: Mapping[str, Mapping[str, Any] | None]) -> str:
+    names = {"cochran_q": "Cochran's Q", "friedman": "Friedman", "anova": "repeated measures ANOVA F"}
+    return (
+        "; ".join(
+            f"{names[name]} {'inf' if found['statistic'] is None else format(found['statistic'], '.2f')}, "
+            f"p {equal(found['p'])}"
+            for name, found in tests.items()
+            if found
+        )
+        or "the runs are alike on every case"
+    )
+
+
+def share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def interval(bounds: Sequence[float | None] | None) -> str:
+    return "-" if bounds is None else " to ".join(map(share, bounds))
+
+
+def probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def equal(p: float) -> str:
+    return probability(p) if p < 0.001 else f"= {p:.3f}"
