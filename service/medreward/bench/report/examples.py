@@ -3,19 +3,21 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
-from medreward.bench.cases import ANSWERS
+from medreward.bench.cases import ANSWERS, Case
+from medreward.bench.finished import Asked, FinishedRun, Predicted
 from medreward.bench.report.pictures import data_uri
-from medreward.bench.tables import Answered
 from medreward.types import DIMENSIONS
 
-LONG = 1500
+LONG: Final = 1500
+Texts = Mapping[tuple[str, str], Case]
+Pair = tuple[Asked, Predicted]
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One dimension of a case. `sure` is the share of belief in what was chosen."""
+    """One dimension of a case. `sure` is the probability that the model gave to what it chose."""
 
     dimension: str
     label: str | None
@@ -28,83 +30,80 @@ class Judged:
         return self.label is not None and self.choice != self.label
 
     @property
-    def belief(self) -> float:
-        """In the answer that is not labelled; where nothing is known about it, none."""
+    def misplaced(self) -> float:
+        """Confidence in the answer that is not the labelled one."""
         return self.sure if self.sure is not None and self.wrong and self.choice in ANSWERS else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A case as the page shows it."""
+    """A case as the page shows it; without its texts where the data is not at hand."""
 
-    id: str
-    organ: str
-    department: str | None
+    asked: Asked
     status: str
-    picture: str | None
-    question: str
-    answers: tuple[str, str]
-    evidence: str | None
     judged: Sequence[Judged]
+    picture: str | None
+    question: str | None
+    answers: Sequence[str]
+
+    @property
+    def overall(self) -> Judged:
+        return self.judged[-1]
+
+    @property
+    def wrong(self) -> int:
+        return sum(one.wrong for one in self.judged)
 
 
-def worst(answered: Sequence[Answered], count: int) -> list[Answered]:
+def worst(run: FinishedRun, count: int) -> list[Pair]:
     """Wrong on the most dimensions; of equals, the surest."""
-    wrong = [(pair, [one for one in judged(pair) if one.wrong]) for pair in answered]
-    ranked = sorted((found for found in wrong if found[1]), key=lambda found: (-len(found[1]), -_belief(found[1])))
-    return [pair for pair, _ in ranked[:count]]
+    wrong = [(pair, [one for one in judged(pair) if one.wrong]) for pair in _pairs(run)]
+    wrong.sort(key=lambda found: (-len(found[1]), -sum(one.misplaced for one in found[1])))
+    return [pair for pair, some in wrong[:count] if some]
 
 
-def most_surprising(answered: Sequence[Answered], count: int) -> list[Answered]:
-    """Wrong on any dimension with most confidence."""
-    beliefs = [(pair, max((one.belief for one in judged(pair)), default=0.0)) for pair in answered]
-    ranked = sorted((found for found in beliefs if found[1] > 0), key=lambda found: -found[1])
-    return [pair for pair, _ in ranked[:count]]
+def most_surprising(run: FinishedRun, count: int) -> list[Pair]:
+    """Wrong on any dimension with most confidence; a judge tells none."""
+    sure = [(pair, max(one.misplaced for one in judged(pair))) for pair in _pairs(run)]
+    sure.sort(key=lambda found: -found[1])
+    return [pair for pair, misplaced in sure[:count] if misplaced]
 
 
-def lost(answered: Sequence[Answered], baseline: Sequence[Answered], count: int) -> list[Answered]:
-    """Right on `overall` by the baseline and wrong now; the surest first."""
-    right = {case.key for case, prediction in baseline if _is_right(case.labels, prediction)}
-    wrong = [(pair, judged(pair)[-1]) for pair in answered if pair[0].key in right]
-    ranked = sorted((found for found in wrong if found[1].wrong), key=lambda found: -found[1].belief)
-    return [pair for pair, _ in ranked[:count]]
+def lost(run: FinishedRun, baseline: FinishedRun, count: int) -> list[Pair]:
+    """Right on `overall` by the baseline, and wrong now; the surest first."""
+    right = {pair[0].key for pair in _pairs(baseline) if not judged(pair)[-1].wrong}
+    wrong = [(pair, judged(pair)[-1]) for pair in _pairs(run) if pair[0].key in right]
+    wrong = sorted((found for found in wrong if found[1].wrong), key=lambda found: -found[1].misplaced)
+    return [pair for pair, _ in wrong[:count]]
 
 
-def example(pair: Answered) -> Example:
-    case, prediction = pair
+def example(pair: Pair, texts: Texts) -> Example:
+    asked, prediction = pair
+    case = texts.get(asked.key)
     return Example(
-        id=str(case.question_id),
-        organ=case.organ,
-        department=case.department,
-        status=prediction["status"],
-        picture=data_uri(case.image),
-        question=_cut(case.question),
-        answers=(_cut(case.answers[0]), _cut(case.answers[1])),
-        evidence=case.evidence,
+        asked=asked,
+        status=prediction.status,
         judged=judged(pair),
+        picture=data_uri(case.image) if case else None,
+        question=_cut(case.question) if case else None,
+        answers=[_cut(answer) for answer in case.answers] if case else [],
     )
 
 
-def judged(pair: Answered) -> list[Judged]:
-    case, prediction = pair
-    return [_judged(case.labels.get(dimension), prediction, dimension) for dimension in DIMENSIONS]
+def judged(pair: Pair) -> list[Judged]:
+    return [_judged(*pair, dimension) for dimension in DIMENSIONS]
 
 
-def _judged(label: str | None, prediction: Mapping[str, Any], dimension: str) -> Judged:
-    choice = prediction["choices"][dimension]
-    if logits := prediction["logits"]:
-        a, b = (logits[answer][dimension] for answer in ANSWERS)
-        return Judged(dimension, label, choice, 1 / (1 + math.exp(-abs(a - b))), (a, b))
-    votes = [reply["choices"][dimension] for reply in prediction.get("replies", ()) if reply["choices"]]
-    return Judged(dimension, label, choice, votes.count(choice) / len(votes) if choice in votes else None, None)
+def _judged(asked: Asked, prediction: Predicted, dimension: str) -> Judged:
+    label, choice = asked.labels.get(dimension), prediction.choices[dimension]
+    if not prediction.logits:
+        return Judged(dimension, label, choice, None, None)
+    a, b = prediction.logits["A"][dimension], prediction.logits["B"][dimension]
+    return Judged(dimension, label, choice, 1 / (1 + math.exp(-min(abs(a - b), 700))), (a, b))
 
 
-def _is_right(labels: Mapping[str, str], prediction: Mapping[str, Any]) -> bool:
-    return "overall" in labels and bool(prediction["choices"]["overall"] == labels["overall"])
-
-
-def _belief(wrong: Sequence[Judged]) -> float:
-    return sum(one.belief for one in wrong)
+def _pairs(run: FinishedRun) -> list[Pair]:
+    return list(zip(run.cases, run.predictions, strict=True))
 
 
 def _cut(text: str) -> str:
