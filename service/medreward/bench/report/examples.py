@@ -55,26 +55,26 @@ class Example:
         return sum(one.wrong for one in self.judged)
 
 
-def worst(run: FinishedRun, count: int) -> list[Pair]:
+def worst(run: FinishedRun) -> list[Pair]:
     """Wrong on the most dimensions; of equals, the surest."""
     wrong = [(pair, [one for one in judged(pair) if one.wrong]) for pair in _pairs(run)]
     wrong.sort(key=lambda found: (-len(found[1]), -sum(one.misplaced for one in found[1])))
-    return [pair for pair, some in wrong[:count] if some]
+    return [pair for pair, some in wrong if some]
 
 
-def most_surprising(run: FinishedRun, count: int) -> list[Pair]:
+def most_surprising(run: FinishedRun) -> list[Pair]:
     """Wrong on any dimension with most confidence; a judge tells none."""
     sure = [(pair, max(one.misplaced for one in judged(pair))) for pair in _pairs(run)]
     sure.sort(key=lambda found: -found[1])
-    return [pair for pair, misplaced in sure[:count] if misplaced]
+    return [pair for pair, misplaced in sure if misplaced]
 
 
-def lost(run: FinishedRun, baseline: FinishedRun, count: int) -> list[Pair]:
+def lost(run: FinishedRun, baseline: FinishedRun) -> list[Pair]:
     """Right on `overall` by the baseline, and wrong now; the surest first."""
     right = {pair[0].key for pair in _pairs(baseline) if not judged(pair)[-1].wrong}
     wrong = [(pair, judged(pair)[-1]) for pair in _pairs(run) if pair[0].key in right]
     wrong = sorted((found for found in wrong if found[1].wrong), key=lambda found: -found[1].misplaced)
-    return [pair for pair, _ in wrong[:count]]
+    return [pair for pair, _ in wrong]
 
 
 def example(pair: Pair, texts: Texts) -> Example:

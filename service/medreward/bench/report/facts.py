@@ -1,9 +1,10 @@
 """The figures of a report, from one run or two: what is shown, not how."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+import numpy.typing as npt
 
 from medreward.bench.finished import FinishedRun, Measured
 from medreward.bench.statistics.accuracy import grouped_wilson
@@ -78,30 +79,44 @@ class Facts:
     dimensions: Sequence[Row]
     organs: Sequence[Row]
     heat: Sequence[HeatRow]
+    departments: Sequence[HeatRow]
     calibrations: Mapping[str, Calibration]
 
 
 def facts(run: FinishedRun, baseline: FinishedRun | None) -> Facts:
     """Both runs are on the same cases."""
-    names = sorted({case.organ for case in run.cases})
-
-    def pair(dimension: str, organ: str | None = None) -> tuple[Measured, Measured | None]:
-        mine, other = (one and _of_organ(one.measured(dimension), organ) for one in (run, baseline))
-        assert mine
-        return mine, other
-
-    calibrations = {name: calibration(one.labels, one.margins) for name in DIMENSIONS for one, _ in [pair(name)]}
+    measured = {name: run.measured(name) for name in DIMENSIONS}
+    other = {name: baseline.measured(name) if baseline else None for name in DIMENSIONS}
+    calibrations = {name: calibration(one.labels, one.margins) for name, one in measured.items()}
+    organs = _names(case.organ for case in run.cases)
+    overall, others = measured["overall"], other["overall"]
     return Facts(
-        dimensions=_rows([(name, *pair(name)) for name in DIMENSIONS]),
-        organs=_rows([(name, *pair("overall", name)) for name in names]),
-        heat=[HeatRow(organ, [_cell(pair(name, organ)[0]) for name in DIMENSIONS]) for organ in names],
+        dimensions=_rows([(name, one, other[name]) for name, one in measured.items()]),
+        organs=_rows(
+            [
+                (organ, _part(overall, overall.organs == organ), others and _part(others, overall.organs == organ))
+                for organ in organs
+            ]
+        ),
+        heat=[_heat(organ, [_part(one, one.organs == organ) for one in measured.values()]) for organ in organs],
+        departments=[
+            _heat(department, [_part(one, one.departments == department) for one in measured.values()])
+            for department in _names(case.department for case in run.cases)
+        ],
         calibrations={name: found for name, found in calibrations.items() if found},
     )
 
 
-def _of_organ(measured: Measured, organ: str | None) -> Measured:
-    inside = np.full(len(measured.labels), True) if organ is None else measured.organs == organ
+def _names(names: Iterable[str | None]) -> list[str]:
+    return sorted({name for name in names if name})
+
+
+def _part(measured: Measured, inside: npt.NDArray[np.bool_]) -> Measured:
     return Measured(*(getattr(measured, array.name)[inside] for array in fields(measured)))
+
+
+def _heat(name: str, parts: Iterable[Measured]) -> HeatRow:
+    return HeatRow(name, [_cell(part) for part in parts])
 
 
 def _rows(pairs: Sequence[tuple[str, Measured, Measured | None]]) -> list[Row]:
