@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Final
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from medreward.bench.statistics.calibration import Bin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +26,7 @@ VARIABLES: Final = {
 }
 STYLE: Final = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and has the page's fonts
-    "font.size": 10.5,
+    "font.size": 12,
     "text.color": INK,
     "text.parse_math": False,  # a dollar in a model's name is a dollar
     "axes.edgecolor": LINE,
@@ -71,7 +73,7 @@ def accuracies(name: str, rows: Sequence[str], series: Sequence[Series], title: 
             _dots(axes, one, place, len(series))
         _rows(axes, rows)
         axes.set_xlim(min([COIN, *lows]) - 3, 100)
-        axes.set_xlabel("accuracy, %  (dashed: a coin)")
+        axes.set_xlabel("accuracy, % (dashed: a coin)")
         if len(series) > 1:
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return result()
@@ -86,33 +88,24 @@ def differences(name: str, rows: Sequence[str], series: Series, title: str) -> M
         _rows(axes, rows)
         widest = max([5.0, *ends]) * 1.1
         axes.set_xlim(-widest, widest)
-        axes.set_xlabel("← worse   difference in points   better →")
+        axes.set_xlabel("← worse\N{EM SPACE}difference in points\N{EM SPACE}better →")
     return result()
 
 
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Cases to which the model gave about the same confidence."""
-
-    confidence: float
-    accuracy: float
-    n: int
-
-
 def reliability(name: str, bins: Sequence[Bin], title: str) -> Markup:
-    """How often the preferred answer was the labelled one, by how sure the model was; below, how many cases."""
-    with _drawn(name, title, 4.6) as (axes, result):
+    """How often the preferred answer was the labelled one, by how sure the model was; at the foot, how many cases."""
+    with _drawn(name, title, 4.4) as (axes, result):
         from matplotlib.ticker import PercentFormatter
 
+        foot = min(0.5, *(one.ci95[0] for one in bins)) - 0.08
         axes.plot([0.5, 1], [0.5, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         xs, ys = [one.confidence for one in bins], [one.accuracy for one in bins]
+        axes.vlines(xs, *zip(*(one.ci95 for one in bins), strict=True), color=CANDIDATE, linewidth=1.4)
         axes.plot(xs, ys, color=CANDIDATE, linewidth=2, marker="o", markersize=7, markeredgecolor=SURFACE)
-        axes.set_xlim(0.49, 1.01)
-        axes.set_ylim(min([0.5, *ys]) - 0.06, 1.03)
         for one in bins:
-            axes.annotate(
-                str(one.n), (one.confidence, one.accuracy), (0, 9), textcoords="offset points", ha="center", color=MUTED
-            )
+            axes.text(one.confidence, foot + 0.015, str(one.n), ha="center", fontsize=10, color=MUTED)
+        axes.set_xlim(0.49, 1.01)
+        axes.set_ylim(foot, 1.03)
         axes.grid(True)
         axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
         axes.yaxis.set_major_formatter(PercentFormatter(1, 0))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from medreward.bench.answering import OK
 from medreward.bench.cases import ANSWERS, Case
 from medreward.bench.finished import Asked, FinishedRun, Predicted
 from medreward.bench.report.pictures import data_uri
@@ -56,8 +57,8 @@ class Example:
 
 
 def worst(run: FinishedRun) -> list[Pair]:
-    """Wrong on the most dimensions; of equals, the surest."""
-    wrong = [(pair, [one for one in judged(pair) if one.wrong]) for pair in _pairs(run)]
+    """Answered, and wrong on the most dimensions; of equals, the surest."""
+    wrong = [(pair, [one for one in judged(pair) if one.wrong]) for pair in _pairs(run) if pair[1].status == OK]
     wrong.sort(key=lambda found: (-len(found[1]), -sum(one.misplaced for one in found[1])))
     return [pair for pair, some in wrong if some]
 

@@ -36,7 +36,8 @@ def whole(value: float) -> str:
 
 def points(value: float) -> str:
     """With its sign, a true minus."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+    rounded = round(100 * value, 1)
+    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
 
 
 def p_value(value: float) -> str:

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from medreward.bench.answering import OK
 from medreward.bench.blinding import Images
 from medreward.bench.finished import FinishedRun
 from medreward.bench.report import charts
-from medreward.bench.report.charts import Bin, Mark, Series
+from medreward.bench.report.charts import Mark, Series
 from medreward.bench.report.decision import by_gate, without_gate
 from medreward.bench.report.examples import Example, Pair, Texts, example, lost, most_surprising, worst
 from medreward.bench.report.facts import Facts, Row, Share, facts
@@ -102,8 +103,9 @@ def _figures(run: FinishedRun, found: Facts) -> list[Figure]:
     if one := found.calibrations.get("overall"):
         luck = f"points; by luck up to {share(one.by_luck)}"
         figures.append(Figure("calibration error, overall", share(one.ece), luck))
-    unanswered = sum(prediction.status != "ok" for prediction in run.predictions)
-    return [*figures, Figure("without an answer", str(unanswered), f"of {len(run.predictions)} cases")]
+    codes = {code: count for code, count in run.summary["statuses"].items() if code != OK}
+    told = "".join(f", {count} {code}" for code, count in codes.items())
+    return [*figures, Figure("without an answer", str(sum(codes.values())), f"of {len(run.cases)} cases{told}")]
 
 
 def _percent(figure: Share | None) -> str:
@@ -136,9 +138,8 @@ def _reliability_charts(found: Facts) -> list[Drawn]:
     drawn = []
     for name in CURVES:
         if one := found.calibrations.get(name):
-            bins = [Bin(bin.confidence, bin.accuracy, bin.n) for bin in one.bins]
             title = f"Reliability curve on {name}; the table has the figures"
-            drawn.append(Drawn(f"Reliability on {name}", charts.reliability(f"curve-{name}", bins, title), name))
+            drawn.append(Drawn(f"Reliability on {name}", charts.reliability(f"curve-{name}", one.bins, title), name))
     return drawn
 
 
