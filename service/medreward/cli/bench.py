@@ -15,7 +15,7 @@ from medreward.bench.blinding import Images
 from medreward.bench.cases import CONSTRUCTED, DataSet, Finding
 from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
-from medreward.cli import bench_agreement, bench_compare
+from medreward.cli import bench_agreement, bench_compare, bench_report
 from medreward.cli.asking import concurrency_option, key_option, retry_seconds_option, text_options, url_option
 from medreward.cli.options import json_option, model_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table, progress_bar
@@ -25,7 +25,7 @@ from medreward.types import DIMENSIONS, Options, Thinking, TooLong
 if TYPE_CHECKING:
     from medreward.bench.answering import Answering
 
-NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub", "scipy", "statsmodels")
+NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub", "jinja2", "matplotlib", "scipy", "statsmodels")
 ANSWERING: Final = ("url", "model", "judge")
 SCHEMES: Final = ("http://", "https://", "grpc://", "grpcs://")
 
@@ -40,6 +40,7 @@ def command() -> None:
 
 command.add_command(bench_compare.command)
 command.add_command(bench_agreement.command)
+command.add_command(bench_report.command)
 
 departments_option = option(
     "--departments",

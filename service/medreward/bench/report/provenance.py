@@ -5,17 +5,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medreward.bench.comparing import evidence
 from medreward.bench.finished import FinishedRun
+from medreward.bench.report.decision import Gate
 from medreward.bench.rundir import PREDICTIONS, SUMMARY
 
 
 def provenance(
-    run: FinishedRun, baseline: FinishedRun | None, gate: Mapping[str, Any] | None
+    run: FinishedRun, baseline: FinishedRun | None, gate: Gate | None
 ) -> list[tuple[str, Sequence[str]]]:
     """Rows of a name and what each run says."""
     runs = [one for one in (run, baseline) if one]
     rows = [(name, [tell(one) for one in runs]) for name, tell in ROWS.items()]
-    gates = [(f"gate: {name}", [_written(value), *["–"] * (len(runs) - 1)]) for name, value in (gate or {}).items()]
+    gates = []
+    if gate:
+        policy = {name: gate.policy.get(name) for name in ("name", "digest")}
+        told = {"gate": gate.made, "gate's policy": policy, "gate's code": gate.code}
+        gates = [(name, [_written(value), *["–"] * (len(runs) - 1)]) for name, value in told.items()]
     return [*rows, *gates]
 
 
@@ -51,7 +57,7 @@ ROWS: Mapping[str, Callable[[FinishedRun], str]] = {
     "the model's own evidence": _model("evidence"),
     "data": _about("data"),
     "data digest": _about("data_digest"),
-    "labels": _about("evidence"),
+    "labels": lambda run: _written(evidence(run)),
     "findings in the data": _about("findings"),
     "settings": _about("settings"),
     "versions": _about("versions"),

@@ -1,7 +1,6 @@
 """One run as a page: the verdict first, then what it rests on."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,10 +8,11 @@ from markupsafe import Markup
 
 from medreward.bench.answering import OK
 from medreward.bench.blinding import Images
+from medreward.bench.comparing import evidence
 from medreward.bench.finished import FinishedRun
 from medreward.bench.report import charts
 from medreward.bench.report.charts import Mark, Series
-from medreward.bench.report.decision import by_gate, without_gate
+from medreward.bench.report.decision import Gate, by_gate, without_gate
 from medreward.bench.report.examples import Example, Pair, Texts, example, lost, most_surprising, worst
 from medreward.bench.report.facts import Facts, Row, Share, facts
 from medreward.bench.report.labels import labels_of
@@ -70,14 +70,14 @@ class CaseList:
 
 
 def report(
-    run: FinishedRun, baseline: FinishedRun | None, gate: Mapping[str, Any] | None, texts: Texts, count: int
+    run: FinishedRun, baseline: FinishedRun | None, gate: Gate | None, texts: Texts, count: int
 ) -> str:
     """`texts` are the cases of the data, none where it is not at hand; `count` is of each list of cases."""
     found = facts(run, baseline)
     overall = found.dimensions[-1]
     return rendered(
         "report.html",
-        labels=labels_of(Counter(case.evidence or "not stated" for case in run.cases)),
+        labels=labels_of(evidence(run)),
         candidate=Shown.of(run),
         baseline=Shown.of(baseline) if baseline else None,
         verdict=by_gate(gate, overall) if gate else without_gate(overall),

@@ -1,0 +1,83 @@
+"""`medreward bench report`: a finished run as one HTML file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from medreward.cli.options import json_option, option
+from medreward.cli.show import print_json
+from medreward.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from medreward.bench.cases import Case
+    from medreward.bench.finished import FinishedRun
+
+GATE: Final = "gate.json"
+REPORT: Final = "report.html"
+EXAMPLES: Final = 6
+
+
+@click.command("report")
+@click.argument("path", metavar="RUN", type=click.Path(path_type=Path))
+@option("--baseline", type=click.Path(path_type=Path), metavar="RUN", help="a run on the same cases to stand against")
+@option("--gate", type=click.Path(path_type=Path), metavar="FILE", help="of bench gate; gate.json in RUN if it is there")
+@option("--data", metavar="DATA", help="where questions and images are, if not where they were")
+@option("--departments", type=click.Path(path_type=Path), metavar="FILE", help="as the run had it")
+@option("--cases", type=click.IntRange(0), default=EXAMPLES, show_default=True, help="in each list of cases; 0 shows none")
+@option("--out", type=click.Path(path_type=Path), metavar="FILE", help=f"{REPORT} in RUN if not named")
+@json_option
+def command(
+    path: Path,
+    baseline: Path | None,
+    gate: Path | None,
+    data: str | None,
+    departments: Path | None,
+    cases: int,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """RUN as one HTML file that loads nothing: verdict, figures, the cases that went wrong, and where it all is from."""
+    from medreward.bench.comparing import refuse_other_benchmarks
+    from medreward.bench.finished import open_run
+    from medreward.bench.report.decision import read_gate
+    from medreward.bench.report.report import report
+
+    run = open_run(path)
+    against = open_run(baseline) if baseline else None
+    refuse_other_benchmarks([run, against] if against else [run])
+    file = gate or path / GATE
+    decided = read_gate(file, run, against) if gate or file.exists() else None
+    texts = _texts(run, data, departments) if cases else {}
+    target = out or path / REPORT
+    write_page(target, report(run, against, decided, texts, cases))
+    if as_json:
+        print_json({"out": str(target)})
+    else:
+        click.echo(f"{target}")
+    return 0
+
+
+def write_page(file: Path, page: str) -> None:
+    try:
+        file.write_text(page, "utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror or error}") from None
+
+
+def _texts(run: "FinishedRun", data: str | None, departments: Path | None) -> "Mapping[tuple[str, str], Case]":
+    """By case; what was not named is left out where it is no more what it was."""
+    from medreward.bench.sources import open_set
+
+    where = data or str(run.about.get("data"))
+    try:
+        found = open_set(where, departments)
+        if found.digest != run.digest:
+            raise ConfigurationError(f"{where} is not the data that {run.path} is a run on")
+    except ConfigurationError as error:
+        if data or departments:
+            raise
+        click.echo(f"no questions and images in the report: {error}; --data names them", err=True)
+        return {}
+    return {case.key: case for case in found.cases}
