@@ -25,9 +25,7 @@ from medreward.types import DIMENSIONS
 @option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="write every accuracy, a line each")
 @option("--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="write a page that loads nothing")
 @json_option
-def command(
-    runs: Sequence[Path], dimension: str, csv_file: Path | None, html_file: Path | None, as_json: bool
-) -> int:
+def command(runs: Sequence[Path], dimension: str, csv_file: Path | None, html_file: Path | None, as_json: bool) -> int:
     """Accuracy, ranks and exact McNemar tests of two or more runs on one benchmark."""
     if len(runs) < 2:
         raise click.UsageError("name two runs or more")

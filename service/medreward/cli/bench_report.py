@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from medreward.cli.options import json_option, option
-from medreward.cli.show import print_json
+from medreward.cli.show import print_json, print_panel, print_table
 from medreward.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from medreward.bench.cases import Case
     from medreward.bench.finished import FinishedRun
+    from medreward.bench.report.examples import Texts
+    from medreward.bench.report.report import Report
 
 GATE: Final = "gate.json"
 REPORT: Final = "report.html"
@@ -22,10 +24,10 @@ EXAMPLES: Final = 6
 @click.command("report")
 @click.argument("path", metavar="RUN", type=click.Path(path_type=Path))
 @option("--baseline", type=click.Path(path_type=Path), metavar="RUN", help="a run on the same cases to stand against")
-@option("--gate", type=click.Path(path_type=Path), metavar="FILE", help="of bench gate; gate.json in RUN if it is there")
+@option("--gate", type=click.Path(path_type=Path), metavar="FILE", help="gate.json; the one in RUN if not named")
 @option("--data", metavar="DATA", help="where questions and images are, if not where they were")
 @option("--departments", type=click.Path(path_type=Path), metavar="FILE", help="as the run had it")
-@option("--cases", type=click.IntRange(0), default=EXAMPLES, show_default=True, help="in each list of cases; 0 shows none")
+@option("--cases", type=click.IntRange(0), default=EXAMPLES, show_default=True, help="in each list of cases")
 @option("--out", type=click.Path(path_type=Path), metavar="FILE", help=f"{REPORT} in RUN if not named")
 @json_option
 def command(
@@ -38,25 +40,33 @@ def command(
     out: Path | None,
     as_json: bool,
 ) -> int:
-    """RUN as one HTML file that loads nothing: verdict, figures, the cases that went wrong, and where it all is from."""
+    """RUN as one HTML file that loads nothing: verdict, figures, cases that went wrong, and where it all is from."""
     from medreward.bench.comparing import refuse_other_benchmarks
     from medreward.bench.finished import open_run
     from medreward.bench.report.decision import read_gate
-    from medreward.bench.report.report import report
+    from medreward.bench.report.report import Report
 
     run = open_run(path)
     against = open_run(baseline) if baseline else None
     refuse_other_benchmarks([run, against] if against else [run])
     file = gate or path / GATE
-    decided = read_gate(file, run, against) if gate or file.exists() else None
-    texts = _texts(run, data, departments) if cases else {}
+    found = Report.of(run, against, read_gate(file, run, against) if gate or file.exists() else None)
     target = out or path / REPORT
-    write_page(target, report(run, against, decided, texts, cases))
+    write_page(target, found.page(_texts(run, data, departments) if cases else {}, cases))
     if as_json:
-        print_json({"out": str(target)})
+        print_json({"out": str(target), "verdict": found.decision.word, "labels": found.labels.headline})
     else:
-        click.echo(f"{target}")
+        _print(found)
+        click.echo(str(target))
     return 0
+
+
+def write_report(path: Path, texts: "Texts") -> None:
+    """Of a run that has just ended, without a baseline or a verdict."""
+    from medreward.bench.finished import open_run
+    from medreward.bench.report.report import Report
+
+    write_page(path / REPORT, Report.of(open_run(path)).page(texts, EXAMPLES))
 
 
 def write_page(file: Path, page: str) -> None:
@@ -81,3 +91,22 @@ def _texts(run: "FinishedRun", data: str | None, departments: Path | None) -> "M
         click.echo(f"no questions and images in the report: {error}; --data names them", err=True)
         return {}
     return {case.key: case for case in found.cases}
+
+
+def _print(found: "Report") -> None:
+    from medreward.bench.report.page import p_value, points, share
+
+    labels = f"{found.labels.headline} {found.labels.detail}"
+    print_panel(found.decision.word, [*found.decision.sentences, labels], found.decision.tone)
+    columns = ["accuracy", "95%", "cases"]
+    against = ["baseline", "difference", "95%", "p (Holm)"] if found.baseline else []
+    rows = []
+    for row in found.facts.dimensions:
+        if not row.share:
+            continue
+        cells = [row.name, share(row.share.value), f"{share(row.share.low)} to {share(row.share.high)}", str(row.n)]
+        if other := row.against:
+            ends = f"{points(other.difference.low)} to {points(other.difference.high)}"
+            cells += [share(other.share.value), points(other.difference.value), ends, p_value(other.p)]
+        rows.append(cells)
+    print_table(["dimension", *columns, *against], rows, [*columns, *against])

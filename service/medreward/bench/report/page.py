@@ -1,11 +1,13 @@
 """Templates to pages. Everything in them is escaped: questions and answers are strangers' texts."""
 
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import jinja2
 
 from medreward import __version__
+
+NONE: Final = "\N{EN DASH}"
 
 
 def rendered(template: str, **context: Any) -> str:
@@ -27,7 +29,7 @@ def _environment() -> jinja2.Environment:
 
 def share(value: float | None) -> str:
     """In percent, as of a figure of a table."""
-    return "–" if value is None else f"{100 * value:.1f}"
+    return NONE if value is None else f"{100 * value:.1f}"
 
 
 def whole(value: float) -> str:

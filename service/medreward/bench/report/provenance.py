@@ -3,17 +3,16 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from medreward.bench.comparing import evidence
 from medreward.bench.finished import FinishedRun
 from medreward.bench.report.decision import Gate
+from medreward.bench.report.page import NONE
 from medreward.bench.rundir import PREDICTIONS, SUMMARY
 
 
-def provenance(
-    run: FinishedRun, baseline: FinishedRun | None, gate: Gate | None
-) -> list[tuple[str, Sequence[str]]]:
+def provenance(run: FinishedRun, baseline: FinishedRun | None, gate: Gate | None) -> list[tuple[str, Sequence[str]]]:
     """Rows of a name and what each run says."""
     runs = [one for one in (run, baseline) if one]
     rows = [(name, [tell(one) for one in runs]) for name, tell in ROWS.items()]
@@ -21,7 +20,7 @@ def provenance(
     if gate:
         policy = {name: gate.policy.get(name) for name in ("name", "digest")}
         told = {"gate": gate.made, "gate's policy": policy, "gate's code": gate.code}
-        gates = [(name, [_written(value), *["–"] * (len(runs) - 1)]) for name, value in told.items()]
+        gates = [(name, [_written(value), *[NONE] * (len(runs) - 1)]) for name, value in told.items()]
     return [*rows, *gates]
 
 
@@ -43,13 +42,13 @@ def _digest(file: Path) -> str:
 
 
 def _written(value: Any) -> str:
-    """`too_long error, limit –`"""
+    """`too_long error, thinking keep`"""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_written(one)}" for name, one in value.items()) or "–"
-    return "–" if value is None else str(value)
+        return ", ".join(f"{name} {_written(one)}" for name, one in value.items()) or NONE
+    return NONE if value is None else str(value)
 
 
-ROWS: Mapping[str, Callable[[FinishedRun], str]] = {
+ROWS: Final[Mapping[str, Callable[[FinishedRun], str]]] = {
     "model": _model("name"),
     "version": _model("version"),
     "fingerprint": _model("fingerprint"),

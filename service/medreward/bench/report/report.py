@@ -12,11 +12,11 @@ from medreward.bench.comparing import evidence
 from medreward.bench.finished import FinishedRun
 from medreward.bench.report import charts
 from medreward.bench.report.charts import Mark, Series
-from medreward.bench.report.decision import Gate, by_gate, without_gate
+from medreward.bench.report.decision import Decision, Gate, by_gate, without_gate
 from medreward.bench.report.examples import Example, Pair, Texts, example, lost, most_surprising, worst
 from medreward.bench.report.facts import Facts, Row, Share, facts
-from medreward.bench.report.labels import labels_of
-from medreward.bench.report.page import points, rendered, share
+from medreward.bench.report.labels import Labels, labels_of
+from medreward.bench.report.page import NONE, points, rendered, share
 from medreward.bench.report.provenance import provenance
 from medreward.types import DIMENSIONS
 
@@ -69,29 +69,44 @@ class CaseList:
     examples: Sequence[Example]
 
 
-def report(
-    run: FinishedRun, baseline: FinishedRun | None, gate: Gate | None, texts: Texts, count: int
-) -> str:
-    """`texts` are the cases of the data, none where it is not at hand; `count` is of each list of cases."""
-    found = facts(run, baseline)
-    overall = found.dimensions[-1]
-    return rendered(
-        "report.html",
-        labels=labels_of(evidence(run)),
-        candidate=Shown.of(run),
-        baseline=Shown.of(baseline) if baseline else None,
-        verdict=by_gate(gate, overall) if gate else without_gate(overall),
-        figures=_figures(run, found),
-        facts=found,
-        macro=run.summary["strict"]["macro"],
-        images_shared=len({case.image for case in run.cases}) < len(run.cases),
-        dimension_names=DIMENSIONS,
-        dimension_charts=_dimension_charts(run, baseline, found.dimensions),
-        reliability_charts=_reliability_charts(found),
-        judge=run.summary.get("judge"),
-        lists=_lists(run, baseline, texts, count) if count else [],
-        provenance=provenance(run, baseline, gate),
-    )
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run, or a run against another, has to say."""
+
+    run: FinishedRun
+    baseline: FinishedRun | None
+    gate: Gate | None
+    labels: Labels
+    facts: Facts
+    decision: Decision
+
+    @classmethod
+    def of(cls, run: FinishedRun, baseline: FinishedRun | None = None, gate: Gate | None = None) -> "Report":
+        found = facts(run, baseline)
+        overall = found.dimensions[-1]
+        decision = by_gate(gate, overall) if gate else without_gate(overall)
+        return cls(run, baseline, gate, labels_of(evidence(run)), found, decision)
+
+    def page(self, texts: Texts, count: int) -> str:
+        """`texts` are the cases of the data, none where it is not at hand; `count` is of each list of cases."""
+        run, baseline = self.run, self.baseline
+        return rendered(
+            "report.html",
+            labels=self.labels,
+            candidate=Shown.of(run),
+            baseline=Shown.of(baseline) if baseline else None,
+            verdict=self.decision,
+            figures=_figures(run, self.facts),
+            facts=self.facts,
+            macro=run.summary["strict"]["macro"],
+            images_shared=len({case.image for case in run.cases}) < len(run.cases),
+            dimension_names=DIMENSIONS,
+            dimension_charts=_dimension_charts(baseline, self.facts.dimensions),
+            reliability_charts=_reliability_charts(self.facts),
+            judge=run.summary.get("judge"),
+            lists=_lists(run, baseline, texts, count) if count else [],
+            provenance=provenance(run, baseline, self.gate),
+        )
 
 
 def _figures(run: FinishedRun, found: Facts) -> list[Figure]:
@@ -109,14 +124,14 @@ def _figures(run: FinishedRun, found: Facts) -> list[Figure]:
 
 
 def _percent(figure: Share | None) -> str:
-    return f"{share(figure.value)}%" if figure else "–"
+    return f"{share(figure.value)}%" if figure else NONE
 
 
 def _interval(figure: Share | None) -> str:
     return f"95%: {share(figure.low)} to {share(figure.high)}" if figure else ""
 
 
-def _dimension_charts(run: FinishedRun, baseline: FinishedRun | None, rows: Sequence[Row]) -> list[Drawn]:
+def _dimension_charts(baseline: FinishedRun | None, rows: Sequence[Row]) -> list[Drawn]:
     series = [Series("this run", [_mark(row.share) for row in rows])]
     if baseline:
         series.append(Series("baseline", [_mark(row.against.share) if row.against else None for row in rows]))
