@@ -365,7 +365,7 @@ def luminance(colour: str) -> float:
 def test_text_stands_out_from_what_is_behind_it(html: str) -> None:
     """4.5 is what WCAG 2.2 AA asks for."""
     palettes = [
-        dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", html, re.S)
+        dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", html, re.DOTALL)
     ]
     assert len(palettes) == 3  # light, dark, print
     for palette in palettes:
