@@ -1,5 +1,6 @@
 """Charts as inline SVG. Colours are the page's CSS variables, so that one drawing serves light, dark and print."""
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from medreward.bench.statistics.calibration import Bin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its caches of fonts on stderr
 
 #: matplotlib wants colours that it knows: each stands for a variable of the page.
 INK, MUTED, LINE, SURFACE, CANDIDATE, BASELINE = (f"#00010{n}" for n in range(6))
