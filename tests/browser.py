@@ -26,7 +26,7 @@ class Seen:
 
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
-    width: int = 0  # of what there is to scroll
+    overflow: int = 0  # pixels that are wider than the window
     background: str = ""
 
 
@@ -51,7 +51,8 @@ class Browser:
             _note(event, seen)
             if event.get("method") == "Page.loadEventFired":
                 break
-        seen.width = self._value(session, "document.documentElement.scrollWidth", seen)
+        root = "document.documentElement"
+        seen.overflow = self._value(session, f"{root}.scrollWidth - {root}.clientWidth", seen)
         seen.background = self._value(session, "getComputedStyle(document.body).backgroundColor", seen)
         self._call("Target.closeTarget", targetId=target)
         return seen
