@@ -42,7 +42,7 @@ class Browser:
         seen = Seen()
         for domain in ("Page", "Network", "Log", "Runtime"):
             self._call(f"{domain}.enable", session)
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        size: dict[str, Any] = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", session, **size)
         self._call("Emulation.setEmulatedMedia", session, features=[{"name": "prefers-color-scheme", "value": scheme}])
         self._call("Page.navigate", session, seen, url=file.as_uri())

@@ -6,9 +6,11 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from bench.runs import make_run
 from bench.sets import some_cases, write_set
 from bench.test_runs import medreward
 from browser import CHROMIUM, Browser, browser
-from medreward.bench.cases import CONSTRUCTED, Case
+from medreward.bench.answering import Answer, Reply
+from medreward.bench.cases import CONSTRUCTED, Case, Choice, DataSet
 from medreward.bench.comparing import compare
 from medreward.bench.finished import FinishedRun, open_run
 from medreward.bench.report.decision import read_gate
@@ -29,6 +32,8 @@ from medreward.bench.report.labels import labels_of
 from medreward.bench.report.leaderboard import leaderboard
 from medreward.bench.report.pictures import data_uri
 from medreward.bench.report.report import Report
+from medreward.bench.rundir import Identity, RunDirectory
+from medreward.bench.tables import summarise
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
@@ -185,10 +190,11 @@ def test_the_figures_are_those_of_the_tables_and_the_tests(run: FinishedRun, bas
         assert row.against.difference.value == pytest.approx(pair["difference"], abs=1e-6)
         assert row.against.p >= pair["p"]  # corrected for six
         assert f"{row.name} {100 * strict['accuracy']:.1f}" in text
-    for row in found.heat:
-        for dimension, cell in zip(DIMENSIONS, row.cells, strict=True):
-            strict = run.summary["strict"]["organ"][row.name][dimension]
-            assert (cell.n, cell.accuracy) == (strict["n"], pytest.approx(strict["accuracy"], abs=1e-6))
+    for organ in found.heat:
+        for dimension, cell in zip(DIMENSIONS, organ.cells, strict=True):
+            strict = run.summary["strict"]["organ"][organ.name][dimension]
+            assert cell.n == strict["n"]
+            assert cell.accuracy == pytest.approx(strict["accuracy"], abs=1e-6)
 
 
 def test_the_worst_cases_are_shown(run: FinishedRun, baseline: FinishedRun) -> None:
@@ -266,6 +272,27 @@ def gate_file(run: FinishedRun, baseline: FinishedRun | None, verdict: str = "re
         ],
         "cases_needed": None,
     }
+
+
+def test_a_judge_and_a_dimension_without_labels_have_a_page(tmp_path: Path) -> None:
+    cases = [replace(case, labels={"accuracy": case.labels["accuracy"]}) for case in some_cases(12)]
+    a, b = dict.fromkeys(DIMENSIONS, "A"), dict.fromkeys(DIMENSIONS, "B")
+    replies = (Reply("AB", 0, "first", a), Reply("BA", 0, "first", b), Reply("BA", 1, "I cannot help.", None))
+    tie: Choice = "tie"
+    choices: tuple[Choice, ...] = ("A", *repeat(tie, 11))
+    with closing(RunDirectory(tmp_path / "run", Identity(DataSet(cases).digest, {"name": "judge"}, {}))) as folder:
+        for case, choice in zip(cases, choices, strict=True):
+            folder.record(case, Answer("ok", dict.fromkeys(DIMENSIONS, choice), None, replies))
+        summary = summarise(cases, folder.in_order(cases))
+        folder.finish(cases, summary, {"data": "made", "totals": {"cases": len(cases)}})
+    run = open_run(tmp_path / "run")
+    text = Page(Report.of(run, run).page({}, 3)).text
+    assert "No case has a label on overall." in text
+    assert "A judge gives no probabilities: nothing to calibrate." in text
+    assert "12 of 36 replies were no vote." in text
+    assert "accuracy 12 0.0 100.0" in text  # the votes are for what was shown first
+    assert "None" not in text.replace("None.", "").replace("None of the 12 cases says", "")
+    assert "Accuracy, %" in Page(leaderboard(compare([run, run]))).text
 
 
 @pytest.mark.parametrize(

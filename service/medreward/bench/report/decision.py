@@ -93,8 +93,8 @@ def without_gate(overall: Row) -> Decision:
     if not overall.against.is_significant:
         return Decision("No difference shown", "plain", [*seen(overall), nothing])
     better = overall.against.difference.value > 0
-    word, tone = ("Better than the baseline", "good") if better else ("Worse than the baseline", "bad")
-    return Decision(word, tone, [*seen(overall), nothing])
+    word = "Better than the baseline" if better else "Worse than the baseline"
+    return Decision(word, "good" if better else "bad", [*seen(overall), nothing])
 
 
 def seen(overall: Row) -> list[str]:

@@ -1,6 +1,6 @@
 """Many runs as a page: models, dimensions and organs, and who cannot be told from whom."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,8 +22,6 @@ class Rival:
     difference: float
     low: float
     high: float
-    better: int
-    worse: int
     p: float
     smallest: float | None
 
@@ -55,20 +53,13 @@ def _chart(runs: Sequence[Mapping[str, Any]], by: str) -> Any:
     return charts.accuracies("board", names, [Series("", marks)], f"Accuracy on {by}; the table has the figures")
 
 
-def _rivals(pairs: Iterable[Mapping[str, Any]], names: Sequence[str], by: str) -> Iterable[Rival]:
+def _rivals(pairs: Iterable[Mapping[str, Any]], names: Sequence[str], by: str) -> Iterator[Rival]:
     found = {(row["first"], row["second"]): row for row in pairs if row["dimension"] == by}
     for name in names[1:]:
-        if row := found.get((name, names[0])):
-            yield Rival(name, row["difference"], *row["ci95"], row["better"], row["worse"], row["holm"], _smallest(row))
-        else:
-            row = found[names[0], name]
-            low, high = (-bound for bound in reversed(row["ci95"]))
-            yield Rival(name, -row["difference"], low, high, row["worse"], row["better"], row["holm"], _smallest(row))
-
-
-def _smallest(row: Mapping[str, Any]) -> float | None:
-    smallest: float | None = row["smallest_difference"]
-    return smallest
+        turned = (name, names[0]) not in found
+        row, sign = (found[names[0], name], -1) if turned else (found[name, names[0]], 1)
+        low, high = sorted(sign * bound for bound in row["ci95"])
+        yield Rival(name, sign * row["difference"], low, high, row["holm"], row["smallest_difference"])
 
 
 def _heat(runs: Sequence[Mapping[str, Any]], dimension: str) -> tuple[list[str], list[HeatRow]]:

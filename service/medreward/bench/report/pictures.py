@@ -4,6 +4,7 @@ import base64
 from io import BytesIO
 from typing import Final
 
+import numpy as np
 from PIL import Image, ImageOps
 
 SIDE: Final = 320
@@ -26,8 +27,8 @@ def data_uri(data: bytes) -> str | None:
 
 def _shown(image: Image.Image) -> Image.Image:
     """Deep greys are stretched to what a screen has, as a viewer would."""
-    if image.mode.startswith(("I", "F")):
-        low, high = image.convert("F").getextrema()
-        scale = 255 / ((high - low) or 1)
-        return image.convert("F").point(lambda value: (value * scale) + (-low * scale)).convert("L")
-    return image.convert("RGB")
+    if not image.mode.startswith(("I", "F")):
+        return image.convert("RGB")
+    grey = np.asarray(image, np.float64)
+    grey -= grey.min()
+    return Image.fromarray((grey * (255 / (grey.max() or 1))).astype(np.uint8))
