@@ -19,7 +19,7 @@ from medreward.bench.layout import undecodable, write
 from medreward.cli import bench_agreement, bench_compare, bench_report
 from medreward.cli.asking import concurrency_option, key_option, retry_seconds_option, text_options, url_option
 from medreward.cli.bench_report import REPORT, write_report
-from medreward.cli.options import json_option, model_option, models_dir_option, option
+from medreward.cli.options import departments_option, json_option, model_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table, progress_bar
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options, Thinking, TooLong
@@ -43,13 +43,6 @@ def command() -> None:
 command.add_command(bench_compare.command)
 command.add_command(bench_agreement.command)
 command.add_command(bench_report.command)
-
-departments_option = option(
-    "--departments",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="department of each question_id or organ: a JSON object, or CSV of two columns",
-)
 
 
 @command.command()

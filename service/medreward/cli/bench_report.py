@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from medreward.cli.options import json_option, option
+from medreward.cli.options import departments_option, json_option, option
 from medreward.cli.show import print_json, print_panel, print_table
 from medreward.errors import ConfigurationError
 
@@ -26,7 +26,7 @@ EXAMPLES: Final = 6
 @option("--baseline", type=click.Path(path_type=Path), metavar="RUN", help="a run on the same cases to stand against")
 @option("--gate", type=click.Path(path_type=Path), metavar="FILE", help="gate.json; the one in RUN if not named")
 @option("--data", metavar="DATA", help="where questions and images are, if not where they were")
-@option("--departments", type=click.Path(path_type=Path), metavar="FILE", help="as the run had it")
+@departments_option
 @option("--cases", type=click.IntRange(0), default=EXAMPLES, show_default=True, help="in each list of cases")
 @option("--out", type=click.Path(path_type=Path), metavar="FILE", help=f"{REPORT} in RUN if not named")
 @json_option

@@ -39,6 +39,11 @@ class Decision:
     sentences: Sequence[str]
     checks: Sequence[Check] = ()
 
+    @property
+    def open(self) -> list[Check]:
+        """What stands against promotion."""
+        return [check for check in self.checks if check.tone in ("bad", "warn")]
+
 
 class GateCheck(msgspec.Struct, frozen=True):
     name: str
