@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import asdict
@@ -12,12 +13,13 @@ import click
 from click.core import ParameterSource
 
 from medreward.bench.blinding import Images
-from medreward.bench.cases import CONSTRUCTED, DataSet, Finding
+from medreward.bench.cases import CONSTRUCTED, Case, DataSet, Finding
 from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
-from medreward.cli import bench_agreement, bench_compare
+from medreward.cli import bench_agreement, bench_compare, bench_report
 from medreward.cli.asking import concurrency_option, key_option, retry_seconds_option, text_options, url_option
-from medreward.cli.options import json_option, model_option, models_dir_option, option
+from medreward.cli.bench_report import REPORT, write_report
+from medreward.cli.options import departments_option, json_option, model_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table, progress_bar
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options, Thinking, TooLong
@@ -25,7 +27,7 @@ from medreward.types import DIMENSIONS, Options, Thinking, TooLong
 if TYPE_CHECKING:
     from medreward.bench.answering import Answering
 
-NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub", "scipy", "statsmodels")
+NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub", "jinja2", "matplotlib", "scipy", "statsmodels")
 ANSWERING: Final = ("url", "model", "judge")
 SCHEMES: Final = ("http://", "https://", "grpc://", "grpcs://")
 
@@ -40,13 +42,7 @@ def command() -> None:
 
 command.add_command(bench_compare.command)
 command.add_command(bench_agreement.command)
-
-departments_option = option(
-    "--departments",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="department of each question_id or organ: a JSON object, or CSV of two columns",
-)
+command.add_command(bench_report.command)
 
 
 @command.command()
@@ -128,17 +124,18 @@ def read_url(context: click.Context, flag: click.Parameter, written: str | None)
 def run(context: click.Context, /, as_json: bool, **given: Any) -> int:
     """Ask about every case, and write predictions and tables into RUN; started again, it goes on where it stopped."""
     try:
-        summary = asyncio.run(_run(context, given))
+        summary, data = asyncio.run(_run(context, given))
     except OSError as error:
         raise ConfigurationError(f"{error.filename or given['out']}: {error.strerror or error}") from None
+    write_report(given["out"], {case.key: case for case in data.cases})
     if as_json:
         print_json(summary)
     else:
-        _print(summary, given["out"])
+        _print(summary, data.cases[: given["limit"]], given["out"])
     return 0
 
 
-async def _run(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+async def _run(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], DataSet]:
     from medreward.bench.runner import Plan, run
     from medreward.bench.sources import open_set
 
@@ -152,7 +149,7 @@ async def _run(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
     plan = Plan(given["data"], given["out"], settings, given["concurrency"], given["limit"], Images(given["images"]))
     async with aclosing(answering):
         with progress_bar("cases") as progress:
-            return await run(data, answering, plan, progress)
+            return await run(data, answering, plan, progress), data
 
 
 async def _answering(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]]:
@@ -192,13 +189,17 @@ def _print_findings(findings: Iterable[Finding]) -> None:
         print_table(["where", "id", "what", ""], rows)
 
 
-def _print(summary: dict[str, Any], out: Path) -> None:
+def _print(summary: dict[str, Any], cases: Iterable[Case], out: Path) -> None:
+    from medreward.bench.report.labels import labels_of
+
     micro, macro = summary["strict"]["micro"], summary["strict"]["macro"]
     numbers = ["accuracy", "95%", "macro", "n", "correct", "ties", "unanswered"]
     rows = [[d, *_figures(micro[d]), _share(macro[d]["accuracy"]), *_counts(micro[d])] for d in DIMENSIONS]
     print_table(["dimension", *numbers], rows, numbers)
     statuses = ", ".join(f"{count} {status}" for status, count in summary["statuses"].items())
-    click.echo(f"{summary['cases']} cases ({statuses}): {out}")
+    labels = labels_of(Counter(case.evidence or "not stated" for case in cases))
+    click.echo(f"{labels.headline} {labels.detail}")
+    click.echo(f"{summary['cases']} cases ({statuses}): {out / REPORT}")
 
 
 def _figures(row: dict[str, Any]) -> list[str]:

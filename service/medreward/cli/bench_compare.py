@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from medreward.cli.bench_report import write_page
 from medreward.cli.options import json_option, option
 from medreward.cli.show import print_json, print_table
 from medreward.errors import ConfigurationError
@@ -22,8 +23,9 @@ from medreward.types import DIMENSIONS
     help="of the printed order and pairs; JSON and CSV hold all",
 )
 @option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="write every accuracy, a line each")
+@option("--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="write a page that loads nothing")
 @json_option
-def command(runs: Sequence[Path], dimension: str, csv_file: Path | None, as_json: bool) -> int:
+def command(runs: Sequence[Path], dimension: str, csv_file: Path | None, html_file: Path | None, as_json: bool) -> int:
     """Accuracy, ranks and exact McNemar tests of two or more runs on one benchmark."""
     if len(runs) < 2:
         raise click.UsageError("name two runs or more")
@@ -36,6 +38,10 @@ def command(runs: Sequence[Path], dimension: str, csv_file: Path | None, as_json
             csv_file.write_text(as_csv(compared), "utf-8")
         except OSError as error:
             raise ConfigurationError(f"{csv_file}: {error.strerror or error}") from None
+    if html_file:
+        from medreward.bench.report.leaderboard import leaderboard
+
+        write_page(html_file, leaderboard(compared))
     if as_json:
         print_json(compared)
     else:

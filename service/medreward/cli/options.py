@@ -67,3 +67,9 @@ models_dir_option = option(
     "--models-dir", type=click.Path(path_type=Path), metavar="DIR", help="folder of the bundled models"
 )
 json_option = option("--json", "as_json", is_flag=True, help="print JSON")
+departments_option = option(
+    "--departments",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="department of each question_id or organ: a JSON object, or CSV of two columns",
+)

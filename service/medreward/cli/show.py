@@ -4,10 +4,11 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 
+TONES: Final = {"good": "green", "bad": "red", "warn": "yellow", "plain": ""}
 PIPED_WIDTH: Final = 240  # nobody's window: nothing is cut or wrapped
 
 
@@ -28,6 +29,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: 
     for row in rows:
         table.add_row(*map(Text, row))
     Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False).print(table)
+
+
+def print_panel(title: str, lines: Iterable[str], tone: Literal["good", "bad", "warn", "plain"]) -> None:
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    console.print(Panel(Text("\n".join(lines)), title=Text(title), title_align="left", expand=False, style=TONES[tone]))
 
 
 @contextmanager

@@ -1,0 +1,112 @@
+"""`medreward bench report`: a finished run as one HTML file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from medreward.cli.options import departments_option, json_option, option
+from medreward.cli.show import print_json, print_panel, print_table
+from medreward.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from medreward.bench.cases import Case
+    from medreward.bench.finished import FinishedRun
+    from medreward.bench.report.examples import Texts
+    from medreward.bench.report.report import Report
+
+GATE: Final = "gate.json"
+REPORT: Final = "report.html"
+EXAMPLES: Final = 6
+
+
+@click.command("report")
+@click.argument("path", metavar="RUN", type=click.Path(path_type=Path))
+@option("--baseline", type=click.Path(path_type=Path), metavar="RUN", help="a run on the same cases to stand against")
+@option("--gate", type=click.Path(path_type=Path), metavar="FILE", help="gate.json; the one in RUN if not named")
+@option("--data", metavar="DATA", help="where questions and images are, if not where they were")
+@departments_option
+@option("--cases", type=click.IntRange(0), default=EXAMPLES, show_default=True, help="in each list of cases")
+@option("--out", type=click.Path(path_type=Path), metavar="FILE", help=f"{REPORT} in RUN if not named")
+@json_option
+def command(
+    path: Path,
+    baseline: Path | None,
+    gate: Path | None,
+    data: str | None,
+    departments: Path | None,
+    cases: int,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """RUN as one HTML file that loads nothing: verdict, figures, cases that went wrong, and where it all is from."""
+    from medreward.bench.comparing import refuse_other_benchmarks
+    from medreward.bench.finished import open_run
+    from medreward.bench.report.decision import read_gate
+    from medreward.bench.report.report import Report
+
+    run = open_run(path)
+    against = open_run(baseline) if baseline else None
+    refuse_other_benchmarks([run, against] if against else [run])
+    file = gate or path / GATE
+    found = Report.of(run, against, read_gate(file, run, against) if gate or file.exists() else None)
+    target = out or path / REPORT
+    write_page(target, found.page(_texts(run, data, departments) if cases else {}, cases))
+    if as_json:
+        print_json({"out": str(target), "verdict": found.decision.word, "labels": found.labels.headline})
+    else:
+        _print(found)
+        click.echo(str(target))
+    return 0
+
+
+def write_report(path: Path, texts: "Texts") -> None:
+    """Of a run that has just ended, without a baseline or a verdict."""
+    from medreward.bench.finished import open_run
+    from medreward.bench.report.report import Report
+
+    write_page(path / REPORT, Report.of(open_run(path)).page(texts, EXAMPLES))
+
+
+def write_page(file: Path, page: str) -> None:
+    try:
+        file.write_text(page, "utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror or error}") from None
+
+
+def _texts(run: "FinishedRun", data: str | None, departments: Path | None) -> "Mapping[tuple[str, str], Case]":
+    """By case; what was not named is left out where it is no more what it was."""
+    from medreward.bench.sources import open_set
+
+    where = data or str(run.about.get("data"))
+    try:
+        found = open_set(where, departments)
+        if found.digest != run.digest:
+            raise ConfigurationError(f"{where} is not the data that {run.path} is a run on")
+    except ConfigurationError as error:
+        if data or departments:
+            raise
+        click.echo(f"no questions and images in the report: {error}; --data names them", err=True)
+        return {}
+    return {case.key: case for case in found.cases}
+
+
+def _print(found: "Report") -> None:
+    from medreward.bench.report.page import p_value, points, share
+
+    labels = f"{found.labels.headline} {found.labels.detail}"
+    print_panel(found.decision.word, [*found.decision.sentences, labels], found.decision.tone)
+    columns = ["accuracy", "95%", "cases"]
+    against = ["baseline", "difference", "95%", "p (Holm)"] if found.baseline else []
+    rows = []
+    for row in found.facts.dimensions:
+        if not row.share:
+            continue
+        cells = [row.name, share(row.share.value), f"{share(row.share.low)} to {share(row.share.high)}", str(row.n)]
+        if other := row.against:
+            ends = f"{points(other.difference.low)} to {points(other.difference.high)}"
+            cells += [share(other.share.value), points(other.difference.value), ends, p_value(other.p)]
+        rows.append(cells)
+    print_table(["dimension", *columns, *against], rows, [*columns, *against])
