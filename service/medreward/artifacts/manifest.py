@@ -56,11 +56,29 @@ class Onnx(Section):
     score_graph: FileName
 
 
+class Verbaliser(Section):
+    """A question for each dimension in place of heads: its logit is that of one word less that of another."""
+
+    ask: tuple[str, ...]  # follows the answer; holds "{rubric}" once
+    yes: str
+    no: str
+    rubrics: Literal[1] = 1  # version of the wording in backends/torch_vlm/verbaliser.py
+
+
 class Vlm(Section):
-    """A transformers image-text-to-text checkpoint whose heads read the last token of the answer."""
+    """A transformers image-text-to-text checkpoint, and what reads scores off its last hidden states."""
 
     image: tuple[str, ...]  # what stands where the prompt says "{image}", and nowhere without one
-    head: FileName = "reward_head.safetensors"
+    head: FileName | None = None  # read at the last token of the answer
+    verbaliser: Verbaliser | None = None
+
+    @model_validator(mode="after")
+    def is_read_in_one_way(self) -> Self:
+        if (self.head is None) == (self.verbaliser is None):
+            raise ValueError("[vlm] needs either a head or a verbaliser")
+        if self.verbaliser and self.verbaliser.ask.count("{rubric}") != 1:
+            raise ValueError("ask needs {rubric} once")
+        return self
 
 
 class Manifest(Section):

@@ -21,10 +21,10 @@ def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) ->
 
 def _open_vlm(settings: Settings, manifest: Manifest, folder: Path) -> Backend:
     try:
-        from medreward.backends.torch_vlm.backend import TorchVlmBackend  # loads torch
+        from medreward.backends.torch_vlm.backend import open_torch_vlm  # loads torch
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error.name} is not installed: this model needs medreward[vlm]") from None
-    return TorchVlmBackend(
+    return open_torch_vlm(
         folder,
         manifest,
         settings.device,

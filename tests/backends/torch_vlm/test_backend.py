@@ -9,10 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from backends.torch_vlm.checkpoints import FAMILIES, SIDE, TOKENS, VOCABULARY, Plain, write_checkpoint
+from backends.torch_vlm.checkpoints import DEEP, FAMILIES, SIDE, TOKENS, VOCABULARY, Plain, write_checkpoint
 from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.backends.base import Backend, Counts, Group, ModelImage
-from medreward.backends.torch_vlm.backend import TorchVlmBackend
+from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
 
 EXACT = 1e-4  # against another implementation, in fp32
 SAME = 1e-5  # against itself in other company: matmuls change with the shape
@@ -25,7 +25,10 @@ class Loaded:
     manifest: Manifest
 
     def backend(self, prefix_cache_bytes: int = 10**8) -> TorchVlmBackend:
-        return TorchVlmBackend(self.folder, self.manifest, "cpu", 1, prefix_cache_bytes=prefix_cache_bytes)
+        return open_torch_vlm(self.folder, self.manifest, "cpu", 1, 10**8, prefix_cache_bytes)
+
+
+deep = pytest.mark.parametrize("loaded", DEEP, indirect=True)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -64,20 +67,19 @@ def test_every_logit_is_that_of_a_plain_forward_of_the_whole_sequence(loaded: Lo
     spread = []
     for group, logits in zip(asked, backend.score(asked), strict=True):
         assert logits.shape == (len(group.answers), 2, 6)
+        [first] = backend.score([Group(group.image, group.prompt, group.answers[:1])])  # alone, off what was kept
+        assert_same(first[0], logits[0])
         for answer, row in zip(group.answers, logits, strict=True):
             pixels = group.image.pixels if group.image else None
             expected = plain.logits(pixels, group.prompt, answer).numpy()
             assert np.abs(row - expected).max() <= EXACT
             spread.append(expected)
     assert np.std(spread, axis=0).min() > 0.05  # numbers that could be told apart
+    one, other = backend.score([Group(image(n), asked[0].prompt, asked[0].answers) for n in (1, 2)])
+    assert np.abs(one - other).max() > 0.01  # the image shows
 
 
-def test_the_image_shows_in_the_logits(loaded: Loaded) -> None:
-    prompt, answers = groups(loaded.family)[0].prompt, [[9, 10, 11]]
-    first, second = loaded.backend().score([Group(image(n), prompt, answers) for n in (1, 2)])
-    assert np.abs(first - second).max() > 0.01
-
-
+@deep
 def test_company_order_and_caches_change_nothing(loaded: Loaded) -> None:
     asked = groups(loaded.family)
     backend = loaded.backend()
@@ -92,6 +94,7 @@ def test_company_order_and_caches_change_nothing(loaded: Loaded) -> None:
             assert_same(same[0], other)
 
 
+@deep
 def test_answers_that_fill_many_rows_are_the_same(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = groups(loaded.family)
     whole = loaded.backend().score(asked)
@@ -101,6 +104,7 @@ def test_answers_that_fill_many_rows_are_the_same(loaded: Loaded, monkeypatch: p
         assert_same(one, other)
 
 
+@deep
 def test_images_and_prompts_run_once(loaded: Loaded) -> None:
     backend = loaded.backend()
     backend.warm_up()
@@ -118,6 +122,7 @@ def test_images_and_prompts_run_once(loaded: Loaded) -> None:
     assert backend.take_counts() == Counts(image_encodes=1, prefix_runs=1)
 
 
+@deep
 def test_what_it_costs_and_what_it_is(loaded: Loaded) -> None:
     backend = loaded.backend()
     assert backend.runtime == "torch_vlm/cpu/fp32"

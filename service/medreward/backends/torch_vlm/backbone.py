@@ -6,7 +6,7 @@ is not asked again for features that are there, and the mask that lets many answ
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,30 +22,27 @@ from transformers import AutoModelForImageTextToText, DynamicCache
 from transformers.models.auto.image_processing_auto import AutoImageProcessor  # elsewhere 5.17 asks for torchvision
 from transformers.utils import logging
 
-from medreward.backends.torch_vlm.packing import Packed, packed, padded, runs
+from medreward.backends.torch_vlm.heads import SCORE
+from medreward.backends.torch_vlm.packing import FILLER, NOBODY, Ids, Packed, packed, padded, runs
 from medreward.errors import ConfigurationError
 
 RUN_TOKENS: Final = 16_384  # most tokens in a forward of several rows, padding included
 FULL: Final = "full_attention"
 SLIDING: Final = "sliding_attention"
 
-Ids = Sequence[int]
+Feature = Tensor | Sequence[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
     """What the vision tower says of one image, in the form that the family's model takes it."""
 
-    pooled: Tensor | Sequence[Tensor]
-    deeper: Sequence[Tensor]  # for the first layers of the decoder, where the family has them
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        return [*([self.pooled] if isinstance(self.pooled, Tensor) else self.pooled), *self.deeper]
+    pooled: Feature
+    deeper: Sequence[Feature]  # for the first layers of the decoder, where the family has them
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors)
+        return sum(tensor.nbytes for feature in (self.pooled, *self.deeper) for tensor in _tensors(feature))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +64,29 @@ class Prefix:
 class Backbone:
     """On one device. Rows are padded on the right, where a causal model never looks."""
 
-    def __init__(self, folder: Path, device: str, dtype: torch.dtype, size: tuple[int, int], foreign: set[str]) -> None:
-        """`size` is the height and width of every image, `foreign` the weights in the checkpoint that are not its."""
-        logging.disable_progress_bar()
-        model = _load(folder, device, dtype, foreign)
-        self._base = model.model.eval().requires_grad_(False)
-        self._decoder = self._base.get_decoder()
-        self._text = model.config.get_text_config()
-        self._image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
-        self._device = device
-        self._forward_takes = inspect.signature(self._base.forward).parameters.keys()
-        self._features_take = inspect.signature(self._base.get_image_features).parameters.keys()
-        self._windows = _windows(self._text)
-        self.width: int = self._text.hidden_size
+    def __init__(self, model: Any, image_processor: Any, size: tuple[int, int]) -> None:
+        """`size` is the height and width of every image."""
+        self._image_processor = image_processor
+        self.base = model.model.eval().requires_grad_(False)
+        self._decoder = self.base.get_decoder()
+        text = model.config.get_text_config()
+        self.device: torch.device = model.device
+        self.dtype: torch.dtype = model.dtype
+        self.size = size
+        self._forward_takes = inspect.signature(self.base.forward).parameters.keys()
+        self._features_take = inspect.signature(self.base.get_image_features).parameters.keys()
+        self._windows = _windows(text)
+        self.width: int = text.hidden_size
         self.image_token: int = model.config.image_token_id
         blank = np.zeros((*size, 3), np.uint8)
-        self._shapes = self._of_image(blank, self._forward_takes)  # sizes, grids: the same for every image
-        pooled = self.encode(blank).pooled
-        self.image_tokens = (pooled if isinstance(pooled, Tensor) else torch.cat([*pooled])).numel() // self.width
+        with torch.inference_mode():
+            made = self._of_image(blank, self._forward_takes)
+            self._shapes = {name: made[name] for name in made.keys() - {"pixel_values"}}  # the same for every image
+            self.image_tokens = sum(tensor.numel() for tensor in _tensors(self.encode(blank).pooled)) // self.width
 
     def encode(self, pixels: NDArray[np.uint8]) -> Features:
         """Runs the vision tower."""
-        found = self._base.get_image_features(**self._of_image(pixels, self._features_take, "pixel_values"))
+        found = self.base.get_image_features(**self._of_image(pixels, self._features_take))
         return Features(found.pooler_output, getattr(found, "deepstack_features", None) or ())
 
     def prefixes(self, prompts: Sequence[Ids], images: Sequence[Features]) -> list[Prefix]:
@@ -100,22 +98,46 @@ class Backbone:
             found |= dict(zip(run, chosen, strict=True))
         return [found[i] for i in range(len(prompts))]
 
-    def answers(self, groups: Sequence[tuple[Prefix, Sequence[Ids]]]) -> list[Tensor]:
-        """The last hidden state at the last token of each answer, in fp32."""
-        rows = [(g, row) for g, (_, answers) in enumerate(groups) for row in packed(answers)]
-        found = [torch.empty(len(answers), self.width, device=self._device) for _, answers in groups]
+    def answers(self, groups: Sequence[tuple[Prefix, Sequence[Ids]]], tails: Sequence[Ids] = ()) -> list[Tensor]:
+        """The last hidden state at the end of each tail of each answer, or of the answer itself where none is given:
+        answers, tails, width, in fp32.
+        """
+        rows = [(g, row) for g, (_, answers) in enumerate(groups) for row in packed(answers, tails)]
+        shape = (max(1, len(tails)), self.width)
+        found = [torch.empty(len(answers), *shape, device=self.device) for _, answers in groups]
         for run in runs([groups[g][0].length + len(row.ids) for g, row in rows], RUN_TOKENS):
             hidden = self._rows([(groups[rows[i][0]][0], rows[i][1]) for i in run])
             for place, i in enumerate(run):
                 g, row = rows[i]
-                found[g][row.answers] = hidden[place, row.lasts].float()
+                found[g][row.answers] = hidden[place, row.lasts].float().view(-1, *shape)
         return found
 
-    def _of_image(self, pixels: NDArray[np.uint8], wanted: Any, *needed: str) -> dict[str, Any]:
+    def whole(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[Ids], answers: Sequence[Ids]) -> Tensor:
+        """As transformers alone would: each image and each sequence from its start, padded to the longest.
+
+        The reference for parity and for speed. There are as many images as sequences, or none at all.
+        """
+        begun = [self._expanded(prompt) for prompt in prompts] if images else prompts
+        rows = [[*prompt, *answer] for prompt, answer in zip(begun, answers, strict=True)]
+        ids = padded(rows, 0).to(self.device)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        inputs = self._types(ids)
+        inputs["attention_mask"] = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
+        made = [self._of_image(pixels, self._forward_takes) for pixels in images]
+        inputs |= {name: torch.cat([of_one[name] for of_one in made]) for name in (made[0] if made else ())}
+        self.base.rope_deltas = None
+        hidden: Tensor = self.base(input_ids=ids, use_cache=False, **inputs).last_hidden_state
+        return hidden[torch.arange(len(rows), device=self.device), lengths - 1].float()
+
+    def _types(self, ids: Tensor) -> dict[str, Any]:
+        """Which tokens are the image's, for families that ask."""
+        types = (ids == self.image_token).long()
+        return {name: types for name in ("mm_token_type_ids", "token_type_ids") if name in self._forward_takes}
+
+    def _of_image(self, pixels: NDArray[np.uint8], wanted: Collection[str]) -> dict[str, Any]:
         """What the family's image processor makes of the pixels, as far as it is asked for."""
         made = self._image_processor(images=Image.fromarray(pixels), return_tensors="pt")
-        names = (made.keys() & wanted) - {"pixel_values"} | {*needed}
-        return {name: made[name].to(self._device) for name in names}
+        return {name: made[name].to(self.device) for name in made.keys() & wanted}
 
     def _expanded(self, prompt: Ids) -> list[int]:
         """A placeholder becomes as many as there are image tokens; where a template has several, they share them."""
@@ -125,20 +147,18 @@ class Backbone:
         return [id_ for token in prompt for id_ in ([token] * each if token == self.image_token else [token])]
 
     def _prefixes(self, prompts: Sequence[Ids], images: Sequence[Features]) -> list[Prefix]:
-        ids = padded(prompts, 0).to(self._device)
-        types = (ids == self.image_token).long()
-        inputs: dict[str, Any] = {"mm_token_type_ids": types, "token_type_ids": types}
+        ids = padded(prompts, 0).to(self.device)
+        inputs = self._types(ids)
         if images:
-            inputs |= {name: value.repeat_interleave(len(images), 0) for name, value in self._shapes.items()}
-        inputs = {name: value for name, value in inputs.items() if name in self._forward_takes}
+            inputs |= {name: shape.expand(len(images), *shape.shape[1:]) for name, shape in self._shapes.items()}
+            inputs["pixel_values"] = torch.empty(len(images))  # nobody looks at them
         cache = DynamicCache()
-        self._base.rope_deltas = None
+        self.base.rope_deltas = None
         with self._known(images):
-            pixels = torch.empty(len(images)) if images else None
-            self._base(input_ids=ids, pixel_values=pixels, past_key_values=cache, use_cache=True, **inputs)
+            self.base(input_ids=ids, past_key_values=cache, use_cache=True, **inputs)
         starts = [len(prompt) for prompt in prompts]
-        if self._base.rope_deltas is not None:  # positions of image tokens are no running numbers
-            starts = [s + d for s, d in zip(starts, self._base.rope_deltas.flatten().tolist(), strict=True)]
+        if self.base.rope_deltas is not None:  # positions of image tokens are no running numbers
+            starts = [s + d for s, d in zip(starts, self.base.rope_deltas.flatten().tolist(), strict=True)]
         return [
             Prefix([(k[i, :, : len(prompt)].clone(), v[i, :, : len(prompt)].clone()) for k, v, *_ in cache], start)
             for i, (prompt, start) in enumerate(zip(prompts, starts, strict=True))
@@ -147,15 +167,15 @@ class Backbone:
     @contextmanager
     def _known(self, images: Sequence[Features]) -> Iterator[None]:
         """Within it the model is given these features instead of running its vision tower."""
-        own = self._base.get_image_features
-        self._base.get_image_features = lambda *_, **__: _joined(images)
+        own = self.base.get_image_features
+        self.base.get_image_features = lambda *_, **__: _joined(images)
         try:
             yield
         finally:
-            self._base.get_image_features = own
+            self.base.get_image_features = own
 
     def _rows(self, rows: Sequence[tuple[Prefix, Packed]]) -> Tensor:
-        ids = padded([row.ids for _, row in rows], 0).to(self._device)
+        ids = padded([row.ids for _, row in rows], 0).to(self.device)
         positions = padded([[prefix.start + offset for offset in row.offsets] for prefix, row in rows], 0)
         cache = DynamicCache()
         for layer in range(len(rows[0][0].layers)):
@@ -163,7 +183,7 @@ class Backbone:
             cache.update(keys, values, layer)
         hidden: Tensor = self._decoder(
             input_ids=ids,
-            position_ids=positions.to(self._device),
+            position_ids=positions.to(self.device),
             attention_mask=self._mask(rows),
             past_key_values=cache,
             use_cache=True,
@@ -171,48 +191,53 @@ class Backbone:
         return hidden
 
     def _mask(self, rows: Sequence[tuple[Prefix, Packed]]) -> Tensor | Mapping[str, Tensor]:
-        """An answer's token sees its prompt and what stands before it in its own answer."""
-        places = torch.arange(max(prefix.length for prefix, _ in rows))
-        lengths = torch.tensor([prefix.length for prefix, _ in rows])[:, None]
+        """A token sees its prompt and what stands before it in its own answer; a tail's also the answer before it."""
+        lengths = torch.tensor([prefix.length for prefix, _ in rows], device=self.device)[:, None]
+        places = torch.arange(int(lengths.max()), device=self.device)
         # What fills a row up sees itself, because a softmax over nothing is not a number.
-        owners = padded([row.owners for _, row in rows], -1)
-        offsets = padded([row.offsets for _, row in rows], 0)
-        own = (owners[:, :, None] == owners[:, None, :]).tril()
+        owners = padded([row.owners for _, row in rows], FILLER).to(self.device)
+        parents = padded([row.parents for _, row in rows], NOBODY).to(self.device)
+        own = ((owners[:, :, None] == owners[:, None, :]) | (parents[:, :, None] == owners[:, None, :])).tril()
         prompt = (places < lengths)[:, None, :].expand(-1, owners.shape[1], -1)
-        seen = torch.cat([prompt, own], -1)
-        queries = lengths + offsets
+        seen = torch.cat([prompt, own], -1)[:, None]
+        if self._windows == {FULL: None}:
+            return seen
+        queries = lengths + padded([row.offsets for _, row in rows], 0).to(self.device)
         keys = torch.cat([places.expand(len(rows), -1), queries], -1)
-        distance = queries[:, :, None] - keys[:, None, :]
-        masks = {
-            kind: (seen & (distance < window) if window else seen)[:, None].to(self._device)
-            for kind, window in self._windows.items()
-        }
-        return masks if len(masks) > 1 else next(iter(masks.values()))
+        distance = (queries[:, :, None] - keys[:, None, :])[:, None]
+        masks = {kind: seen & (distance < window) if window else seen for kind, window in self._windows.items()}
+        return masks if len(masks) > 1 else masks[SLIDING]
 
 
-def _load(folder: Path, device: str, dtype: torch.dtype, foreign: set[str]) -> Any:
-    """Every weight from a safetensors file of the folder, none made up, no code but transformers' own."""
+def load(folder: Path, device: str, dtype: torch.dtype, speaks: bool = False) -> tuple[Any, Any]:
+    """Model and image processor: every weight from a safetensors file, none made up, no code but transformers' own.
+
+    The language model's own head may be missing, unless the model is to speak.
+    """
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what it would say of weights is checked here
+    only = {"local_files_only": True, "trust_remote_code": False}
     try:
         model, found = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
             device_map=device,
             attn_implementation="sdpa",
-            local_files_only=True,
             use_safetensors=True,
-            trust_remote_code=False,
             output_loading_info=True,
+            **only,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+        image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **only)
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
         raise ConfigurationError(f"transformers cannot load {folder}: {error}") from error
-    # The language model's own head is not asked for a score.
-    missing = sorted(name for name in found["missing_keys"] if not name.startswith("lm_head."))
-    strange = sorted({*found["unexpected_keys"]} - foreign)
+    # A classifier's head lies beside the backbone.
+    missing = sorted(name for name in found["missing_keys"] if speaks or not name.startswith("lm_head."))
+    strange = sorted(name for name in found["unexpected_keys"] if not name.startswith(SCORE))
     other = sorted(str(key[0]) for key in found["mismatched_keys"])
     for names, what in ((missing, "has no"), (strange, "has what its model has no place for:"), (other, "misshapes")):
         if names:
             raise ConfigurationError(f"the checkpoint in {folder} {what} {', '.join(names[:3])}")
-    return model
+    return model, image_processor
 
 
 def _windows(text: Any) -> dict[str, int | None]:
@@ -225,14 +250,20 @@ def _windows(text: Any) -> dict[str, int | None]:
 
 
 def _joined(images: Sequence[Features]) -> SimpleNamespace:
-    pooled = [image.pooled for image in images]
-    deeper = [torch.cat(layer) for layer in zip(*(image.deeper for image in images), strict=True)]
+    layers = zip(*(image.deeper for image in images), strict=True)
     return SimpleNamespace(
-        pooler_output=torch.cat([p for p in pooled if isinstance(p, Tensor)])
-        if isinstance(pooled[0], Tensor)
-        else [tensor for p in pooled for tensor in p],
-        deepstack_features=deeper,
+        pooler_output=_batched([image.pooled for image in images]),
+        deepstack_features=[_batched(layer) for layer in layers],
     )
+
+
+def _batched(features: Sequence[Feature]) -> Feature:
+    tensors = [tensor for feature in features for tensor in _tensors(feature)]
+    return torch.cat(tensors) if isinstance(features[0], Tensor) else tensors
+
+
+def _tensors(feature: Feature) -> Sequence[Tensor]:
+    return [feature] if isinstance(feature, Tensor) else feature
 
 
 def _stacked(states: Sequence[Tensor]) -> Tensor:

@@ -7,24 +7,28 @@ from typing import Final
 import torch
 from torch import Tensor
 
-ROW_TOKENS: Final = (
-    2048  # most tokens of several answers in a row: each is compared with all of them
-)
+ROW_TOKENS: Final = 2048  # most tokens of several answers in a row: each is compared with all of them
+FILLER: Final = -1  # the owner of what fills a row up
+NOBODY: Final = -2
+
+Ids = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Answers to one prompt, end to end."""
+    """Answers to one prompt end to end, each followed by its tails, which see it but not each other."""
 
     answers: list[int]  # which
     ids: list[int]
-    offsets: list[int]  # of each token within its answer
-    owners: list[int]  # the answer of each token
-    lasts: list[int]  # where each answer ends
+    offsets: list[int]  # of each token behind the prompt, as if its answer stood there alone
+    owners: list[int]  # the answer or tail that each token is of
+    parents: list[int]  # what a tail's token sees beside its own: its answer
+    lasts: list[int]  # where each tail ends; without tails, each answer
 
 
-def packed(answers: Sequence[Sequence[int]]) -> list[Packed]:
-    return [_row(answers, run) for run in _fitting([len(answer) for answer in answers])]
+def packed(answers: Sequence[Ids], tails: Sequence[Ids] = ()) -> list[Packed]:
+    after = sum(map(len, tails))
+    return [_row(answers, tails, run) for run in _fitting([len(answer) + after for answer in answers])]
 
 
 def _fitting(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -38,14 +42,24 @@ def _fitting(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield row
 
 
-def _row(answers: Sequence[Sequence[int]], chosen: list[int]) -> Packed:
-    row = Packed(chosen, [], [], [], [])
+def _row(answers: Sequence[Ids], tails: Sequence[Ids], chosen: list[int]) -> Packed:
+    row = Packed(chosen, [], [], [], [], [])
     for index in chosen:
-        row.ids.extend(answers[index])
-        row.offsets.extend(range(len(answers[index])))
-        row.owners.extend([index] * len(answers[index]))
-        row.lasts.append(len(row.ids) - 1)
+        owner = index * (1 + len(tails))
+        _append(row, answers[index], 0, owner, NOBODY)
+        for place, tail in enumerate(tails, 1):
+            _append(row, tail, len(answers[index]), owner + place, owner)
+            row.lasts.append(len(row.ids) - 1)
+        if not tails:
+            row.lasts.append(len(row.ids) - 1)
     return row
+
+
+def _append(row: Packed, ids: Ids, start: int, owner: int, parent: int) -> None:
+    row.ids.extend(ids)
+    row.offsets.extend(range(start, start + len(ids)))
+    row.owners.extend([owner] * len(ids))
+    row.parents.extend([parent] * len(ids))
 
 
 def runs(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
