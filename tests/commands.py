@@ -50,7 +50,7 @@ def serving(folder: Path, *flags: str) -> Iterator[Served]:
 
 
 def _first_ready(process: subprocess.Popen[str], log: Path) -> dict[str, Any]:
-    for _ in range(200):
+    for _ in range(1200):  # a worker may have to load torch
         written = log.read_text()
         assert process.poll() is None, written
         lines = [json.loads(line) for line in written.splitlines()]

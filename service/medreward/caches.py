@@ -1,7 +1,7 @@
-"""A cache of arrays, bounded in bytes."""
+"""Caches bounded in bytes."""
 
 from collections import OrderedDict
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,28 +9,40 @@ from numpy.typing import NDArray
 MIB: Final = 1024 * 1024
 ENTRY_BYTES: Final = 450  # what an array of a few numbers takes with its key, measured
 
+
+class Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+V = TypeVar("V", bound=Sized)
 T = TypeVar("T", bound=np.generic)
 
 
-class ArrayCache(Generic[T]):
-    """Arrays by key; the least recently used go first."""
+class ByteCache(Generic[V]):
+    """Values by key; the least recently used go first."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._arrays: OrderedDict[str, NDArray[T]] = OrderedDict()
+        self._values: OrderedDict[str, V] = OrderedDict()
         self.bytes = 0
 
-    def get(self, key: str) -> NDArray[T] | None:
-        array = self._arrays.get(key)
-        if array is not None:
-            self._arrays.move_to_end(key)
-        return array
+    def get(self, key: str) -> V | None:
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
 
-    def put(self, key: str, array: NDArray[T]) -> None:
-        if key in self._arrays:
+    def put(self, key: str, value: V) -> None:
+        size = value.nbytes + ENTRY_BYTES
+        if key in self._values or size > self._max_bytes:
             return
-        self._arrays[key] = array
-        self.bytes += array.nbytes + ENTRY_BYTES
+        self._values[key] = value
+        self.bytes += size
         while self.bytes > self._max_bytes:
-            _, oldest = self._arrays.popitem(last=False)
+            _, oldest = self._values.popitem(last=False)
             self.bytes -= oldest.nbytes + ENTRY_BYTES
+
+
+class ArrayCache(ByteCache[NDArray[T]], Generic[T]):
+    """The same of arrays."""

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     decode_seconds: Seconds = Field(10, description="time an image may take to decode")
     pixel_cache_bytes: int = Field(256 * MIB, ge=0, description="decoded images kept in memory")
     feature_cache_bytes: int = Field(256 * MIB, ge=0, description="image features kept beside the device")
+    prefix_cache_bytes: int = Field(
+        1024 * MIB, ge=0, description="states of images with their questions kept on the device, for VLMs"
+    )
     score_cache_bytes: int = Field(64 * MIB, ge=0, description="scores kept for triples that come again")
     image_store_bytes: int = Field(512 * MIB, ge=0, description="images kept for scoring by hash")
     image_store_seconds: Seconds = Field(3600, description="time a stored image is kept")

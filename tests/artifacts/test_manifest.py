@@ -110,3 +110,46 @@ def test_a_manifest_of_other_bytes_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigurationError, match="not TOML"):
         read_manifest(path)
+
+
+ONNX = """[onnx]
+image_graph = "image.onnx"
+score_graph = "score.onnx"
+"""
+VLM = (
+    TEXT.replace(ONNX, '[vlm]\nimage = ["<image>"]\nhead = "score.onnx"\n')
+    .replace('runtime = "onnx"', 'runtime = "torch_vlm"')
+    .replace('"{question}"', '"{image}", "{question}"')
+    .replace('"image.onnx"', '"config.json"')
+)
+ASKED = VLM.replace('head = "score.onnx"', '[vlm.verbaliser]\nask = ["[SEP]", "{rubric}"]\nyes = "yes"\nno = "no"')
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('image = ["<image>"]', 'image = ["[SEP]", "<image>"]'),
+        ('ask = ["[SEP]", ', "ask = ["),
+        ('yes = "yes"', 'yes = "true"'),
+    ],
+)
+def test_how_a_vlm_is_read_is_in_its_fingerprint(tmp_path: Path, old: str, new: str) -> None:
+    assert old in ASKED
+    assert read(tmp_path, ASKED.replace(old, new)).fingerprint != read(tmp_path, ASKED).fingerprint
+    assert read(tmp_path, VLM).fingerprint != read(tmp_path, ASKED).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('head = "score.onnx"', "", "either a head or a verbaliser"),
+        ('head = "score.onnx"', 'head = "other.safetensors"', "no digest under [files] for other.safetensors"),
+        ('"{image}", ', "", "{image} once"),
+        ('"config.json" =', '"other.json" =', "no digest under [files] for config.json"),
+        ('answer = ["{response}", "[SEP]"]', 'answer = ["{response}"]', "a piece beside {response}"),
+    ],
+)
+def test_a_faulty_manifest_of_a_vlm_is_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in VLM
+    with pytest.raises(ConfigurationError, match=re.escape(says)):
+        read(tmp_path, VLM.replace(old, new))

@@ -212,6 +212,16 @@ def test_template_and_text_lie_side_by_side(loaded: Loaded) -> None:
     assert prompt.flags == answer.flags == ()
 
 
+def test_the_pieces_of_an_image_stand_only_where_there_is_one(tmp_path: Path) -> None:
+    tokenizer = FileTokenizer(saved(qwen(), tmp_path))
+    around, image = ["<|im_start|>", "{image}", "{question}"], ["<|vision_start|>", "<|image_pad|>"]
+    encoder = TextEncoder(tokenizer, around, ("{response}", "<|im_end|>"), 100, 100, image)
+    start, vision, pad = (tokenizer.control_tokens[name] for name in (around[0], *image))
+    question = tokenizer.encode("q{image}")  # in a text these are letters
+    assert encoder.prompt("q{image}", has_image=True).ids == [start, vision, pad, *question]
+    assert encoder.prompt("q{image}").ids == [start, *question]
+
+
 @pytest.mark.parametrize("text", ["", " ", "\n\t \r\n", "\u00a0\u2003"])
 def test_an_empty_question_is_refused_and_an_empty_response_is_legal(qwen_encoder: TextEncoder, text: str) -> None:
     with pytest.raises(ItemError) as refused:

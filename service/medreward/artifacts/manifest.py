@@ -33,7 +33,7 @@ class Text(Section):
     """Pieces of the template: control tokens as they are named in the tokenizer, and the places of the user's text."""
 
     tokenizer: FileName | None = None
-    prompt: tuple[str, ...]  # holds "{question}" once
+    prompt: tuple[str, ...]  # holds "{question}" once, and "{image}" once where an image is tokens among tokens
     answer: tuple[str, ...]  # holds "{response}" once
     max_tokens: PositiveInt  # prompt and answer together
 
@@ -56,10 +56,35 @@ class Onnx(Section):
     score_graph: FileName
 
 
+class Verbaliser(Section):
+    """A question for each dimension in place of heads: its logit is that of one word less that of another."""
+
+    ask: tuple[str, ...]  # follows the answer; holds "{rubric}" once
+    yes: str
+    no: str
+    rubrics: Literal[1] = 1  # version of the wording in backends/torch_vlm/verbaliser.py
+
+
+class Vlm(Section):
+    """A transformers image-text-to-text checkpoint, and what reads scores off its last hidden states."""
+
+    image: tuple[str, ...]  # what stands where the prompt says "{image}", and nowhere without one
+    head: FileName | None = None  # read at the last token of the answer
+    verbaliser: Verbaliser | None = None
+
+    @model_validator(mode="after")
+    def is_read_in_one_way(self) -> Self:
+        if (self.head is None) == (self.verbaliser is None):
+            raise ValueError("[vlm] needs either a head or a verbaliser")
+        if self.verbaliser and self.verbaliser.ask.count("{rubric}") != 1:
+            raise ValueError("ask needs {rubric} once")
+        return self
+
+
 class Manifest(Section):
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$")]
     version: str
-    runtime: Literal["onnx", "fake"]
+    runtime: Literal["onnx", "torch_vlm", "fake"]
     evidence: Evidence
     license: str
     provenance: str
@@ -70,6 +95,7 @@ class Manifest(Section):
     image: Image
     text: Text
     onnx: Onnx | None = None
+    vlm: Vlm | None = None
     weights: dict[str, float]
     calibration: dict[str, Calibration]
 
@@ -81,9 +107,19 @@ class Manifest(Section):
             raise ValueError("weights may only name the six dimensions")
         if self.runtime == "onnx" and not (self.onnx and self.text.tokenizer):
             raise ValueError("runtime onnx needs [onnx] and a tokenizer under [text]")
+        if self.runtime == "torch_vlm" and not (self.vlm and self.text.tokenizer):
+            raise ValueError("runtime torch_vlm needs [vlm] and a tokenizer under [text]")
+        if self.text.prompt.count("{image}") != (1 if self.vlm else 0):
+            raise ValueError("the prompt needs {image} once with [vlm], and not at all without")
+        if self.vlm and len(self.text.answer) == 1:
+            raise ValueError(
+                "with [vlm] the answer needs a piece beside {response}: an empty one must leave a token to read"
+            )
         used = [self.text.tokenizer, self.card, self.golden, self.measured]
         if self.onnx:
             used += [self.onnx.image_graph, self.onnx.score_graph]
+        if self.vlm:
+            used += ["config.json", self.vlm.head]
         missing = sorted({name for name in used if name} - set(self.files))
         if missing:
             raise ValueError(f"no digest under [files] for {', '.join(missing)}")
@@ -93,6 +129,8 @@ class Manifest(Section):
     def fingerprint(self) -> str:
         """Digest of what decides a score: files by content, template, preprocessing, calibration, limits, weights."""
         decides = self.model_dump(mode="json", include={"runtime", "image", "text", "onnx", "weights", "calibration"})
+        if self.vlm:
+            decides["vlm"] = self.vlm.model_dump(mode="json")
         beside = (self.card, self.golden, self.measured)
         decides["files"] = {name: digest for name, digest in self.files.items() if name not in beside}
         canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from medreward.cli.options import json_option, model_option, models_dir_option
+from medreward.cli.options import json_option, model_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
@@ -43,9 +43,18 @@ class Check:
 @click.command("doctor")
 @model_option
 @models_dir_option
+@option("--parity", is_flag=False, flag_value="", metavar="[REF]", help="compare this VLM with plain transformers")
 @json_option
-def command(model: str | None, models_dir: Path | None, as_json: bool) -> int:
-    """Look at this machine: packages, devices, memory, ports and the default model; exit 1 if it cannot be served."""
+def command(model: str | None, models_dir: Path | None, parity: str | None, as_json: bool) -> int:
+    """Look at this machine: packages, devices, memory, ports and the default model; exit 1 if it cannot be served.
+
+    With --parity: score a few phantoms here and in transformers itself; exit 1 if a logit differs by too much.
+    """
+    if parity is not None:
+        from medreward.cli.parity import check_parity
+        from medreward.cli.serve import read_settings
+
+        return check_parity(read_settings(model=parity or model, models_dir=models_dir), as_json)
     checks = [_python(), *_packages(), *_devices(), *_machine(), *_of_settings(model, models_dir)]
     can_serve = all(check.status != "missing" for check in checks)
     if as_json:
@@ -153,6 +162,8 @@ def _model(settings: "Settings") -> Check:
     _, manifest = open_verified(settings.model, settings.models_dir)
     if manifest.runtime == "onnx" and not util.find_spec("onnxruntime"):
         raise ConfigurationError(f"{manifest.name} needs onnxruntime: {SERVER_ADVICE}")
+    if manifest.runtime == "torch_vlm" and not (util.find_spec("torch") and util.find_spec("transformers")):
+        raise ConfigurationError(f"{manifest.name} needs torch and transformers: install medreward[vlm]")
     return Check("model", "ok", f"{manifest.name} {manifest.version}, {len(manifest.files)} files verified")
 
 

@@ -186,7 +186,8 @@ def _facts(folder: Path, manifest: "Manifest") -> dict[str, Any]:
 
 def _rendered(manifest: "Manifest") -> str:
     """The template with an example in its places, as the model reads it."""
-    places = {"{question}": QUESTION, "{response}": RESPONSE}
+    image = "".join(manifest.vlm.image) if manifest.vlm else ""
+    places = {"{image}": image, "{question}": QUESTION, "{response}": RESPONSE}
     return "".join(places.get(piece, piece) for piece in (*manifest.text.prompt, *manifest.text.answer))
 
 

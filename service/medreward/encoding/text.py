@@ -76,20 +76,25 @@ class TextEncoder:
         answer_template: Sequence[str],
         max_tokens: int,
         max_chars: int,
+        image_template: Sequence[str] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._max_chars = max_chars
         self._control_token = re.compile(_any_of(tokenizer.control_tokens))
-        self._before_question, self._after_question = self._around("{question}", prompt_template)
+        self._around_question = {
+            has_image: self._around("{question}", _with_image(prompt_template, image_template if has_image else ()))
+            for has_image in (False, True)
+        }
         self._before_response, self._after_response = self._around("{response}", answer_template)
 
-    def prompt(self, question: str) -> EncodedText:
+    def prompt(self, question: str, has_image: bool = False) -> EncodedText:
         self._check(question, "question")
         ids = self._tokenizer.encode(question)
         if not ids or question.isspace():
             raise ItemError(Code.EMPTY_QUESTION, "the question is empty", "question")
-        prompt = self._before_question + ids + self._after_question
+        before, after = self._around_question[has_image]
+        prompt = before + ids + after
         if self._room(prompt) < 1:
             detail = f"the question leaves no room for an answer within {self._max_tokens} tokens"
             raise ItemError(Code.TOO_LONG, detail, "question")
@@ -141,6 +146,10 @@ class TextEncoder:
             else:
                 ids += self._tokenizer.encode(piece)
         return ids
+
+
+def _with_image(template: Sequence[str], image: Sequence[str]) -> list[str]:
+    return [part for piece in template for part in (image if piece == "{image}" else (piece,))]
 
 
 def _take_out_control_tokens(file: dict[str, Any]) -> dict[str, int]:

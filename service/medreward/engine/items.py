@@ -171,7 +171,7 @@ async def _all_landed(flights: Iterable[Flight]) -> None:
 def _encode(
     i: int, item: Item, options: Options, text: TextEncoder
 ) -> tuple[EncodedText, list[tuple[int, EncodedText]], list[Result]]:
-    prompt = text.prompt(item.question)
+    prompt = text.prompt(item.question, has_image=bool(item.images))
     answers: list[tuple[int, EncodedText]] = []
     failed: list[Result] = []
     for place, response in enumerate(item.responses):

@@ -49,7 +49,12 @@ def open_model(settings: Settings) -> Model:
 
 def _assemble(manifest: Manifest, tokenizer: Tokenizer, settings: Settings, folder: Path | None = None) -> Model:
     text = TextEncoder(
-        tokenizer, manifest.text.prompt, manifest.text.answer, manifest.text.max_tokens, settings.text_chars
+        tokenizer,
+        manifest.text.prompt,
+        manifest.text.answer,
+        manifest.text.max_tokens,
+        settings.text_chars,
+        manifest.vlm.image if manifest.vlm else (),
     )
     golden = read_golden(folder / manifest.golden) if folder and manifest.golden else ()
     card = (folder / manifest.card).read_text("utf-8") if folder and manifest.card else None

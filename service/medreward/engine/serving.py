@@ -117,10 +117,11 @@ def _assemble(
 
 def _probe(model: Model, slots: Slots) -> Group:
     """A triple of our own, with an image where the model asks for one."""
-    prompt = model.text.prompt(PROBE)
+    required = model.manifest.image.required
+    prompt = model.text.prompt(PROBE, required)
     answer = model.text.answer(prompt, PROBE, Options())
     image = None
-    if model.manifest.image.required:
+    if required:
         picture = slots.new(PROBE)
         image = ModelImage(PROBE, picture.pixels, slot=picture.slot)
     return Group(image, prompt.ids, [answer.ids])

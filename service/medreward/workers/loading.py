@@ -5,12 +5,30 @@ from pathlib import Path
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import Backend
 from medreward.backends.fake import FakeBackend
+from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 
 
 def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) -> Backend:
     if folder is None:
         return FakeBackend(settings.fake_delay_ms / 1000)
+    if manifest.runtime == "torch_vlm":
+        return _open_vlm(settings, manifest, folder)
     from medreward.backends.onnx import OnnxBackend  # loads the runtime
 
     return OnnxBackend(folder, manifest, settings.device, settings.threads, settings.feature_cache_bytes)
+
+
+def _open_vlm(settings: Settings, manifest: Manifest, folder: Path) -> Backend:
+    try:
+        from medreward.backends.torch_vlm.backend import open_torch_vlm  # loads torch
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{error.name} is not installed: this model needs medreward[vlm]") from None
+    return open_torch_vlm(
+        folder,
+        manifest,
+        settings.device,
+        settings.threads,
+        settings.feature_cache_bytes,
+        settings.prefix_cache_bytes,
+    )

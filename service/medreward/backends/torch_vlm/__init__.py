@@ -1,0 +1,1 @@
+"""Any transformers vision-language model with heads on the last token of the answer."""

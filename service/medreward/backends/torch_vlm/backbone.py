@@ -1,0 +1,272 @@
+"""A transformers vision-language model in three steps: an image to features, a prompt to a state, answers off it.
+
+The model's own code runs each step, so that what is special about a family (positions of image tokens, features for
+deeper layers, image tokens that see each other) stays where transformers has it. What is ours is that the vision tower
+is not asked again for features that are there, and the mask that lets many answers stand in one row.
+"""
+
+import inspect
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, DynamicCache
+from transformers.models.auto.image_processing_auto import AutoImageProcessor  # elsewhere 5.17 asks for torchvision
+from transformers.utils import logging
+
+from medreward.backends.torch_vlm.heads import SCORE
+from medreward.backends.torch_vlm.packing import FILLER, NOBODY, Ids, Packed, packed, padded, runs
+from medreward.errors import ConfigurationError
+
+RUN_TOKENS: Final = 16_384  # most tokens in a forward of several rows, padding included
+FULL: Final = "full_attention"
+SLIDING: Final = "sliding_attention"
+
+Feature = Tensor | Sequence[Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the vision tower says of one image, in the form that the family's model takes it."""
+
+    pooled: Feature
+    deeper: Sequence[Feature]  # for the first layers of the decoder, where the family has them
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for feature in (self.pooled, *self.deeper) for tensor in _tensors(feature))
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The state of a prompt that answers branch off."""
+
+    layers: Sequence[tuple[Tensor, Tensor]]  # keys and values: heads, tokens, width
+    start: int  # position of an answer's first token
+
+    @property
+    def length(self) -> int:
+        return int(self.layers[0][0].shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
+
+class Backbone:
+    """On one device. Rows are padded on the right, where a causal model never looks."""
+
+    def __init__(self, model: Any, image_processor: Any, size: tuple[int, int]) -> None:
+        """`size` is the height and width of every image."""
+        self._image_processor = image_processor
+        self.base = model.model.eval().requires_grad_(False)
+        self._decoder = self.base.get_decoder()
+        text = model.config.get_text_config()
+        self.device: torch.device = model.device
+        self.dtype: torch.dtype = model.dtype
+        self.size = size
+        self._forward_takes = inspect.signature(self.base.forward).parameters.keys()
+        self._features_take = inspect.signature(self.base.get_image_features).parameters.keys()
+        self._windows = _windows(text)
+        self.width: int = text.hidden_size
+        self.image_token: int = model.config.image_token_id
+        blank = np.zeros((*size, 3), np.uint8)
+        with torch.inference_mode():
+            made = self._of_image(blank, self._forward_takes)
+            self._shapes = {name: made[name] for name in made.keys() - {"pixel_values"}}  # the same for every image
+            self.image_tokens = sum(tensor.numel() for tensor in _tensors(self.encode(blank).pooled)) // self.width
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Features:
+        """Runs the vision tower."""
+        found = self.base.get_image_features(**self._of_image(pixels, self._features_take))
+        return Features(found.pooler_output, getattr(found, "deepstack_features", None) or ())
+
+    def prefixes(self, prompts: Sequence[Ids], images: Sequence[Features]) -> list[Prefix]:
+        """Runs each prompt with its image; there are as many images as prompts, or none at all."""
+        found: dict[int, Prefix] = {}
+        prompts = [self._expanded(prompt) for prompt in prompts] if images else prompts
+        for run in runs([len(prompt) for prompt in prompts], RUN_TOKENS):
+            chosen = self._prefixes([prompts[i] for i in run], [images[i] for i in run] if images else [])
+            found |= dict(zip(run, chosen, strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    def answers(self, groups: Sequence[tuple[Prefix, Sequence[Ids]]], tails: Sequence[Ids] = ()) -> list[Tensor]:
+        """The last hidden state at the end of each tail of each answer, or of the answer itself where none is given:
+        answers, tails, width, in fp32.
+        """
+        rows = [(g, row) for g, (_, answers) in enumerate(groups) for row in packed(answers, tails)]
+        shape = (max(1, len(tails)), self.width)
+        found = [torch.empty(len(answers), *shape, device=self.device) for _, answers in groups]
+        for run in runs([groups[g][0].length + len(row.ids) for g, row in rows], RUN_TOKENS):
+            hidden = self._rows([(groups[rows[i][0]][0], rows[i][1]) for i in run])
+            for place, i in enumerate(run):
+                g, row = rows[i]
+                found[g][row.answers] = hidden[place, row.lasts].float().view(-1, *shape)
+        return found
+
+    def whole(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[Ids], answers: Sequence[Ids]) -> Tensor:
+        """As transformers alone would: each image and each sequence from its start, padded to the longest.
+
+        The reference for parity and for speed. There are as many images as sequences, or none at all.
+        """
+        begun = [self._expanded(prompt) for prompt in prompts] if images else prompts
+        rows = [[*prompt, *answer] for prompt, answer in zip(begun, answers, strict=True)]
+        ids = padded(rows, 0).to(self.device)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        inputs = self._types(ids)
+        inputs["attention_mask"] = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
+        made = [self._of_image(pixels, self._forward_takes) for pixels in images]
+        inputs |= {name: torch.cat([of_one[name] for of_one in made]) for name in (made[0] if made else ())}
+        self.base.rope_deltas = None
+        hidden: Tensor = self.base(input_ids=ids, use_cache=False, **inputs).last_hidden_state
+        return hidden[torch.arange(len(rows), device=self.device), lengths - 1].float()
+
+    def _types(self, ids: Tensor) -> dict[str, Any]:
+        """Which tokens are the image's, for families that ask."""
+        types = (ids == self.image_token).long()
+        return {name: types for name in ("mm_token_type_ids", "token_type_ids") if name in self._forward_takes}
+
+    def _of_image(self, pixels: NDArray[np.uint8], wanted: Collection[str]) -> dict[str, Any]:
+        """What the family's image processor makes of the pixels, as far as it is asked for."""
+        made = self._image_processor(images=Image.fromarray(pixels), return_tensors="pt")
+        return {name: made[name].to(self.device) for name in made.keys() & wanted}
+
+    def _expanded(self, prompt: Ids) -> list[int]:
+        """A placeholder becomes as many as there are image tokens; where a template has several, they share them."""
+        each, rest = divmod(self.image_tokens, prompt.count(self.image_token))
+        if rest:
+            raise ValueError("the image tokens cannot be shared out to the placeholders of the prompt")
+        return [id_ for token in prompt for id_ in ([token] * each if token == self.image_token else [token])]
+
+    def _prefixes(self, prompts: Sequence[Ids], images: Sequence[Features]) -> list[Prefix]:
+        ids = padded(prompts, 0).to(self.device)
+        inputs = self._types(ids)
+        if images:
+            inputs |= {name: shape.expand(len(images), *shape.shape[1:]) for name, shape in self._shapes.items()}
+            inputs["pixel_values"] = torch.empty(len(images))  # nobody looks at them
+        cache = DynamicCache()
+        self.base.rope_deltas = None
+        with self._known(images):
+            self.base(input_ids=ids, past_key_values=cache, use_cache=True, **inputs)
+        starts = [len(prompt) for prompt in prompts]
+        if self.base.rope_deltas is not None:  # positions of image tokens are no running numbers
+            starts = [s + d for s, d in zip(starts, self.base.rope_deltas.flatten().tolist(), strict=True)]
+        return [
+            Prefix([(k[i, :, : len(prompt)].clone(), v[i, :, : len(prompt)].clone()) for k, v, *_ in cache], start)
+            for i, (prompt, start) in enumerate(zip(prompts, starts, strict=True))
+        ]
+
+    @contextmanager
+    def _known(self, images: Sequence[Features]) -> Iterator[None]:
+        """Within it the model is given these features instead of running its vision tower."""
+        own = self.base.get_image_features
+        self.base.get_image_features = lambda *_, **__: _joined(images)
+        try:
+            yield
+        finally:
+            self.base.get_image_features = own
+
+    def _rows(self, rows: Sequence[tuple[Prefix, Packed]]) -> Tensor:
+        ids = padded([row.ids for _, row in rows], 0).to(self.device)
+        positions = padded([[prefix.start + offset for offset in row.offsets] for prefix, row in rows], 0)
+        cache = DynamicCache()
+        for layer in range(len(rows[0][0].layers)):
+            keys, values = (_stacked([prefix.layers[layer][side] for prefix, _ in rows]) for side in (0, 1))
+            cache.update(keys, values, layer)
+        hidden: Tensor = self._decoder(
+            input_ids=ids,
+            position_ids=positions.to(self.device),
+            attention_mask=self._mask(rows),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden
+
+    def _mask(self, rows: Sequence[tuple[Prefix, Packed]]) -> Tensor | Mapping[str, Tensor]:
+        """A token sees its prompt and what stands before it in its own answer; a tail's also the answer before it."""
+        lengths = torch.tensor([prefix.length for prefix, _ in rows], device=self.device)[:, None]
+        places = torch.arange(int(lengths.max()), device=self.device)
+        # What fills a row up sees itself, because a softmax over nothing is not a number.
+        owners = padded([row.owners for _, row in rows], FILLER).to(self.device)
+        parents = padded([row.parents for _, row in rows], NOBODY).to(self.device)
+        own = ((owners[:, :, None] == owners[:, None, :]) | (parents[:, :, None] == owners[:, None, :])).tril()
+        prompt = (places < lengths)[:, None, :].expand(-1, owners.shape[1], -1)
+        seen = torch.cat([prompt, own], -1)[:, None]
+        if self._windows == {FULL: None}:
+            return seen
+        queries = lengths + padded([row.offsets for _, row in rows], 0).to(self.device)
+        keys = torch.cat([places.expand(len(rows), -1), queries], -1)
+        distance = (queries[:, :, None] - keys[:, None, :])[:, None]
+        masks = {kind: seen & (distance < window) if window else seen for kind, window in self._windows.items()}
+        return masks if len(masks) > 1 else masks[SLIDING]
+
+
+def load(folder: Path, device: str, dtype: torch.dtype, speaks: bool = False) -> tuple[Any, Any]:
+    """Model and image processor: every weight from a safetensors file, none made up, no code but transformers' own.
+
+    The language model's own head may be missing, unless the model is to speak.
+    """
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what it would say of weights is checked here
+    only = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        model, found = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map=device,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            output_loading_info=True,
+            **only,
+        )
+        image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **only)
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"transformers cannot load {folder}: {error}") from error
+    # A classifier's head lies beside the backbone.
+    missing = sorted(name for name in found["missing_keys"] if speaks or not name.startswith("lm_head."))
+    strange = sorted(name for name in found["unexpected_keys"] if not name.startswith(SCORE))
+    other = sorted(str(key[0]) for key in found["mismatched_keys"])
+    for names, what in ((missing, "has no"), (strange, "has what its model has no place for:"), (other, "misshapes")):
+        if names:
+            raise ConfigurationError(f"the checkpoint in {folder} {what} {', '.join(names[:3])}")
+    return model, image_processor
+
+
+def _windows(text: Any) -> dict[str, int | None]:
+    """How far each kind of layer looks back."""
+    window = getattr(text, "sliding_window", None)
+    kinds = set(getattr(text, "layer_types", None) or [SLIDING if window else FULL])
+    if kinds - {FULL, SLIDING}:
+        raise ConfigurationError(f"layers of {text.model_type} keep no state that answers can branch off exactly")
+    return {kind: window if kind == SLIDING else None for kind in sorted(kinds)}
+
+
+def _joined(images: Sequence[Features]) -> SimpleNamespace:
+    layers = zip(*(image.deeper for image in images), strict=True)
+    return SimpleNamespace(
+        pooler_output=_batched([image.pooled for image in images]),
+        deepstack_features=[_batched(layer) for layer in layers],
+    )
+
+
+def _batched(features: Sequence[Feature]) -> Feature:
+    tensors = [tensor for feature in features for tensor in _tensors(feature)]
+    return torch.cat(tensors) if isinstance(features[0], Tensor) else tensors
+
+
+def _tensors(feature: Feature) -> Sequence[Tensor]:
+    return [feature] if isinstance(feature, Tensor) else feature
+
+
+def _stacked(states: Sequence[Tensor]) -> Tensor:
+    """Heads, tokens, width of each prefix to one tensor, filled up with zeros."""
+    longest = max(state.shape[1] for state in states)
+    return torch.stack([torch.nn.functional.pad(state, (0, 0, 0, longest - state.shape[1])) for state in states])

@@ -1,0 +1,74 @@
+"""From a hidden state to the six logits of each head of an ensemble, in fp32."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from medreward.errors import ConfigurationError
+from medreward.types import DIMENSIONS
+
+SCORE: Final = "score."  # how transformers' sequence classifiers name their head, among the backbone's own weights
+
+
+class Reader(Protocol):
+    """Makes logits of hidden states."""
+
+    @property
+    def tails(self) -> Sequence[Sequence[int]]:
+        """What each answer is followed by and read after; where there is none, it is read at its own last token."""
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Answers, tails, width to answers, heads, dimensions."""
+
+
+class Heads:
+    """Linear: `weight` [heads, 6, width] and `bias` [heads, 6]. Two layers with a SiLU between them: `inner.weight`
+    [heads, inner, width] and `inner.bias` [heads, inner] before, over which `weight` and `bias` then go. A single head
+    may leave the first axis out. A head named `score`, a classifier's, needs no bias.
+    """
+
+    tails: Sequence[Sequence[int]] = ()
+
+    def __init__(self, path: Path, width: int, device: torch.device) -> None:
+        weights = _read(path)
+        self._inner = "inner.weight" in weights
+        axes = {"weight": 3, "bias": 2, "inner.weight": 3, "inner.bias": 2}
+        named = {n: w if w.dim() == axes[n] else w[None] for n, w in weights.items()}
+        heads, inner = len(named["weight"]), named["inner.weight"].shape[1] if self._inner else width
+        wanted = {
+            "weight": (heads, len(DIMENSIONS), inner),
+            "bias": (heads, len(DIMENSIONS)),
+            "inner.weight": (heads, inner, width),
+            "inner.bias": (heads, inner),
+        }
+        for name, tensor in named.items():
+            if tensor.shape != wanted[name]:
+                found, right = [*tensor.shape], [*wanted[name]]
+                raise ConfigurationError(f"{path}: {name} is {found}, and must be {right} for this backbone")
+        self._weights = {name: tensor.to(device) for name, tensor in named.items()}
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        hidden, w = hidden[:, 0], self._weights
+        if self._inner:
+            inside = torch.nn.functional.silu(torch.einsum("nw,hiw->nhi", hidden, w["inner.weight"]) + w["inner.bias"])
+            return torch.einsum("nhi,hdi->nhd", inside, w["weight"]) + w["bias"]
+        return torch.einsum("nw,hdw->nhd", hidden, w["weight"]) + w["bias"]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:
+            names = {name.removeprefix(SCORE): name for name in file.keys() if name.startswith(SCORE)}  # noqa: SIM118
+            names = names or {name: name for name in file.keys()}  # noqa: SIM118
+            weights = {short: file.get_tensor(name).float() for short, name in names.items()} if len(names) < 5 else {}
+    except (OSError, SafetensorError) as error:
+        raise ConfigurationError(f"no head at {path}: {error}") from None
+    if set(weights) == {"weight"}:
+        weights["bias"] = torch.zeros(weights["weight"].shape[:-1])
+    if set(weights) not in ({"weight", "bias"}, {"weight", "bias", "inner.weight", "inner.bias"}):
+        raise ConfigurationError(f"{path} holds no head: neither weight and bias nor {SCORE}weight")
+    return weights

@@ -1,0 +1,79 @@
+"""Token ids to rows: which answers share a row, which rows a run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+ROW_TOKENS: Final = 2048  # most tokens of several answers in a row: each is compared with all of them
+FILLER: Final = -1  # the owner of what fills a row up
+NOBODY: Final = -2
+
+Ids = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Answers to one prompt end to end, each followed by its tails, which see it but not each other."""
+
+    answers: list[int]  # which
+    ids: list[int]
+    offsets: list[int]  # of each token behind the prompt, as if its answer stood there alone
+    owners: list[int]  # the answer or tail that each token is of
+    parents: list[int]  # what a tail's token sees beside its own: its answer
+    lasts: list[int]  # where each tail ends; without tails, each answer
+
+
+def packed(answers: Sequence[Ids], tails: Sequence[Ids] = ()) -> list[Packed]:
+    after = sum(map(len, tails))
+    return [_row(answers, tails, run) for run in _fitting([len(answer) + after for answer in answers])]
+
+
+def _fitting(lengths: Sequence[int]) -> Iterator[list[int]]:
+    row: list[int] = []
+    for index, length in enumerate(lengths):
+        if row and sum(lengths[i] for i in row) + length > ROW_TOKENS:
+            yield row
+            row = []
+        row.append(index)
+    if row:
+        yield row
+
+
+def _row(answers: Sequence[Ids], tails: Sequence[Ids], chosen: list[int]) -> Packed:
+    row = Packed(chosen, [], [], [], [], [])
+    for index in chosen:
+        owner = index * (1 + len(tails))
+        _append(row, answers[index], 0, owner, NOBODY)
+        for place, tail in enumerate(tails, 1):
+            _append(row, tail, len(answers[index]), owner + place, owner)
+            row.lasts.append(len(row.ids) - 1)
+        if not tails:
+            row.lasts.append(len(row.ids) - 1)
+    return row
+
+
+def _append(row: Packed, ids: Ids, start: int, owner: int, parent: int) -> None:
+    row.ids.extend(ids)
+    row.offsets.extend(range(start, start + len(ids)))
+    row.owners.extend([owner] * len(ids))
+    row.parents.extend([parent] * len(ids))
+
+
+def runs(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Indices of like lengths, so that a run padded to its longest stays within the tokens."""
+    run: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if run and lengths[index] * (len(run) + 1) > tokens:
+            yield run
+            run = []
+        run.append(index)
+    if run:
+        yield run
+
+
+def padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows])

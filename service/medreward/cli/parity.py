@@ -1,0 +1,55 @@
+"""`medreward doctor --parity`: does a VLM give here what it gives in transformers itself?"""
+
+from typing import Any
+
+from medreward.artifacts.repository import open_verified
+from medreward.backends.base import Group, ModelImage
+from medreward.cli.show import print_json, print_table
+from medreward.encoding.image import ImageLimits, decode, probe
+from medreward.engine.model import Model, open_model
+from medreward.errors import ConfigurationError
+from medreward.phantoms.golden import golden_images
+from medreward.settings import Settings
+from medreward.types import Options
+
+PHANTOMS = 4
+
+
+def check_parity(settings: Settings, as_json: bool) -> int:
+    _, manifest = open_verified(settings.model, settings.models_dir)
+    if manifest.runtime != "torch_vlm":
+        raise ConfigurationError(f"--parity is for models of runtime torch_vlm; {manifest.name} is {manifest.runtime}")
+    from medreward.backends.torch_vlm.backend import open_torch_vlm  # loads torch
+    from medreward.backends.torch_vlm.parity import TOLERANCE, differences
+
+    model = open_model(settings)
+    assert model.folder is not None
+    backend = open_torch_vlm(model.folder, manifest, settings.device, settings.threads, 0, 0)
+    named = _groups(model)
+    found = dict(zip(named, differences(backend, [*named.values()]), strict=True))
+    tolerance = TOLERANCE[backend.backbone.dtype]
+    ok = max(found.values()) <= tolerance
+    facts: dict[str, Any] = {"model": manifest.name, "runtime": backend.runtime, "tolerance": tolerance, "ok": ok}
+    if as_json:
+        print_json({**facts, "largest": max(found.values()), "differences": found})
+    else:
+        print_table(["triples about", "largest difference of a logit"], [[k, f"{v:.1e}"] for k, v in found.items()])
+        print_table(["fact", "value"], [[k, str(v)] for k, v in facts.items()])
+    return int(not ok)
+
+
+def _groups(model: Model) -> dict[str, Group]:
+    """Phantoms with a question and answers to it; the last is asked without its image, where the model allows that."""
+    limits = ImageLimits(bytes=10**7, pixels=10**7, side=10**4, min_side=1, aspect=100)
+    groups: dict[str, Group] = {}
+    for golden in golden_images(PHANTOMS):
+        pixels = decode(golden.png, probe(golden.png, limits), model.image)
+        groups[golden.name] = _group(model, golden.question.text, golden.answers, ModelImage(golden.name, pixels))
+    if not model.manifest.image.required:
+        groups["no image"] = _group(model, golden.question.text, golden.answers, None)
+    return groups
+
+
+def _group(model: Model, question: str, answers: Any, image: ModelImage | None) -> Group:
+    prompt = model.text.prompt(question, has_image=image is not None)
+    return Group(image, prompt.ids, [model.text.answer(prompt, answer.text, Options()).ids for answer in answers])

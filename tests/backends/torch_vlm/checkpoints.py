@@ -1,0 +1,302 @@
+"""Checkpoints of the real architectures with a few thousand random weights, complete with heads and manifest."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from torch import Tensor
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+from medreward.types import DIMENSIONS
+
+CONTROL = ["<unk>", "<pad>", "<s>", "</s>", "<user>", "<assistant>", "<image>", "<vision>", "</vision>", "<video>"]
+WORDS = "the a no left right lung heart fracture effusion opacity normal enlarged small large of in is there ? . , yes"
+TOKENS = {token: id_ for id_, token in enumerate([*CONTROL, *WORDS.split()])}
+VOCABULARY = 64
+IMAGE = TOKENS["<image>"]
+HEAD = 'head = "reward_head.safetensors"'
+SIDE, TILE = 56, 28
+
+TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 4096,
+    "initializer_range": 0.2,  # so that every layer shows in the logits
+    "pad_token_id": TOKENS["<pad>"],
+    "bos_token_id": TOKENS["<s>"],
+    "eos_token_id": TOKENS["</s>"],
+}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "initializer_range": 0.2,
+}
+MROPE = {"rope_type": "default", "type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
+QWEN = {
+    "image_token_id": IMAGE,
+    "vision_start_token_id": TOKENS["<vision>"],
+    "vision_end_token_id": TOKENS["</vision>"],
+}
+QWEN_VISION = {
+    "depth": 3,
+    "num_heads": 2,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "out_hidden_size": 64,
+    "patch_size": 7,
+    "initializer_range": 0.2,
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    config: Callable[[], Any]
+    image_processor: Callable[[], Any]
+    image_tokens: int
+    image: Sequence[str] = ("<image>",)  # the pieces of the template
+    types: str | None = None  # the input that tells image tokens from text, as the family's processor makes it
+
+
+def qwen2_vl() -> Any:
+    vision = {"depth": 2, "num_heads": 2, "embed_dim": 32, "hidden_size": 64, "patch_size": 7, "mlp_ratio": 2}
+    text = {**TEXT, "rope_parameters": MROPE}
+    return transformers.Qwen2VLConfig(text_config=text, vision_config={**vision, "initializer_range": 0.2}, **QWEN)
+
+
+def qwen2_5_vl() -> Any:
+    vision = {**QWEN_VISION, "window_size": 28, "fullatt_block_indexes": [2]}
+    return transformers.Qwen2_5_VLConfig(text_config={**TEXT, "rope_parameters": MROPE}, vision_config=vision, **QWEN)
+
+
+def qwen3_vl() -> Any:
+    vision = {**QWEN_VISION, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+    mrope = {**MROPE, "mrope_interleaved": True}
+    text = {**TEXT, "head_dim": 16, "rope_parameters": mrope}
+    return transformers.Qwen3VLConfig(text_config=text, vision_config=vision, **QWEN)
+
+
+def qwen_pixels() -> Any:
+    return Qwen2VLImageProcessorPil(patch_size=7, min_pixels=14 * 14, max_pixels=SIDE * SIDE)
+
+
+def llava() -> Any:
+    vision = transformers.CLIPVisionConfig(**VISION, image_size=SIDE, patch_size=14)
+    return transformers.LlavaConfig(
+        text_config=transformers.LlamaConfig(**TEXT), vision_config=vision, image_token_id=IMAGE
+    )
+
+
+def llava_pixels() -> Any:
+    return LlavaImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+
+
+def llava_next() -> Any:
+    return transformers.LlavaNextConfig(
+        text_config=transformers.MistralConfig(**TEXT, sliding_window=40),
+        vision_config=transformers.CLIPVisionConfig(**VISION, image_size=TILE, patch_size=14),
+        image_grid_pinpoints=[[SIDE, SIDE]],
+        image_token_index=IMAGE,
+    )
+
+
+def llava_next_pixels() -> Any:
+    tile = {"height": TILE, "width": TILE}
+    return LlavaNextImageProcessorPil(size={"shortest_edge": TILE}, crop_size=tile, image_grid_pinpoints=[[SIDE, SIDE]])
+
+
+def llava_onevision() -> Any:
+    return transformers.LlavaOnevisionConfig(
+        text_config=transformers.Qwen2Config(**TEXT),
+        vision_config=transformers.SiglipVisionConfig(**VISION, image_size=TILE, patch_size=14, vision_use_head=False),
+        image_grid_pinpoints=[[SIDE, SIDE]],
+        image_token_index=IMAGE,
+        video_token_index=TOKENS["<video>"],
+    )
+
+
+def llava_onevision_pixels() -> Any:
+    return LlavaOnevisionImageProcessorPil(size={"height": TILE, "width": TILE}, image_grid_pinpoints=[[SIDE, SIDE]])
+
+
+def internvl() -> Any:
+    return transformers.InternVLConfig(
+        text_config=transformers.Qwen2Config(**TEXT),
+        vision_config=transformers.InternVLVisionConfig(**VISION, image_size=SIDE, patch_size=14),
+        image_token_id=IMAGE,
+    )
+
+
+def internvl_pixels() -> Any:
+    return GotOcr2ImageProcessorPil(size={"height": SIDE, "width": SIDE})
+
+
+def gemma3() -> Any:
+    text = {**TEXT, "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 16}
+    layers = ["sliding_attention", "full_attention"]
+    return transformers.Gemma3Config(
+        text_config=transformers.Gemma3TextConfig(**text, layer_types=layers),
+        vision_config=transformers.SiglipVisionConfig(**VISION, image_size=SIDE, patch_size=14, vision_use_head=False),
+        mm_tokens_per_image=4,
+        image_token_id=IMAGE,
+        boi_token_id=TOKENS["<vision>"],
+        eoi_token_id=TOKENS["</vision>"],
+    )
+
+
+def gemma3_pixels() -> Any:
+    return Gemma3ImageProcessorPil(size={"height": SIDE, "width": SIDE})
+
+
+def idefics3() -> Any:
+    return transformers.Idefics3Config(
+        text_config=transformers.LlamaConfig(**TEXT),
+        vision_config={**VISION, "image_size": TILE, "patch_size": 7},
+        image_token_id=IMAGE,
+        scale_factor=2,
+    )
+
+
+def idefics3_pixels() -> Any:
+    return Idefics3ImageProcessorPil(size={"longest_edge": SIDE}, max_image_size={"longest_edge": TILE})
+
+
+def smolvlm() -> Any:
+    return transformers.SmolVLMConfig(
+        text_config=transformers.LlamaConfig(**TEXT),
+        vision_config={**VISION, "image_size": TILE, "patch_size": 7},
+        image_token_id=IMAGE,
+        scale_factor=2,
+    )
+
+
+def smolvlm_pixels() -> Any:
+    return SmolVLMImageProcessorPil(size={"longest_edge": SIDE}, max_image_size={"longest_edge": TILE})
+
+
+BETWEEN = ("<vision>", "<image>", "</vision>")
+TILES = ("<vision>", "<image>") * 5  # four, and the whole
+TYPES = "mm_token_type_ids"
+DEEP = ("qwen2_5_vl", "llava")
+FAMILIES = {
+    "qwen2_5_vl": Family(qwen2_5_vl, qwen_pixels, 16, BETWEEN, TYPES),
+    "llava": Family(llava, llava_pixels, 16),
+    "qwen2_vl": Family(qwen2_vl, qwen_pixels, 16, BETWEEN, TYPES),
+    "qwen3_vl": Family(qwen3_vl, qwen_pixels, 16, BETWEEN, TYPES),
+    "llava_next": Family(llava_next, llava_next_pixels, 4 + 16 + 4),  # the whole, tiles, ends of rows
+    "llava_onevision": Family(llava_onevision, llava_onevision_pixels, 4 + 16 + 4),
+    "internvl": Family(internvl, internvl_pixels, 4, BETWEEN),
+    "gemma3": Family(gemma3, gemma3_pixels, 4, BETWEEN, "token_type_ids"),
+    "idefics3": Family(idefics3, idefics3_pixels, 20, TILES),
+    "smolvlm": Family(smolvlm, smolvlm_pixels, 20, TILES),
+}
+
+
+def write_checkpoint(folder: Path, family: str, seed: int = 0) -> None:
+    kind = FAMILIES[family]
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = transformers.AutoModelForImageTextToText.from_config(kind.config())
+        for weights in model.parameters():
+            if weights.dim() > 1 and not weights.any():  # Gemma's projector starts from nothing
+                torch.nn.init.normal_(weights)
+        model.save_pretrained(folder)
+        save_file(linear_head(), folder / "reward_head.safetensors")
+    kind.image_processor().save_pretrained(folder)
+    tokenizer().save(str(folder / "tokenizer.json"))
+    write_manifest(folder, family)
+
+
+def linear_head() -> dict[str, Tensor]:
+    return {"weight": torch.randn(2, 6, 64) * 0.2, "bias": torch.randn(2, 6)}
+
+
+def tokenizer() -> Tokenizer:
+    words = Tokenizer(WordLevel(TOKENS, unk_token="<unk>"))  # noqa: S106
+    words.pre_tokenizer = Whitespace()
+    words.add_special_tokens(CONTROL)
+    return words
+
+
+def write_manifest(folder: Path, family: str, heads: str = HEAD, image: Sequence[str] = ()) -> None:
+    """With the digest of every file that is there now."""
+    pieces = ", ".join(f'"{piece}"' for piece in image or FAMILIES[family].image)
+    files = sorted(path for path in folder.iterdir() if path.name != "model.toml")
+    digests = "\n".join(f'"{file.name}" = "{hashlib.sha256(file.read_bytes()).hexdigest()}"' for file in files)
+    calibration = "\n".join(f"{name} = {{ median = 0.0, scale = 1.0 }}" for name in DIMENSIONS)
+    (folder / "model.toml").write_text(
+        f"""
+name = "tiny-{family.replace("_", "-")}"
+version = "0.1.0"
+runtime = "torch_vlm"
+evidence = "none"
+license = "Apache-2.0"
+provenance = "random weights"
+[image]
+width = {SIDE}
+height = {SIDE}
+[text]
+tokenizer = "tokenizer.json"
+prompt = ["<s>", "<user>", "{{image}}", "{{question}}"]
+answer = ["<assistant>", "{{response}}", "</s>"]
+max_tokens = 512
+[vlm]
+image = [{pieces}]
+{heads}
+[weights]
+overall = 1.0
+[calibration]
+{calibration}
+[files]
+{digests}
+"""
+    )
+
+
+class Plain:
+    """The same checkpoint in transformers' own hands: one whole sequence a forward, and the head applied to its end."""
+
+    def __init__(self, folder: Path, family: str, heads: bool = True) -> None:
+        self.kind = FAMILIES[family]
+        self.model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval().model
+        self.image_processor = self.kind.image_processor()
+        self.head = load_file(folder / "reward_head.safetensors") if heads else {}
+
+    def logits(self, pixels: np.ndarray[Any, Any] | None, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
+        return self.head["weight"] @ self.state(pixels, prompt, answer) + self.head["bias"]
+
+    @torch.inference_mode()
+    def state(self, pixels: np.ndarray[Any, Any] | None, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
+        """At the last token."""
+        each = self.kind.image_tokens // self.kind.image.count("<image>")
+        expanded = [id_ for token in prompt for id_ in [token] * (each if token == IMAGE else 1)]
+        ids = torch.tensor([[*expanded, *answer]])
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if pixels is not None:
+            inputs |= self.image_processor(images=Image.fromarray(pixels), return_tensors="pt")
+            inputs |= {self.kind.types: (ids == IMAGE).int()} if self.kind.types else {}
+        state: Tensor = self.model(**inputs).last_hidden_state[0, -1]
+        return state

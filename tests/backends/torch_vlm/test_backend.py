@@ -1,0 +1,135 @@
+"""Logits are those of transformers itself, whatever company a triple has and whatever is cached."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from backends.torch_vlm.checkpoints import DEEP, FAMILIES, SIDE, TOKENS, VOCABULARY, Plain, write_checkpoint
+from medreward.artifacts.manifest import Manifest, read_manifest
+from medreward.backends.base import Backend, Counts, Group, ModelImage
+from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
+
+EXACT = 1e-4  # against another implementation, in fp32
+SAME = 1e-5  # against itself in other company: matmuls change with the shape
+
+
+@dataclass
+class Loaded:
+    folder: Path
+    family: str
+    manifest: Manifest
+
+    def backend(self, prefix_cache_bytes: int = 10**8) -> TorchVlmBackend:
+        return open_torch_vlm(self.folder, self.manifest, "cpu", 1, 10**8, prefix_cache_bytes)
+
+
+deep = pytest.mark.parametrize("loaded", DEEP, indirect=True)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
+    threads = torch.get_num_threads()
+    folder = tmp_path_factory.mktemp(request.param)
+    write_checkpoint(folder, request.param)
+    yield Loaded(folder, request.param, read_manifest(folder / "model.toml"))
+    torch.set_num_threads(threads)
+
+
+def image(seed: int) -> ModelImage:
+    pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    return ModelImage(f"{seed:064x}", pixels)
+
+
+def ids(rng: np.random.Generator, longest: int) -> list[int]:
+    return [int(i) for i in rng.integers(max(TOKENS.values()) // 2, VOCABULARY, rng.integers(1, longest))]
+
+
+def groups(family: str) -> list[Group]:
+    """Two questions about one image, one about another, one about none; answers to to 60 tokens, two of them equal."""
+    rng = np.random.default_rng(3)
+    placeholder = [TOKENS[piece] for piece in FAMILIES[family].image]
+    made = []
+    for number, picture in enumerate((image(1), image(1), image(2), None)):
+        prompt = [TOKENS["<s>"], *(placeholder if picture else []), *ids(rng, 20)]
+        made.append(Group(picture, prompt, [ids(rng, 60) for _ in range(1 + 2 * number)]))
+    return [*made, Group(made[0].image, made[0].prompt, [made[0].answers[0], [5]])]
+
+
+def test_every_logit_is_that_of_a_plain_forward_of_the_whole_sequence(loaded: Loaded) -> None:
+    backend: Backend = loaded.backend()
+    plain = Plain(loaded.folder, loaded.family)
+    asked = groups(loaded.family)
+    spread = []
+    for group, logits in zip(asked, backend.score(asked), strict=True):
+        assert logits.shape == (len(group.answers), 2, 6)
+        [first] = backend.score([Group(group.image, group.prompt, group.answers[:1])])  # alone, off what was kept
+        assert_same(first[0], logits[0])
+        for answer, row in zip(group.answers, logits, strict=True):
+            pixels = group.image.pixels if group.image else None
+            expected = plain.logits(pixels, group.prompt, answer).numpy()
+            assert np.abs(row - expected).max() <= EXACT
+            spread.append(expected)
+    assert np.std(spread, axis=0).min() > 0.05  # numbers that could be told apart
+    one, other = backend.score([Group(image(n), asked[0].prompt, asked[0].answers) for n in (1, 2)])
+    assert np.abs(one - other).max() > 0.01  # the image shows
+
+
+@deep
+def test_company_order_and_caches_change_nothing(loaded: Loaded) -> None:
+    asked = groups(loaded.family)
+    backend = loaded.backend()
+    first = backend.score(asked)
+    again = backend.score(asked)
+    uncached = loaded.backend(prefix_cache_bytes=0)
+    backwards = [Group(g.image, g.prompt, g.answers[::-1]) for g in asked[::-1]]
+    turned = [logits[::-1] for logits in uncached.score(backwards)[::-1]]
+    for group, *same in zip(asked, first, again, turned, strict=True):
+        alone = np.concatenate([uncached.score([Group(group.image, group.prompt, [a])])[0] for a in group.answers])
+        for other in (*same[1:], alone):
+            assert_same(same[0], other)
+
+
+@deep
+def test_answers_that_fill_many_rows_are_the_same(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = groups(loaded.family)
+    whole = loaded.backend().score(asked)
+    monkeypatch.setattr("medreward.backends.torch_vlm.packing.ROW_TOKENS", 40)
+    monkeypatch.setattr("medreward.backends.torch_vlm.backbone.RUN_TOKENS", 150)
+    for one, other in zip(whole, loaded.backend().score(asked), strict=True):
+        assert_same(one, other)
+
+
+@deep
+def test_images_and_prompts_run_once(loaded: Loaded) -> None:
+    backend = loaded.backend()
+    backend.warm_up()
+    backend.take_counts()
+    asked = groups(loaded.family)
+    backend.score(asked)
+    assert backend.take_counts() == Counts(image_encodes=2, image_hits=1, prefix_runs=4, prefix_hits=1)
+    backend.score(asked)
+    assert backend.take_counts() == Counts(prefix_runs=1, prefix_hits=4)  # text alone is not kept
+    new_question = Group(image(1), [*asked[0].prompt, 20], [[5]])
+    other_tenant = Group(ModelImage(image(1).digest, image(1).pixels, "clinic"), asked[0].prompt, [[5]])
+    backend.score([new_question])
+    assert backend.take_counts() == Counts(image_hits=1, prefix_runs=1)
+    backend.score([other_tenant])
+    assert backend.take_counts() == Counts(image_encodes=1, prefix_runs=1)
+
+
+@deep
+def test_what_it_costs_and_what_it_is(loaded: Loaded) -> None:
+    backend = loaded.backend()
+    assert backend.runtime == "torch_vlm/cpu/fp32"
+    tokens = FAMILIES[loaded.family].image_tokens
+    assert backend.cost.group(prompt=10, image=True) == tokens + 10
+    assert backend.cost.answer(prompt=10, answer=7) == 7
+
+
+def assert_same(one: NDArray[np.float32], other: NDArray[np.float32]) -> None:
+    assert np.abs(one - other).max() <= SAME

@@ -1,0 +1,49 @@
+"""`medreward doctor --parity`: passes what is exact, and says when it is not."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from backends.torch_vlm.checkpoints import write_checkpoint
+from medreward.backends.torch_vlm.backbone import Backbone
+from medreward.cli.doctor import command
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("MEDREWARD_THREADS", "1")
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_checkpoint(folder, "qwen2_5_vl")
+    return folder
+
+
+def doctor(folder: Path) -> tuple[int, dict[str, Any]]:
+    done = CliRunner().invoke(command, ["--parity", str(folder), "--json"], standalone_mode=False)
+    return done.return_value, json.loads(done.stdout)
+
+
+def test_an_exact_model_passes(folder: Path) -> None:
+    code, found = doctor(folder)
+    assert (code, found["ok"]) == (0, True)
+    assert len(found["differences"]) == 5
+    assert 0 < found["largest"] <= found["tolerance"] == 1e-4
+
+
+def test_answers_that_see_each_other_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Backbone._mask
+    monkeypatch.setattr(Backbone, "_mask", lambda self, rows: torch.ones_like(right(self, rows)))  # type: ignore[arg-type]
+    code, found = doctor(folder)
+    assert (code, found["ok"]) == (1, False)
+    assert found["largest"] > 0.01
