@@ -75,7 +75,7 @@ def accuracies(name: str, rows: Sequence[str], series: Sequence[Series], title: 
         for place, one in enumerate(series):
             _dots(axes, one, place, len(series))
         _rows(axes, rows)
-        axes.set_xlim(min([COIN, *lows]) - 3, 100)
+        axes.set_xlim(min([COIN, *lows]) - 3, 101.5)
         axes.set_xlabel("accuracy, % (dashed: a coin)")
         if len(series) > 1:
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
