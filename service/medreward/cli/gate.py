@@ -8,7 +8,7 @@ import click
 
 from medreward.artifacts.evidence import DEFAULT_POLICY, write_evidence
 from medreward.cli.asking import key_option, read_url, url_option
-from medreward.cli.options import json_option, models_dir_option, option
+from medreward.cli.options import baseline_option, json_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table
 from medreward.errors import ConfigurationError
 
@@ -20,7 +20,7 @@ RUN = click.Path(path_type=Path)
 
 @click.command()
 @option("--candidate", type=RUN, required=True, metavar="RUN", help="the run of the model to release")
-@option("--baseline", type=RUN, metavar="RUN", help="a run on the same cases to stand against")
+@baseline_option
 @option("--blanked", type=RUN, metavar="RUN", help="the candidate's run with --images blank")
 @option("--policy", default=DEFAULT_POLICY, metavar="FILE", show_default=True, help="what must be shown: TOML")
 @url_option(read_url)
