@@ -27,6 +27,9 @@ class Settings(BaseSettings):
 
     model: str = Field("medreward-mini", description="model to serve: a bundled name, or a directory")
     models_dir: Path | None = Field(None, description="folder of models; by default the one of the bundled model")
+    require_evidence: str | None = Field(
+        None, description="serve only what this gate policy promoted: a file, or default; see docs/gate.md"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     threads: int = Field(0, ge=0, description="inference threads; 0: one a core")
 

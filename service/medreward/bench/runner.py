@@ -30,6 +30,7 @@ class Plan:
     concurrency: int
     limit: int | None = None
     images: Images = Images.OWN
+    folder: Path | None = None  # of the model, where it is known
 
 
 async def run(data: DataSet, answering: Answering, plan: Plan, progress: Progress) -> dict[str, Any]:
@@ -51,6 +52,7 @@ async def run(data: DataSet, answering: Answering, plan: Plan, progress: Progres
             about_run = {
                 "fingerprint": about.fingerprint,
                 "runtime": about.runtime,
+                "folder": str(plan.folder) if plan.folder else None,
                 "data": plan.data,
                 "evidence": _counts(case.evidence or "not stated" for case in cases),
                 "findings": len(data.findings),

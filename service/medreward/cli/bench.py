@@ -19,6 +19,7 @@ from medreward.bench.layout import undecodable, write
 from medreward.cli import bench_agreement, bench_compare, bench_report
 from medreward.cli.asking import concurrency_option, key_option, retry_seconds_option, text_options, url_option
 from medreward.cli.bench_report import REPORT, write_report
+from medreward.cli.gate import gate
 from medreward.cli.options import departments_option, json_option, model_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table, progress_bar
 from medreward.errors import ConfigurationError
@@ -26,6 +27,7 @@ from medreward.types import DIMENSIONS, Options, Thinking, TooLong
 
 if TYPE_CHECKING:
     from medreward.bench.answering import Answering
+    from medreward.settings import Settings
 
 NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub", "jinja2", "matplotlib", "scipy", "statsmodels")
 ANSWERING: Final = ("url", "model", "judge")
@@ -43,6 +45,7 @@ def command() -> None:
 command.add_command(bench_compare.command)
 command.add_command(bench_agreement.command)
 command.add_command(bench_report.command)
+command.add_command(gate)
 
 
 @command.command()
@@ -146,7 +149,8 @@ async def _run(context: click.Context, given: dict[str, Any]) -> tuple[dict[str,
         raise click.UsageError("name one of --url, --model and --judge")
     data = await asyncio.to_thread(open_set, given["data"], given["departments"])
     answering, settings = await _answering(given)
-    plan = Plan(given["data"], given["out"], settings, given["concurrency"], given["limit"], Images(given["images"]))
+    images, folder = Images(given["images"]), _model_folder(given)
+    plan = Plan(given["data"], given["out"], settings, given["concurrency"], given["limit"], images, folder)
     async with aclosing(answering):
         with progress_bar("cases") as progress:
             return await run(data, answering, plan, progress), data
@@ -162,10 +166,22 @@ async def _answering(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]
     settings = {"too_long": str(options.too_long), "thinking": str(options.thinking)}
     if given["url"]:
         return Served(given["url"], given["key"], options, given["concurrency"], given["retry_seconds"]), settings
+    return await InProcess.started(_serving(given), options), settings
+
+
+def _serving(given: dict[str, Any]) -> "Settings":
     from medreward.cli.serve import read_settings
 
-    serving = read_settings(model=given["model"], models_dir=given["models_dir"], isolation="inline")
-    return await InProcess.started(serving, options), settings
+    return read_settings(model=given["model"], models_dir=given["models_dir"], isolation="inline")
+
+
+def _model_folder(given: dict[str, Any]) -> Path | None:
+    from medreward.artifacts.repository import bundled_models, resolve
+
+    if not given["model"] or given["model"] == "fake":
+        return None
+    settings = _serving(given)
+    return resolve(settings.model, settings.models_dir or bundled_models()).resolve()
 
 
 def _judge(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]]:

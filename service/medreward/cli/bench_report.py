@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from medreward.cli.options import departments_option, json_option, option
+from medreward.cli.options import baseline_option, departments_option, json_option, option
 from medreward.cli.show import print_json, print_panel, print_table
 from medreward.errors import ConfigurationError
 
@@ -23,7 +23,7 @@ EXAMPLES: Final = 6
 
 @click.command("report")
 @click.argument("path", metavar="RUN", type=click.Path(path_type=Path))
-@option("--baseline", type=click.Path(path_type=Path), metavar="RUN", help="a run on the same cases to stand against")
+@baseline_option
 @option("--gate", type=click.Path(path_type=Path), metavar="FILE", help="gate.json; the one in RUN if not named")
 @option("--data", metavar="DATA", help="where questions and images are, if not where they were")
 @departments_option

@@ -73,3 +73,6 @@ departments_option = option(
     metavar="FILE",
     help="department of each question_id or organ: a JSON object, or CSV of two columns",
 )
+baseline_option = option(
+    "--baseline", type=click.Path(path_type=Path), metavar="RUN", help="a run on the same cases to stand against"
+)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from medreward.artifacts.evidence import require_evidence
 from medreward.artifacts.golden import GoldenTriple, read_golden
 from medreward.artifacts.manifest import Manifest
 from medreward.artifacts.repository import open_verified
@@ -40,8 +41,12 @@ class Model:
 def open_model(settings: Settings) -> Model:
     """Reads and verifies what `settings.model` names; slow, runs once."""
     if settings.model == "fake":
+        if settings.require_evidence is not None:
+            raise ConfigurationError("the fake model has no evidence: --require-evidence refuses it")
         return _assemble(FAKE_MANIFEST, WordTokenizer(), settings)
     folder, manifest = open_verified(settings.model, settings.models_dir)
+    if settings.require_evidence is not None:
+        require_evidence(folder, manifest.fingerprint, settings.require_evidence)
     if manifest.text.tokenizer is None:
         raise ConfigurationError(f"model {manifest.name} names no tokenizer")
     return _assemble(manifest, FileTokenizer(folder / manifest.text.tokenizer), settings, folder)

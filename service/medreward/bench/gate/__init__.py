@@ -1,0 +1,1 @@
+"""The release decision: may this model replace the one that serves?"""

@@ -1,0 +1,35 @@
+"""Whether the same triples have the same numbers."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from medreward.bench.cases import ANSWERS
+from medreward.bench.finished import Predicted
+from medreward.bench.gate import checks
+from medreward.bench.gate.checks import Check
+from medreward.types import DIMENSIONS
+
+Logits = tuple[float, ...]
+
+
+def recorded(prediction: Predicted) -> list[Logits | None]:
+    """Of A and of B; a case that was not answered has none."""
+    logits = prediction.logits
+    return [tuple(logits[answer][d] for d in DIMENSIONS) if logits else None for answer in ANSWERS]
+
+
+def difference(found: Sequence[Logits | None] | None, wanted: Sequence[Logits | None]) -> float:
+    """The largest of the logits; infinite where one was scored and the other was not."""
+    if found is None:
+        return math.inf
+    if None in found or None in wanted:  # one response without a score is enough for a case without an answer
+        return 0.0 if None in found and None in wanted else math.inf
+    return float(np.abs(np.array(found) - np.array(wanted)).max())
+
+
+def parity(name: str, against: str, tolerance: float, largest: float, n: int) -> Check:
+    what = f"logits of {n} differ from {against} by up to {largest:.2g}, at most {tolerance:g} wanted"
+    value = largest if math.isfinite(largest) else None
+    return Check(name, checks.of(largest <= tolerance), what, value, limit=tolerance, n=n)
