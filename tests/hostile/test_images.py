@@ -21,7 +21,7 @@ from medreward.encoding.image import ImageLimits, probe
 from medreward.errors import Code, ItemError
 from medreward.settings import MIB, Settings
 
-MOST_MEMORY = 50 * MIB
+MOST_MEMORY = 96 * MIB  # an honest image of 9 million pixels takes half of it, a bomb would take gigabytes
 MOST_SECONDS = 5.0  # milliseconds are usual; row B2 asks for 100 ms
 
 Make = Callable[[], bytes]
