@@ -33,7 +33,9 @@ def resolve(ref: str, models_dir: Path) -> Path:
         return models_dir / ref
     if ref and (folder := Path(ref)).is_dir():
         if not (folder / MANIFEST_FILE).is_file():
-            raise ConfigurationError(f"no {MANIFEST_FILE} in the directory {ref!r}")
+            raise ConfigurationError(
+                f"no {MANIFEST_FILE} in the directory {ref!r}; `medreward models adopt` writes one"
+            )
         return folder
     if HUB_ID.fullmatch(ref):
         raise ConfigurationError(f"{ref!r} looks like a hub id, which is not supported: give a directory")

@@ -95,15 +95,15 @@ def test_an_adapter_of_another_rank_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize("targets", [["nowhere"], ["q_proj", "v_proj"]])
 def test_an_adapter_for_modules_that_are_not_there_is_refused(folder: Path, targets: list[str]) -> None:
     change_config(folder, target_modules=targets)
-    with pytest.raises(ConfigurationError, match="nowhere|no module takes: .*linear_1"):
+    with pytest.raises(ConfigurationError, match=r"nowhere|no module takes: .*linear_1"):
         opened(folder)
 
 
 def test_an_adapter_that_lacks_weights_is_refused(folder: Path) -> None:
     weights = load_file(folder / WEIGHTS)
-    weights.pop(sorted(weights)[0])
+    weights.pop(min(weights))
     save_file(weights, folder / WEIGHTS, {"format": "pt"})
-    with pytest.raises(ConfigurationError, match="has no .*lora_A"):
+    with pytest.raises(ConfigurationError, match=r"has no .*lora_A"):
         opened(folder)
 
 
