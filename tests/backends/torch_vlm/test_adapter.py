@@ -107,6 +107,13 @@ def test_an_adapter_that_lacks_weights_is_refused(folder: Path) -> None:
         opened(folder)
 
 
+def test_a_head_within_the_adapter_is_refused(folder: Path) -> None:
+    save_file({**load_file(folder / WEIGHTS), "base_model.model.score.weight": torch.zeros(6, 64)}, folder / WEIGHTS)
+    change_config(folder, modules_to_save=["score"])
+    with pytest.raises(ConfigurationError, match=r"score"):
+        opened(folder)
+
+
 def test_a_pickled_adapter_is_refused(folder: Path) -> None:
     torch.save(load_file(folder / WEIGHTS), folder / "adapter_model.bin")
     (folder / WEIGHTS).unlink()

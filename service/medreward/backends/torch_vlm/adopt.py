@@ -13,7 +13,7 @@ from transformers.utils import logging
 from medreward.artifacts.manifest import read_manifest
 from medreward.artifacts.repository import MANIFEST_FILE
 from medreward.artifacts.toml import toml
-from medreward.backends.torch_vlm.adapter import WEIGHTS, base_of
+from medreward.backends.torch_vlm.adapter import WEIGHTS
 from medreward.backends.torch_vlm.backend import LOADED
 from medreward.backends.torch_vlm.chat import Chat
 from medreward.backends.torch_vlm.heads import SCORE
@@ -97,8 +97,7 @@ def _read(folder: Path) -> tuple[Any, Any, Any]:
     only: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(folder, **only)
-        with base_of(folder) as base:
-            own = AutoTokenizer.from_pretrained(base, **only)
+        own = AutoTokenizer.from_pretrained(folder, **only)
         return config, own, AutoImageProcessor.from_pretrained(folder, backend="pil", **only)
     except Exception as error:  # whatever a file of a stranger makes of it
         raise ConfigurationError(f"transformers cannot read it: {error}") from error
