@@ -1,5 +1,6 @@
 """Files of the hub at a commit, kept in its own cache."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +13,11 @@ def downloaded(repo: str, revision: str, kind: str, patterns: Sequence[str]) -> 
         import httpx
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-        from huggingface_hub.utils import disable_progress_bars, logging
+        from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError:
         raise ConfigurationError(f"{repo}@{revision}: the hub needs huggingface-hub (medreward[vlm])") from None
     disable_progress_bars()  # a server's stderr is JSON lines
-    logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return Path(snapshot_download(repo, repo_type=kind, revision=revision, allow_patterns=[*patterns]))
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError, ValueError) as error:
