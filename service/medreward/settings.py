@@ -25,7 +25,9 @@ HostNames = Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_split)]
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
-    model: str = Field("medreward-mini", description="model to serve: a bundled name, or a directory")
+    model: str = Field(
+        "medreward-mini", description="model to serve: a bundled name, a directory, or org/name@revision"
+    )
     models_dir: Path | None = Field(None, description="folder of models; by default the one of the bundled model")
     require_evidence: str | None = Field(
         None, description="serve only what this gate policy promoted: a file, or default; see docs/gate.md"

@@ -69,11 +69,6 @@ def test_a_directory_without_a_manifest_is_refused(models_dir: Path) -> None:
         resolve(str(models_dir / "notes"), models_dir)
 
 
-def test_a_hub_id_is_refused_as_such(models_dir: Path) -> None:
-    with pytest.raises(ConfigurationError, match="hub id"):
-        resolve("org/name@main", models_dir)
-
-
 def test_no_models_folder_is_an_empty_one(tmp_path: Path) -> None:
     assert list_models(tmp_path / "none") == []
 

@@ -1,4 +1,4 @@
-"""A stand-in for the hub: one data set at one commit, as huggingface_hub asks for it."""
+"""A stand-in for the hub: one data set or model at one commit, as huggingface_hub asks for it."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ class Hub:
 
 
 @contextmanager
-def hub_of(folder: Path) -> Iterator[Hub]:
+def hub_of(folder: Path, kind: str = "datasets") -> Iterator[Hub]:
     hub = Hub("")
 
     class Handler(BaseHTTPRequestHandler):
@@ -29,17 +29,17 @@ def hub_of(folder: Path) -> Iterator[Hub]:
             hub.paths.append(path)
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             names = [str(file.relative_to(folder)) for file in files]
-            if path in (f"/api/datasets/{REPO}/revision/{name}" for name in ("v1.0", COMMIT)):
+            if path in (f"/api/{kind}/{REPO}/revision/{name}" for name in ("v1.0", COMMIT)):
                 about = {"id": REPO, "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
                 return self.give(json.dumps(about).encode())
-            if path == f"/api/datasets/{REPO}/tree/{COMMIT}":
+            if path == f"/api/{kind}/{REPO}/tree/{COMMIT}":
                 sizes = [file.stat().st_size for file in files]
                 tree = [
                     {"type": "file", "path": name, "size": size, "oid": "0" * 40}
                     for name, size in zip(names, sizes, strict=True)
                 ]
                 return self.give(json.dumps(tree).encode())
-            resolved = f"/datasets/{REPO}/resolve/{COMMIT}/"
+            resolved = f"{'' if kind == 'models' else f'/{kind}'}/{REPO}/resolve/{COMMIT}/"
             file = folder / path.removeprefix(resolved)
             if path.startswith(resolved) and file.is_file():
                 return self.give(file.read_bytes())

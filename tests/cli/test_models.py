@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.hub import COMMIT, REPO, hub_of
 from commands import Run, assert_refused
 
 
@@ -69,3 +70,22 @@ def test_a_model_that_is_not_there_is_one_line_and_exit_2(run: Run, models_dir: 
 
 def test_a_mistyped_verb_is_one_line_and_exit_2(run: Run) -> None:
     assert_refused(run("models", "lst"), "lst", "list")
+
+
+def test_a_model_comes_from_the_hub_at_a_commit_with_what_its_manifest_lists(
+    run: Run, models_dir: Path, tmp_path: Path
+) -> None:
+    (models_dir / "small" / "pytorch_model.bin").write_bytes(b"a pickle")
+    home = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    with hub_of(models_dir / "small", "models") as hub:
+        done = run("models", "verify", f"{REPO}@v1.0", HF_ENDPOINT=hub.url, **home)
+        assert done.returncode == 0, (done, hub.paths)
+        assert done.stderr == f"model {REPO}: revision v1.0 is commit {COMMIT} today\n"
+        assert not any("pytorch_model" in path for path in hub.paths)
+        assert_refused(run("models", "verify", f"{REPO}@v2", HF_ENDPOINT=hub.url, **home), "v2", "hub")
+        (models_dir / "small" / "model.toml").unlink()
+        bare = {**home, "HF_HUB_CACHE": str(tmp_path / "other")}
+        assert_refused(run("models", "verify", f"{REPO}@{COMMIT}", HF_ENDPOINT=hub.url, **bare), "adopt")
+        gone = hub.url
+    kept = run("models", "verify", f"{REPO}@{COMMIT}", HF_ENDPOINT=gone, **home)
+    assert (kept.returncode, kept.stderr) == (0, "")

@@ -48,7 +48,8 @@ def test_a_variable_means_the_same_to_every_command() -> None:
     for flag in flags():
         meanings[flag.envvar].add((flag.help, flag.multiple, repr(flag.type)))
     several = {name for name, found in meanings.items() if len(found) > 1}
-    assert several == {"MEDREWARD_DATA", "MEDREWARD_OUT"}  # of a run: what a benchmark reads is not what training reads
+    # of one run or one making: what a benchmark reads is not what training reads, a key's name is not a model's
+    assert several == {"MEDREWARD_DATA", "MEDREWARD_OUT", "MEDREWARD_NAME"}
     shared_with_serve = {variable(name) for name in Settings.model_fields} & {str(name) for name in meanings}
     assert shared_with_serve == {"MEDREWARD_MODEL", "MEDREWARD_MODELS_DIR"}
 

@@ -1,16 +1,19 @@
 """Models on disk: a name or a directory to a folder whose files are the ones its manifest describes."""
 
 import hashlib
+import logging
 import re
 from pathlib import Path
 from typing import Final
 
+from medreward.artifacts.hub import downloaded
 from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.errors import ConfigurationError
 
 MANIFEST_FILE: Final = "model.toml"
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
-HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+@[\w./-]+")
+HUB_ID: Final = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
+DOWNLOAD: Final = "download it and let `medreward models adopt` write one"
 PACKAGE: Final = Path(__file__).parents[1]
 
 
@@ -28,17 +31,32 @@ def list_models(models_dir: Path) -> list[str]:
 
 
 def resolve(ref: str, models_dir: Path) -> Path:
-    """The folder of a bundled model, or else the directory of that path; a name never leads out of `models_dir`."""
+    """The folder of a bundled model, the directory of that path, or a commit on the hub.
+
+    A name never leads out of `models_dir`.
+    """
     if ref in list_models(models_dir):
         return models_dir / ref
     if ref and (folder := Path(ref)).is_dir():
         if not (folder / MANIFEST_FILE).is_file():
-            raise ConfigurationError(f"no {MANIFEST_FILE} in the directory {ref!r}")
+            raise ConfigurationError(
+                f"no {MANIFEST_FILE} in the directory {ref!r}; `medreward models adopt` writes one"
+            )
         return folder
-    if HUB_ID.fullmatch(ref):
-        raise ConfigurationError(f"{ref!r} looks like a hub id, which is not supported: give a directory")
+    if hub := HUB_ID.fullmatch(ref):
+        return _from_hub(hub["repo"], hub["revision"])
     known = ", ".join(list_models(models_dir)) or "none"
     raise ConfigurationError(f"no model {ref!r}: neither a directory nor bundled in {models_dir} (there: {known})")
+
+
+def _from_hub(repo: str, revision: str) -> Path:
+    """With the files that the manifest lists and no other."""
+    folder = downloaded(repo, revision, "model", [MANIFEST_FILE])
+    if not (folder / MANIFEST_FILE).is_file():
+        raise ConfigurationError(f"{repo}@{revision} has no {MANIFEST_FILE}: {DOWNLOAD}")
+    if folder.name != revision:
+        logging.getLogger("medreward").warning(f"model {repo}: revision {revision} is commit {folder.name} today")
+    return downloaded(repo, folder.name, "model", [*read_manifest(folder / MANIFEST_FILE).files])
 
 
 def verify(folder: Path, manifest: Manifest) -> dict[str, str]:

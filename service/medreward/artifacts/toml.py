@@ -1,8 +1,10 @@
-"""A TOML file as what it must be, or one line that says what is wrong with it."""
+"""A TOML file as what it must be, or one line that says what is wrong with it; and the text of one."""
 
+import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,3 +24,12 @@ def read_toml(path: Path, shape: type[M], what: str) -> M:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigurationError(f"{path}: {where}: {first['msg']}" if where else f"{path}: {first['msg']}") from None
+
+
+def toml(head: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> str:
+    return "\n".join([_lines(head), *(f"[{name}]\n{_lines(table)}" for name, table in tables.items())])
+
+
+def _lines(table: Mapping[str, Any]) -> str:
+    """Strings, numbers and lists of strings are written in TOML as in JSON."""
+    return "".join(f"{json.dumps(key)} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())

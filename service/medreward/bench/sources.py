@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from medreward.artifacts.hub import downloaded
 from medreward.bench.cases import CONSTRUCTED, DataSet
 from medreward.bench.layout import LABELS, read
 from medreward.errors import ConfigurationError
@@ -28,7 +29,7 @@ def folder_of(ref: str) -> Path:
     if Path(ref).is_dir():
         return Path(ref)
     if hub := HUB_ID.fullmatch(ref):
-        return _downloaded(hub["repo"], hub["revision"])
+        return downloaded(hub["repo"], hub["revision"], "dataset", [f"{LABELS}/*"])
     if re.fullmatch(r"[\w.-]+/[\w.-]+", ref):
         raise ConfigurationError(f"{ref} is no folder; from the hub it needs a revision: {ref}@REVISION")
     raise ConfigurationError(f"{ref} is no folder, no org/name@revision and not {PHANTOM}")
@@ -42,18 +43,6 @@ def read_departments(file: Path) -> dict[str, str]:
         return {str(key): str(department) for key, department in pairs}
     except (OSError, ValueError, AttributeError):
         raise ConfigurationError(f"{file} is neither a JSON object nor CSV of two columns") from None
-
-
-def _downloaded(repo: str, revision: str) -> Path:
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=f"{LABELS}/*"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigurationError(f"cannot get {repo}@{revision} from the hub: {reason}") from None
 
 
 def _phantoms(departments: dict[str, str]) -> DataSet:

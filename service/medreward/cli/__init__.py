@@ -15,7 +15,7 @@ VERBS = {
     "score-file": "score a JSONL or Parquet file; goes on where it stopped",
     "keys": "make, list and revoke API keys",
     "bench": "measure a model or a judge on Med-RewardBench or a set in its format",
-    "models": "list, inspect, verify, export and measure models on disk",
+    "models": "list, inspect, verify, adopt, export and measure models on disk",
     "train": "train a reward model",
     "doctor": "what this machine can run, and what is missing",
 }

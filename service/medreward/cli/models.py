@@ -21,7 +21,7 @@ RESPONSE: Final = "Yes, of the left sixth rib."
 
 @click.group("models")
 def command() -> None:
-    """List, inspect, verify, export and measure models on disk."""
+    """List, inspect, verify, adopt, export and measure models on disk."""
 
 
 @command.command("list")
@@ -95,6 +95,29 @@ def export(run: Path, out: Path, data: Path | None, as_json: bool) -> int:
         print_json({"name": manifest.name, "fingerprint": manifest.fingerprint, "folder": str(out)})
     else:
         click.echo(f"{manifest.name} {manifest.version} in {out}, {manifest.fingerprint}")
+    return 0
+
+
+@command.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@option("--name", metavar="NAME", help="in place of the folder's own")
+@option("--heads", type=click.Choice(["verbaliser"]), help="for an instruction-tuned model without a head")
+@option(
+    "--image-size", type=click.IntRange(1), metavar="PIXELS", help="side of the square that every image is brought to"
+)
+@json_option
+def adopt(folder: Path, name: str | None, heads: str | None, image_size: int | None, as_json: bool) -> int:
+    """Write the manifest of a transformers checkpoint, with its own chat template as the text."""
+    from medreward.backends.torch_vlm.adopt import adopt as write_manifest
+
+    differs = write_manifest(folder, name, heads == "verbaliser", image_size)
+    _, manifest = _open(str(folder), None)
+    if as_json:
+        print_json({"name": manifest.name, "fingerprint": manifest.fingerprint, "folder": str(folder)})
+    else:
+        click.echo(f"{manifest.name} in {folder}, {manifest.fingerprint}")
+    if differs:
+        click.echo(f"medreward: an example's tokens are not transformers' own {differs}", err=True)
     return 0
 
 

@@ -62,7 +62,9 @@ def _variables(command: click.Command, context: click.Context) -> Iterator[str]:
     yield from (str(parameter.envvar) for parameter in command.params if parameter.envvar)
 
 
-model_option = option("--model", metavar="REF", help="model on this machine: a bundled name, or a directory")
+model_option = option(
+    "--model", metavar="REF", help="model on this machine: a bundled name, a directory, or org/name@revision"
+)
 models_dir_option = option(
     "--models-dir", type=click.Path(path_type=Path), metavar="DIR", help="folder of the bundled models"
 )

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -136,15 +137,18 @@ class TextEncoder:
 
     def _template_ids(self, pieces: Sequence[str]) -> list[int]:
         ids: list[int] = []
-        for piece in pieces:
-            if piece in self._tokenizer.control_tokens:
-                ids.append(self._tokenizer.control_tokens[piece])
-            elif self._control_token.search(piece) or MARKER_LOOK.fullmatch(piece):
-                raise ConfigurationError(
-                    f"template piece {piece!r} is no control token of the tokenizer, nor plain text"
-                )
-            else:
-                ids += self._tokenizer.encode(piece)
+        for control, run in groupby(pieces, self._tokenizer.control_tokens.__contains__):
+            if control:
+                ids += [self._tokenizer.control_tokens[piece] for piece in run]
+                continue
+            plain = [*run]
+            text = "".join(plain)  # around an image that is not there two pieces may meet
+            for piece in (*plain, text):
+                if self._control_token.search(piece) or MARKER_LOOK.fullmatch(piece):
+                    raise ConfigurationError(
+                        f"template piece {piece!r} is no control token of the tokenizer, nor plain text"
+                    )
+            ids += self._tokenizer.encode(text)
         return ids
 
 

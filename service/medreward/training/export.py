@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medreward.artifacts.manifest import Calibration, Manifest, read_manifest
+from medreward.artifacts.toml import toml
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.onnx import OnnxBackend
 from medreward.encoding.text import FileTokenizer, TextEncoder
@@ -284,11 +285,4 @@ def _manifest(settings: recipe.Recipe, levels: Mapping[str, Calibration], folder
         "provenance": settings.provenance,
         **{role: name for role, name in BESIDE.items() if name in names},
     }
-    lines = [_toml(head)]
-    lines += [f"[{name}]\n{_toml(table)}" for name, table in tables.items()]
-    return "\n".join(lines)
-
-
-def _toml(table: Mapping[str, Any]) -> str:
-    """Strings, numbers and lists of strings are written in TOML as in JSON."""
-    return "".join(f"{json.dumps(key)} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
+    return toml(head, tables)

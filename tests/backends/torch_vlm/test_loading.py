@@ -190,12 +190,6 @@ def test_a_file_without_a_digest_is_refused(folder: Path) -> None:
         open_torch_vlm(folder, read_manifest(folder / "model.toml"), "cpu", 1, 10**8, 10**8)
 
 
-def test_an_adapter_is_refused(folder: Path) -> None:
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "somewhere/else"}')
-    with pytest.raises(ConfigurationError, match="merge it"):
-        opened(folder)
-
-
 def test_a_template_that_cannot_hold_the_image_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="0 placeholders"):
         opened(folder, f'head = "{HEAD}"', ["<vision>"])

@@ -22,6 +22,7 @@ from transformers import AutoModelForImageTextToText, DynamicCache
 from transformers.models.auto.image_processing_auto import AutoImageProcessor  # elsewhere 5.17 asks for torchvision
 from transformers.utils import logging
 
+from medreward.backends.torch_vlm.adapter import base_of, has_adapter, merged
 from medreward.backends.torch_vlm.heads import SCORE
 from medreward.backends.torch_vlm.packing import FILLER, NOBODY, Ids, Packed, packed, padded, runs
 from medreward.errors import ConfigurationError
@@ -218,15 +219,16 @@ def load(folder: Path, device: str, dtype: torch.dtype, speaks: bool = False) ->
     logging.set_verbosity_error()  # what it would say of weights is checked here
     only = {"local_files_only": True, "trust_remote_code": False}
     try:
-        model, found = AutoModelForImageTextToText.from_pretrained(
-            folder,
-            dtype=dtype,
-            device_map=device,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            output_loading_info=True,
-            **only,
-        )
+        with base_of(folder) as base:
+            model, found = AutoModelForImageTextToText.from_pretrained(
+                base,
+                dtype=dtype,
+                device_map=device,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                output_loading_info=True,
+                **only,
+            )
         image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **only)
     except (ImportError, OSError, ValueError, RuntimeError) as error:
         raise ConfigurationError(f"transformers cannot load {folder}: {error}") from error
@@ -237,7 +239,7 @@ def load(folder: Path, device: str, dtype: torch.dtype, speaks: bool = False) ->
     for names, what in ((missing, "has no"), (strange, "has what its model has no place for:"), (other, "misshapes")):
         if names:
             raise ConfigurationError(f"the checkpoint in {folder} {what} {', '.join(names[:3])}")
-    return model, image_processor
+    return merged(model, folder) if has_adapter(folder) else model, image_processor
 
 
 def _windows(text: Any) -> dict[str, int | None]:

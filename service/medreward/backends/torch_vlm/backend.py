@@ -100,8 +100,6 @@ def open_torch_vlm(
     if manifest.vlm is None:
         raise ConfigurationError(f"model {manifest.name} has no section [vlm]")
     _refuse_unlisted(folder, manifest)
-    if (folder / "adapter_config.json").exists():  # with peft there, transformers would load whatever base it names
-        raise ConfigurationError(f"{folder} holds an adapter, which is not supported: merge it into its backbone")
     device = choose_device(device)
     torch.set_num_threads(threads or available_cores())
     model, image_processor = load(folder, device, DTYPES[device], speaks=manifest.vlm.verbaliser is not None)

@@ -1,0 +1,156 @@
+"""A manifest for a checkpoint as transformers saved it: `medreward models adopt`."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoTokenizer
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.utils import logging
+
+from medreward.artifacts.manifest import read_manifest
+from medreward.artifacts.repository import MANIFEST_FILE
+from medreward.artifacts.toml import toml
+from medreward.backends.torch_vlm.adapter import WEIGHTS
+from medreward.backends.torch_vlm.backend import LOADED
+from medreward.backends.torch_vlm.chat import Chat
+from medreward.backends.torch_vlm.heads import SCORE
+from medreward.encoding.text import FileTokenizer
+from medreward.errors import ConfigurationError
+from medreward.types import DIMENSIONS
+
+HEAD: Final = "reward_head.safetensors"
+VALUE_HEAD: Final = "value_head.safetensors"
+TOKENIZER: Final = "tokenizer.json"
+SIDE: Final = 448  # where the image processor takes any size
+MAX_TOKENS: Final = 4096
+WORDS: Final = (("Yes", "No"), ("yes", "no"))
+
+
+def adopt(folder: Path, name: str | None = None, verbalise: bool = False, side: int | None = None) -> str | None:
+    """Writes the manifest, or a ConfigurationError says what was not recognised and why. What it gives back is where
+    an example's ids differ from transformers' own.
+    """
+    try:
+        return _adopt(folder, name, verbalise, side)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{folder} is not adopted: {error}") from error
+
+
+def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) -> str | None:
+    if (folder / MANIFEST_FILE).exists():
+        raise ConfigurationError(f"it has a {MANIFEST_FILE}")
+    config, own, image_processor = _read(folder)
+    head = None if verbalise else _head(folder)
+    tokenizer = FileTokenizer(folder / TOKENIZER)
+    chat = Chat(folder, config, tokenizer, own)
+    template = chat.template()
+    width, height = (side, side) if side else _size(image_processor)
+    reads: dict[str, dict[str, Any]] = {"vlm": {"image": list(template.image)}}
+    if head:
+        reads["vlm"]["head"] = head
+    else:
+        reads["vlm.verbaliser"] = {"ask": list(chat.ask()), **_words(tokenizer)}
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or 2 * MAX_TOKENS
+    tables: dict[str, dict[str, Any]] = {
+        "image": {"width": width, "height": height},
+        "text": {
+            "tokenizer": TOKENIZER,
+            "prompt": list(template.prompt),
+            "answer": list(template.answer),
+            "max_tokens": min(MAX_TOKENS, positions // 2),  # the image's come on top
+        },
+        **reads,
+        "weights": {"overall": 1.0},
+        **{f"calibration.{dimension}": {"median": 0.0, "scale": 1.0} for dimension in DIMENSIONS},
+        "files": _digests(folder),
+    }
+    facts = {
+        "name": name or re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._") or "adopted",
+        "version": "0",
+        "runtime": "torch_vlm",
+        "evidence": "none",
+        "license": "not stated",
+        "provenance": f"adopted from a {config.model_type} checkpoint, with {head or 'a verbaliser'}; not calibrated",
+    }
+    differs = chat.differs(template)
+    made = folder / f".{MANIFEST_FILE}"
+    made.write_text(toml(facts, tables), "utf-8")
+    try:
+        read_manifest(made)
+        made.replace(folder / MANIFEST_FILE)
+    finally:
+        made.unlink(missing_ok=True)
+    return differs
+
+
+def _read(folder: Path) -> tuple[Any, Any, Any]:
+    """Config, tokenizer and image processor, as transformers reads them."""
+    for name in ("config.json", TOKENIZER):
+        if not (folder / name).exists():
+            raise ConfigurationError(f"it has no {name}")
+    if not any(path.name not in (HEAD, VALUE_HEAD, WEIGHTS) for path in folder.glob("*.safetensors")):
+        raise ConfigurationError("it has no weights in safetensors")
+    logging.set_verbosity_error()
+    only: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(folder, **only)
+        own = AutoTokenizer.from_pretrained(folder, **only)
+        return config, own, AutoImageProcessor.from_pretrained(folder, backend="pil", **only)
+    except Exception as error:  # whatever a file of a stranger makes of it
+        raise ConfigurationError(f"transformers cannot read it: {error}") from error
+
+
+def _head(folder: Path) -> str:
+    """The file that holds six scores for a hidden state."""
+    if (folder / HEAD).exists():
+        return HEAD
+    labels = {path.name: rows for path in sorted(folder.glob("*.safetensors")) if (rows := _labels(path))}
+    for name, found in labels.items():
+        if found == len(DIMENSIONS):
+            return name
+        raise ConfigurationError(f"the head named score in {name} has {found} labels, and {len(DIMENSIONS)} are needed")
+    if (folder / VALUE_HEAD).exists():
+        raise ConfigurationError(f"a head of one value ({VALUE_HEAD}) is not supported")
+    raise ConfigurationError(
+        f"it has no head: no {HEAD}, and no weights named {SCORE}weight; "
+        "an instruction-tuned model is taken without one by --heads verbaliser"
+    )
+
+
+def _labels(path: Path) -> int | None:
+    try:
+        with safe_open(path, "pt") as file:
+            if f"{SCORE}weight" not in file.keys():  # noqa: SIM118
+                return None
+            return int(file.get_slice(f"{SCORE}weight").get_shape()[0])
+    except (OSError, SafetensorError) as error:
+        raise ConfigurationError(f"{path.name} cannot be read: {error}") from error
+
+
+def _size(image_processor: Any) -> tuple[int, int]:
+    """Width and height that the image processor leaves as they are."""
+    for name in ("crop_size", "size"):
+        size = getattr(image_processor, name, None)
+        width, height = getattr(size, "width", None), getattr(size, "height", None)
+        if width and height:
+            return width, height
+    return SIDE, SIDE
+
+
+def _words(tokenizer: FileTokenizer) -> dict[str, str]:
+    for yes, no in WORDS:
+        ids = [tokenizer.encode(yes), tokenizer.encode(no)]
+        if [len(word) for word in ids] == [1, 1] and ids[0] != ids[1]:  # both may be the unknown token
+            return {"yes": yes, "no": no}
+    raise ConfigurationError("its tokenizer has no single token for yes and for no, which a verbaliser needs")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted({path for pattern in LOADED for path in folder.glob(pattern)}):
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests

@@ -1,0 +1,187 @@
+"""A checkpoint's own chat template as pieces: control tokens, text, and the places of what is asked and scored."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Final
+
+from medreward.encoding.text import FileTokenizer, TextEncoder
+from medreward.errors import ConfigurationError
+from medreward.types import Options
+
+QUESTION: Final = "Is there a fracture of the left rib?"
+RESPONSE: Final = "Yes, of the sixth one."
+RUBRIC: Final = "Is every claim of the answer right?"
+MANY: Final = 10**6
+
+#: What a family's processor puts around the image, by what its template says; its tokens by their names in the config
+#: or of the tokenizer. None where the template says it all.
+AROUND: Final[Mapping[str, tuple[str, Sequence[str]] | None]] = {
+    "qwen2_vl": None,
+    "qwen2_5_vl": None,
+    "qwen3_vl": None,
+    "llava": None,
+    "llava_next": None,
+    "llava_onevision": None,
+    "internvl": ("image_token", ("start_image_token", "image_token", "end_image_token")),
+    "gemma3": ("boi_token", ("\n\n", "boi_token", "image_token", "eoi_token", "\n\n")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    image: Sequence[str]
+    prompt: Sequence[str]
+    answer: Sequence[str]
+
+
+class Chat:
+    """Renders as transformers does; an error says what of a template has no place in ours."""
+
+    def __init__(self, folder: Path, config: Any, tokenizer: FileTokenizer, own: Any) -> None:
+        """`own` is the tokenizer in transformers' hands."""
+        if config.model_type not in AROUND:
+            known = ", ".join(AROUND)
+            raise ConfigurationError(f"how {config.model_type} writes an image is not known here (known: {known})")
+        self._folder = folder
+        self._own = own
+        self._tokenizer = tokenizer
+        self._names = {id_: name for name, id_ in tokenizer.control_tokens.items()}
+        self._control = re.compile(f"({'|'.join(map(re.escape, sorted(self._names.values(), key=len, reverse=True)))})")
+        self._template = self._read_template()
+        self._around = self._expansion(config)
+
+    def template(self) -> Template:
+        """User: image, then question. Assistant: response. No generation prompt."""
+        with_image, without = (self._rendered(_turns(has_image)) for has_image in (True, False))
+        before, between, after = self._cut(with_image)
+        plain, *rest = self._cut(without)
+        if rest != [between, after]:
+            raise ConfigurationError("its chat template changes behind the question when there is an image")
+        begin, image, end = _inserted(self._pieces(before), self._pieces(plain))
+        prompt = [*self._begin(with_image), *begin, "{image}", *end, "{question}", *self._pieces(between)]
+        answer = ["{response}", *self._pieces(after)]
+        if len(answer) == 1:  # an empty response must leave a token to read
+            answer = [prompt.pop(), *answer]
+        if "{question}" in answer:
+            raise ConfigurationError("its chat template has nothing between question and response, nor behind")
+        return Template(self._expanded(image), prompt, answer)
+
+    def ask(self) -> Sequence[str]:
+        """What follows an answer when the user asks on and the assistant is to speak."""
+        turns = _turns(has_image=True)
+        said, asked = self._rendered(turns), self._rendered([*turns, _turn("user", RUBRIC)], speaks=True)
+        rest = asked.removeprefix(said)
+        if rest == asked or rest.count(RUBRIC) != 1:
+            raise ConfigurationError(
+                "its chat template cannot ask on after an answer without changing what went before"
+            )
+        before, after = rest.split(RUBRIC)
+        return [*self._pieces(before), "{rubric}", *self._pieces(after)]
+
+    def differs(self, template: Template) -> str | None:
+        """Where the ids of an example are not those that transformers gives the rendered text: where pieces, each
+        tokenised alone, make other tokens than the text as a whole.
+        """
+        text = TextEncoder(self._tokenizer, template.prompt, template.answer, MANY, MANY, template.image)
+        for has_image in (True, False):
+            prompt = text.prompt(QUESTION, has_image)
+            ours = [*prompt.ids, *text.answer(prompt, RESPONSE, Options()).ids]
+            rendered = self._rendered(_turns(has_image))
+            if self._around:
+                rendered = rendered.replace(self._around[0], "".join(self._around[1]))
+            theirs = self._ids(rendered)
+            if ours != theirs:
+                same = len([*takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))])
+                near = self._own.decode(theirs[max(0, same - 1) : same + 2])
+                return f"{'with' if has_image else 'without'} an image, from token {same} of {len(theirs)}: {near!r}"
+        return None
+
+    def _read_template(self) -> str:
+        legacy = self._folder / "chat_template.json"  # a processor's, before there was the .jinja
+        try:
+            if legacy.exists() and not (self._folder / "chat_template.jinja").exists():
+                return str(json.loads(legacy.read_text("utf-8"))["chat_template"])
+            return str(self._own.get_chat_template())
+        except (ValueError, KeyError) as error:
+            raise ConfigurationError("it has no chat template") from error
+
+    def _expansion(self, config: Any) -> tuple[str, list[str]] | None:
+        around = AROUND[config.model_type]
+        if around is None:
+            return None
+        marker, pieces = around
+        return self._named(config, marker), [
+            piece if piece.isspace() else self._named(config, piece) for piece in pieces
+        ]
+
+    def _named(self, config: Any, role: str) -> str:
+        id_ = getattr(config, f"{role}_id", None)
+        name = self._names.get(id_) if id_ is not None else getattr(self._own, role, None)
+        if name not in self._tokenizer.control_tokens:
+            raise ConfigurationError(f"neither its config nor its tokenizer names the {role}")
+        return str(name)
+
+    def _rendered(self, turns: Sequence[Mapping[str, Any]], speaks: bool = False) -> str:
+        try:
+            return str(
+                self._own.apply_chat_template(
+                    turns, chat_template=self._template, tokenize=False, add_generation_prompt=speaks
+                )
+            )
+        except Exception as error:  # a template is a program that may raise anything
+            raise ConfigurationError(f"its chat template cannot render user and assistant: {error}") from error
+
+    def _cut(self, text: str) -> tuple[str, str, str]:
+        if text.count(QUESTION) != 1 or text.count(RESPONSE) != 1:
+            raise ConfigurationError("its chat template does not show question and response once each, as they are")
+        before, rest = text.split(QUESTION)
+        if RESPONSE not in rest:
+            raise ConfigurationError("its chat template shows the response before the question")
+        between, after = rest.split(RESPONSE)
+        return before, between, after
+
+    def _pieces(self, text: str) -> list[str]:
+        return [piece for piece in self._control.split(text) if piece]
+
+    def _expanded(self, image: Sequence[str]) -> list[str]:
+        if self._around is None:
+            return list(image)
+        marker, pieces = self._around
+        return [part for piece in image for part in (pieces if piece == marker else [piece])]
+
+    def _ids(self, text: str) -> list[int]:
+        """As transformers' processors: what the tokenizer puts in front comes on top unless the template wrote it."""
+        bos = self._own.bos_token
+        return list(self._own(text, add_special_tokens=not (bos and text.startswith(bos))).input_ids)
+
+    def _begin(self, text: str) -> list[str]:
+        whole, plain = self._ids(text), list(self._own(text, add_special_tokens=False).input_ids)
+        added = whole[: len(whole) - len(plain)]
+        if added + plain != whole:
+            raise ConfigurationError("its tokenizer puts tokens behind a text, which a template cannot say")
+        return [self._names[id_] for id_ in added]
+
+
+def _turn(role: str, text: str) -> Mapping[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _turns(has_image: bool) -> list[Mapping[str, Any]]:
+    user = _turn("user", QUESTION)
+    if has_image:
+        user = {"role": "user", "content": [{"type": "image"}, *user["content"]]}
+    return [user, _turn("assistant", RESPONSE)]
+
+
+def _inserted(longer: Sequence[str], shorter: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """The longer list in three: what both begin with, what it has more, what both end with."""
+    begin = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(longer, shorter, strict=False))]
+    end = list(shorter[len(begin) :])
+    more = list(longer[len(begin) : len(longer) - len(end)])
+    if not more or [*begin, *more, *end] != list(longer):
+        raise ConfigurationError("its chat template changes more than the image when there is one")
+    return begin, more, end
