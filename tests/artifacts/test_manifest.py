@@ -80,6 +80,7 @@ def test_the_fingerprint_is_the_same_in_every_process(tmp_path: Path) -> None:
     [
         ('name = "tiny"', 'name = "tiny"\nfamliy = "x"', "famliy"),
         ("width = 64", "width = 64\nwidht = 64", "image.widht"),
+        ('name = "tiny"', 'name = "tiny"\ndimensions = ["overall", "accuracy"]', "in this order"),
         ("overall = 1.0", "overal = 1.0", "six dimensions"),
         ("overall = 1.0", "overall = nan", "weights.overall"),
         ("accuracy = { median = 0.0, scale = 1.0 }\n", "", "six dimensions"),

@@ -84,6 +84,8 @@ class Vlm(Section):
 class Manifest(Section):
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$")]
     version: str
+    family: str = "unknown"  # of the architecture, for readers
+    dimensions: tuple[str, ...] = DIMENSIONS  # in the order of its logits
     runtime: Literal["onnx", "torch_vlm", "fake"]
     evidence: Evidence
     license: str
@@ -101,6 +103,8 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def is_whole(self) -> Self:
+        if self.dimensions != DIMENSIONS:
+            raise ValueError(f"dimensions must be {', '.join(DIMENSIONS)}, in this order")
         if set(self.calibration) != set(DIMENSIONS):
             raise ValueError("calibration must name each of the six dimensions")
         if not set(self.weights) <= set(DIMENSIONS):

@@ -194,6 +194,7 @@ def _facts(folder: Path, manifest: "Manifest") -> dict[str, Any]:
         "version": manifest.version,
         "folder": str(folder),
         "fingerprint": manifest.fingerprint,
+        "family": manifest.family,
         "runtime": manifest.runtime,
         "evidence": str(manifest.evidence),
         "license": manifest.license,

@@ -42,6 +42,7 @@ from medreward.types import DIMENSIONS, Options
 MANIFEST: Final = "model.toml"
 CARD, GOLDEN, EVIDENCE = "card.md", "golden.json", "measured.json"
 BESIDE: Final = {"card": CARD, "golden": GOLDEN, "measured": EVIDENCE}  # what decides no score
+FAMILY: Final = "convolutional tower with BERT"
 SMALL: Final = 256  # numbers that are not worth halving
 
 
@@ -279,6 +280,8 @@ def _manifest(settings: recipe.Recipe, levels: Mapping[str, Calibration], folder
     head = {
         "name": settings.name,
         "version": settings.version,
+        "family": FAMILY,
+        "dimensions": list(DIMENSIONS),
         "runtime": "onnx",
         "evidence": "constructed",
         "license": settings.license,

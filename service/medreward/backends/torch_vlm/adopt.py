@@ -70,6 +70,7 @@ def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) ->
     facts = {
         "name": name or re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._") or "adopted",
         "version": "0",
+        "family": config.model_type,
         "runtime": "torch_vlm",
         "evidence": "none",
         "license": "not stated",
