@@ -16,14 +16,10 @@ from loadtest.overhead import parse_cores
 from loadtest.servers import free_port, medreward_command, serving
 
 from medreward.artifacts.repository import bundled_models, open_verified
-from medreward.backends.base import Group, ModelImage
-from medreward.backends.onnx import OnnxBackend
-from medreward.encoding.image import ImageLimits, ImageSpec, decode, probe
-from medreward.encoding.text import FileTokenizer, TextEncoder
-from medreward.types import Options
+from medreward.backends.base import ModelImage
+from medreward.training.served import Served
 
 GROUPS = (1, 8)
-LIMITS = ImageLimits(bytes=2**25, pixels=2**26, side=2**14, min_side=8, aspect=50)
 UNCACHED = ("--feature-cache-bytes", "0", "--score-cache-bytes", "0")
 
 
@@ -32,19 +28,18 @@ class Bare:
 
     def __init__(self, folder: Path, images: list[bytes], cores: int, responses: int) -> None:
         _, manifest = open_verified(str(folder), folder.parent)
-        assert manifest.text.tokenizer
-        self._backend = OnnxBackend(folder, manifest, "cpu", threads=cores, image_cache_bytes=0)
+        model = Served(folder, manifest, threads=cores, image_cache_bytes=0)
+        self._backend = model.backend
         self._backend.warm_up()
-        tokenizer = FileTokenizer(folder / manifest.text.tokenizer)
-        text = TextEncoder(tokenizer, manifest.text.prompt, manifest.text.answer, manifest.text.max_tokens, 10**6)
-        spec = ImageSpec(manifest.image.width, manifest.image.height, manifest.image.fit)
         asked = Requests(images, responses=responses)
-        self._groups = []
-        for place, image in enumerate(images):
-            prompt = text.prompt(asked.questions[place].decode())
-            answers = [text.answer(prompt, asked.response(place, n).decode(), Options()).ids for n in range(responses)]
-            pixels = decode(image, probe(image, LIMITS), spec)
-            self._groups.append(Group(ModelImage(str(place), pixels), prompt.ids, answers))
+        self._groups = [
+            model.group(
+                ModelImage(str(place), model.fitted(image)),
+                asked.questions[place].decode(),
+                [asked.response(place, n).decode() for n in range(responses)],
+            )
+            for place, image in enumerate(images)
+        ]
 
     def rate(self, seconds: float) -> float:
         """Triples/s, all images in one call, so that no core ever waits."""

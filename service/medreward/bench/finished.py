@@ -124,7 +124,7 @@ class FinishedRun:
         return Measured(
             labels=np.array([SIDES[case.labels[dimension]] for case in cases]),
             choices=np.array([SIDES[prediction.choices[dimension]] for _, prediction in rows]),
-            margins=np.array([_margin(prediction, dimension) for _, prediction in rows]),
+            margins=np.array([margin(prediction, dimension) for _, prediction in rows]),
             images=np.array([numbers[case.image] for case in cases], dtype=np.int64),
             lengths=np.array([case.lengths for case in cases], dtype=np.int64).reshape(-1, 2),
             organs=np.array([case.organ for case in cases], dtype=np.str_),
@@ -188,6 +188,7 @@ def _decoded(file: Path, decode: Callable[[Given], T], given: Given) -> T:
         raise ConfigurationError(f"{file} is damaged: {error}") from None
 
 
-def _margin(prediction: Predicted, dimension: str) -> float:
+def margin(prediction: Predicted, dimension: str) -> float:
+    """Logit of A less that of B; NaN where there are none."""
     logits = prediction.logits
     return logits["A"][dimension] - logits["B"][dimension] if logits else np.nan

@@ -90,8 +90,13 @@ def wins(pairs: Sequence[DevPair], logits: NDArray[np.float32]) -> NDArray[np.fl
     ahead = ahead_by(logits)
     first = np.array([DIMENSIONS.index(pair.dimensions[0]) for pair in pairs])
     chosen = ahead[np.arange(len(pairs)), first]
-    won: NDArray[np.float64] = (chosen > 0) + 0.5 * (chosen == 0)
-    return won
+    return won(chosen)
+
+
+def won(ahead: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 for each that is ahead, half at a tie."""
+    credit: NDArray[np.float64] = (ahead > 0) + 0.5 * (ahead == 0)
+    return credit
 
 
 def ahead_by(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -21,23 +21,22 @@ from torch import Tensor, nn
 
 from medreward.artifacts.manifest import Calibration, Manifest, read_manifest
 from medreward.artifacts.toml import toml
-from medreward.backends.base import Group, ModelImage
-from medreward.backends.onnx import OnnxBackend
-from medreward.encoding.text import FileTokenizer, TextEncoder
+from medreward.backends.base import ModelImage
+from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError
 from medreward.training import recipe
 from medreward.training.calibrate import MEASURED, Measured
 from medreward.training.card import card
-from medreward.training.images import fitted, png
+from medreward.training.images import png
 from medreward.training.measure import measure_folder
 from medreward.training.model import Model
 from medreward.training.scope import Scope
 from medreward.training.scorer import Scorer, encoder_folder, read_shape
-from medreward.training.served import Progress
+from medreward.training.served import Progress, Served
 from medreward.training.tokens import ANSWER, PROMPT
 from medreward.training.tower import Convolution, Tower
 from medreward.training.train import SCOPE, WEIGHTS
-from medreward.types import DIMENSIONS, Options
+from medreward.types import DIMENSIONS
 
 MANIFEST: Final = "model.toml"
 CARD, GOLDEN, EVIDENCE = "card.md", "golden.json", "measured.json"
@@ -240,18 +239,12 @@ def _halve(graph: Any) -> None:
 def _golden(folder: Path, examples: Sequence[Example]) -> str:
     """The examples with the logits that the exported graphs give them."""
     manifest = read_manifest(folder / MANIFEST)
-    assert manifest.text.tokenizer
-    tokenizer = FileTokenizer(folder / manifest.text.tokenizer)
-    encoder = TextEncoder(tokenizer, manifest.text.prompt, manifest.text.answer, manifest.text.max_tokens, 10**6)
-    backend = OnnxBackend(folder, manifest, "cpu", threads=1)
+    served = Served(folder, manifest, threads=1)
     rows = []
     for index, example in enumerate(examples):
-        prompt = encoder.prompt(example.question)
-        image = None
-        if example.image is not None:
-            image = ModelImage(str(index), fitted(example.image, manifest.image.width))
-        answer = encoder.answer(prompt, example.response, Options())
-        logits = backend.score([Group(image, prompt.ids, [answer.ids])])[0][0].astype(np.float64).mean(0)
+        image = None if example.image is None else ModelImage(str(index), served.fitted(example.image))
+        group = served.group(image, example.question, [example.response])
+        logits = served.backend.score([group])[0][0].astype(np.float64).mean(0)
         rows.append(
             {
                 "image": None if example.image is None else base64.b64encode(example.image).decode(),

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from medreward.training.evaluate import share_of
+from medreward.training.evaluate import share_of, won
 
 DRAWS: Final = 2000
 Numbers = NDArray[np.float64]
@@ -46,18 +46,17 @@ def ranked(spread: Numbers, wrong: Numbers) -> float | None:
     of_wrong, of_right = spread[wrong > 0.5], spread[wrong < 0.5]
     if not len(of_wrong) or not len(of_right):
         return None
-    ahead = of_wrong[:, None] - of_right[None]
-    return float((ahead > 0).mean() + (ahead == 0).mean() / 2)
+    return float(won(of_wrong[:, None] - of_right[None]).mean())
 
 
 def reliability(ahead: Numbers) -> dict[str, Any]:
     """Win rates as predicted and as observed, in ten bins, and the expected calibration error."""
     sure = 1 / (1 + np.exp(-np.abs(ahead)))
-    won = (ahead > 0) + 0.5 * (ahead == 0)
+    credit = won(ahead)
     bins = np.minimum(((sure - 0.5) * 20).astype(int), 9)
     found, error = [], 0.0
     for chosen in (bins == place for place in np.unique(bins)):
-        predicted, observed = float(sure[chosen].mean()), share(won[chosen])
+        predicted, observed = float(sure[chosen].mean()), share(credit[chosen])
         found.append({"predicted": predicted, "observed": observed})
         error += abs(observed["share"] - predicted) * float(chosen.mean())
     return {"error": error, "n": len(ahead), "bins": found}

@@ -17,7 +17,7 @@ from medreward.artifacts.manifest import Manifest
 from medreward.training import figures, probes
 from medreward.training.calibrate import FEWEST
 from medreward.training.dev import Dev, read_dev_pairs
-from medreward.training.evaluate import ahead_by, wins
+from medreward.training.evaluate import ahead_by, wins, won
 from medreward.training.phantom_pairs import PHANTOMS, SEEN, PhantomPair, phantom_pairs
 from medreward.training.served import Ask, Picture, Progress, Row, Served
 from medreward.training.size import latency, size
@@ -198,8 +198,7 @@ def _phantoms(pairs: Sequence[PhantomPair]) -> Part:
     ]
 
     def tell(logits: Logits) -> dict[str, Any]:
-        ahead = np.stack([ahead_by(values)[:, DIMENSIONS.index("accuracy")] for values in _paired(logits)])
-        seen, blank = (ahead > 0) + 0.5 * (ahead == 0)
+        seen, blank = (won(ahead_by(values)[:, DIMENSIONS.index("accuracy")]) for values in _paired(logits))
         found = {}
         for novelty in sorted({pair.novelty for pair in pairs}, key=lambda name: (name != SEEN, name)):
             chosen = [place for place, pair in enumerate(pairs) if pair.novelty == novelty]

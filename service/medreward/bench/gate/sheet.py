@@ -1,12 +1,12 @@
 """What was asked and what was answered, as arrays: cases x dimensions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from medreward.bench.finished import SIDES, FinishedRun, Letter
+from medreward.bench.finished import SIDES, FinishedRun, margin
 from medreward.bench.statistics import Floats, Groups, Ints
 from medreward.bench.statistics.accuracy import credits_of
 from medreward.types import DIMENSIONS
@@ -44,7 +44,8 @@ class Answers:
     @classmethod
     def of(cls, run: FinishedRun) -> "Answers":
         choices = [[SIDES[prediction.choices[d]] for d in DIMENSIONS] for prediction in run.predictions]
-        return cls(np.array(choices), np.array([_margins(prediction.logits) for prediction in run.predictions]))
+        margins = [[margin(prediction, d) for d in DIMENSIONS] for prediction in run.predictions]
+        return cls(np.array(choices), np.array(margins))
 
     @property
     def unanswered(self) -> int:
@@ -79,9 +80,3 @@ def column(sheet: Sheet, answers: Answers, dimensions: Sequence[str] = DIMENSION
         sheet.lengths[rows],
         np.array(places)[columns],
     )
-
-
-def _margins(logits: Mapping[Letter, Mapping[str, float]] | None) -> list[float]:
-    if logits is None:
-        return [np.nan] * len(DIMENSIONS)
-    return [logits["A"][dimension] - logits["B"][dimension] for dimension in DIMENSIONS]
