@@ -14,8 +14,8 @@ LOCK := deploy/requirements-cpu.txt
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
 
-test: .venv/.dev  ## set up and run all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/.dev  ## set up and run all tests; one that fails is repeated once, and listed
+	$(BIN)/python -m pytest --reruns 1 -raR $(ARGS)
 
 setup: .venv/.dev  ## everything for working on the code
 

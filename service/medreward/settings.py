@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     header_bytes: PositiveInt = Field(32_768, description="most bytes in a request's headers or metadata")
     headers: PositiveInt = Field(100, description="most headers in a request")
     header_seconds: Seconds = Field(10, description="longest time a connection may take to send a request's headers")
+    keep_alive_seconds: Seconds = Field(75, description="longest time a connection may stay open between two requests")
     connections: PositiveInt = Field(4096, description="most REST connections that wait for a request")
     grpc_calls: PositiveInt = Field(4096, description="most gRPC calls under way")
     items: PositiveInt = Field(64, description="most items in a request")

@@ -123,7 +123,8 @@ async def test_the_fake_model_says_so_in_every_answer(fake: Server) -> None:
 async def test_the_limits_page_names_every_limit(tiny: Server) -> None:
     limits = (await tiny.rest.get("/v1/limits")).json()
     limiting = (
-        "^(bod|json|header|connections|grpc_calls|items|responses|text|image(?!_url_(hosts|ca|private))|deadline|queue)"
+        "^(bod|json|header|keep|connections|grpc_calls|items|responses|text|deadline|queue"
+        "|image(?!_url_(hosts|ca|private)))"
     )
     named = {name for name in Settings.model_fields if re.search(limiting, name)}
     assert set(limits) == named | {"tokens"}

@@ -1,6 +1,7 @@
 """Headers, connections and targets: what a client may send before there is a request."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
@@ -76,9 +77,36 @@ async def test_b53_slow_headers_are_cut_off() -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", head(path="/livez", method="GET") + b"\r\n"])
 async def test_b53_a_connection_that_asks_nothing_is_closed(sent: bytes) -> None:
-    async with running(header_seconds=0.3) as server:
+    async with running(header_seconds=0.3, keep_alive_seconds=0.3) as server:
         answer = await raw(server.port, sent)  # ends when the server closes it
         assert answer.startswith(b"HTTP/1.1 200 ") if b"GET" in sent or sent.startswith(b"POST") else answer == b""
+
+
+async def test_a_connection_stays_open_between_requests_longer_than_a_request_may_dawdle() -> None:
+    """A balancer that thinks a connection open, and sends on it as it is closed, answers 502."""
+    async with running(header_seconds=0.3) as server:
+        ask = head(path="/livez", method="GET")
+        reader, writer = await asyncio.open_connection(LOOPBACK, server.port)
+        for _ in range(2):
+            writer.write(ask)
+            answer = await asyncio.wait_for(reader.readuntil(b'{"status":"live"}'), 10)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            await asyncio.sleep(1)
+        writer.write(ask[:9])
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+
+async def test_an_answer_to_a_request_that_came_early_is_not_cut_off() -> None:
+    """Sent together, so that the second is answered after it waited longer than headers may take."""
+    async with running(header_seconds=0.3, fake_delay_ms=600) as server:
+        asked = b""
+        for response, connection in (("yes", "keep-alive"), ("no", "close")):
+            body = json.dumps(GOOD | {"response": response}).encode()
+            lines = "Content-Type: application/json", f"Content-Length: {len(body)}", f"Connection: {connection}"
+            asked += head(*lines) + body
+        answer = await raw(server.port, asked)
+        assert answer.count(b"HTTP/1.1 200 ") == 2
 
 
 async def test_b53_the_connection_that_waits_longest_makes_room() -> None:

@@ -21,6 +21,7 @@ class Heads(HttpToolsProtocol):
         super().__init__(**uvicorns)
         self._settings = settings
         self._waiting = waiting  # all that wait for a request; the one that waits longest comes first
+        self._between = False  # one request has wholly come, and nothing of the next
         self._unparsed = 0
         self._size = 0
         self._refusal = NOT_HTTP
@@ -37,7 +38,7 @@ class Heads(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.transport.is_closing():
+        if self.timeout_keep_alive_task and not self.transport.is_closing():  # none where the next is being answered
             self._wait()
 
     def on_headers_complete(self) -> None:
@@ -47,7 +48,8 @@ class Heads(HttpToolsProtocol):
 
     def _wait(self) -> None:
         self._stop_waiting()
-        self._waiting[self] = self.loop.call_later(self._settings.header_seconds, self.transport.close)
+        seconds = self._settings.keep_alive_seconds if self._between else self._settings.header_seconds
+        self._waiting[self] = self.loop.call_later(seconds, self.transport.close)
 
     def _stop_waiting(self) -> None:
         if timer := self._waiting.pop(self, None):
@@ -62,6 +64,10 @@ class Heads(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._unparsed = self._size = 0
+        if self._between:
+            self._between = False
+            if self in self._waiting:
+                self._wait()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -75,6 +81,10 @@ class Heads(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._between = True
+        super().on_message_complete()
 
     def _count(self, size: int) -> None:
         self._unparsed = 0

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -46,6 +47,7 @@ class Door(uvicorn.Server):
             server_header=False,
             lifespan="off",
             ws="none",
+            timeout_keep_alive=math.ceil(settings.keep_alive_seconds),
             ssl_context_factory=(lambda _config, _default: tls.context) if tls else None,
         )
         super().__init__(config)

@@ -12,6 +12,7 @@ _LIMITS = (
     "header_bytes",
     "headers",
     "header_seconds",
+    "keep_alive_seconds",
     "connections",
     "grpc_calls",
     "items",
