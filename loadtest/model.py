@@ -15,31 +15,35 @@ from loadtest.driver import Plan, drive
 from loadtest.overhead import parse_cores
 from loadtest.servers import free_port, medreward_command, serving
 
-from medreward.artifacts.repository import bundled_models, open_verified
-from medreward.backends.base import ModelImage
-from medreward.training.served import Served
+from medreward.artifacts.repository import bundled_models
+from medreward.backends.base import Group, ModelImage
+from medreward.encoding.image import ImageLimits, decode, probe
+from medreward.engine.model import open_model
+from medreward.settings import Settings
+from medreward.types import Options, TooLong
+from medreward.workers.loading import open_backend
 
 GROUPS = (1, 8)
-UNCACHED = ("--feature-cache-bytes", "0", "--score-cache-bytes", "0")
+UNCACHED = [word for cache in ("feature", "prefix", "score") for word in (f"--{cache}-cache-bytes", "0")]
+CUT = Options(too_long=TooLong.CUT_MIDDLE)
+LIMITS = ImageLimits(bytes=10**7, pixels=10**7, side=10**4, min_side=1, aspect=100)
 
 
 class Bare:
     """The backend and inputs that are ready for it: decoded pixels, token ids."""
 
     def __init__(self, folder: Path, images: list[bytes], cores: int, responses: int) -> None:
-        _, manifest = open_verified(str(folder), folder.parent)
-        model = Served(folder, manifest, threads=cores, image_cache_bytes=0)
-        self._backend = model.backend
+        settings = Settings(model=str(folder), threads=cores, feature_cache_bytes=0, prefix_cache_bytes=0)
+        model = open_model(settings)
+        self._backend = open_backend(settings, model.manifest, model.folder)
         self._backend.warm_up()
         asked = Requests(images, responses=responses)
-        self._groups = [
-            model.group(
-                ModelImage(str(place), model.fitted(image)),
-                asked.questions[place].decode(),
-                [asked.response(place, n).decode() for n in range(responses)],
-            )
-            for place, image in enumerate(images)
-        ]
+        self._groups = []
+        for place, image in enumerate(images):
+            prompt = model.text.prompt(asked.questions[place].decode(), has_image=True)
+            answers = [model.text.answer(prompt, asked.response(place, n).decode(), CUT).ids for n in range(responses)]
+            pixels = decode(image, probe(image, LIMITS), model.image)
+            self._groups.append(Group(ModelImage(str(place), pixels), prompt.ids, answers))
 
     def rate(self, seconds: float) -> float:
         """Triples/s, all images in one call, so that no core ever waits."""

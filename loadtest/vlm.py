@@ -3,6 +3,8 @@
 (a) plain, one sequence after the other; (b) plain, padded batches at the best of several sizes; (c) ours. Every image
 and question is new to (c), so that nothing is answered from its caches. The ceiling is what the token counts allow
 over (a) and (b). The last line is JSON.
+
+With --save DIR nothing is measured: such a model becomes a folder that serves, for `python -m loadtest.model DIR`.
 """
 
 import argparse
@@ -12,22 +14,35 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
 import torch
+from loadtest.bodies import VOCABULARY
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from torch import Tensor
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from medreward.artifacts.repository import MANIFEST_FILE
+from medreward.artifacts.toml import toml
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.backbone import Backbone
 from medreward.backends.torch_vlm.backend import TorchVlmBackend
 from medreward.backends.torch_vlm.heads import Heads
+from medreward.types import DIMENSIONS
 
 IMAGE: Final = 5  # the placeholder's id
+UNKNOWN: Final = "<unknown>"
+CONTROL: Final = {UNKNOWN: 0, "<user>": 1, "<assistant>": 2, "<end>": 3, "<image>": IMAGE}
+HEAD: Final = "reward_head.safetensors"
+TOKENIZER: Final = "tokenizer.json"
 WORDS: Final = (100, 900)  # ids of texts
 QUESTION: Final = 32
 PIXELS: Final = 28  # a side of an image token
@@ -69,6 +84,9 @@ class Cell:
 def main() -> None:
     args = arguments()
     torch.manual_seed(0)
+    if args.save:
+        write_folder(args.save, args.shape, args.image_tokens[0])
+        return
     if args.threads:
         torch.set_num_threads(args.threads)
     matmul = matmul_rate(args.device)
@@ -85,6 +103,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save", type=Path, metavar="DIR")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--threads", type=int, default=0)
@@ -97,6 +116,16 @@ def arguments() -> argparse.Namespace:
 
 
 def random_backend(shape: str, device: str, image_tokens: int) -> TorchVlmBackend:
+    side = side_of(image_tokens)
+    backbone = Backbone(random_model(shape, device), image_processor(side), (side, side))
+    assert backbone.image_tokens == image_tokens
+    with TemporaryDirectory() as folder:
+        save_file(random_head(backbone.width), Path(folder) / HEAD)
+        heads = Heads(Path(folder) / HEAD, backbone.width, backbone.device)
+    return TorchVlmBackend(backbone, heads)
+
+
+def random_model(shape: str, device: str) -> Any:
     text, vision = SHAPES[shape]
     width = text["hidden_size"]
     half = width // text["num_attention_heads"] // 2
@@ -109,14 +138,47 @@ def random_backend(shape: str, device: str, image_tokens: int) -> TorchVlmBacken
     )
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     with torch.device(device):
-        model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation="sdpa")
-    side = PIXELS * int(image_tokens**0.5)
-    backbone = Backbone(model, Qwen2VLImageProcessorPil(max_pixels=side * side), (side, side))
-    assert backbone.image_tokens == image_tokens
-    with TemporaryDirectory() as folder:
-        save_file({"weight": torch.randn(6, width), "bias": torch.zeros(6)}, Path(folder) / "head.safetensors")
-        heads = Heads(Path(folder) / "head.safetensors", width, backbone.device)
-    return TorchVlmBackend(backbone, heads)
+        return AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation="sdpa")
+
+
+def random_head(width: int) -> dict[str, Tensor]:
+    return {"weight": torch.randn(6, width), "bias": torch.zeros(6)}
+
+
+def image_processor(side: int) -> Qwen2VLImageProcessorPil:
+    return Qwen2VLImageProcessorPil(max_pixels=side * side)
+
+
+def side_of(image_tokens: int) -> int:
+    return PIXELS * int(image_tokens**0.5)
+
+
+def write_folder(folder: Path, shape: str, image_tokens: int) -> None:
+    """A model of random weights with a tokenizer of words and a manifest."""
+    model, side = random_model(shape, "cpu"), side_of(image_tokens)
+    model.save_pretrained(folder)
+    image_processor(side).save_pretrained(folder)
+    save_file(random_head(model.config.get_text_config().hidden_size), folder / HEAD)
+    words = Tokenizer(WordLevel({**CONTROL, **dict(zip(VOCABULARY.split(), range(*WORDS), strict=False))}, UNKNOWN))
+    words.pre_tokenizer = Whitespace()
+    words.add_special_tokens([*CONTROL])
+    words.save(str(folder / TOKENIZER))
+    tables: dict[str, dict[str, Any]] = {
+        "image": {"width": side, "height": side},
+        "text": {
+            "tokenizer": TOKENIZER,
+            "prompt": ["<user>", "{image}", "{question}"],
+            "answer": ["<assistant>", "{response}", "<end>"],
+            "max_tokens": 2048,
+        },
+        "vlm": {"image": ["<image>"], "head": HEAD},
+        "weights": {"overall": 1.0},
+        **{f"calibration.{dimension}": {"median": 0.0, "scale": 1.0} for dimension in DIMENSIONS},
+        "files": {file.name: sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())},
+    }
+    about = {"name": f"random-{shape}", "version": "0.1.0", "runtime": "torch_vlm", "evidence": "none"}
+    written = toml(about | {"license": "Apache-2.0", "provenance": "random weights"}, tables)
+    (folder / MANIFEST_FILE).write_text(written, "utf-8")
 
 
 @torch.inference_mode()

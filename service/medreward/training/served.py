@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.onnx import OnnxBackend
-from medreward.caches import MIB
 from medreward.encoding.image import ImageSpec, decode, probe
 from medreward.encoding.text import FileTokenizer, TextEncoder
 from medreward.errors import ConfigurationError
@@ -47,17 +46,12 @@ class Served:
     """Bit for bit what the server's own backend gives."""
 
     def __init__(
-        self,
-        folder: Path,
-        manifest: Manifest,
-        threads: int = 0,
-        progress: Progress = lambda *_: None,
-        image_cache_bytes: int = 256 * MIB,
+        self, folder: Path, manifest: Manifest, threads: int = 0, progress: Progress = lambda *_: None
     ) -> None:
         if manifest.text.tokenizer is None:
             raise ConfigurationError(f"model {manifest.name} has no tokenizer")
         text, image = manifest.text, manifest.image
-        self.backend = OnnxBackend(folder, manifest, "cpu", threads, image_cache_bytes)
+        self.backend = OnnxBackend(folder, manifest, "cpu", threads)
         tokenizer = FileTokenizer(folder / manifest.text.tokenizer)
         self._encoder = TextEncoder(tokenizer, text.prompt, text.answer, text.max_tokens, MANY)
         self._spec = ImageSpec(image.width, image.height, image.fit)

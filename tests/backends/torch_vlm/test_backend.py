@@ -98,8 +98,8 @@ def test_company_order_and_caches_change_nothing(loaded: Loaded) -> None:
 def test_answers_that_fill_many_rows_are_the_same(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = groups(loaded.family)
     whole = loaded.backend().score(asked)
-    monkeypatch.setattr("medreward.backends.torch_vlm.packing.ROW_TOKENS", 40)
-    monkeypatch.setattr("medreward.backends.torch_vlm.backbone.RUN_TOKENS", 150)
+    for name, tokens in (("ROW_TOKENS", 40), ("RUN_TOKENS", 150), ("ENOUGH", 20)):
+        monkeypatch.setattr(f"medreward.backends.torch_vlm.packing.{name}", tokens)
     for one, other in zip(whole, loaded.backend().score(asked), strict=True):
         assert_same(one, other)
 

@@ -27,7 +27,6 @@ from medreward.backends.torch_vlm.heads import SCORE
 from medreward.backends.torch_vlm.packing import FILLER, NOBODY, Ids, Packed, packed, padded, runs
 from medreward.errors import ConfigurationError
 
-RUN_TOKENS: Final = 16_384  # most tokens in a forward of several rows, padding included
 FULL: Final = "full_attention"
 SLIDING: Final = "sliding_attention"
 
@@ -94,7 +93,7 @@ class Backbone:
         """Runs each prompt with its image; there are as many images as prompts, or none at all."""
         found: dict[int, Prefix] = {}
         prompts = [self._expanded(prompt) for prompt in prompts] if images else prompts
-        for run in runs([len(prompt) for prompt in prompts], RUN_TOKENS):
+        for run in runs([len(prompt) for prompt in prompts], [0] * len(prompts)):
             chosen = self._prefixes([prompts[i] for i in run], [images[i] for i in run] if images else [])
             found |= dict(zip(run, chosen, strict=True))
         return [found[i] for i in range(len(prompts))]
@@ -106,7 +105,7 @@ class Backbone:
         rows = [(g, row) for g, (_, answers) in enumerate(groups) for row in packed(answers, tails)]
         shape = (max(1, len(tails)), self.width)
         found = [torch.empty(len(answers), *shape, device=self.device) for _, answers in groups]
-        for run in runs([groups[g][0].length + len(row.ids) for g, row in rows], RUN_TOKENS):
+        for run in runs([len(row.ids) for _, row in rows], [groups[g][0].length for g, _ in rows]):
             hidden = self._rows([(groups[rows[i][0]][0], rows[i][1]) for i in run])
             for place, i in enumerate(run):
                 g, row = rows[i]

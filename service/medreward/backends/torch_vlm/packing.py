@@ -7,7 +7,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-ROW_TOKENS: Final = 2048  # most tokens of several answers in a row: each is compared with all of them
+ROW_TOKENS: Final = 256  # most tokens of several answers in a row: each is compared with all of them
+RUN_TOKENS: Final = 16_384  # most tokens in a forward, what its rows look back on and padding included
+ENOUGH: Final = 1024  # tokens that are worth a forward of their own; below, rows are padded instead
 FILLER: Final = -1  # the owner of what fills a row up
 NOBODY: Final = -2
 
@@ -62,13 +64,17 @@ def _append(row: Packed, ids: Ids, start: int, owner: int, parent: int) -> None:
     row.parents.extend([parent] * len(ids))
 
 
-def runs(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Indices of like lengths, so that a run padded to its longest stays within the tokens."""
+def runs(lengths: Sequence[int], behind: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of rows of like lengths, for a forward each; `behind` is what each row looks back on."""
     run: list[int] = []
+    longest = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if run and lengths[index] * (len(run) + 1) > tokens:
+        longest = max(longest, behind[index])
+        full = (longest + lengths[index]) * (len(run) + 1) > RUN_TOKENS
+        unlike = run and lengths[index] > 1.2 * lengths[run[0]] and lengths[run[0]] * len(run) >= ENOUGH
+        if run and (full or unlike):
             yield run
-            run = []
+            run, longest = [], behind[index]
         run.append(index)
     if run:
         yield run
