@@ -115,7 +115,7 @@ def random_backend(shape: str, device: str, image_tokens: int) -> TorchVlmBacken
     assert backbone.image_tokens == image_tokens
     with TemporaryDirectory() as folder:
         save_file({"weight": torch.randn(6, width), "bias": torch.zeros(6)}, Path(folder) / "head.safetensors")
-        heads = Heads(Path(folder) / "head.safetensors", width, backbone.device)
+        heads = Heads(Path(folder) / "head.safetensors", width, 6, backbone.device)
     return TorchVlmBackend(backbone, heads)
 
 

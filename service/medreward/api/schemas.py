@@ -134,13 +134,15 @@ class GroupedRequest(Beside):
         return tuple(item.to_item(item.texts()) for item in self.items)
 
 
-class Six(Shape):
-    accuracy: float
-    relevance: float
-    comprehensiveness: float
-    creativity: float
-    responsiveness: float
-    overall: float
+class SixShape(Shape):
+    """A number for each dimension; null for one that the model has not."""
+
+    accuracy: float | None
+    relevance: float | None
+    comprehensiveness: float | None
+    creativity: float | None
+    responsiveness: float | None
+    overall: float | None
 
 
 class ErrorShape(Shape):
@@ -154,10 +156,10 @@ class ResultShape(Shape):
     response: int
     status: Literal["ok", "error"]
     error: ErrorShape | None = None
-    scores: Six | None
-    logits: Six | None
-    uncertainty: Six | None
-    reward: float | None
+    scores: SixShape | None
+    logits: SixShape | None
+    uncertainty: SixShape | None
+    reward: float | None = Field(description="null where a weight is on a dimension that the model has not")
     flags: list[str]
     cached: bool = False
 
