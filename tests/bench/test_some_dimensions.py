@@ -1,6 +1,5 @@
 """Runs of a model that has only `overall`: nothing is said of what it was never asked."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from medreward.bench.gate.parity import difference, recorded
 from medreward.bench.report.leaderboard import leaderboard
 from medreward.bench.report.report import Report
 from medreward.bench.rewards import InProcess, Served
-from medreward.cli.bench import command as bench
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options
 from serving import running, settings_for
@@ -86,7 +84,7 @@ def test_a_report_without_overall_has_a_page(tmp_path: Path, runs: list[Finished
     assert "Nothing was measured on overall." in Report.of(run, runs[1]).page({}, 3)
 
 
-def test_the_gate_does_not_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_gate_does_not_run(folder: Path) -> None:
     for candidate, baseline in (("one", "six"), ("six", "one")):
         with pytest.raises(ConfigurationError, match=r"six dimensions, and the model of .*one has no accuracy, rel"):
             gate("--candidate", folder / candidate, "--baseline", folder / baseline)

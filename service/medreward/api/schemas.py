@@ -134,7 +134,7 @@ class GroupedRequest(Beside):
         return tuple(item.to_item(item.texts()) for item in self.items)
 
 
-class SixShape(Shape):
+class Six(Shape):
     """A number for each dimension; null for one that the model has not."""
 
     accuracy: float | None
@@ -156,10 +156,10 @@ class ResultShape(Shape):
     response: int
     status: Literal["ok", "error"]
     error: ErrorShape | None = None
-    scores: SixShape | None
-    logits: SixShape | None
-    uncertainty: SixShape | None
-    reward: float | None = Field(description="null where a weight is on a dimension that the model has not")
+    scores: Six | None
+    logits: Six | None
+    uncertainty: Six | None
+    reward: float | None = Field(description="null without a score, and where a weight is on a dimension that is null")
     flags: list[str]
     cached: bool = False
 
