@@ -11,6 +11,7 @@ from bench.sets import some_cases
 from medreward.bench.comparing import compare
 from medreward.bench.finished import FinishedRun, open_run
 from medreward.bench.gate.parity import difference, recorded
+from medreward.bench.report.examples import judged, worst
 from medreward.bench.report.leaderboard import leaderboard
 from medreward.bench.report.report import Report
 from medreward.bench.rewards import InProcess, Served
@@ -77,6 +78,12 @@ def test_the_report_shows_only_what_was_measured(runs: list[FinishedRun], turned
     assert rows["overall"].against is not None
     assert f"The model has no {', '.join(OTHERS)}." in page
     assert "measured on overall" not in page
+
+
+def test_nobody_is_wrong_on_what_was_not_asked(runs: list[FinishedRun]) -> None:
+    shown = [{one.dimension for one in judged(pair) if one.wrong} for pair in worst(runs[0])]
+    assert shown
+    assert set.union(*shown) == {"overall"}
 
 
 def test_a_report_without_overall_has_a_page(tmp_path: Path, runs: list[FinishedRun]) -> None:
