@@ -35,7 +35,7 @@ OWN = {"accuracy", "overall"}
 
 @pytest.fixture(scope="module")
 async def two(two_folder: Path) -> AsyncIterator[Server]:
-    async with running(model=str(two_folder)) as server:
+    async with running(isolation="process", model=str(two_folder)) as server:
         yield server
 
 

@@ -1,5 +1,6 @@
 """Runs of a model that has only `overall`: nothing is said of what it was never asked."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from bench.gating import edit_rows, gate
 from bench.runs import make_run
-from bench.sets import some_cases
+from bench.sets import some_cases, write_set
 from medreward.bench.comparing import compare
 from medreward.bench.finished import FinishedRun, open_run
 from medreward.bench.gate.parity import difference, recorded
@@ -15,6 +16,7 @@ from medreward.bench.report.examples import judged, worst
 from medreward.bench.report.leaderboard import leaderboard
 from medreward.bench.report.report import Report
 from medreward.bench.rewards import InProcess, Served
+from medreward.cli import app
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options
 from serving import running, settings_for
@@ -114,6 +116,23 @@ def test_numbers_are_compared_where_both_have_them(runs: list[FinishedRun]) -> N
     assert difference(one, one) == 0.0
     assert difference(moved, one) == pytest.approx(0.5)
     assert difference(six, one) == float("inf")
+
+
+def test_the_commands_say_what_was_not_measured(
+    folder: Path, two_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = partial(app.main, standalone_mode=False)
+    write_set(tmp_path / "data", CASES[:6])
+    assert (
+        bench(["bench", "run", "--data", f"{tmp_path}/data", "--model", str(two_folder), "--out", f"{tmp_path}/run"])
+        == 0
+    )
+    assert f"The model has no {', '.join(DIMENSIONS[1:-1])}: nothing was measured there." in capsys.readouterr().out
+    both = ["bench", "compare", str(folder / "one"), str(folder / "six")]
+    assert bench(both) == 0
+    assert f"The model of one has no {', '.join(OTHERS)}: left out for all runs." in capsys.readouterr().out
+    with pytest.raises(ConfigurationError, match="accuracy has no labels, or not every model has it"):
+        bench([*both, "--dimension", "accuracy"])
 
 
 async def test_both_ways_to_a_model_leave_the_choice_open(two_folder: Path) -> None:

@@ -39,9 +39,9 @@ class Part:
 def measure_folder(
     folder: Path, manifest: Manifest, data: Path, progress: Progress, phantoms: int = PHANTOMS
 ) -> dict[str, Any]:
-    dev = read_dev_pairs(data)
     if manifest.dimensions != DIMENSIONS:
         raise ConfigurationError(f"{manifest.name} has not all six dimensions, and what is measured here is on each")
+    dev = read_dev_pairs(data)
     served = Served(folder, manifest, progress=progress)
     found = {
         "model": {"name": manifest.name, "version": manifest.version, "fingerprint": manifest.fingerprint},
