@@ -1,6 +1,6 @@
 """Runs of a model that has only `overall`: nothing is said of what it was never asked."""
 
-from functools import partial
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(folder: Path) -> list[FinishedRun]:
     return [open_run(folder / "one"), open_run(folder / "six")]
+
+
+def bench(*words: str | Path) -> int:
+    code: int = app.main(["bench", *map(str, words)], standalone_mode=False)
+    return code
 
 
 def labelled(dimension: str) -> int:
@@ -121,18 +126,24 @@ def test_numbers_are_compared_where_both_have_them(runs: list[FinishedRun]) -> N
 def test_the_commands_say_what_was_not_measured(
     folder: Path, two_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bench = partial(app.main, standalone_mode=False)
-    write_set(tmp_path / "data", CASES[:6])
-    assert (
-        bench(["bench", "run", "--data", f"{tmp_path}/data", "--model", str(two_folder), "--out", f"{tmp_path}/run"])
-        == 0
-    )
+    data, out = write_set(tmp_path / "data", CASES[:6]), tmp_path / "run"
+    assert bench("run", "--data", data, "--model", two_folder, "--out", out) == 0
     assert f"The model has no {', '.join(DIMENSIONS[1:-1])}: nothing was measured there." in capsys.readouterr().out
-    both = ["bench", "compare", str(folder / "one"), str(folder / "six")]
-    assert bench(both) == 0
+    both = ("compare", folder / "one", folder / "six")
+    assert bench(*both) == 0
     assert f"The model of one has no {', '.join(OTHERS)}: left out for all runs." in capsys.readouterr().out
+    people = tmp_path / "people.jsonl"
+    rows = [
+        {"question_id": case.question_id, "annotator": name, "human_answer": {**case.labels}}
+        for case in CASES
+        for name in ("anna", "ben")
+    ]
+    people.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert bench("agreement", people, "--run", folder / "one") == 0
+    agreeing = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " one " in line]
+    assert {*agreeing} == {"overall"}
     with pytest.raises(ConfigurationError, match="accuracy has no labels, or not every model has it"):
-        bench([*both, "--dimension", "accuracy"])
+        bench(*both, "--dimension", "accuracy")
 
 
 async def test_both_ways_to_a_model_leave_the_choice_open(two_folder: Path) -> None:

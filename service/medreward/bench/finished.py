@@ -203,5 +203,6 @@ def _decoded(file: Path, decode: Callable[[Given], T], given: Given) -> T:
 
 def margin(prediction: Predicted, dimension: str) -> float:
     """Logit of A less that of B; NaN where there are none."""
-    a, b = (six[dimension] for six in prediction.logits.values()) if prediction.logits else (None, None)
+    logits = prediction.logits
+    a, b = (logits["A"][dimension], logits["B"][dimension]) if logits else (None, None)
     return np.nan if a is None or b is None else a - b
