@@ -121,7 +121,7 @@ def random_backend(shape: str, device: str, image_tokens: int) -> TorchVlmBacken
     assert backbone.image_tokens == image_tokens
     with TemporaryDirectory() as folder:
         save_file(random_head(backbone.width), Path(folder) / HEAD)
-        heads = Heads(Path(folder) / HEAD, backbone.width, backbone.device)
+        heads = Heads(Path(folder) / HEAD, backbone.width, len(DIMENSIONS), backbone.device)
     return TorchVlmBackend(backbone, heads)
 
 
@@ -142,7 +142,7 @@ def random_model(shape: str, device: str) -> Any:
 
 
 def random_head(width: int) -> dict[str, Tensor]:
-    return {"weight": torch.randn(6, width), "bias": torch.zeros(6)}
+    return {"weight": torch.randn(len(DIMENSIONS), width), "bias": torch.zeros(len(DIMENSIONS))}
 
 
 def image_processor(side: int) -> Qwen2VLImageProcessorPil:

@@ -4,13 +4,21 @@ from pathlib import Path
 import pytest
 
 from serving import Server, running
-from tiny_model import write_tiny_model
+from tiny_model import Shape, write_tiny_model
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     write_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two dimensions."""
+    folder = tmp_path_factory.mktemp("models") / "two"
+    write_tiny_model(folder, shape=Shape(dimensions=("accuracy", "overall")))
     return folder
 
 

@@ -1,6 +1,7 @@
 """A complete little model folder, made in a second: a real transformer in ONNX, a real tokenizer, digests."""
 
 import hashlib
+import json
 import re
 import warnings
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Shape:
     patch: int = 16
     vocabulary: int = 300
     max_tokens: int = 512
+    dimensions: tuple[str, ...] = DIMENSIONS
 
 
 class ImageTower(nn.Module):
@@ -83,7 +85,7 @@ class Scorer(nn.Module):
         self.positions = nn.Parameter(torch.randn(shape.max_tokens, shape.width))
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.width)
-        self.dimensions = nn.Linear(shape.width, shape.ensemble * len(DIMENSIONS))
+        self.dimensions = nn.Linear(shape.width, shape.ensemble * len(shape.dimensions))
 
     def forward(self, image_tokens: Tensor, image_mask: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         x = torch.cat([image_tokens, self.words(ids) + self.positions[: ids.shape[1]]], dim=1)
@@ -94,7 +96,7 @@ class Scorer(nn.Module):
             x = block(x, bias)
         text = self.norm(x[:, image_tokens.shape[1] :])
         pooled = (text * text_mask[:, :, None]).sum(1) / text_mask.sum(1, keepdim=True)
-        logits: Tensor = self.dimensions(pooled).view(-1, self.ensemble, len(DIMENSIONS))
+        logits: Tensor = self.dimensions(pooled).view(-1, self.ensemble, self.dimensions.out_features // self.ensemble)
         return logits
 
 
@@ -105,9 +107,9 @@ def torch_model(seed: int = 0, shape: Shape | None = None) -> tuple[ImageTower, 
         return ImageTower(shape).eval(), Scorer(shape).eval()
 
 
-def torch_logits(group: Group, seed: int = 0) -> Logits:
+def torch_logits(group: Group, seed: int = 0, shape: Shape | None = None) -> Logits:
     """What the model of this seed says without ONNX Runtime, one answer at a time."""
-    tower, scorer = torch_model(seed)
+    tower, scorer = torch_model(seed, shape)
     with torch.inference_mode():
         if group.image is None:
             tokens, seen = torch.zeros(1, 16, 32), torch.zeros(1)
@@ -129,21 +131,24 @@ def tokenizer() -> tokenizers.Tokenizer:
     return pieces
 
 
-def write_tiny_model(folder: Path, seed: int = 0) -> None:
+def write_tiny_model(folder: Path, seed: int = 0, shape: Shape | None = None) -> None:
+    shape = shape or Shape()
     folder.mkdir(parents=True, exist_ok=True)
-    export_graphs(folder, *torch_model(seed), Shape())
+    export_graphs(folder, *torch_model(seed, shape), shape)
     tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "card.md").write_text("# tiny\n\nRandom weights, for tests; its numbers mean nothing.\n")
     names = ["image.onnx", "score.onnx", "tokenizer.json", "card.md"]
     digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-    (folder / "model.toml").write_text(manifest(digests))
+    (folder / "model.toml").write_text(manifest(digests, shape.dimensions))
 
 
-def manifest(digests: dict[str, str]) -> str:
+def manifest(digests: dict[str, str], dimensions: tuple[str, ...] = DIMENSIONS) -> str:
     files = "\n".join(f'"{name}" = "{digest}"' for name, digest in digests.items())
-    calibration = "\n".join(f"{name} = {{ median = 0.0, scale = 1.0 }}" for name in DIMENSIONS)
+    calibration = "\n".join(f"{name} = {{ median = 0.0, scale = 1.0 }}" for name in dimensions)
+    named = "" if dimensions == DIMENSIONS else f"dimensions = {json.dumps(dimensions)}"
     return f"""
 name = "tiny"
+{named}
 version = "0.1.0"
 runtime = "onnx"
 evidence = "none"

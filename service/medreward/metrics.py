@@ -1,7 +1,7 @@
 """Every metric, declared once; the registry is handed in, so that two servers in one process do not mix."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -9,7 +9,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from medreward import __version__
-from medreward.types import DIMENSIONS, Lane, ModelRef
+from medreward.types import DIMENSIONS, Lane, ModelRef, Six
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCH_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -24,10 +24,11 @@ class ScoreHistogram(Collector):
         self.counts = [[0] * len(self.buckets) for _ in DIMENSIONS]
         self.sums = [0.0] * len(DIMENSIONS)
 
-    def observe(self, scores: Sequence[float]) -> None:
+    def observe(self, scores: Six) -> None:
         for d, score in enumerate(scores):
-            self.counts[d][bisect_left(self.buckets, score)] += 1
-            self.sums[d] += score
+            if score is not None:
+                self.counts[d][bisect_left(self.buckets, score)] += 1
+                self.sums[d] += score
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         family = HistogramMetricFamily("medreward_score", "Scores given", labels=["dimension"])

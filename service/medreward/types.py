@@ -9,6 +9,9 @@ from medreward.errors import ItemError
 
 DIMENSIONS: Final = ("accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall")
 
+#: A number for each of DIMENSIONS, in their order; None for one that the model has not.
+Six = tuple[float | None, ...]
+
 
 class Lane(StrEnum):
     INTERACTIVE = "interactive"
@@ -104,14 +107,14 @@ class ScoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Six numbers for one response, each a tuple in the order of DIMENSIONS."""
+    """What a model says of one response."""
 
     item: int
     response: int
-    logits: tuple[float, ...]
-    scores: tuple[float, ...]
-    uncertainty: tuple[float, ...] | None
-    reward: float
+    logits: Six
+    scores: Six
+    uncertainty: Six | None
+    reward: float | None  # None where it would need a dimension that the model has not
     flags: tuple[Flag, ...] = ()
     cached: bool = False
 

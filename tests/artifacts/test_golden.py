@@ -31,6 +31,11 @@ def test_triples_come_with_bytes_and_logits_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_a_dimension_that_the_model_has_not_is_null(tmp_path: Path) -> None:
+    [triple] = read(tmp_path, [{**ROW, "logits": ROW["logits"] | {"creativity": None}}])
+    assert triple.logits == (5.0, 4.0, 3.0, None, 1.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -38,7 +43,7 @@ def test_triples_come_with_bytes_and_logits_in_order(tmp_path: Path) -> None:
         ([], "at least 1 item"),
         ([{**ROW, "image": "not base64!"}], "0.image"),
         ([ROW, {**ROW, "logits": {"overall": 1.0}}], "1: "),
-        ([{**ROW, "logits": ROW["logits"] | {"overall": None}}], "0.logits.overall"),
+        ([{**ROW, "logits": ROW["logits"] | {"overall": "high"}}], "0.logits.overall"),
         ([{**ROW, "logits": ROW["logits"] | {"overall": float("nan")}}], "0.logits.overall"),
         ([{**ROW, "answer": "x"}], "0.answer"),
     ],

@@ -81,9 +81,12 @@ def test_the_fingerprint_is_the_same_in_every_process(tmp_path: Path) -> None:
         ('name = "tiny"', 'name = "tiny"\nfamliy = "x"', "famliy"),
         ("width = 64", "width = 64\nwidht = 64", "image.widht"),
         ('name = "tiny"', 'name = "tiny"\ndimensions = ["overall", "accuracy"]', "in this order"),
-        ("overall = 1.0", "overal = 1.0", "six dimensions"),
+        ('name = "tiny"', 'name = "tiny"\ndimensions = []', "must be some of"),
+        ('name = "tiny"', 'name = "tiny"\ndimensions = ["overall", "overall"]', "in this order"),
+        ('name = "tiny"', 'name = "tiny"\ndimensions = ["overall"]', "calibration must name each"),
+        ("overall = 1.0", "overal = 1.0", "weights may only name"),
         ("overall = 1.0", "overall = nan", "weights.overall"),
-        ("accuracy = { median = 0.0, scale = 1.0 }\n", "", "six dimensions"),
+        ("accuracy = { median = 0.0, scale = 1.0 }\n", "", "calibration must name each"),
         ("scale = 1.0", "scale = 0.0", "calibration.accuracy.scale"),
         ("scale = 1.0", "scale = inf", "calibration.accuracy.scale"),
         ('"{question}"', '"{question}", "{question}"', "{question} once"),
@@ -104,6 +107,16 @@ def test_a_faulty_manifest_is_refused_in_one_line_that_names_the_fault(
         read(tmp_path, replaced(old, new))
     assert str(tmp_path / "model.toml") in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_model_may_have_some_of_the_dimensions(tmp_path: Path) -> None:
+    alone = replaced('name = "tiny"', 'name = "tiny"\ndimensions = ["overall"]')
+    alone = re.sub(r"(?m)^(?!overall)\w+ = \{ median.*\n", "", alone)
+    found = read(tmp_path, alone)
+    assert (found.dimensions, [*found.calibration]) == (("overall",), ["overall"])
+    assert found.fingerprint != read(tmp_path, TEXT).fingerprint
+    with pytest.raises(ConfigurationError, match="weights may only name"):
+        read(tmp_path, alone.replace("overall = 1.0", "accuracy = 1.0"))
 
 
 def test_a_manifest_of_other_bytes_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Finished runs, made for a test."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +22,7 @@ def make_run(
     seed: int = 0,
     data: str = "made",
     model: str = "made",
+    has: Collection[str] = DIMENSIONS,
 ) -> Path:
     """Of a reward model with this share of right answers on every dimension."""
     chance = random.Random(seed)
@@ -32,18 +33,21 @@ def make_run(
     )
     with closing(RunDirectory(path, identity)) as folder:
         for case in cases:
-            folder.record(case, _answer(case, chance, right, ties, unanswered))
+            folder.record(case, _answer(case, chance, right, ties, unanswered, has))
         summary = summarise(cases, folder.in_order(cases))
         about = {"fingerprint": f"sha256:{model}", "data": data, "totals": {"cases": len(cases)}}
         folder.finish(cases, summary, about)
     return path
 
 
-def _answer(case: Case, chance: random.Random, right: float, ties: float, missing: float) -> Answer:
+def _answer(
+    case: Case, chance: random.Random, right: float, ties: float, missing: float, has: Collection[str]
+) -> Answer:
     if chance.random() < missing:
         return unanswered("too_long")
-    a, b = {}, {}
-    for dimension in DIMENSIONS:
+    a: dict[str, float | None] = dict.fromkeys(DIMENSIONS)
+    b = dict(a)
+    for dimension in has:
         better = 0.0 if chance.random() < ties else chance.expovariate(1) * (1 if chance.random() < right else -1)
         a[dimension], b[dimension] = (better, 0.0) if case.labels.get(dimension) == "A" else (0.0, better)
     return by_logits(a, b)

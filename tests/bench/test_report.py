@@ -287,7 +287,7 @@ def test_a_judge_and_a_dimension_without_labels_have_a_page(tmp_path: Path) -> N
         folder.finish(cases, summary, {"data": "made", "totals": {"cases": len(cases)}})
     run = open_run(tmp_path / "run")
     text = Page(Report.of(run, run).page({}, 3)).text
-    assert "No case has a label on overall." in text
+    assert "Nothing was measured on overall." in text
     assert "A judge gives no probabilities: nothing to calibrate." in text
     assert "12 of 36 replies were no vote." in text
     assert "accuracy 12 0.0 100.0" in text  # the votes are for what was shown first

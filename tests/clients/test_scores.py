@@ -49,7 +49,7 @@ async def test_a_score_has_all_that_the_server_says(client: AsyncClient) -> None
     assert score.scores is not None
     assert list(score.logits) == list(score.scores) == list(DIMENSIONS)
     assert set(score.flags) == {"no_image", "empty_response"}
-    assert score.reward == pytest.approx(sum(score.logits.values()) / 6)
+    assert score.reward == pytest.approx(sum(logit or 0.0 for logit in score.logits.values()) / 6)
 
 
 async def test_groups_travel_together_and_an_image_once(server: Process, door: str) -> None:
@@ -110,7 +110,10 @@ async def test_dicom_files_are_scored(client: AsyncClient, tmp_path: Path) -> No
 async def test_weights_make_the_reward(client: AsyncClient) -> None:
     (score,) = await client.score_many([(None, "q", "r")], weights={"accuracy": 2, "overall": -1})
     assert score.logits is not None
-    assert score.reward == 2 * score.logits["accuracy"] - score.logits["overall"]
+    accuracy, overall = score.logits["accuracy"], score.logits["overall"]
+    assert accuracy is not None
+    assert overall is not None
+    assert score.reward == 2 * accuracy - overall
 
 
 @pytest.mark.parametrize("weights", [{"accurcy": 1}, {"accuracy": float("nan")}])

@@ -40,6 +40,11 @@ def scores(draw: st.DrawFn, doubt: float | None = None) -> Score:
     return scored(dict(zip(DIMENSIONS, six, strict=True)), doubt=doubt) if six else Score(error="too_long")
 
 
+def known(score: Score) -> dict[str, float]:
+    """Logits of the dimensions that the model has."""
+    return {name: logit for name, logit in (score.logits or {}).items() if logit is not None}
+
+
 def columns(rows: list[Row]) -> tuple[Rewards, list[int], list[int]]:
     return [r for r, _, _ in rows], [g for _, g, _ in rows], [n for _, _, n in rows]
 
@@ -114,7 +119,7 @@ def test_a_constant_group_is_0_to_the_last_bit() -> None:
 def test_gdpo_weighs_dimensions_not_their_spread(rows: list[tuple[Score, int]], scale: float, shift: float) -> None:
     answers, groups = [score for score, _ in rows], [group for _, group in rows]
     louder = [
-        scored(dict(score.logits) | {"accuracy": shift + scale * score.logits["accuracy"]}) if score.logits else score
+        scored(dict(six) | {"accuracy": shift + scale * six["accuracy"]}) if (six := known(score)) else score
         for score in answers
     ]
     shaped = normalised_sum(answers, groups, WEIGHTS)
@@ -181,14 +186,29 @@ def test_two_answers_are_not_explained_away() -> None:
     assert debiased([1.0, 2.0, 5.0, 3.0], [7, 7, 7, 7], [0] * 4) == [1.0, 2.0, 5.0, 3.0]
 
 
+def test_a_dimension_that_the_model_has_not_is_never_a_number() -> None:
+    def of_overall(reward: float | None, overall: float) -> Score:
+        six = dict.fromkeys(DIMENSIONS) | {"overall": overall}
+        return Score(reward, six, six, dict.fromkeys(DIMENSIONS) | {"overall": 0.5})
+
+    given, groups = [of_overall(1.0, 1.0), of_overall(3.0, 3.0)], [0, 0]
+    alone = {"overall": 1.0, "accuracy": 0.0}
+    assert [score.reward for score in penalised(given, alone, 2.0)] == [0.0, 2.0]
+    assert normalised_sum(given, groups, alone) == near(normalised([1.0, 3.0], groups))
+    both = {"overall": 1.0, "accuracy": 1.0}
+    unrewarded = [of_overall(None, 1.0), of_overall(None, 3.0)]
+    assert [score.reward for score in penalised(unrewarded, both, 2.0)] == [None, None]
+    assert normalised_sum(unrewarded, groups, both) == [None, None]
+
+
 @given(answers=st.lists(scores(doubt=0.25), min_size=1, max_size=9), k=st.floats(0, 4))
 def test_the_penalty_is_k_times_the_weighted_uncertainty(answers: list[Score], k: float) -> None:
     lower = penalised(answers, WEIGHTS, k)
     expected = [None if score.reward is None else score.reward - k * 3.5 * 0.25 for score in answers]
     assert [score.reward for score in lower] == near(expected)
     for score in lower:
-        if score.logits and score.reward is not None:  # and the logits say the same
-            assert sum(w * score.logits[d] for d, w in WEIGHTS.items()) == pytest.approx(score.reward, abs=1e-6)
+        if (six := known(score)) and score.reward is not None:  # and the logits say the same
+            assert sum(w * six[d] for d, w in WEIGHTS.items()) == pytest.approx(score.reward, abs=1e-6)
 
 
 def test_a_model_without_uncertainty_cannot_be_penalised() -> None:

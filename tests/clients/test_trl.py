@@ -235,7 +235,10 @@ def test_the_uncertainty_penalty_of_a_dimension_is_its_own(client: Counting) -> 
     score = answers(client, ["No."])[0]
     assert score.logits
     assert score.uncertainty
-    expected = score.logits["accuracy"] - 2 * score.uncertainty["accuracy"]
+    logit, doubt = score.logits["accuracy"], score.uncertainty["accuracy"]
+    assert logit is not None
+    assert doubt is not None
+    expected = logit - 2 * doubt
     assert first([QUESTION], ["No."], image=[picture()]) == [pytest.approx(expected)]
 
 

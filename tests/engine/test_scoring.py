@@ -53,6 +53,25 @@ def test_a_reward_weighs_logits_as_given_and_ignores_what_is_not_named() -> None
     assert scored(ONE_HEAD, {"accuracy": 2, "relevance": -0.5}).reward == 2 * 1.0 + 0.5 * 2.0
 
 
+def test_a_dimension_that_the_model_has_not_is_none() -> None:
+    two = {"relevance": CALIBRATION["relevance"], "overall": CALIBRATION["overall"]}
+    result = Scoring(two, {"overall": 2.0, "accuracy": 0.0}).result(0, 0, np.array([[1, 4], [3, 4]], np.float32), ())
+    assert isinstance(result, Scored)
+    assert result.logits == (None, 2.0, None, None, None, 4.0)
+    assert result.uncertainty == (None, 1.0, None, None, None, 0.0)
+    whole = scored([[0, 2, 0, 0, 0, 4]]).scores
+    assert result.scores == (None, whole[1], None, None, None, whole[5])
+    assert result.reward == 8.0
+
+
+def test_a_weight_on_a_dimension_that_the_model_has_not_leaves_no_reward() -> None:
+    one = {"overall": CALIBRATION["overall"]}
+    result = Scoring(one, {"overall": 2.0, "accuracy": 0.1}).result(0, 0, np.array([[4, 1]], np.float32), ())
+    assert isinstance(result, Scored)
+    assert (result.logits[5], result.uncertainty, result.reward) == (4.0, None, None)
+    assert result.flags == (Flag.OUT_OF_SCOPE,)  # the column behind its dimensions
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_none_becomes_an_error(bad: float) -> None:
     result = Scoring(CALIBRATION, {}).result(

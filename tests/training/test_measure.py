@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medreward.artifacts.manifest import read_manifest
 from medreward.errors import ConfigurationError
 from medreward.phantoms.draw import HELD_OUT_FAMILIES
 from medreward.training import figures
@@ -14,7 +15,7 @@ from medreward.training.card import card
 from medreward.training.corpus import DevPair
 from medreward.training.dev import Dev, read_dev_pairs
 from medreward.training.images import fitted
-from medreward.training.measure import Logits, measure
+from medreward.training.measure import Logits, measure, measure_folder
 from medreward.training.phantom_pairs import PhantomPair, phantom_pairs
 from medreward.training.served import Picture, Row
 from medreward.types import DIMENSIONS
@@ -200,6 +201,11 @@ def test_a_pair_is_joined_to_the_row_that_it_was_made_of(data: Path) -> None:
 def test_nothing_to_measure_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no pairs of kind accuracy in .*dev_pairs"):
         read_dev_pairs(tmp_path)
+
+
+def test_a_model_of_fewer_dimensions_is_not_measured(two_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="tiny has not all six dimensions"):
+        measure_folder(two_folder, read_manifest(two_folder / "model.toml"), tmp_path, lambda done, of: None)
 
 
 def test_what_is_held_out_of_training_is_what_is_called_new() -> None:

@@ -21,7 +21,7 @@ from medreward.api.schemas import GroupedRequest, ModelReply, Problem, ScoreRepl
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
 from medreward.errors import Code, ItemError, RequestError
-from medreward.types import DIMENSIONS, Failed, ScoreRequest
+from medreward.types import Failed, ScoreRequest
 
 SCHEMAS = "#/components/schemas/{model}"
 PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": {"model": Problem}, "5XX": {"model": Problem}}
@@ -126,7 +126,11 @@ async def delete_image(request: Request, sha256: str) -> Response:
 async def model(request: Request) -> Response:
     served = engine_of(request).serving
     backend, device, _ = served.ref.runtime.split("/")
-    about = {"dimensions": DIMENSIONS, "default_weights": served.model.default_weights, "card": served.model.card}
+    about = {
+        "dimensions": served.model.manifest.dimensions,
+        "default_weights": served.model.default_weights,
+        "card": served.model.card,
+    }
     return json_reply({**model_ref(served.ref), **about, "backend": backend, "device": device})
 
 

@@ -7,7 +7,7 @@ from fastapi import Response
 
 from medreward.api.body import Call
 from medreward.api.read import pointer_to
-from medreward.types import DIMENSIONS, Failed, ModelRef, Result, ScoreResponse, Timings
+from medreward.types import DIMENSIONS, Failed, ModelRef, Result, ScoreResponse, Six, Timings
 
 
 def score_reply(response: ScoreResponse, call: Call) -> Response:
@@ -67,7 +67,7 @@ def _failed(result: Failed, call: Call) -> dict[str, Any]:
     }
 
 
-def _six(values: tuple[float, ...]) -> dict[str, float]:
+def _six(values: Six) -> dict[str, float | None]:
     return dict(zip(DIMENSIONS, values, strict=True))
 
 

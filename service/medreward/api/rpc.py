@@ -38,6 +38,7 @@ from medreward.types import (
     Result,
     ScoreRequest,
     ScoreResponse,
+    Six,
     StoredImage,
     Thinking,
     TooLong,
@@ -170,7 +171,10 @@ class RewardService:
             model, limits = serving.model, limits_of(self._engine.settings, serving.model)
             limits |= call.caller.limits()
             return pb.Model(
-                ref=_ref(serving.ref), dimensions=DIMENSIONS, default_weights=model.default_weights, limits=limits
+                ref=_ref(serving.ref),
+                dimensions=model.manifest.dimensions,
+                default_weights=model.default_weights,
+                limits=limits,
             )
 
     def _read(self, kind: type[M], message: bytes) -> M:
@@ -338,7 +342,7 @@ def _result(result: Result) -> pb.Result:
     )
 
 
-def _six(values: tuple[float, ...]) -> pb.Dimensions:
+def _six(values: Six) -> pb.Dimensions:
     return pb.Dimensions(**dict(zip(DIMENSIONS, values, strict=True)))
 
 

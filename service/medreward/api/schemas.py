@@ -135,12 +135,14 @@ class GroupedRequest(Beside):
 
 
 class Six(Shape):
-    accuracy: float
-    relevance: float
-    comprehensiveness: float
-    creativity: float
-    responsiveness: float
-    overall: float
+    """A number for each dimension; null for one that the model has not."""
+
+    accuracy: float | None
+    relevance: float | None
+    comprehensiveness: float | None
+    creativity: float | None
+    responsiveness: float | None
+    overall: float | None
 
 
 class ErrorShape(Shape):
@@ -157,7 +159,7 @@ class ResultShape(Shape):
     scores: Six | None
     logits: Six | None
     uncertainty: Six | None
-    reward: float | None
+    reward: float | None = Field(description="null without a score, and where a weight is on a dimension that is null")
     flags: list[str]
     cached: bool = False
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, Six
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class GoldenTriple:
     image: bytes | None  # PNG
     question: str
     response: str
-    logits: tuple[float, ...]  # in the order of DIMENSIONS
+    logits: Six
 
 
 def _strict_base64(value: object) -> object:
@@ -29,7 +29,7 @@ class _Row(BaseModel):
     image: Annotated[bytes | None, BeforeValidator(_strict_base64)]
     question: str
     response: str
-    logits: dict[str, float]
+    logits: dict[str, float | None]
 
     @model_validator(mode="after")
     def names_the_six(self) -> "_Row":

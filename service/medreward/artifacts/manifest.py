@@ -103,12 +103,12 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def is_whole(self) -> Self:
-        if self.dimensions != DIMENSIONS:
-            raise ValueError(f"dimensions must be {', '.join(DIMENSIONS)}, in this order")
-        if set(self.calibration) != set(DIMENSIONS):
-            raise ValueError("calibration must name each of the six dimensions")
-        if not set(self.weights) <= set(DIMENSIONS):
-            raise ValueError("weights may only name the six dimensions")
+        if not self.dimensions or self.dimensions != tuple(d for d in DIMENSIONS if d in self.dimensions):
+            raise ValueError(f"dimensions must be some of {', '.join(DIMENSIONS)}, in this order")
+        if set(self.calibration) != set(self.dimensions):
+            raise ValueError("calibration must name each of the model's dimensions, and no other")
+        if not set(self.weights) <= set(self.dimensions):
+            raise ValueError("weights may only name the model's dimensions")
         if self.runtime == "onnx" and not (self.onnx and self.text.tokenizer):
             raise ValueError("runtime onnx needs [onnx] and a tokenizer under [text]")
         if self.runtime == "torch_vlm" and not (self.vlm and self.text.tokenizer):

@@ -63,8 +63,8 @@ class Counts:
     prefix_hits: int = 0  # prompts whose state was there
 
 
-#: What is known of one answer: heads of the ensemble, six dimensions. Models that know their scope have a seventh
-#: column: how far the image lies outside of it, below 0 for one like those it learnt from.
+#: What is known of one answer: heads of the ensemble, the dimensions of the manifest. Models that know their scope have
+#: a column more: how far the image lies outside of it, below 0 for one like those it learnt from.
 Heads = NDArray[np.float32]
 Logits = NDArray[np.float32]  # the same of all answers of a group
 

@@ -94,7 +94,7 @@ class OnnxBackend:
         self._pixels_shape = (manifest.image.height, manifest.image.width, 3)
         self._no_image: ImageTokens = np.zeros(self._score_graph.row_shape("image_tokens"), np.float32)
         self._head_shape = self._score_graph.row_shape("logits")
-        self._refuse_what_does_not_fit()
+        self._refuse_what_does_not_fit(len(manifest.dimensions))
         self._run_shape = RUN_SHAPES[self._device]
         # A GPU is fed by one caller; on a CPU a run uses one core.
         self._threads = 1 if self._device == "cuda" else threads or available_cores()
@@ -132,11 +132,13 @@ class OnnxBackend:
         counts, self._counts = self._counts, Counts()
         return counts
 
-    def _refuse_what_does_not_fit(self) -> None:
+    def _refuse_what_does_not_fit(self, dimensions: int) -> None:
+        # A model of all six may have a column of strangeness behind them; with fewer it could be a sixth left unnamed.
+        columns = (dimensions, dimensions + 1) if dimensions == len(DIMENSIONS) else (dimensions,)
         fits = (
             self._image_graph.row_shape("pixels") == self._pixels_shape
             and self._image_graph.row_shape("tokens") == self._no_image.shape
-            and self._head_shape[1] in (len(DIMENSIONS), len(DIMENSIONS) + 1)
+            and self._head_shape[1] in columns
         )
         if not fits:
             raise ConfigurationError(

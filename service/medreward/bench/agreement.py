@@ -58,7 +58,7 @@ def _of_run(annotations: Annotations, run: FinishedRun, name: str, dimensions: S
     if not asked:
         raise ConfigurationError(f"no case that was annotated is in {run.path}")
     figures = {}
-    for dimension in dimensions:
+    for dimension in (dimension for dimension in dimensions if dimension not in run.missing):
         choices = np.array([SIDES[chosen[place].choices[dimension]] for place in by_case if place is not None])
         sides = annotations.sides[dimension][asked]
         figures[dimension] = {

@@ -1,6 +1,6 @@
 """What is measured: something that prefers one of two answers, or says why it does not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,7 +45,7 @@ class Answer:
 
     status: str
     choices: Mapping[str, Choice | None]
-    logits: Mapping[str, Mapping[str, float]] | None = None
+    logits: Mapping[str, Mapping[str, float | None]] | None = None
     replies: tuple[Reply, ...] | None = None
 
 
@@ -66,9 +66,17 @@ def unanswered(status: str) -> Answer:
     return Answer(status, dict.fromkeys(DIMENSIONS))
 
 
-def by_logits(a: Mapping[str, float], b: Mapping[str, float]) -> Answer:
-    choices: dict[str, Choice | None] = {
-        dimension: "A" if a[dimension] > b[dimension] else "B" if a[dimension] < b[dimension] else "tie"
-        for dimension in DIMENSIONS
-    }
+def by_logits(a: Mapping[str, float | None], b: Mapping[str, float | None]) -> Answer:
+    choices = {dimension: _higher(a[dimension], b[dimension]) for dimension in DIMENSIONS}
     return Answer(OK, choices, dict(zip(ANSWERS, (a, b), strict=True)))
+
+
+def missing(logits: Iterable[Mapping[Any, Mapping[str, float | None]] | None]) -> frozenset[str]:
+    """Dimensions that a model has not, by the logits of its cases: it was never asked about them."""
+    return frozenset(name for of in logits if of for six in of.values() for name, logit in six.items() if logit is None)
+
+
+def _higher(a: float | None, b: float | None) -> Choice | None:
+    if a is None or b is None:
+        return None
+    return "A" if a > b else "B" if a < b else "tie"

@@ -32,7 +32,9 @@ def compare(runs: Sequence[FinishedRun], alpha: float = ALPHA) -> dict[str, Any]
     refuse_other_benchmarks(runs)
     names = labels_of(runs)
     first = runs[0]
-    dimensions = [dimension for dimension in DIMENSIONS if len(first.measured(dimension).labels)]
+    dimensions = [dimension for dimension in DIMENSIONS if all(len(run.measured(dimension).labels) for run in runs)]
+    if not dimensions:
+        raise ConfigurationError("there is no dimension that the models of all runs have")
     pairs = {dimension: _pairs(runs, names, dimension) for dimension in dimensions}
     places = {dimension: _places(runs, names, pairs[dimension], dimension, alpha) for dimension in dimensions}
     return {
@@ -130,6 +132,7 @@ def _about(run: FinishedRun, name: str) -> dict[str, Any]:
         "fingerprint": model.get("fingerprint"),
         "images": run.images,
         "order": run.summary.get("judge", {}).get("order"),
+        "missing": [dimension for dimension in DIMENSIONS if dimension in run.missing],
     }
 
 

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from medreward.bench.answering import missing
 from medreward.bench.blinding import Images
 from medreward.bench.rundir import CASES, JOURNAL, PREDICTIONS, RUN, SUMMARY, asked
 from medreward.bench.sources import open_set
@@ -57,7 +58,7 @@ class Predicted(msgspec.Struct, frozen=True):
     organ: str
     status: str
     choices: dict[str, Literal["A", "B", "tie"] | None]
-    logits: dict[Letter, dict[str, float]] | None
+    logits: dict[Letter, dict[str, float | None]] | None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -66,7 +67,9 @@ class Predicted(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One dimension of a run, over the cases with a label on it; the words of bench.statistics."""
+    """One dimension of a run, over the cases with a label on it; the words of bench.statistics. No case where the model
+    has no such dimension: then nothing was measured.
+    """
 
     labels: Floats
     choices: Floats
@@ -109,6 +112,11 @@ class FinishedRun:
     def keys(self) -> list[tuple[str, str]]:
         return [case.key for case in self.cases]
 
+    @cached_property
+    def missing(self) -> frozenset[str]:
+        """Dimensions that the model has not."""
+        return missing(prediction.logits for prediction in self.predictions)
+
     def measured(self, dimension: str) -> Measured:
         return self._measured[dimension]
 
@@ -118,7 +126,8 @@ class FinishedRun:
 
     def _measure(self, dimension: str) -> Measured:
         pairs = zip(self.cases, self.predictions, strict=True)
-        rows = [(case, prediction) for case, prediction in pairs if dimension in case.labels]
+        has = dimension not in self.missing
+        rows = [(case, prediction) for case, prediction in pairs if has and dimension in case.labels]
         cases = [case for case, _ in rows]
         numbers = {image: number for number, image in enumerate(sorted({case.image for case in cases}))}
         return Measured(
@@ -159,6 +168,10 @@ def _refuse_holes(run: FinishedRun) -> None:
         logits = prediction.logits.values() if prediction.logits else ()
         if any({*given} != {*DIMENSIONS} for given in (prediction.choices, *logits)):
             raise ConfigurationError(f"{predictions} is damaged: {prediction.question_id} has not the six dimensions")
+        if any({name for name, logit in six.items() if logit is None} != run.missing for six in logits):
+            raise ConfigurationError(
+                f"{predictions} is damaged: {prediction.question_id} lacks a logit that others have"
+            )
 
 
 def _cases(path: Path, about: Mapping[str, Any]) -> list[Asked]:
@@ -191,4 +204,5 @@ def _decoded(file: Path, decode: Callable[[Given], T], given: Given) -> T:
 def margin(prediction: Predicted, dimension: str) -> float:
     """Logit of A less that of B; NaN where there are none."""
     logits = prediction.logits
-    return logits["A"][dimension] - logits["B"][dimension] if logits else np.nan
+    a, b = (logits["A"][dimension], logits["B"][dimension]) if logits else (None, None)
+    return np.nan if a is None or b is None else a - b

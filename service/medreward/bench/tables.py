@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from medreward.bench import official, verdict
+from medreward.bench.answering import missing
 from medreward.bench.cases import ANSWERS, Case
 from medreward.intervals import Z, wilson
 from medreward.types import DIMENSIONS
@@ -18,17 +19,18 @@ Answered = tuple[Case, Mapping[str, Any]]
 def summarise(cases: Sequence[Case], predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of the answers alone: the same predictions give the same bytes."""
     answered = list(zip(cases, predictions, strict=True))
+    lacks = missing(prediction.get("logits") for prediction in predictions)
     is_judge = any("replies" in prediction for prediction in predictions)
     summary: dict[str, Any] = {
         "cases": len(cases),
         "statuses": dict(sorted(Counter(prediction["status"] for prediction in predictions).items())),
         "official": _official(answered),
         "strict": {
-            "micro": _by_dimension(answered, micro),
-            "macro": _by_dimension(answered, macro),
-            "organ": _split(answered, lambda case: case.organ),
-            "department": _split(answered, lambda case: case.department),
-            "question_type": _split(answered, lambda case: case.question_type),
+            "micro": _by_dimension(answered, micro, lacks),
+            "macro": _by_dimension(answered, macro, lacks),
+            "organ": _split(answered, lambda case: case.organ, lacks),
+            "department": _split(answered, lambda case: case.department, lacks),
+            "question_type": _split(answered, lambda case: case.question_type, lacks),
         },
     }
     return summary | ({"judge": _of_judge(predictions)} if is_judge else {})
@@ -97,13 +99,16 @@ def _variance(tally: Tally) -> float:
     return share * (1 - share) / tally.n
 
 
-def _by_dimension(answered: Sequence[Answered], figure: Callable[[Sequence[Answered], str], Any]) -> dict[str, Any]:
-    return {dimension: figure(answered, dimension) for dimension in DIMENSIONS}
+def _by_dimension(
+    answered: Sequence[Answered], figure: Callable[[Sequence[Answered], str], Any], lacks: Container[str]
+) -> dict[str, Any]:
+    """Of a dimension that the model has not there is no accuracy: nothing was measured."""
+    return {d: Tally.of(answered, d).row(None, None) if d in lacks else figure(answered, d) for d in DIMENSIONS}
 
 
-def _split(answered: Sequence[Answered], part: Callable[[Case], str | None]) -> dict[str, Any]:
+def _split(answered: Sequence[Answered], part: Callable[[Case], str | None], lacks: Container[str]) -> dict[str, Any]:
     names = sorted({name for case, _ in answered if (name := part(case)) is not None})
-    return {name: _by_dimension([pair for pair in answered if part(pair[0]) == name], micro) for name in names}
+    return {name: _by_dimension([pair for pair in answered if part(pair[0]) == name], micro, lacks) for name in names}
 
 
 def _official(answered: Iterable[Answered]) -> dict[str, dict[str, float]]:

@@ -212,6 +212,8 @@ def _print(summary: dict[str, Any], cases: Iterable[Case], out: Path) -> None:
     numbers = ["accuracy", "95%", "macro", "n", "correct", "ties", "unanswered"]
     rows = [[d, *_figures(micro[d]), _share(macro[d]["accuracy"]), *_counts(micro[d])] for d in DIMENSIONS]
     print_table(["dimension", *numbers], rows, numbers)
+    if missing := [d for d in DIMENSIONS if micro[d]["n"] and micro[d]["accuracy"] is None]:
+        click.echo(f"The model has no {', '.join(missing)}: nothing was measured there.")
     statuses = ", ".join(f"{count} {status}" for status, count in summary["statuses"].items())
     labels = labels_of(Counter(case.evidence or "not stated" for case in cases))
     click.echo(f"{labels.headline} {labels.detail}")

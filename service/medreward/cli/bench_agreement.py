@@ -58,7 +58,7 @@ def _with(found: Mapping[str, Any]) -> Iterator[list[str]]:
     for dimension, among in found["dimensions"].items():
         for person, row in among["with_the_others"].items():
             yield [dimension, person, "majority of the others", *_figures(row)]
-        for run in found["runs"]:
+        for run in (run for run in found["runs"] if dimension in run["dimensions"]):
             own = run["dimensions"][dimension]
             yield [dimension, run["run"], "majority", *_figures(own["majority"])]
             for person, row in own["annotators"].items():

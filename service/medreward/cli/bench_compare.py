@@ -52,7 +52,7 @@ def command(runs: Sequence[Path], dimension: str, csv_file: Path | None, html_fi
 def _print(compared: Mapping[str, Any], dimension: str) -> None:
     dimensions = list(compared["shortcuts"])
     if dimension not in dimensions:
-        raise ConfigurationError(f"no case has a label on {dimension}")
+        raise ConfigurationError(f"{dimension} has no labels, or not every model has it")
     labels = ", ".join(f"{count} {kind}" for kind, count in compared["evidence"].items())
     click.echo(f"{compared['cases']} cases, {compared['different_images']} images; labels: {labels}")
     ordered = sorted(compared["runs"], key=lambda run: -run["dimensions"][dimension]["accuracy"])
@@ -60,6 +60,9 @@ def _print(compared: Mapping[str, Any], dimension: str) -> None:
     columns = ["difference", "95%", "better", "worse", "p", "Holm", "smallest"]
     print_table(["first", "second", *columns], _pairs(compared["pairs"], dimension), columns)
     click.echo(f"{dimension}: {_tests(compared['all_runs'][dimension])}")
+    for run in ordered:
+        if run["missing"]:
+            click.echo(f"The model of {run['run']} has no {', '.join(run['missing'])}: left out for all runs.")
     click.echo(
         "Runs that share a letter do not differ (Holm over the pairs of a dimension, "
         f"{100 * compared['alpha']:g}%). Smallest: the difference that these cases would have shown 4 times in 5."

@@ -10,7 +10,6 @@ import click
 from medreward.cli.options import json_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table, progress_bar
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
 
 if TYPE_CHECKING:  # pydantic is not for a client's install
     from medreward.artifacts.manifest import Manifest
@@ -201,8 +200,8 @@ def _facts(folder: Path, manifest: "Manifest") -> dict[str, Any]:
         "provenance": manifest.provenance,
         "image": manifest.image.model_dump(),
         "max_tokens": manifest.text.max_tokens,
-        "weights": {dimension: manifest.weights.get(dimension, 0.0) for dimension in DIMENSIONS},
-        "calibration": {dimension: manifest.calibration[dimension].model_dump() for dimension in DIMENSIONS},
+        "weights": {dimension: manifest.weights.get(dimension, 0.0) for dimension in manifest.dimensions},
+        "calibration": {dimension: manifest.calibration[dimension].model_dump() for dimension in manifest.dimensions},
         "example_text": _rendered(manifest),
         "files": {name: {"bytes": _size(folder / name), "sha256": digest} for name, digest in manifest.files.items()},
     }

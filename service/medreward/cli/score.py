@@ -76,5 +76,6 @@ def _row(result: dict[str, Any]) -> list[str]:
         error = result["error"]
         unknown = ["-"] * (len(DIMENSIONS) + 1)
         return [str(result["response"]), *unknown, f"{error['code']}: {error['message']}"]
-    scores = [f"{result['scores'][dimension]:.3f}" for dimension in DIMENSIONS]
-    return [str(result["response"]), *scores, f"{result['reward']:.3f}", " ".join(result["flags"])]
+    numbers = [*(result["scores"][dimension] for dimension in DIMENSIONS), result["reward"]]
+    written = ["-" if number is None else f"{number:.3f}" for number in numbers]
+    return [str(result["response"]), *written, " ".join(result["flags"])]

@@ -39,9 +39,9 @@ class Error(msgspec.Struct):
 class Result(msgspec.Struct):
     item: int
     response: int
-    scores: dict[str, float] | None
-    logits: dict[str, float] | None
-    uncertainty: dict[str, float] | None
+    scores: dict[str, float | None] | None
+    logits: dict[str, float | None] | None
+    uncertainty: dict[str, float | None] | None
     reward: float | None
     flags: tuple[str, ...]
     error: Error | None = None

@@ -136,8 +136,8 @@ def _score(result: pb.Result) -> Score:
     )
 
 
-def _six(values: pb.Dimensions) -> dict[str, float]:
-    return {dimension: getattr(values, dimension) for dimension in DIMENSIONS}
+def _six(values: pb.Dimensions) -> dict[str, float | None]:
+    return {name: getattr(values, name) if values.HasField(name) else None for name in DIMENSIONS}
 
 
 def _ref(model: pb.ModelRef) -> ModelRef:

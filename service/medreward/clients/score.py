@@ -5,15 +5,21 @@ from dataclasses import dataclass
 
 from medreward.types import ModelRef
 
+#: By dimension; None for one that the model has not.
+Numbers = Mapping[str, float | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Six numbers and the reward made of them, or `error`: the code of why there are none. Never an invented number."""
+    """Six numbers and the reward made of them, or `error`: the code of why there are none. Never an invented number.
+
+    A dimension that the model has not is None, and so is a reward with a weight on one.
+    """
 
     reward: float | None = None
-    scores: Mapping[str, float] | None = None
-    logits: Mapping[str, float] | None = None
-    uncertainty: Mapping[str, float] | None = None
+    scores: Numbers | None = None
+    logits: Numbers | None = None
+    uncertainty: Numbers | None = None
     flags: tuple[str, ...] = ()
     error: str | None = None
     message: str | None = None

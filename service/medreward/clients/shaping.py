@@ -40,6 +40,8 @@ def normalised_sum(scores: Sequence[Score], groups: Sequence[Hashable], weights:
     """
     total: Rewards = [None if score.logits is None else 0.0 for score in scores]
     for dimension, weight in weights.items():
+        if not weight:  # whether the model has that dimension or not
+            continue
         column = normalised([score.logits[dimension] if score.logits else None for score in scores], groups)
         total = [None if a is None or b is None else a + weight * b for a, b in zip(total, column, strict=True)]
     return total
@@ -128,9 +130,10 @@ def _penalised(score: Score, weights: Mapping[str, float], k: float) -> Score:
     if score.uncertainty is None:
         raise ValueError("this model gives no uncertainty, so there is nothing to penalise")
     assert score.logits is not None
-    steps = {d: math.copysign(k, weight) * score.uncertainty[d] for d, weight in weights.items()}
+    doubts = {d: doubt for d in weights if (doubt := score.uncertainty[d]) is not None}
+    steps = {d: math.copysign(k, weights[d]) * doubt for d, doubt in doubts.items()}
     reward = None if score.reward is None else score.reward - sum(weights[d] * step for d, step in steps.items())
-    moved = {d: score.logits[d] - step for d, step in steps.items()}
+    moved = {d: logit - step for d, step in steps.items() if (logit := score.logits[d]) is not None}
     return replace(score, reward=reward, logits={**score.logits, **moved})
 
 

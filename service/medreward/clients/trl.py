@@ -246,4 +246,6 @@ def _log_dimensions(scores: Sequence[Score], columns: Mapping[str, Any]) -> None
     logits = [score.logits for score in scores if score.logits]
     if logits and (log_metric := columns.get("log_metric")):
         for dimension in DIMENSIONS:
-            log_metric(f"{NAME}/{dimension}", fmean(six[dimension] for six in logits))
+            known = [logit for six in logits if (logit := six[dimension]) is not None]
+            if known:
+                log_metric(f"{NAME}/{dimension}", fmean(known))

@@ -6,20 +6,23 @@ from collections.abc import Mapping, Sequence
 from medreward.artifacts.manifest import Calibration
 from medreward.backends.base import Heads
 from medreward.errors import Code, ItemError
-from medreward.types import DIMENSIONS, Failed, Flag, Result, Scored
+from medreward.types import DIMENSIONS, Failed, Flag, Result, Scored, Six
 
 
 class Scoring:
-    """The calibration of one model and the weights of one request."""
+    """The calibration of one model, which names its dimensions, and the weights of one request."""
 
     def __init__(self, calibration: Mapping[str, Calibration], weights: Mapping[str, float]) -> None:
-        self._calibration = [(calibration[d].median, calibration[d].scale) for d in DIMENSIONS]
-        self._weights = [weights.get(d, 0.0) for d in DIMENSIONS]
+        own = [d for d in DIMENSIONS if d in calibration]
+        self._calibration = [(calibration[d].median, calibration[d].scale) for d in own]
+        self._weights = [weights.get(d, 0.0) for d in own]
+        self._places = None if len(own) == len(DIMENSIONS) else [own.index(d) if d in own else None for d in DIMENSIONS]
+        self._has_reward = all(d in calibration for d, weight in weights.items() if weight)
 
     def result(self, item: int, response: int, heads: Heads, flags: tuple[Flag, ...], cached: bool = False) -> Result:
-        """`heads` holds the six logits as each head of the ensemble sees them, and perhaps how strange the image is."""
-        by_dimension = heads.T[: len(DIMENSIONS)].tolist()
-        if (heads[:, len(DIMENSIONS) :] > 0).any():
+        """`heads` holds the logits as each head of the ensemble sees them, and perhaps how strange the image is."""
+        by_dimension = heads.T[: len(self._weights)].tolist()
+        if (heads[:, len(self._weights) :] > 0).any():
             flags = (*flags, Flag.OUT_OF_SCOPE)
         logits = tuple(math.fsum(values) / len(values) for values in by_dimension)
         if not all(map(math.isfinite, logits)):
@@ -29,7 +32,13 @@ class Scoring:
             _sigmoid((x - median) / scale) for x, (median, scale) in zip(logits, self._calibration, strict=True)
         )
         reward = math.fsum(weight * x for weight, x in zip(self._weights, logits, strict=True) if weight)
-        return Scored(item, response, logits, scores, spread, reward, flags, cached)
+        if self._places is None:
+            return Scored(item, response, logits, scores, spread, reward, flags, cached)
+        six = (self._six(logits), self._six(scores), self._six(spread) if spread else None)
+        return Scored(item, response, *six, reward if self._has_reward else None, flags, cached)
+
+    def _six(self, values: Sequence[float]) -> Six:
+        return tuple(None if place is None else values[place] for place in self._places or ())
 
 
 def _deviation(values: Sequence[float], mean: float) -> float:

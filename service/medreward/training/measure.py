@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest
+from medreward.errors import ConfigurationError
 from medreward.training import figures, probes
 from medreward.training.calibrate import FEWEST
 from medreward.training.dev import Dev, read_dev_pairs
@@ -38,6 +39,8 @@ class Part:
 def measure_folder(
     folder: Path, manifest: Manifest, data: Path, progress: Progress, phantoms: int = PHANTOMS
 ) -> dict[str, Any]:
+    if manifest.dimensions != DIMENSIONS:
+        raise ConfigurationError(f"{manifest.name} has not all six dimensions, and what is measured here is on each")
     dev = read_dev_pairs(data)
     served = Served(folder, manifest, progress=progress)
     found = {

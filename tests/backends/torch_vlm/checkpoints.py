@@ -1,6 +1,7 @@
 """Checkpoints of the real architectures with a few thousand random weights, complete with heads and manifest."""
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,6 +235,11 @@ def linear_head() -> dict[str, Tensor]:
     return {"weight": torch.randn(2, 6, 64) * 0.2, "bias": torch.randn(2, 6)}
 
 
+def value_head(prefix: str = "v_head.summary.") -> dict[str, Tensor]:
+    """As trl saves it."""
+    return {f"{prefix}weight": torch.randn(1, 64) * 0.2, f"{prefix}bias": torch.randn(1)}
+
+
 def tokenizer() -> Tokenizer:
     words = Tokenizer(WordLevel(TOKENS, unk_token="<unk>"))  # noqa: S106
     words.pre_tokenizer = Whitespace()
@@ -241,16 +247,19 @@ def tokenizer() -> Tokenizer:
     return words
 
 
-def write_manifest(folder: Path, family: str, heads: str = HEAD, image: Sequence[str] = ()) -> None:
+def write_manifest(
+    folder: Path, family: str, heads: str = HEAD, image: Sequence[str] = (), dimensions: Sequence[str] = DIMENSIONS
+) -> None:
     """With the digest of every file that is there now."""
     pieces = ", ".join(f'"{piece}"' for piece in image or FAMILIES[family].image)
     files = sorted(path for path in folder.iterdir() if path.name != "model.toml")
     digests = "\n".join(f'"{file.name}" = "{hashlib.sha256(file.read_bytes()).hexdigest()}"' for file in files)
-    calibration = "\n".join(f"{name} = {{ median = 0.0, scale = 1.0 }}" for name in DIMENSIONS)
+    calibration = "\n".join(f"{name} = {{ median = 0.0, scale = 1.0 }}" for name in dimensions)
     (folder / "model.toml").write_text(
         f"""
 name = "tiny-{family.replace("_", "-")}"
 version = "0.1.0"
+dimensions = {json.dumps(dimensions)}
 runtime = "torch_vlm"
 evidence = "none"
 license = "Apache-2.0"

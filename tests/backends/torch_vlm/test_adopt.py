@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,31 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, Gemma3Processor, LlavaProcessor, PreTrainedTokenizerFast
 
-from backends.torch_vlm.checkpoints import CONTROL, FAMILIES, IMAGE, SIDE, Plain, tokenizer, write_checkpoint
+from backends.torch_vlm.checkpoints import (
+    CONTROL,
+    FAMILIES,
+    IMAGE,
+    SIDE,
+    Plain,
+    tokenizer,
+    value_head,
+    write_checkpoint,
+)
 from medreward.artifacts.repository import open_verified
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.adopt import adopt
 from medreward.backends.torch_vlm.backend import open_torch_vlm
 from medreward.backends.torch_vlm.verbaliser import RUBRICS
 from medreward.cli.models import command
+from medreward.clients import AsyncClient
 from medreward.engine.model import open_model
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
-from medreward.types import Options
+from medreward.types import DIMENSIONS, Options
+from serving import running
 
 ASKED, SAID = "is there a fracture ?", "yes , a small fracture"
-HEAD = "reward_head.safetensors"
+HEAD, VALUE_HEAD = "reward_head.safetensors", "value_head.safetensors"
 PIXELS = np.random.default_rng(5).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
 WORDLEVEL = (
     "<s>{% for turn in messages %}<{{ turn.role }}>{% for part in turn.content %}{% if part.type == 'image' %}"
@@ -173,6 +185,39 @@ def test_a_classifier_is_recognised_by_its_six_labels(folder: Path) -> None:
     open_torch_vlm(folder, manifest, "cpu", 1, 0, 0)
 
 
+async def test_a_value_head_is_adopted_and_served_as_overall(folder: Path) -> None:
+    (folder / HEAD).unlink()
+    head = value_head()
+    save_file(head, folder / VALUE_HEAD)
+    done = CliRunner().invoke(command, ["adopt", str(folder), "--image-size", str(SIDE)], standalone_mode=False)
+    assert done.return_value == 0, done.stderr
+    _, manifest = open_verified(str(folder), None)
+    assert (manifest.dimensions, [*manifest.weights.items()]) == (("overall",), [("overall", 1.0)])
+    state = Plain(folder, "qwen2_5_vl", heads=False).state(PIXELS, encoded(folder, True), [])
+    expected = float(head["v_head.summary.weight"] @ state + head["v_head.summary.bias"])
+    picture = BytesIO()
+    Image.fromarray(PIXELS).save(picture, "PNG")
+    async with running(model=str(folder), device="cpu", threads=1) as server:
+        async with AsyncClient(f"http://127.0.0.1:{server.port}") as rest:
+            [score] = await rest.score(picture.getvalue(), ASKED, [SAID])
+        async with AsyncClient(f"grpc://{server.grpc_target}") as rpc:
+            assert await rpc.score(picture.getvalue(), ASKED, [SAID]) == [score]
+            [unrewarded] = await rpc.score(picture.getvalue(), ASKED, [SAID], weights={"accuracy": 1})
+    assert score.reward == pytest.approx(expected, abs=1e-4)
+    assert score.logits == dict.fromkeys(DIMENSIONS) | {"overall": score.reward}
+    assert (unrewarded.reward, unrewarded.logits) == (None, score.logits)
+
+
+def test_a_classifier_of_one_label_is_of_overall(folder: Path) -> None:
+    (folder / HEAD).unlink()
+    save_file({"score.weight": torch.ones(1, 64)}, folder / "more.safetensors")
+    adopt(folder)
+    _, manifest = open_verified(str(folder), None)
+    assert manifest.dimensions == ("overall",)
+    heads = open_torch_vlm(folder, manifest, "cpu", 1, 0, 0).heads
+    assert heads(torch.ones(1, 1, 64)).tolist() == [[[64.0]]]
+
+
 def test_a_model_without_a_head_is_taken_with_a_verbaliser(folder: Path) -> None:
     (folder / HEAD).unlink()
     with pytest.raises(ConfigurationError, match="--heads verbaliser"):
@@ -195,8 +240,14 @@ def score_of_two(folder: Path) -> None:
     save_file({"score.weight": torch.zeros(2, 64)}, folder / "more.safetensors")
 
 
-def value_head(folder: Path) -> None:
-    (folder / HEAD).rename(folder / "value_head.safetensors")
+def two_value_heads(folder: Path) -> None:
+    (folder / HEAD).unlink()
+    save_file({**value_head(), **value_head("summary.")}, folder / VALUE_HEAD)
+
+
+def narrow_value_head(folder: Path) -> None:
+    (folder / HEAD).unlink()
+    save_file({"v_head.summary.weight": torch.zeros(1, 63), "v_head.summary.bias": torch.zeros(1)}, folder / VALUE_HEAD)
 
 
 def no_safetensors(folder: Path) -> None:
@@ -215,7 +266,8 @@ def chat(template: str) -> Callable[[Path], Any]:
     ("damage", "says"),
     [
         (score_of_two, "score in more.safetensors has 2 labels"),
-        (value_head, "one value"),
+        (two_value_heads, "holds no head"),
+        (narrow_value_head, "must be"),
         (no_safetensors, "no weights in safetensors"),
         (only_an_adapter, "no weights in safetensors"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),

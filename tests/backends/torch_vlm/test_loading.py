@@ -13,7 +13,16 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from backends.torch_vlm.checkpoints import SIDE, TOKENS, Plain, linear_head, tokenizer, write_checkpoint, write_manifest
+from backends.torch_vlm.checkpoints import (
+    SIDE,
+    TOKENS,
+    Plain,
+    linear_head,
+    tokenizer,
+    value_head,
+    write_checkpoint,
+    write_manifest,
+)
 from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import Group, Logits, ModelImage
 from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
@@ -22,7 +31,7 @@ from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
 FAMILY = "llava"
-HEAD = "reward_head.safetensors"
+HEAD, VALUE_HEAD = "reward_head.safetensors", "value_head.safetensors"
 VERBALISER = """
 [vlm.verbaliser]
 ask = ["<user>", "{rubric}", "<assistant>"]
@@ -47,8 +56,13 @@ def folder(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "model"))
 
 
-def opened(folder: Path, heads: str = f'head = "{HEAD}"', image: Sequence[str] = ("<image>",)) -> TorchVlmBackend:
-    write_manifest(folder, FAMILY, heads, image)
+def opened(
+    folder: Path,
+    heads: str = f'head = "{HEAD}"',
+    image: Sequence[str] = ("<image>",),
+    dimensions: Sequence[str] = DIMENSIONS,
+) -> TorchVlmBackend:
+    write_manifest(folder, FAMILY, heads, image, dimensions)
     return open_torch_vlm(folder, read_manifest(folder / "model.toml"), "cpu", 1, 10**8, 10**8)
 
 
@@ -101,6 +115,47 @@ def test_the_head_of_a_sequence_classifier_with_six_labels(folder: Path) -> None
     assert np.abs(logits(folder, 'head = "model.safetensors"') - (score @ state).numpy()).max() <= 1e-4
 
 
+@pytest.mark.parametrize("prefix", ["v_head.summary.", "summary."])
+def test_a_value_head_gives_its_one_number_at_the_last_token(folder: Path, prefix: str) -> None:
+    head = value_head(prefix)
+    save_file(head, folder / VALUE_HEAD)
+    (folder / HEAD).unlink()
+    found = opened(folder, f'head = "{VALUE_HEAD}"', dimensions=["overall"])
+    longer = [*ANSWER[:-1], 20, 21, 22]
+    [group] = found.score([Group(ModelImage("a", PIXELS), PROMPT, [ANSWER, longer])])
+    plain = Plain(folder, FAMILY, heads=False)
+    for answer, row in zip((ANSWER, longer), group, strict=True):
+        expected = head[f"{prefix}weight"] @ plain.state(PIXELS, PROMPT, answer) + head[f"{prefix}bias"]
+        assert row.shape == (1, 1)
+        assert abs(float(row[0, 0]) - float(expected)) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda head: head.pop("v_head.summary.bias"), r"it has v_head\.summary\.weight$"),
+        (lambda head: head.pop("v_head.summary.weight"), r"it has v_head\.summary\.bias$"),
+        (lambda head: head.update({"v_head.norm.weight": torch.ones(64)}), r"it has v_head\.norm\.weight, v_head\.sum"),
+        (lambda head: head.update({"v_head.summary.weight": torch.zeros(1, 63)}), r"is \[1, 1, 63\], and must be"),
+        (lambda head: head.update({"v_head.summary.weight": torch.zeros(2, 64)}), r"is \[1, 2, 64\], and must be"),
+    ],
+)
+def test_a_value_head_of_another_layout_is_refused(folder: Path, change: Callable[[Any], Any], says: str) -> None:
+    head = value_head()
+    change(head)
+    save_file(head, folder / VALUE_HEAD)
+    with pytest.raises(ConfigurationError, match=says):
+        opened(folder, f'head = "{VALUE_HEAD}"', dimensions=["overall"])
+
+
+def test_a_verbaliser_asks_only_for_the_dimensions_of_the_manifest(folder: Path) -> None:
+    (folder / HEAD).unlink()
+    six = logits(folder, VERBALISER)[0]
+    some = opened(folder, VERBALISER, dimensions=["relevance", "overall"])
+    [two] = some.score([Group(ModelImage("a", PIXELS), PROMPT, [ANSWER])])
+    assert np.abs(two[0, 0] - six[[1, 5]]).max() <= 1e-5
+
+
 def test_a_checkpoint_without_heads_is_asked_a_question_for_each_dimension(folder: Path) -> None:
     (folder / HEAD).unlink()
     found = opened(folder, VERBALISER)
@@ -132,7 +187,8 @@ def test_a_verbaliser_needs_words_of_one_token_and_a_language_model(folder: Path
     [
         ({"weight": torch.zeros(2, 6, 64)[..., :63].contiguous(), "bias": torch.zeros(2, 6)}, "weight is"),
         ({"weight": torch.zeros(1, 64), "bias": torch.zeros(1)}, r"must be \[1, 6\]"),
-        ({"v_head.summary.weight": torch.zeros(1, 64), "v_head.summary.bias": torch.zeros(1)}, "holds no head"),
+        (value_head(), r"must be \[1, 6\]"),
+        ({"v_head.weight": torch.zeros(1, 64)}, r"holds no head: .* it has v_head\.weight$"),
     ],
 )
 def test_a_head_that_does_not_fit_is_refused(folder: Path, head: dict[str, Tensor], says: str) -> None:

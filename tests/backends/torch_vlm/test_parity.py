@@ -1,6 +1,7 @@
 """`medreward doctor --parity`: passes what is exact, and says when it is not."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
-from backends.torch_vlm.checkpoints import write_checkpoint
+from backends.torch_vlm.checkpoints import value_head, write_checkpoint, write_manifest
 from medreward.backends.torch_vlm.backbone import Backbone
 from medreward.cli.doctor import command
 
@@ -39,6 +41,16 @@ def test_an_exact_model_passes(folder: Path) -> None:
     assert (code, found["ok"]) == (0, True)
     assert len(found["differences"]) == 5
     assert 0 < found["largest"] <= found["tolerance"] == 1e-4
+
+
+def test_a_value_head_is_compared_on_its_one_dimension(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    (copy / "reward_head.safetensors").unlink()
+    save_file(value_head(), copy / "value_head.safetensors")
+    write_manifest(copy, "qwen2_5_vl", 'head = "value_head.safetensors"', dimensions=["overall"])
+    code, found = doctor(copy)
+    assert (code, found["ok"]) == (0, True)
+    assert 0 < found["largest"] <= found["tolerance"]
 
 
 def test_answers_that_see_each_other_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

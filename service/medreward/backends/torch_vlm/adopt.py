@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
@@ -16,7 +17,7 @@ from medreward.artifacts.toml import toml
 from medreward.backends.torch_vlm.adapter import WEIGHTS
 from medreward.backends.torch_vlm.backend import LOADED
 from medreward.backends.torch_vlm.chat import Chat
-from medreward.backends.torch_vlm.heads import SCORE
+from medreward.backends.torch_vlm.heads import SCORE, Heads
 from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
@@ -43,7 +44,9 @@ def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) ->
     if (folder / MANIFEST_FILE).exists():
         raise ConfigurationError(f"it has a {MANIFEST_FILE}")
     config, own, image_processor = _read(folder)
-    head = None if verbalise else _head(folder)
+    head, dimensions = (None, DIMENSIONS) if verbalise else _head(folder)
+    if head:  # as it will be read
+        Heads(folder / head, config.get_text_config().hidden_size, len(dimensions), torch.device("cpu"))
     tokenizer = FileTokenizer(folder / TOKENIZER)
     chat = Chat(folder, config, tokenizer, own)
     template = chat.template()
@@ -64,13 +67,14 @@ def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) ->
         },
         **reads,
         "weights": {"overall": 1.0},
-        **{f"calibration.{dimension}": {"median": 0.0, "scale": 1.0} for dimension in DIMENSIONS},
+        **{f"calibration.{dimension}": {"median": 0.0, "scale": 1.0} for dimension in dimensions},
         "files": _digests(folder),
     }
     facts = {
         "name": name or re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._") or "adopted",
         "version": "0",
         "family": config.model_type,
+        "dimensions": list(dimensions),
         "runtime": "torch_vlm",
         "evidence": "none",
         "license": "not stated",
@@ -104,19 +108,19 @@ def _read(folder: Path) -> tuple[Any, Any, Any]:
         raise ConfigurationError(f"transformers cannot read it: {error}") from error
 
 
-def _head(folder: Path) -> str:
-    """The file that holds six scores for a hidden state."""
+def _head(folder: Path) -> tuple[str, tuple[str, ...]]:
+    """The file that holds scores for a hidden state, and which; a single one is of everything."""
     if (folder / HEAD).exists():
-        return HEAD
+        return HEAD, DIMENSIONS
     labels = {path.name: rows for path in sorted(folder.glob("*.safetensors")) if (rows := _labels(path))}
     for name, found in labels.items():
-        if found == len(DIMENSIONS):
-            return name
-        raise ConfigurationError(f"the head named score in {name} has {found} labels, and {len(DIMENSIONS)} are needed")
+        if found in (1, len(DIMENSIONS)):
+            return name, DIMENSIONS[-found:]
+        raise ConfigurationError(f"the head named score in {name} has {found} labels, and 6 or 1 are needed")
     if (folder / VALUE_HEAD).exists():
-        raise ConfigurationError(f"a head of one value ({VALUE_HEAD}) is not supported")
+        return VALUE_HEAD, DIMENSIONS[-1:]
     raise ConfigurationError(
-        f"it has no head: no {HEAD}, and no weights named {SCORE}weight; "
+        f"it has no head: no {HEAD}, no weights named {SCORE}weight, and no {VALUE_HEAD}; "
         "an instruction-tuned model is taken without one by --heads verbaliser"
     )
 

@@ -112,15 +112,15 @@ def open_torch_vlm(
         raise ConfigurationError(
             f"{found} placeholders under image of [vlm] cannot hold the {wanted} tokens of an image"
         )
-    heads = _heads(folder, manifest.vlm, tokenizer, model)
+    heads = _heads(folder, manifest.vlm, manifest.dimensions, tokenizer, model)
     return TorchVlmBackend(backbone, heads, feature_cache_bytes, prefix_cache_bytes)
 
 
-def _heads(folder: Path, vlm: Vlm, tokenizer: FileTokenizer, model: Any) -> Reader:
+def _heads(folder: Path, vlm: Vlm, dimensions: Sequence[str], tokenizer: FileTokenizer, model: Any) -> Reader:
     if vlm.head:
-        return Heads(folder / vlm.head, model.config.get_text_config().hidden_size, model.device)
+        return Heads(folder / vlm.head, model.config.get_text_config().hidden_size, len(dimensions), model.device)
     assert vlm.verbaliser
-    return VerbaliserHeads(vlm.verbaliser, tokenizer, model)
+    return VerbaliserHeads(vlm.verbaliser, dimensions, tokenizer, model)
 
 
 def choose_device(wanted: str) -> str:

@@ -1,4 +1,4 @@
-"""From a hidden state to the six logits of each head of an ensemble, in fp32."""
+"""From a hidden state to the logits of each head of an ensemble, one a dimension of the model, in fp32."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +9,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
 
 SCORE: Final = "score."  # how transformers' sequence classifiers name their head, among the backbone's own weights
+VALUE: Final = ("v_head.summary.", "summary.")  # how trl's value head is saved, from its model or on its own
 
 
 class Reader(Protocol):
@@ -26,22 +26,23 @@ class Reader(Protocol):
 
 
 class Heads:
-    """Linear: `weight` [heads, 6, width] and `bias` [heads, 6]. Two layers with a SiLU between them: `inner.weight`
-    [heads, inner, width] and `inner.bias` [heads, inner] before, over which `weight` and `bias` then go. A single head
-    may leave the first axis out. A head named `score`, a classifier's, needs no bias.
+    """Linear: `weight` [heads, dimensions, width] and `bias` [heads, dimensions]. Two layers with a SiLU between them:
+    `inner.weight` [heads, inner, width] and `inner.bias` [heads, inner] before, over which `weight` and `bias` then go.
+    A single head may leave the first axis out. A head named `score`, a classifier's, needs no bias. A value head is
+    linear: `v_head.summary.weight` [1, width] and `v_head.summary.bias` [1].
     """
 
     tails: Sequence[Sequence[int]] = ()
 
-    def __init__(self, path: Path, width: int, device: torch.device) -> None:
+    def __init__(self, path: Path, width: int, dimensions: int, device: torch.device) -> None:
         weights = _read(path)
         self._inner = "inner.weight" in weights
         axes = {"weight": 3, "bias": 2, "inner.weight": 3, "inner.bias": 2}
         named = {n: w if w.dim() == axes[n] else w[None] for n, w in weights.items()}
         heads, inner = len(named["weight"]), named["inner.weight"].shape[1] if self._inner else width
         wanted = {
-            "weight": (heads, len(DIMENSIONS), inner),
-            "bias": (heads, len(DIMENSIONS)),
+            "weight": (heads, dimensions, inner),
+            "bias": (heads, dimensions),
             "inner.weight": (heads, inner, width),
             "inner.bias": (heads, inner),
         }
@@ -62,13 +63,20 @@ class Heads:
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
-            names = {name.removeprefix(SCORE): name for name in file.keys() if name.startswith(SCORE)}  # noqa: SIM118
-            names = names or {name: name for name in file.keys()}  # noqa: SIM118
+            keys = sorted(file.keys())
+            names = {name.removeprefix(SCORE): name for name in keys if name.startswith(SCORE)}
+            value = next((prefix for prefix in VALUE if f"{prefix}weight" in keys), "")
+            names = names or {name.removeprefix(value): name for name in keys}
             weights = {short: file.get_tensor(name).float() for short, name in names.items()} if len(names) < 5 else {}
     except (OSError, SafetensorError) as error:
         raise ConfigurationError(f"no head at {path}: {error}") from None
-    if set(weights) == {"weight"}:
+    if set(weights) == {"weight"} and not value:
         weights["bias"] = torch.zeros(weights["weight"].shape[:-1])
-    if set(weights) not in ({"weight", "bias"}, {"weight", "bias", "inner.weight", "inner.bias"}):
-        raise ConfigurationError(f"{path} holds no head: neither weight and bias nor {SCORE}weight")
+    linear = {"weight", "bias"}
+    if set(weights) not in ((linear,) if value else (linear, linear | {"inner.weight", "inner.bias"})):
+        found = f"{', '.join(keys[:5])}{' and others' if len(keys) > 5 else ''}"
+        raise ConfigurationError(
+            f"{path} holds no head: neither weight and bias, {SCORE}weight, nor {VALUE[0]}weight and bias alone; "
+            f"it has {found}"
+        )
     return weights

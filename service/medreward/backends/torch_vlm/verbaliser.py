@@ -1,5 +1,6 @@
 """Scores of a checkpoint without heads: a question for each dimension after the answer, logit(yes) - logit(no)."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from torch import Tensor
@@ -7,7 +8,6 @@ from torch import Tensor
 from medreward.artifacts.manifest import Verbaliser
 from medreward.encoding.text import FileTokenizer, TextEncoder
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
 
 #: In this wording as `rubrics = 1` of the manifest names it; another wording is another number.
 RUBRICS: Final = {
@@ -25,7 +25,7 @@ MANY: Final = 10**6
 class VerbaliserHeads:
     """One head; of the language model's own head it keeps what tells yes from no."""
 
-    def __init__(self, verbaliser: Verbaliser, tokenizer: FileTokenizer, model: Any) -> None:
+    def __init__(self, verbaliser: Verbaliser, dimensions: Sequence[str], tokenizer: FileTokenizer, model: Any) -> None:
         if getattr(model.config.get_text_config(), "final_logit_softcapping", None):
             raise ConfigurationError("a model that caps its logits has no verbaliser heads")
         yes, no = (_one_token(tokenizer, word) for word in (verbaliser.yes, verbaliser.no))
@@ -33,7 +33,7 @@ class VerbaliserHeads:
         self._weight: Tensor = rows[yes].float() - rows[no].float()
         ask = ["{question}" if piece == "{rubric}" else piece for piece in verbaliser.ask]
         text = TextEncoder(tokenizer, ask, ("{response}",), MANY, MANY)
-        self.tails = [text.prompt(RUBRICS[dimension] + YES_OR_NO).ids for dimension in DIMENSIONS]
+        self.tails = [text.prompt(RUBRICS[dimension] + YES_OR_NO).ids for dimension in dimensions]
 
     def __call__(self, hidden: Tensor) -> Tensor:
         return (hidden @ self._weight)[:, None]

@@ -9,9 +9,8 @@ from typing import Any, Final, Self
 
 import httpx
 
-from medreward.bench.gate.parity import Logits
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, Six
 
 TIMEOUT: Final = 10.0  # a request that takes longer counts as failed
 CONNECTIONS: Final = 256
@@ -43,7 +42,7 @@ class Endpoint:
         except (httpx.RequestError, TimeoutError):
             return None
 
-    async def logits(self, body: bytes, count: int) -> list[Logits | None] | None:
+    async def logits(self, body: bytes, count: int) -> list[Six | None] | None:
         """Of each response, None where it was not scored; None as a whole where the answer is not a right one."""
         reply = await self.send(body)
         if reply is None or reply.status_code != httpx.codes.OK:
@@ -73,5 +72,6 @@ def request(
     return json.dumps({"items": [item]} | ({"options": dict(options)} if options else {})).encode()
 
 
-def _six(logits: Mapping[str, float] | None) -> Logits | None:
-    return tuple(float(logits[dimension]) for dimension in DIMENSIONS) if logits else None
+def _six(logits: Mapping[str, float | None] | None) -> Six | None:
+    numbers = [logits[dimension] for dimension in DIMENSIONS] if logits else None
+    return tuple(None if number is None else float(number) for number in numbers) if numbers else None

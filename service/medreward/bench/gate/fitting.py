@@ -6,6 +6,7 @@ from medreward.bench.answering import OK, by_logits
 from medreward.bench.blinding import Images
 from medreward.bench.finished import FinishedRun, Predicted
 from medreward.errors import ConfigurationError
+from medreward.types import DIMENSIONS
 
 
 def refuse_broken(run: FinishedRun, images: Images = Images.OWN) -> None:
@@ -14,6 +15,9 @@ def refuse_broken(run: FinishedRun, images: Images = Images.OWN) -> None:
             raise ConfigurationError(
                 f"{run.path} is damaged: the answer to {prediction.question_id} contradicts itself"
             )
+    if run.missing:
+        names = ", ".join(dimension for dimension in DIMENSIONS if dimension in run.missing)
+        raise ConfigurationError(f"the gate decides on all six dimensions, and the model of {run.path} has no {names}")
     if run.images != images:
         raise ConfigurationError(f"{run.path} was shown {run.images} images, wanted is a run with {images} ones")
 
@@ -42,4 +46,7 @@ def _agrees_with_itself(prediction: Predicted) -> bool:
     if logits is None:  # a judge
         return None not in choices.values()
     numbers = [number for six in logits.values() for number in six.values()]
-    return all(map(math.isfinite, numbers)) and by_logits(logits["A"], logits["B"]).choices == choices
+    return (
+        all(number is None or math.isfinite(number) for number in numbers)
+        and by_logits(logits["A"], logits["B"]).choices == choices
+    )

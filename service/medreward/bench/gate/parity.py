@@ -9,24 +9,25 @@ from medreward.bench.cases import ANSWERS
 from medreward.bench.finished import Predicted
 from medreward.bench.gate import checks
 from medreward.bench.gate.checks import Check
-from medreward.types import DIMENSIONS
-
-Logits = tuple[float, ...]
+from medreward.types import DIMENSIONS, Six
 
 
-def recorded(prediction: Predicted) -> list[Logits | None]:
+def recorded(prediction: Predicted) -> list[Six | None]:
     """Of A and of B; a case that was not answered has none."""
     logits = prediction.logits
     return [tuple(logits[answer][d] for d in DIMENSIONS) if logits else None for answer in ANSWERS]
 
 
-def difference(found: Sequence[Logits | None] | None, wanted: Sequence[Logits | None]) -> float:
+def difference(found: Sequence[Six | None] | None, wanted: Sequence[Six | None]) -> float:
     """The largest of the logits; infinite where one was scored and the other was not."""
     if found is None:
         return math.inf
     if None in found or None in wanted:  # one response without a score is enough for a case without an answer
         return 0.0 if None in found and None in wanted else math.inf
-    return float(np.abs(np.array(found) - np.array(wanted)).max())
+    one, other = (np.array(numbers, float) for numbers in (found, wanted))  # what the model has not is NaN
+    if (np.isnan(one) != np.isnan(other)).any():
+        return math.inf
+    return float(np.nanmax(np.abs(one - other)))
 
 
 def parity(name: str, against: str, tolerance: float, largest: float, n: int) -> Check:

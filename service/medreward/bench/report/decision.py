@@ -105,7 +105,7 @@ def without_gate(overall: Row) -> Decision:
 def seen(overall: Row) -> list[str]:
     """On `overall`, in plain words."""
     if not overall.share:
-        return ["No case has a label on overall."]
+        return ["Nothing was measured on overall."]
     seen = overall.share
     sentences = [
         f"On overall it prefers the labelled answer in {share(seen.value)}% of {overall.n} cases "

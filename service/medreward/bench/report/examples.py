@@ -100,6 +100,8 @@ def _judged(asked: Asked, prediction: Predicted, dimension: str) -> Judged:
     if not prediction.logits:
         return Judged(dimension, label, choice, None, None)
     a, b = prediction.logits["A"][dimension], prediction.logits["B"][dimension]
+    if a is None or b is None:  # the model has no such dimension, and cannot be wrong on it
+        return Judged(dimension, None, None, None, None)
     return Judged(dimension, label, choice, 1 / (1 + math.exp(-min(abs(a - b), 700))), (a, b))
 
 

@@ -39,7 +39,7 @@ class Against:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One dimension, or one organ on one dimension. No share: no labelled case."""
+    """One dimension, or one organ on one dimension. No share: no labelled case, or the model has no such dimension."""
 
     name: str
     n: int
@@ -86,7 +86,8 @@ class Facts:
 def facts(run: FinishedRun, baseline: FinishedRun | None) -> Facts:
     """Both runs are on the same cases."""
     measured = {name: run.measured(name) for name in DIMENSIONS}
-    other = {name: baseline.measured(name) if baseline else None for name in DIMENSIONS}
+    both = {*DIMENSIONS} - run.missing - (baseline.missing if baseline else run.missing)
+    other = {name: baseline.measured(name) if baseline and name in both else None for name in DIMENSIONS}
     calibrations = {name: calibration(one.labels, one.margins) for name, one in measured.items()}
     organs = _names(case.organ for case in run.cases)
     overall, others = measured["overall"], other["overall"]

@@ -44,6 +44,7 @@ class Shown:
                 *(["This is no model: its scores are a hash of what was asked."] if model["name"] == "fake" else []),
                 *([f"It was shown {run.images} images."] if run.images != Images.OWN else []),
                 *([f"Only the first {limit} cases were asked."] if limit else []),
+                *([f"The model has no {', '.join(d for d in DIMENSIONS if d in run.missing)}."] if run.missing else []),
             ],
         )
 
