@@ -63,7 +63,7 @@ async def test_an_answer_comes_while_the_client_keeps_the_stream_open(fake: Serv
     call = fake.stub.ScoreStream()
     for id_ in ("first", "second"):
         await call.write(request(id_))
-        reply = await asyncio.wait_for(call.read(), 2)
+        reply = await asyncio.wait_for(call.read(), 60)
         assert reply.request_id == id_
     await call.done_writing()
     assert await call.read() is grpc.aio.EOF

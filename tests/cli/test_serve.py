@@ -29,7 +29,7 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
         _wait_for_in_flight(served, 6)
         served.process.send_signal(signal.SIGTERM)
         assert [call.result().status_code for call in calls] == [200] * 6
-        assert served.process.wait(timeout=10) == 0
+        assert served.process.wait(timeout=60) == 0
         assert served.process.stdout is not None
         assert served.process.stdout.read() == ""
         events = [json.loads(line)["event"] for line in served.log.read_text().splitlines()]
@@ -38,7 +38,7 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
 
 
 def _score(url: str, response: str) -> httpx.Response:
-    return httpx.post(f"{url}/v1/score", json=BODY | {"response": response}, timeout=10)
+    return httpx.post(f"{url}/v1/score", json=BODY | {"response": response}, timeout=60)
 
 
 def _wait_for_in_flight(served: Served, number: int) -> None:

@@ -11,7 +11,7 @@ from clients.processes import Process
 from medreward.clients import AsyncClient, Patience, Score, Triple, VersionChanged
 from pictures import jpeg
 
-PATIENT = Patience(seconds=30)
+PATIENT = Patience(seconds=300)
 
 pytestmark = pytest.mark.slow
 

@@ -161,7 +161,7 @@ HEADERS = b"".join(
 
 def _send_frame(port: int, packed: bytes) -> None:
     message = b"\x01" + struct.pack(">I", len(packed)) + packed
-    with socket.create_connection((LOOPBACK, port), timeout=10) as client:
+    with socket.create_connection((LOOPBACK, port), timeout=60) as client:
         client.sendall(PREFACE + _frame(1, 4, 1, HEADERS))
         for at in range(0, min(len(message), 60_000), 16_000):
             client.sendall(_frame(0, 0, 1, message[at : at + 16_000]))
@@ -184,10 +184,10 @@ async def test_b53_a_rapid_reset_leaves_the_good_client_its_server(tmp_path: Pat
         reading = asyncio.create_task(reader.read())
         async with grpc.aio.insecure_channel(f"{LOOPBACK}:{served.grpc_port}") as channel:
             call: Any = channel.unary_unary("/medreward.v1.RewardService/Score")
-            reply = pb.ScoreResponse.FromString(await call(good(), timeout=20))
+            reply = pb.ScoreResponse.FromString(await call(good(), timeout=60))
         assert reply.results[0].HasField("scores")
         assert memory(served) - before < 150 * MIB
-        async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=60) as client:
             assert (await client.get("/livez")).status_code == 200
         writer.transport.abort()
         reading.cancel()
@@ -218,7 +218,7 @@ async def test_b52_clients_that_leave_a_call_give_its_bytes_back(slow: Server) -
     await asyncio.sleep(0.1)
     for call in calls:
         call.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while slow.engine.bodies.held:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert slow.engine.state()["request_bytes"] == 0

@@ -70,7 +70,7 @@ async def test_b53_slow_headers_are_cut_off() -> None:
                 break
             writer.write(bytes([byte]))
             await asyncio.sleep(0.01)
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         assert time.monotonic() - started < 8
         writer.close()
 
@@ -89,11 +89,11 @@ async def test_a_connection_stays_open_between_requests_longer_than_a_request_ma
         reader, writer = await asyncio.open_connection(LOOPBACK, server.port)
         for _ in range(2):
             writer.write(ask)
-            answer = await asyncio.wait_for(reader.readuntil(b'{"status":"live"}'), 10)
+            answer = await asyncio.wait_for(reader.readuntil(b'{"status":"live"}'), 60)
             assert answer.startswith(b"HTTP/1.1 200 ")
             await asyncio.sleep(1)
         writer.write(ask[:9])
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
 
 
@@ -116,7 +116,7 @@ async def test_b53_the_connection_that_waits_longest_makes_room() -> None:
             await asyncio.sleep(0.05)
             clients.append(await asyncio.open_connection(LOOPBACK, server.port))
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(_read(clients[0][0]), 5)
+            await asyncio.wait_for(_read(clients[0][0]), 60)
         clients[3][1].write(head("Connection: close", path="/livez", method="GET"))
         assert (await clients[3][0].read()).startswith(b"HTTP/1.1 200 ")
         for _, writer in clients:
@@ -140,7 +140,7 @@ async def test_b53_ten_thousand_idle_connections_take_bounded_memory(tmp_path: P
             writers += [writer for _, writer in opened]
             for _, writer in opened:
                 writer.write(b"POST /score HTTP/1.1\r\nX-Slow: ")
-        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=60) as client:
             assert (await client.post("/score", json=GOOD)).status_code == 200
         assert memory(served) - before < 150 * MIB
         assert held(served, "fd") < 4096 + 200
@@ -193,6 +193,6 @@ async def test_a_body_that_nobody_reads_does_not_keep_its_connection(fake: Serve
     async with running(header_seconds=0.3) as server:
         reader, writer = await asyncio.open_connection(LOOPBACK, server.port)
         writer.write(head("Content-Length: 1000000", path="/nowhere"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert (await reader.read()).startswith(b"HTTP/1.1 404 ")
         writer.close()
