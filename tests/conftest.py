@@ -37,6 +37,6 @@ async def fake() -> AsyncIterator[Server]:
 
 @pytest.fixture(scope="session")
 async def slow() -> AsyncIterator[Server]:
-    """A server whose model takes 0.3 s for a batch."""
-    async with running(fake_delay_ms=300, score_cache_bytes=0) as server:
+    """A server whose model takes a second for a batch."""
+    async with running(fake_delay_ms=1000, score_cache_bytes=0) as server:
         yield server

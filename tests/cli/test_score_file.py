@@ -106,7 +106,7 @@ def test_in_process_and_served_files_are_the_same(run: Run, server: Served, tmp_
 def test_a_killed_run_goes_on_where_it_stopped(
     run: Run, slow_server: Served, server: Served, tmp_path: Path, suffix: str
 ) -> None:
-    number = 60
+    number = 200  # so many that it is killed in their midst
     source, out = write(tmp_path / f"in.{suffix}", some_rows(number)), tmp_path / f"out.{suffix}"
     grows = out if suffix == "jsonl" else tmp_path / "out.parquet.part.jsonl"
     killed = ["score-file", source, out, "--url", slow_server.url, "--concurrency", "4"]
@@ -221,6 +221,7 @@ def test_order_is_kept_and_little_is_in_flight_while_the_first_row_takes_its_tim
 
     def slow_first(response: str) -> tuple[int, dict[str, Any], dict[str, str]]:
         if response == "answer 0":
+            _wait_until(lambda: len(stub.asked) >= 4)
             time.sleep(0.5)
             seen_by_first.append(len(stub.asked))
         return 200, reply(reward=float(response.split()[1])), {}
@@ -263,7 +264,7 @@ def test_a_server_that_will_not_stops_the_run_and_the_next_goes_on(
 def test_a_row_that_always_fails_is_given_up_and_the_rest_goes_on(run: Run, stub: Stub, tmp_path: Path) -> None:
     stub.answer = lambda response: (504, refusal("deadline"), {}) if response == "answer 1" else (200, reply(), {})
     source = write(tmp_path / "in.jsonl", some_rows(3))
-    done = run("score-file", source, tmp_path / "out.jsonl", "--url", stub.url, "--retry-seconds", "0.5")
+    done = run("score-file", source, tmp_path / "out.jsonl", "--url", stub.url, "--retry-seconds", "2")
     assert done.returncode == 1
     rows = read(tmp_path / "out.jsonl")
     assert rows[1]["results"] is None

@@ -19,6 +19,7 @@ from hostile.attacking import BIG, GOOD, memory, unharmed
 from medreward.api.proto import reward_pb2 as pb
 from medreward.settings import MIB
 from serving import BODY_BYTES, LOOPBACK, Server, running
+from waiting import until
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -200,6 +201,7 @@ async def test_b22_metadata_of_64_kb(fake: Server) -> None:
 
 @pytest.mark.parametrize("deadline", ["0.001", "expired"])
 async def test_b51_a_deadline_that_cannot_be_met_is_not_queued(slow: Server, deadline: str) -> None:
+    await until(lambda: slow.engine.state()["cost_admitted"] == 0)
     batches = slow.engine.metrics.batch_items.collect()
     if deadline == "expired":
         reply = await slow.rest.post("/score", json=GOOD, headers={"x-deadline-ms": "1"})
