@@ -90,7 +90,7 @@ async def test_b50_a_message_of_millions_of_fields_is_refused_before_it_is_parse
     async with running(body_bytes=BIG) as server, unharmed(server):
         started = time.monotonic()
         assert await send(server, sent) == Refusal(INVALID, "too_many", "")
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
 
 
 def _varint(value: int) -> bytes:
