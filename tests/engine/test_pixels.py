@@ -162,9 +162,10 @@ class TestProcesses:
         child = await decoders.turn(Lane.BULK)
         assert child
         os.kill(child.pid, blow)
-        with monkeypatch.context() as impatient, pytest.raises(DecoderLost):
+        with monkeypatch.context() as impatient:
             impatient.setattr(decoders, "_seconds", 2)
-            await decoders.decode(child, file_of(5), slots.new("lost"))
+            with pytest.raises(DecoderLost):
+                await decoders.decode(child, file_of(5), slots.new("lost"))
         await self.assert_decodes(decoders, slots)
 
     async def test_an_image_gets_a_second_decoder(self, decoders: Decoders, slots: Slots) -> None:
