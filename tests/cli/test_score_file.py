@@ -355,10 +355,11 @@ def test_progress_is_drawn_on_a_terminal_only(server: Served, tmp_path: Path, ru
     with subprocess.Popen(command, stderr=theirs, stdout=subprocess.DEVNULL, env=env) as process:
         process.wait(timeout=300)
     os.close(theirs)
-    drawn = ""
+    written = b""
     with contextlib.suppress(OSError):  # its end
         while part := os.read(ours, 4096):  # a terminal gives no more at a time
-            drawn += part.decode()
+            written += part
     os.close(ours)
+    drawn = written.decode()
     assert "30/30" in drawn
     assert "\x1b[3" not in drawn  # no colour

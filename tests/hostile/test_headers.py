@@ -110,7 +110,7 @@ async def test_an_answer_to_a_request_that_came_early_is_not_cut_off() -> None:
 
 
 async def test_b53_the_connection_that_waits_longest_makes_room() -> None:
-    async with running(connections=3) as server:
+    async with running(connections=3, header_seconds=120) as server:
         clients = [await asyncio.open_connection(LOOPBACK, server.port)]
         for _ in range(3):
             await asyncio.sleep(0.05)
