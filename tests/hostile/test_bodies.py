@@ -302,7 +302,10 @@ async def test_b60_the_largest_request_is_admitted_by_cost_or_refused() -> None:
     """64 items of 256 long responses and large images: more than the queue holds, so an overload and not a crash."""
     image = b64encode(pictures.png(3, 500, 500)).decode()
     items = [item(image=image, responses=[f"{n} {m} " + "word " * 40 for m in range(256)]) for n in range(64)]
-    async with running(body_bytes=BIG * 3, image_bytes=2 * MIB, queue_cost=20_000) as server, unharmed(server):
+    async with (
+        running(body_bytes=BIG * 3, body_seconds=60, image_bytes=2 * MIB, queue_cost=20_000) as server,
+        unharmed(server),
+    ):
         body = {"items": items}
         reply, _ = await timed(server, json.dumps(body).encode())
         if reply.status_code == 200:
