@@ -29,7 +29,7 @@ class Served:
     log: Path
 
     def items_scored(self) -> float:
-        metrics = httpx.get(f"{self.admin_url}/metrics").text
+        metrics = httpx.get(f"{self.admin_url}/metrics", timeout=60).text
         lines = [line for line in metrics.splitlines() if line.startswith('medreward_items_total{outcome="ok"}')]
         return float(lines[0].split()[-1]) if lines else 0.0
 
@@ -46,14 +46,14 @@ def serving(folder: Path, *flags: str) -> Iterator[Served]:
         yield Served(process, urls[0], urls[1], listening["grpc_port"], log)
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def _first_ready(process: subprocess.Popen[str], log: Path) -> dict[str, Any]:
-    for _ in range(1200):  # a worker may have to load torch
+    for _ in range(2400):  # a worker may have to load torch
         written = log.read_text()
         assert process.poll() is None, written
-        lines = [json.loads(line) for line in written.splitlines()]
+        lines = [json.loads(line) for line in written.splitlines(keepends=True) if line.endswith("\n")]
         if any(line["event"] == "ready" for line in lines):
             return next(line for line in lines if line["event"] == "listening")
         time.sleep(0.05)

@@ -2,9 +2,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from serving import Server, running
 from tiny_model import Shape, write_tiny_model
+
+#: The same examples in every run, and as much time for each as a busy machine takes.
+settings.register_profile(
+    "tests", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +45,6 @@ async def fake() -> AsyncIterator[Server]:
 
 @pytest.fixture(scope="session")
 async def slow() -> AsyncIterator[Server]:
-    """A server whose model takes 0.3 s for a batch."""
-    async with running(fake_delay_ms=300, score_cache_bytes=0) as server:
+    """A server whose model takes a second for a batch."""
+    async with running(fake_delay_ms=1000, score_cache_bytes=0) as server:
         yield server

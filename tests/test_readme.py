@@ -28,7 +28,7 @@ def ports() -> Iterator[dict[str, int]]:
             yield {"8000": listening["port"], "8001": listening["grpc_port"]}
         finally:
             server.terminate()
-            server.communicate(timeout=10)
+            server.communicate(timeout=60)
         assert server.returncode == 0
 
 

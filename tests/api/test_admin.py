@@ -10,6 +10,7 @@ from asking import over_grpc, over_rest, post
 from cases import ANSWER, QUESTION, SCAN, b64, item
 from medreward.types import DIMENSIONS
 from serving import Server, running
+from waiting import until
 
 CONTRACT = {
     "medreward_requests_total": {"route", "lane", "code"},
@@ -108,13 +109,13 @@ async def test_an_image_is_encoded_once(tiny: Server) -> None:
 
 async def test_state_and_drain() -> None:
     triple = {"question": QUESTION, "response": ANSWER}
-    async with running(fake_delay_ms=300) as server:
+    async with running(fake_delay_ms=1500) as server:
         state = (await server.admin.get("/admin/state")).json()
         assert (state["ready"], state["reason"], state["requests_in_flight"]) == (True, None, 0)
 
         by_rest = asyncio.create_task(over_rest(server, triple))
         by_grpc = asyncio.create_task(over_grpc(server, triple))
-        await asyncio.sleep(0.1)
+        await until(lambda: server.engine.state()["requests_in_flight"] == 2)
         state = (await server.admin.get("/admin/state")).json()
         assert state["requests_in_flight"] == 2
         assert state["cost_admitted"] > 0

@@ -29,6 +29,7 @@ from medreward.api.proto import reward_pb2 as pb
 from medreward.api.rpc import GRPC_CODE
 from medreward.errors import Code
 from serving import Server, running
+from waiting import until
 
 TRIPLE = {"image": SCAN, "question": QUESTION, "response": ANSWER}
 
@@ -178,9 +179,9 @@ async def test_a_deadline_beside_another_error_leaves_each_item_its_own(slow: Se
 
 
 async def test_more_work_than_the_queue_takes() -> None:
-    async with running(fake_delay_ms=300, queue_cost=10) as server:
+    async with running(fake_delay_ms=1500, queue_cost=10) as server:
         first = asyncio.create_task(over_rest(server, TRIPLE))
-        await asyncio.sleep(0.1)
+        await until(lambda: server.engine.state()["cost_admitted"] != 0)
         body = {"items": [TRIPLE]}
         bulk, interactive, rpc = (
             await over_rest(server, TRIPLE),

@@ -63,7 +63,7 @@ async def test_an_answer_comes_while_the_client_keeps_the_stream_open(fake: Serv
     call = fake.stub.ScoreStream()
     for id_ in ("first", "second"):
         await call.write(request(id_))
-        reply = await asyncio.wait_for(call.read(), 2)
+        reply = await asyncio.wait_for(call.read(), 60)
         assert reply.request_id == id_
     await call.done_writing()
     assert await call.read() is grpc.aio.EOF
@@ -190,6 +190,12 @@ async def health(server: Server) -> set[int]:
     return {(await stub.Check(health_pb2.HealthCheckRequest(service=name))).status for name in names}
 
 
+async def until_health(server: Server, status: int) -> None:
+    async with asyncio.timeout(60):
+        while await health(server) != {status}:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
 async def test_health_follows_readiness() -> None:
     async with running(start=False) as server:
         assert await health(server) == {NOT_SERVING}
@@ -197,11 +203,9 @@ async def test_health_follows_readiness() -> None:
         assert await refused(server.stub.Score(request("early"))) == wanted
         assert await refused(server.stub.GetModel(pb.GetModelRequest())) == wanted
         await server.engine.start()
-        await asyncio.sleep(0.6)
-        assert await health(server) == {SERVING}
+        await until_health(server, SERVING)
         server.engine.drain()
-        await asyncio.sleep(0.6)
-        assert await health(server) == {NOT_SERVING}
+        await until_health(server, NOT_SERVING)
         assert await refused(server.stub.Score(request("late"))) == wanted
 
 

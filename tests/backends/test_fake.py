@@ -61,8 +61,8 @@ def test_the_numbers_look_like_logits() -> None:
 
 def test_a_batch_takes_the_delay_once() -> None:
     started = time.perf_counter()
-    FakeBackend(delay_s=0.05).score([group()] * 8)
-    assert 0.05 <= time.perf_counter() - started < 0.4  # not eight times
+    FakeBackend(delay_s=0.5).score([group()] * 8)
+    assert 0.5 <= time.perf_counter() - started < 4  # not eight times
 
 
 def test_cost_counts_the_prompt_once() -> None:

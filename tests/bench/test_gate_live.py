@@ -58,7 +58,7 @@ def policy(folder: Path, load: str) -> Path:
 
 #: A busy machine may be slower now than a moment ago.
 PATIENT = "[load]\nrate = 8\nseconds = 0.5\nrounds = 3\nquantile = 0.5\nmax_ratio = 1000\nmax_failed = 0.5\n"
-STRICT = "[load]\nrate = 8\nseconds = 0.25\nrounds = 5\nquantile = 0.5\nmax_ratio = 3\nmax_failed = 0.9\n"
+STRICT = "[load]\nrate = 8\nseconds = 0.25\nrounds = 5\nquantile = 0.5\nmax_ratio = 1.5\nmax_failed = 0.9\n"
 
 
 @pytest.fixture(scope="module")

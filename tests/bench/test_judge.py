@@ -290,7 +290,7 @@ async def test_a_real_vision_language_model_behind_transformers_own_server(tmp_p
     command = (str(Path(sys.executable).with_name("transformers")), "serve", "--port", str(port), "--device", "cpu")
     log = tmp_path / "log"
     with running(*command, "--host", "127.0.0.1", log=log, HF_HUB_OFFLINE="1") as server:
-        await until(lambda: "Application startup complete" in log.read_text() or server.poll() is not None, 90)
+        await until(lambda: "Application startup complete" in log.read_text() or server.poll() is not None, 300)
         assert server.poll() is None, log.read_text()
         summary, rows = await judged_four(tmp_path, f"http://127.0.0.1:{port}/v1", str(folder))
     assert summary["statuses"] == {"judge_unparseable": 4}

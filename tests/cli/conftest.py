@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> Run:
     def run(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
         command = [MEDREWARD, *map(str, arguments)]
         env = CLEAN | variables
-        return subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=30, check=False)
+        return subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=300, check=False)
 
     return run
 

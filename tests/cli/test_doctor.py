@@ -50,6 +50,6 @@ def test_a_port_in_use_is_a_warning(run: Run) -> None:
 def test_without_the_servers_packages_it_says_what_to_install(tmp_path: Path) -> None:
     script = "import sys; sys.modules['pydantic'] = None; from medreward.cli import main; main()"
     command = [sys.executable, "-c", script, "doctor", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=CLEAN, cwd=tmp_path, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=CLEAN, cwd=tmp_path, timeout=300, check=False)
     assert done.returncode == 1, done.stderr
     assert "medreward[cpu]" in checks(done.stdout)["model"]["advice"]

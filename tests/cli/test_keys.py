@@ -92,7 +92,8 @@ def test_a_keys_file_that_is_none_is_named(run: Run, tmp_path: Path) -> None:
 
 def test_insecure_is_a_choice(tmp_path: Path) -> None:
     with serving(tmp_path, "--insecure", "--host", "0.0.0.0") as served:
-        assert httpx.post(f"{served.url}/score", json=BODY, headers={"Host": "any.example"}).status_code == 200
+        reply = httpx.post(f"{served.url}/score", json=BODY, headers={"Host": "any.example"}, timeout=60)
+        assert reply.status_code == 200
 
 
 def test_with_keys_others_may_reach_it_and_the_command_line_has_its_key(run: Run, tmp_path: Path) -> None:
@@ -100,8 +101,8 @@ def test_with_keys_others_may_reach_it_and_the_command_line_has_its_key(run: Run
     key = made.stdout.strip()
     with serving(tmp_path, "--keys-file", "keys.jsonl", "--host", "0.0.0.0") as served:
         assert "keys travel in clear text" in served.log.read_text()
-        assert httpx.post(f"{served.url}/score", json=BODY).status_code == 401
-        assert httpx.post(f"{served.url}/score", json=BODY, headers=bearer(key)).status_code == 200
+        assert httpx.post(f"{served.url}/score", json=BODY, timeout=60).status_code == 401
+        assert httpx.post(f"{served.url}/score", json=BODY, headers=bearer(key), timeout=60).status_code == 200
         asked = ["score", "--url", served.url, "--question", "q", "--response", "r"]
         assert_refused(run(*asked), "unauthenticated")
         assert run(*asked, MEDREWARD_KEY=key).returncode == 0
@@ -109,6 +110,6 @@ def test_with_keys_others_may_reach_it_and_the_command_line_has_its_key(run: Run
 
         revoked = time.monotonic()
         assert run("keys", "revoke", "keys.jsonl", key.split("_")[1]).returncode == 0
-        while httpx.post(f"{served.url}/score", json=BODY, headers=bearer(key)).status_code == 200:
-            assert time.monotonic() - revoked < 20
+        while httpx.post(f"{served.url}/score", json=BODY, headers=bearer(key), timeout=60).status_code == 200:
+            assert time.monotonic() - revoked < 120
             time.sleep(0.05)

@@ -31,11 +31,11 @@ class Process:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def count(self, metric: str, *labels: str) -> float:
         """The sum of a metric over its series with those labels."""
-        lines = httpx.get(f"http://127.0.0.1:{self.admin_port}/metrics").text.splitlines()
+        lines = httpx.get(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=60).text.splitlines()
         wanted = [line for line in lines if line.startswith(metric) and all(label in line for label in labels)]
         return sum(float(line.split()[-1]) for line in wanted)
 
@@ -43,7 +43,7 @@ class Process:
         return f"{scheme}://127.0.0.1:{self.grpc_port if scheme == 'grpc' else self.port}"
 
     def _listening(self, log: Path) -> dict[str, Any]:
-        for _ in range(200):
+        for _ in range(2400):
             lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
             if any(line["event"] == "ready" for line in lines):
                 return next(line for line in lines if line["event"] == "listening")

@@ -152,7 +152,7 @@ async def test_a_fault_that_stays_is_tried_three_times() -> None:
 async def test_headers_say_lane_deadline_key_and_image() -> None:
     async with (
         canned(right_answer) as server,
-        AsyncClient(server.url, key="secret", lane="interactive", timeout=2.5) as client,
+        AsyncClient(server.url, key="secret", lane="interactive", timeout=25) as client,
     ):
         await client.score(png(), "q", ["r"])
         await client.score(None, "q", ["r"])
@@ -162,7 +162,7 @@ async def test_headers_say_lane_deadline_key_and_image() -> None:
     assert upload.headers["x-affinity-key"] == about_image.headers["x-affinity-key"]
     assert image == {"sha256": upload.headers["x-affinity-key"]}
     for asked in (about_image, text_only):
-        assert asked.headers["x-deadline-ms"] == "2500"
+        assert asked.headers["x-deadline-ms"] == "25000"
         assert asked.headers["x-lane"] == "interactive"
     assert all(request.headers["authorization"] == "Bearer secret" for request in server.requests)
     assert "x-affinity-key" not in text_only.headers

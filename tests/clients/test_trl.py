@@ -285,7 +285,7 @@ def training(url: str, out: Path, *flags: str) -> subprocess.Popen[str]:
 
 def finished(run: subprocess.Popen[str]) -> list[dict[str, Any]]:
     """The trainer's log."""
-    out, err = run.communicate(timeout=120)
+    out, err = run.communicate(timeout=600)
     assert run.returncode == 0, err
     log: list[dict[str, Any]] = json.loads(out.splitlines()[-1])
     return log
@@ -313,7 +313,7 @@ def asked(url: str, rows: list[dict[str, Any]], file: Callable[[int], bytes] = p
         {"image": b64(file(number)), "question": question, "response": response}
         for number, question, response in map(texts, rows)
     ]
-    reply = httpx.post(f"{url}/score", json={"items": items}, timeout=30).raise_for_status().json()
+    reply = httpx.post(f"{url}/score", json={"items": items}, timeout=120).raise_for_status().json()
     results: list[dict[str, Any]] = reply["results"]
     return results
 
@@ -391,8 +391,8 @@ def await_step(run: subprocess.Popen[str], step: int) -> None:
 
 
 def await_call(served: Served) -> None:
-    for _ in range(500):
-        if httpx.get(f"{served.admin_url}/admin/state").json()["requests_in_flight"]:
+    for _ in range(3000):
+        if httpx.get(f"{served.admin_url}/admin/state", timeout=60).json()["requests_in_flight"]:
             return
         time.sleep(0.01)
     raise AssertionError("no call came")

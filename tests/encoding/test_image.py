@@ -447,7 +447,7 @@ def test_a_dicom_of_tiny_elements_or_deep_nesting_ends_soon() -> None:
     for filler in (element * 2_000_000, sequence * 100_000):
         begun = time.perf_counter()
         assert refusal(plain[:start] + filler + plain[start:], limits) is Code.IMAGE_INVALID
-        assert time.perf_counter() - begun < 5
+        assert time.perf_counter() - begun < 30
 
 
 def test_nothing_of_a_file_reaches_logs_or_warnings(

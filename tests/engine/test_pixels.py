@@ -136,7 +136,7 @@ async def test_an_image_that_fails_leaves_its_slot_free(pictures: Pictures, slot
 class TestProcesses:
     @pytest.fixture
     async def decoders(self, slots: Slots) -> AsyncIterator[Decoders]:
-        decoders = Decoders(slots, SPEC, processes=1, threads=1, seconds=2)
+        decoders = Decoders(slots, SPEC, processes=1, threads=1, seconds=60)  # a decoder's start is among them
         await decoders.start()
         yield decoders
         await decoders.close()
@@ -157,13 +157,15 @@ class TestProcesses:
 
     @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV])
     async def test_a_decoder_that_dies_or_hangs_is_replaced(
-        self, decoders: Decoders, slots: Slots, blow: signal.Signals
+        self, decoders: Decoders, slots: Slots, blow: signal.Signals, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         child = await decoders.turn(Lane.BULK)
         assert child
         os.kill(child.pid, blow)
-        with pytest.raises(DecoderLost):
-            await decoders.decode(child, file_of(5), slots.new("lost"))
+        with monkeypatch.context() as impatient:
+            impatient.setattr(decoders, "_seconds", 2)
+            with pytest.raises(DecoderLost):
+                await decoders.decode(child, file_of(5), slots.new("lost"))
         await self.assert_decodes(decoders, slots)
 
     async def test_an_image_gets_a_second_decoder(self, decoders: Decoders, slots: Slots) -> None:

@@ -18,13 +18,13 @@ Body = dict[str, str]
 
 
 def state(served: Served) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{served.admin_url}/admin/state").json()
+    found: dict[str, Any] = httpx.get(f"{served.admin_url}/admin/state", timeout=60).json()
     return found
 
 
 def metric(served: Served, name: str) -> float:
     """The sum over all series whose text starts like this."""
-    lines = httpx.get(f"{served.admin_url}/metrics").text.splitlines()
+    lines = httpx.get(f"{served.admin_url}/metrics", timeout=60).text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
@@ -64,7 +64,7 @@ def send(pids: Iterable[int], signal: int) -> None:
         os.kill(pid, signal)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> float:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> float:
     """How long it took; leaves the loop to the calls under way."""
     started = time.monotonic()
     while not await asyncio.to_thread(condition):
@@ -85,7 +85,7 @@ def triples(count: int, images: int = 20) -> list[Body]:
 async def ask(url: str, bodies: Sequence[Body]) -> list[httpx.Response]:
     """All at once, each over a connection of its own."""
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=120, limits=limits) as client:
         return await asyncio.gather(*(client.post("/v1/score", json=body) for body in bodies))
 
 

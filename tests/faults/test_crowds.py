@@ -19,7 +19,7 @@ async def test_answers_that_come_in_calls_of_their_own_share_image_and_prompt(tm
     work = "medreward_image_encodes_total", "medreward_prefix_runs_total"
     shown = triples(1)[0]
     answers = [shown | {"response": f"Answer {n}."} for n in range(8)]
-    with serving(tmp_path, "--fake-delay-ms", "500", "--score-cache-bytes", "0") as served:
+    with serving(tmp_path, "--fake-delay-ms", "2000", "--score-cache-bytes", "0") as served:
         busy = asyncio.create_task(ask(served.url, [{"question": "Busy?", "response": "Yes."}]))
         await until(lambda: state(served)["triples_in_flight"] == 1)
         replies = await ask(served.url, answers)
@@ -29,14 +29,14 @@ async def test_answers_that_come_in_calls_of_their_own_share_image_and_prompt(tm
 
 
 async def test_a_crowd_that_leaves_takes_its_work_along(tmp_path: Path) -> None:
-    with serving(tmp_path, "--fake-delay-ms", "200", "--batch-cost", "200", "--score-cache-bytes", "0") as served:
+    with serving(tmp_path, "--fake-delay-ms", "1000", "--batch-cost", "200", "--score-cache-bytes", "0") as served:
         address = "127.0.0.1", int(served.url.rpartition(":")[2])
         crowd = await asyncio.to_thread(lambda: [_asking(address, body) for body in triples(CROWD)])
         await until(lambda: state(served)["requests_in_flight"] > CROWD // 2)
         for client in crowd:
             client.close()
-        await until(lambda: state(served)["requests_in_flight"] == 0, 3)
-        await until(lambda: state(served)["cost_admitted"] == 0, 1)  # what the device was busy with
+        await until(lambda: state(served)["requests_in_flight"] == 0)
+        await until(lambda: state(served)["cost_admitted"] == 0)  # what the device was busy with
         left = state(served)
         assert (left["triples_waiting"], left["triples_in_flight"]) == (0, 0)
         assert metric(served, "medreward_queue_cost") == 0

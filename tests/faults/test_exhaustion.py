@@ -32,5 +32,5 @@ async def test_without_file_descriptors(tmp_path: Path, fake: Server) -> None:
         assert served.process.poll() is None
         for client in crowd:
             client.close()
-        await until(replaced(served, hurt), 20)
+        await until(replaced(served, hurt))
         check(await ask(served.url, asked), expected, least_scored=8)

@@ -15,18 +15,18 @@ from faults.outside import ask, children, decoders, is_alive, send, state, tripl
 
 pytestmark = pytest.mark.slow
 
-CALLS = 200
-LONG_BATCH_MS = "3000"  # a probe takes it too, before the server is ready
+CALLS = 60
+LONG_BATCH_MS = "6000"  # a probe takes it too, before the server is ready
 
 
 async def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
-    with serving(tmp_path, "--fake-delay-ms", "1500") as served:
+    with serving(tmp_path, "--fake-delay-ms", "3000") as served:
         calls = asyncio.create_task(ask(served.url, triples(CALLS)))
         await until(lambda: state(served)["requests_in_flight"] == CALLS)
         family = children(served)
         served.process.send_signal(signal.SIGTERM)
         assert [reply.status_code for reply in await calls] == [200] * CALLS
-        assert await asyncio.to_thread(served.process.wait, 10) == 0
+        assert await asyncio.to_thread(served.process.wait, 60) == 0
         assert not any(map(is_alive, family))
 
 
@@ -39,8 +39,8 @@ async def test_a_second_sigterm_stops_hard(tmp_path: Path) -> None:
         await until(lambda: "draining" in served.log.read_text())
         assert served.process.poll() is None
         served.process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(served.process.wait, 1) == 1
-        await until(lambda: not any(map(is_alive, family)), 1)
+        assert await asyncio.to_thread(served.process.wait, 60) == 1
+        await until(lambda: not any(map(is_alive, family)), 4)
         await asyncio.gather(call, return_exceptions=True)
 
 
@@ -49,7 +49,7 @@ async def test_a_drain_that_takes_too_long_stops_hard_and_says_what_was_under_wa
         call = asyncio.create_task(ask(served.url, triples(1)))
         await until(lambda: state(served)["triples_in_flight"] == 1)
         served.process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(served.process.wait, 10) == 1
+        assert await asyncio.to_thread(served.process.wait, 60) == 1
         last = json.loads(served.log.read_text().splitlines()[-1])
         assert (last["event"], last["requests_in_flight"]) == ("stopped hard: the drain took too long", 1)
         await asyncio.gather(call, return_exceptions=True)
@@ -65,7 +65,7 @@ async def test_sigkill_leaves_no_child(tmp_path: Path) -> None:
         stopped = decoders(served).pop()
         send([stopped], signal.SIGSTOP)
         served.process.kill()
-        await until(lambda: not any(map(is_alive, family)), 1)
+        await until(lambda: not any(map(is_alive, family)), 4)
         await asyncio.gather(call, return_exceptions=True)
 
 
@@ -85,8 +85,8 @@ def check_that_sigterm_ends(model: Path, tmp_path: Path) -> None:
             time.sleep(0.005)
         process.terminate()
         started = time.monotonic()
-        assert process.wait(10) == 0
-        assert time.monotonic() - started < 3
+        assert process.wait(60) == 0
+        assert time.monotonic() - started < 30
     finally:
         process.kill()
         process.wait()

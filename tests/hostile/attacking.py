@@ -36,7 +36,7 @@ async def unharmed(server: Server) -> AsyncIterator[None]:
     assert server.engine.bodies.held == 0
 
 
-async def raw(port: int, sent: bytes, seconds: float = 20) -> bytes:
+async def raw(port: int, sent: bytes, seconds: float = 60) -> bytes:
     """What comes back until the server closes the connection."""
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     try:

@@ -48,7 +48,7 @@ async def test_b25_a_body_of_millions_of_values_is_refused_before_it_is_parsed(s
         reply, seconds = await timed(server, filled(BIG, *structure))
         check_problem(reply, 413, "too_many")
         assert "32768" in reply.json()["detail"]
-        assert seconds < 5  # 0.1 s measured; parsed, it would stop the loop for longer
+        assert seconds < 10  # 0.1 s measured; parsed, it would stop the loop for longer
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ async def test_b25_what_stands_in_a_text_is_no_structure(fake: Server) -> None:
 
 
 async def test_b23_a_body_in_chunks_of_one_byte_ends_at_its_time_or_its_size() -> None:
-    async with running(body_seconds=0.5, body_bytes=2000, header_seconds=0.5) as server, unharmed(server):
+    async with running(body_seconds=2, body_bytes=2000, header_seconds=2) as server, unharmed(server):
         too_many = b"".join(b"1\r\n \r\n" for _ in range(2001))
         lines = "Content-Type: application/json", "Transfer-Encoding: chunked"
         assert b" 413 " in (await raw(server.port, head(*lines) + too_many)).partition(b"\r\n")[0]
@@ -302,7 +302,10 @@ async def test_b60_the_largest_request_is_admitted_by_cost_or_refused() -> None:
     """64 items of 256 long responses and large images: more than the queue holds, so an overload and not a crash."""
     image = b64encode(pictures.png(3, 500, 500)).decode()
     items = [item(image=image, responses=[f"{n} {m} " + "word " * 40 for m in range(256)]) for n in range(64)]
-    async with running(body_bytes=BIG * 3, image_bytes=2 * MIB, queue_cost=20_000) as server, unharmed(server):
+    async with (
+        running(body_bytes=BIG * 3, body_seconds=60, image_bytes=2 * MIB, queue_cost=20_000) as server,
+        unharmed(server),
+    ):
         body = {"items": items}
         reply, _ = await timed(server, json.dumps(body).encode())
         if reply.status_code == 200:

@@ -40,7 +40,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A server of its own, whose memory is watched over all the tests here."""
     with (
         serving(tmp_path_factory.mktemp("fuzzed")) as served,
-        httpx.Client(base_url=served.url, trust_env=False, timeout=20) as client,
+        httpx.Client(base_url=served.url, trust_env=False, timeout=60) as client,
         grpc.insecure_channel(f"{LOOPBACK}:{served.grpc_port}") as channel,
     ):
         before = score(client)
@@ -50,7 +50,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         yield served, client, channel
         assert score(client) == before
         assert memory(served) - resident < 150 * MIB
-        assert httpx.get(f"{served.admin_url}/admin/state").json()["request_bytes"] == 0
+        assert httpx.get(f"{served.admin_url}/admin/state", timeout=60).json()["request_bytes"] == 0
         faults = [line for line in served.log.read_text().splitlines() if json.loads(line)["level"] == "error"]
         assert faults == []
 
@@ -145,7 +145,7 @@ def test_what_our_own_description_leads_to(target: Target) -> None:
             @settings(parent=BOUNDED, max_examples=25)
             @given(case=operation.as_strategy(generation_mode=mode))
             def ask(case: Any) -> None:
-                reply = case.call(base_url=str(target[1].base_url), timeout=20)
+                reply = case.call(base_url=str(target[1].base_url), timeout=60)
                 assert reply.status_code < 500, reply.text
                 answers.add(f"{case.method} {case.operation.path} {reply.status_code}")
 
@@ -171,7 +171,7 @@ MESSAGE = pb.ScoreRequest(
 def test_random_and_changed_messages(target: Target, message: bytes, method: str) -> None:
     call: Any = target[2].unary_unary(f"/medreward.v1.RewardService/{method}")
     try:
-        call(message, timeout=20)
+        call(message, timeout=60)
     except grpc.RpcError as error:
         refused: Any = error
         assert refused.code() not in FAULTS | {grpc.StatusCode.DEADLINE_EXCEEDED}, refused.details()
@@ -183,7 +183,7 @@ def test_random_and_changed_messages(target: Target, message: bytes, method: str
 def test_random_streams(target: Target, messages: list[bytes]) -> None:
     call: Any = target[2].stream_stream("/medreward.v1.RewardService/ScoreStream")
     try:
-        assert len(list(call(iter(messages), timeout=20))) == len(messages)
+        assert len(list(call(iter(messages), timeout=60))) == len(messages)
     except grpc.RpcError as error:
         refused: Any = error
         assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT, refused.details()

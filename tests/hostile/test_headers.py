@@ -62,7 +62,7 @@ async def test_what_is_not_http_is_refused_in_our_words(fake: Server, sent: byte
 
 
 async def test_b53_slow_headers_are_cut_off() -> None:
-    async with running(header_seconds=0.5) as server, unharmed(server):
+    async with running(header_seconds=2) as server, unharmed(server):
         reader, writer = await asyncio.open_connection(LOOPBACK, server.port)
         started = time.monotonic()
         for byte in b"GET /livez HTTP/1.1\r\n" + b"X: y\r\n" * 1000:
@@ -70,36 +70,36 @@ async def test_b53_slow_headers_are_cut_off() -> None:
                 break
             writer.write(bytes([byte]))
             await asyncio.sleep(0.01)
-        assert await asyncio.wait_for(reader.read(), 10) == b""
-        assert time.monotonic() - started < 8
+        assert await asyncio.wait_for(reader.read(), 60) == b""
+        assert time.monotonic() - started < 40  # all of it would take 60
         writer.close()
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", head(path="/livez", method="GET") + b"\r\n"])
 async def test_b53_a_connection_that_asks_nothing_is_closed(sent: bytes) -> None:
-    async with running(header_seconds=0.3, keep_alive_seconds=0.3) as server:
+    async with running(header_seconds=1, keep_alive_seconds=1) as server:
         answer = await raw(server.port, sent)  # ends when the server closes it
         assert answer.startswith(b"HTTP/1.1 200 ") if b"GET" in sent or sent.startswith(b"POST") else answer == b""
 
 
 async def test_a_connection_stays_open_between_requests_longer_than_a_request_may_dawdle() -> None:
     """A balancer that thinks a connection open, and sends on it as it is closed, answers 502."""
-    async with running(header_seconds=0.3) as server:
+    async with running(header_seconds=1) as server:
         ask = head(path="/livez", method="GET")
         reader, writer = await asyncio.open_connection(LOOPBACK, server.port)
         for _ in range(2):
             writer.write(ask)
-            answer = await asyncio.wait_for(reader.readuntil(b'{"status":"live"}'), 10)
+            answer = await asyncio.wait_for(reader.readuntil(b'{"status":"live"}'), 60)
             assert answer.startswith(b"HTTP/1.1 200 ")
-            await asyncio.sleep(1)
+            await asyncio.sleep(2)
         writer.write(ask[:9])
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
 
 
 async def test_an_answer_to_a_request_that_came_early_is_not_cut_off() -> None:
     """Sent together, so that the second is answered after it waited longer than headers may take."""
-    async with running(header_seconds=0.3, fake_delay_ms=600) as server:
+    async with running(header_seconds=1, fake_delay_ms=2000) as server:
         asked = b""
         for response, connection in (("yes", "keep-alive"), ("no", "close")):
             body = json.dumps(GOOD | {"response": response}).encode()
@@ -110,13 +110,13 @@ async def test_an_answer_to_a_request_that_came_early_is_not_cut_off() -> None:
 
 
 async def test_b53_the_connection_that_waits_longest_makes_room() -> None:
-    async with running(connections=3) as server:
+    async with running(connections=3, header_seconds=120) as server:
         clients = [await asyncio.open_connection(LOOPBACK, server.port)]
         for _ in range(3):
             await asyncio.sleep(0.05)
             clients.append(await asyncio.open_connection(LOOPBACK, server.port))
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(_read(clients[0][0]), 5)
+            await asyncio.wait_for(_read(clients[0][0]), 60)
         clients[3][1].write(head("Connection: close", path="/livez", method="GET"))
         assert (await clients[3][0].read()).startswith(b"HTTP/1.1 200 ")
         for _, writer in clients:
@@ -140,7 +140,7 @@ async def test_b53_ten_thousand_idle_connections_take_bounded_memory(tmp_path: P
             writers += [writer for _, writer in opened]
             for _, writer in opened:
                 writer.write(b"POST /score HTTP/1.1\r\nX-Slow: ")
-        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=60) as client:
             assert (await client.post("/score", json=GOOD)).status_code == 200
         assert memory(served) - before < 150 * MIB
         assert held(served, "fd") < 4096 + 200
@@ -184,15 +184,15 @@ async def test_b47_thousands_of_ranges(fake: Server) -> None:
         for ranges in (",".join(f"{n}-{n}" for n in range(0, 6000, 2)), "0-," * 5000 + "0-", "-" * 20_000):
             started = time.monotonic()
             reply = await fake.rest.get(path, headers={"range": f"bytes={ranges}"})
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 20
             assert reply.status_code in (200, 206, 400, 416)
             assert len(reply.content) < len(whole.content) + 2 * MIB
 
 
 async def test_a_body_that_nobody_reads_does_not_keep_its_connection(fake: Server) -> None:
-    async with running(header_seconds=0.3) as server:
+    async with running(header_seconds=1) as server:
         reader, writer = await asyncio.open_connection(LOOPBACK, server.port)
         writer.write(head("Content-Length: 1000000", path="/nowhere"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert (await reader.read()).startswith(b"HTTP/1.1 404 ")
         writer.close()

@@ -153,7 +153,7 @@ def test_b37_a_million_characters_are_refused_before_they_are_tokenised(tmp_path
     with pytest.raises(ItemError) as refused:
         loaded.encoder.answer(loaded.encoder.prompt("q"), "a" * 1_000_000, Options())
     assert (refused.value.code, refused.value.field) == (Code.TOO_LONG, "response")
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 5
 
 
 # Through both doors

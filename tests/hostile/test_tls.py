@@ -78,11 +78,11 @@ def url(server: Server, door: str) -> str:
 
 def shown(port: int, **how: Any) -> str:
     """The certificate that a new connection is shown."""
-    return ssl_number(ssl.get_server_certificate((LOOPBACK, port), timeout=20, **how))
+    return ssl_number(ssl.get_server_certificate((LOOPBACK, port), timeout=60, **how))
 
 
 async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if await is_so():
                 return

@@ -30,8 +30,8 @@ def test_rest_gives_the_logits_of_plain_transformers(tmp_path: Path) -> None:
         ]
     }
     with serving(tmp_path, "--model", str(folder), "--device", "cpu", "--threads", "1") as served:
-        answered = httpx.post(f"{served.url}/v1/score", json=body, timeout=60).json()
-        metrics = httpx.get(f"{served.admin_url}/metrics").text
+        answered = httpx.post(f"{served.url}/v1/score", json=body, timeout=120).json()
+        metrics = httpx.get(f"{served.admin_url}/metrics", timeout=60).text
     assert answered["model"]["runtime"] == "torch_vlm/cpu/fp32"
     results = answered["results"]
     assert [result["status"] for result in results] == ["ok"] * 7
