@@ -70,7 +70,7 @@ class Batches:
         names: dict[str, None] = {}
         while len(names) < shape.images:
             names[self._library.any_case(dice).image] = None
-        return Batch(self._pictures(list(names), 0, step), self._asked(list(names), shape.questions, dice))
+        return Batch(self._pictures(list(names), 0, step, dice), self._asked(list(names), shape.questions, dice))
 
     def pairs(self, step: int) -> PairBatch:
         dice = self._dice(1, step)
@@ -95,7 +95,7 @@ class Batches:
                 better.append(graded[a] - graded[b])
                 weights.append(heads / len(group.answers) * 2.0)
         return PairBatch(
-            pictures=self._pictures(names, 1, step),
+            pictures=self._pictures(names, 1, step, dice),
             asked=self._asked(names, 4, dice),
             row_image=torch.tensor(row_image),
             row_shown=torch.tensor(shown),
@@ -158,8 +158,10 @@ class Batches:
         way = int(dice.integers(WAYS + 1))
         return Asked(torch.tensor(image, dtype=torch.int64), rows[:, 0], rows[:, 1], rows[:, 2], way)
 
-    def _pictures(self, names: Sequence[str], phase: int, step: int) -> Tensor:
-        return torch.from_numpy(shaken(self._images[names], [self._settings.seed, phase, step, 1]))
+    def _pictures(self, names: Sequence[str], phase: int, step: int, dice: Generator) -> Tensor:
+        """Mirrored half of the time where nothing that is said of a picture names a side."""
+        mirrored = [name in self._library.sideless and bool(dice.random() < 0.5) for name in names]
+        return torch.from_numpy(shaken(self._images[names], mirrored, [self._settings.seed, phase, step, 1]))
 
     def _dice(self, phase: int, step: int) -> Generator:
         return np.random.default_rng([self._settings.seed, phase, step])
