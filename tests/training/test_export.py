@@ -33,7 +33,7 @@ Exported = tuple[Path, Manifest, Model]
 def exported(corpus: Corpus, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     settings = tiny_recipe(encoder)
     model = assemble(settings, corpus).average
-    torch.nn.init.normal_(model.scorer.heads.second)  # zeros until something is learnt
+    torch.nn.init.normal_(model.scorer.head.second.weight)  # zeros until something is learnt
     model = as_stored(model, np.full(len(DIMENSIONS), 0.5))
     levels = dict.fromkeys(DIMENSIONS, Calibration(median=0.1, scale=1.5))
     examples = [Example(png(1), QUESTION, RESPONSE), Example(None, QUESTION, "No.")]
@@ -51,15 +51,15 @@ def test_every_file_is_the_one_in_the_manifest(exported: Exported) -> None:
 
 def test_storing_divides_logits_by_their_temperature_and_changes_little_else(corpus: Corpus, encoder: Path) -> None:
     model = assemble(tiny_recipe(encoder), corpus).average
-    torch.nn.init.normal_(model.scorer.heads.second)
-    torch.nn.init.normal_(model.scorer.heads.bias)
+    torch.nn.init.normal_(model.scorer.head.second.weight)
+    torch.nn.init.normal_(model.scorer.head.second.bias)
     ids, shown = torch.tensor([[2, 40, 50, 3, 41, 42, 3]]), torch.ones(1)
     pixels = torch.from_numpy(fitted(png(2), 64)[None])
     with torch.inference_mode():
-        trained = model.scorer(model.tower(pixels), shown, ids, torch.ones_like(ids))
+        trained = model.scorer(model.tower(pixels), shown, ids, torch.ones_like(ids)).mean(1)
     stored = as_stored(model, np.array([0.5, 1.0, 2.0, 4.0, 1.0, 0.25]))
     with torch.inference_mode():
-        divided = stored.scorer(stored.tower(pixels), shown, ids, torch.ones_like(ids))
+        divided = stored.scorer(stored.tower(pixels), shown, ids, torch.ones_like(ids)).mean(1)
     np.testing.assert_allclose(divided, trained / torch.tensor([0.5, 1.0, 2.0, 4.0, 1.0, 0.25]), atol=0.1, rtol=0.02)
 
 

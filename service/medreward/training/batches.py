@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medreward.training import recipe
 from medreward.training.attributes import WAYS, Attributes
-from medreward.training.cases import Case, hash_of
+from medreward.training.cases import Case
 from medreward.training.grades import Group
 from medreward.training.groups import Builder
 from medreward.training.images import Images, shaken
@@ -20,7 +20,6 @@ from medreward.training.texts import Texts
 from medreward.training.tokens import Padded, Tokens
 
 LENGTHS, CONFIRM = 0.06, 0.12  # shares of the groups that are about them
-KEPT = 0.7  # share of the groups that a head of the ensemble learns from
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +88,10 @@ class Batches:
                 row_image.append(place[group.image] if group.image else 0)
                 shown.append(0.0 if blank else 1.0)
             given.append(graded if group.exact and not blank else np.full_like(graded, np.nan))
-            heads = self._heads(group)
             for a, b in combinations(range(len(group.answers)), 2):
                 pairs.append((first + a, first + b))
                 better.append(graded[a] - graded[b])
-                weights.append(heads / len(group.answers) * 2.0)
+                weights.append(2.0 / len(group.answers))
         return PairBatch(
             pictures=self._pictures(names, 1, step, dice),
             asked=self._asked(names, 4, dice),
@@ -102,7 +100,7 @@ class Batches:
             texts=self._tokens.padded(rows),
             pairs=torch.tensor(pairs),
             better=torch.from_numpy(np.stack(better)),
-            weights=torch.from_numpy(np.stack(weights)).to(torch.float32),
+            weights=torch.tensor(weights),
             grades=torch.from_numpy(np.concatenate(given)),
         )
 
@@ -140,11 +138,6 @@ class Batches:
         if roll < self._settings.pairs.manner + LENGTHS:
             return builder.lengths(case)
         return builder.confirm(case) if roll > 1 - CONFIRM else builder.decide(case)
-
-    def _heads(self, group: Group) -> "np.typing.NDArray[np.float64]":
-        """Which heads learn from this group: each sees a part of the sources, always the same one."""
-        dice = np.random.default_rng([self._settings.seed, hash_of(group.source)])
-        return (dice.random(self._settings.heads) < KEPT).astype(np.float64) / KEPT
 
     def _asked(self, names: Sequence[str], count: int, dice: Generator) -> Asked:
         image: list[int] = []

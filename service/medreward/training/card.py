@@ -72,18 +72,18 @@ def _bin(one: Figures) -> str:
 
 
 def _uncertainty(figures: Figures) -> Table:
-    named = {"of_the_difference": "heads' spread on the difference", "as_served": "served uncertainty, mean of both"}
     rows = [
         [
-            named[name],
-            *(_share(part["wrong"]) for part in one["quartiles"]),
-            *[""] * (4 - len(one["quartiles"])),
-            _number(one["ranked"]),
+            *(_share(part["wrong"]) for part in figures["quartiles"]),
+            *[""] * (4 - len(figures["quartiles"])),
+            _number(figures["ranked"]),
         ]
-        for name, one in figures.items()
     ]
-    columns = ["by", "least", "second quarter", "third quarter", "most", "ranked"]
-    note = "Ranked: how often a pair that is wrong has more of it than one that is right; 0.5 tells nothing."
+    columns = ["least", "second quarter", "third quarter", "most", "ranked"]
+    note = (
+        "Uncertainty as served, the mean of both answers. "
+        "Ranked: how often a pair that is wrong has more of it than one that is right; 0.5 tells nothing."
+    )
     return Table("Accuracy pairs wrong, by uncertainty", columns, rows, note)
 
 

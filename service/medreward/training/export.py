@@ -142,10 +142,10 @@ def read_scope(run: Path) -> Scope | None:
 
 @torch.no_grad()
 def as_stored(model: Model, divide: NDArray[np.float64]) -> Model:
-    """The model with the weights that its files will hold: calibrated heads, folded norms, halves, bytes."""
+    """The model with the weights that its files will hold: calibrated head, folded norms, halves, bytes."""
     scorer = model.scorer
     by = torch.from_numpy(1.0 / divide).to(torch.float32)
-    for weight in (scorer.heads.second, scorer.heads.bias, scorer.heads.trust):
+    for weight in (scorer.head.second.weight.T, scorer.head.second.bias, scorer.head.trust):
         weight.mul_(by)
     for part in model.tower.modules():
         if isinstance(part, Convolution):

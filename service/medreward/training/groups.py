@@ -210,7 +210,7 @@ class Builder:
 
     def _group(self, case: Case, question: str, answers: list[Answer]) -> Group:
         distinct = {answer.text: answer for answer in answers}
-        return Group(case.image, question, tuple(distinct.values()), case.group)
+        return Group(case.image, question, tuple(distinct.values()))
 
 
 def _padded(grades: Grades) -> Grades:

@@ -131,15 +131,11 @@ def _calibration(dev: Sequence[Dev], seen: NDArray[np.float32]) -> dict[str, Any
 
 
 def _uncertainty(dev: Sequence[Dev], seen: NDArray[np.float32]) -> dict[str, Any]:
-    """Of accuracy pairs: by the heads' spread on the difference, and by what is served with each answer."""
+    """Of accuracy pairs: by the mean of what is served with both answers."""
     chosen = [place for place, one in enumerate(dev) if one.pair.kind == "accuracy"]
     wrong = 1 - wins([dev[place].pair for place in chosen], seen[chosen])
-    heads = seen[chosen][..., DIMENSIONS.index("accuracy")].astype(np.float64)
-    spreads = {"of_the_difference": (heads[:, 0] - heads[:, 1]).std(1), "as_served": heads.std(2).mean(1)}
-    return {
-        name: {"quartiles": figures.quartiles(spread, wrong), "ranked": figures.ranked(spread, wrong)}
-        for name, spread in spreads.items()
-    }
+    spread = seen[chosen][..., DIMENSIONS.index("accuracy")].astype(np.float64).std(2).mean(1)
+    return {"quartiles": figures.quartiles(spread, wrong), "ranked": figures.ranked(spread, wrong)}
 
 
 def _length(dev: Sequence[Dev], weights: figures.Numbers) -> Part:

@@ -95,4 +95,4 @@ def _groups(name: str, phantom: Phantom, dice: Generator) -> Iterator[Group]:
             answer.text: Answer(answer.text, tuple(answer.grades[dimension] for dimension in DIMENSIONS))
             for answer in chosen
         }
-        yield Group(name, asked[place].text, tuple(graded.values()), name, exact=True)
+        yield Group(name, asked[place].text, tuple(graded.values()), exact=True)

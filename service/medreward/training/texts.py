@@ -60,7 +60,7 @@ class Texts:
         ]
         answers.append(Answer(one_of(texts, dice), grades))
         distinct = {answer.text: answer for answer in answers}
-        return Group(None, topic.question, tuple(distinct.values()), topic.question)
+        return Group(None, topic.question, tuple(distinct.values()))
 
 
 def _sentences(text: str) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ def _worldmedqa(folder: Path) -> list[Group]:
         chosen = [next((t for t, right in answers.items() if right is wanted), None) for wanted in (True, False)]
         if chosen[0] and chosen[1]:
             graded = (Answer(chosen[0], RIGHT), Answer(chosen[1], WRONG))
-            groups.append(Group(None, items[item]["question"][:LONGEST], graded, item))
+            groups.append(Group(None, items[item]["question"][:LONGEST], graded))
     return groups
 
 
@@ -136,5 +136,5 @@ def _judged(path: Path) -> list[Group]:
             for text, found in answers.items()
         )
         if len(graded) > 1:
-            groups.append(Group(None, question, graded, question))
+            groups.append(Group(None, question, graded))
     return groups
