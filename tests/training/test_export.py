@@ -16,7 +16,7 @@ from medreward.training.corpus import Corpus
 from medreward.training.export import Example, as_stored, write_model
 from medreward.training.images import fitted
 from medreward.training.model import Model
-from medreward.training.scope import Scope
+from medreward.training.scope import Scope, summary
 from medreward.training.served import Picture, Row, Served
 from medreward.training.size import latency, size
 from medreward.training.train import assemble
@@ -39,7 +39,7 @@ def exported(corpus: Corpus, encoder: Path, tmp_path_factory: pytest.TempPathFac
     examples = [Example(png(1), QUESTION, RESPONSE), Example(None, QUESTION, "No.")]
     folder = tmp_path_factory.mktemp("exported")
     (folder / "measured.json").write_text("{}")  # left by an export that was measured
-    return folder, write_model(model, Scope(model.tower.width), settings, levels, examples, folder), model
+    return folder, write_model(model, Scope(model.tower.width, 4), settings, levels, examples, folder), model
 
 
 def test_every_file_is_the_one_in_the_manifest(exported: Exported) -> None:
@@ -76,7 +76,7 @@ def test_graphs_equal_the_model_they_were_made_of(exported: Exported, shown: boo
         tokens = model.tower(torch.from_numpy(pixels[None]))
         expected = model.scorer(tokens, torch.tensor([float(shown)]), row, mask)
     np.testing.assert_allclose(found[:, :, :6], expected.numpy(), atol=1e-4)
-    assert found[0, 0, 6] == pytest.approx(tokens[0, 0].square().sum().item() - 1.0 if shown else 0.0, abs=1e-3)
+    assert found[0, 0, 6] == pytest.approx(summary(tokens).square().sum().item() - 1.0 if shown else 0.0, abs=1e-3)
 
 
 def test_graphs_store_halves_and_bytes(exported: Exported) -> None:

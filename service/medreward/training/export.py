@@ -135,8 +135,8 @@ def read_scope(run: Path) -> Scope | None:
     if not (run / SCOPE).exists():
         return None
     state = load_file(run / SCOPE)
-    scope = Scope(len(state["middle"]))
-    scope.load_state_dict({name: value.half().float() for name, value in state.items()})
+    scope = Scope(len(state["middle"]) // 2, state["usual"].shape[1])
+    scope.load_state_dict(state)
     return scope
 
 
