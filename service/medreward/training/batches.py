@@ -19,7 +19,7 @@ from medreward.training.library import Library
 from medreward.training.texts import Texts
 from medreward.training.tokens import Padded, Tokens
 
-LENGTHS, CONFIRM = 0.06, 0.12  # shares of the groups that are about them
+LENGTHS, PADDING, CONFIRM = 0.06, 0.14, 0.12  # shares of the groups that are about them
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Batches:
 
     def _groups(self, dice: Generator) -> list[Group]:
         shape = self._settings.pairs
-        builder = Builder(self._library, dice)
+        builder = Builder(self._library, dice, self._texts.asides)
         groups: list[Group] = []
         names: set[str | None] = set()
         if self._exact:
@@ -133,11 +133,15 @@ class Batches:
 
     def _one(self, builder: Builder, case: Case) -> Group:
         roll = builder.dice.random()
-        if roll < self._settings.pairs.manner:
-            return builder.manner(case)
-        if roll < self._settings.pairs.manner + LENGTHS:
-            return builder.lengths(case)
-        return builder.confirm(case) if roll > 1 - CONFIRM else builder.decide(case)
+        for share, make in (
+            (self._settings.pairs.manner, builder.manner),
+            (LENGTHS, builder.lengths),
+            (PADDING, builder.padding),
+        ):
+            if roll < share:
+                return make(case)
+            roll -= share
+        return builder.confirm(case) if roll < CONFIRM else builder.decide(case)
 
     def _asked(self, names: Sequence[str], count: int, dice: Generator) -> Asked:
         image: list[int] = []

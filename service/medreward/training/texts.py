@@ -13,6 +13,7 @@ from medreward.training.grades import EVADED, GENERIC, NOTHING, REFUSED, RIGHT, 
 from medreward.training.wording import BOILERPLATE, EMPTY_TALK, EVASIONS, REFUSALS, one_of
 
 LONGEST = 500  # characters
+ASIDE = 160  # characters of a sentence beside an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Texts:
     def __init__(self, folders: Sequence[Path]) -> None:
         self.topics = [topic for folder in folders for topic in (*_medquad(folder), *_statements(folder))]
         self.exams = [exam for folder in folders for exam in _exams(folder)]
+        self.asides = [text for topic in self.topics for text in topic.sentences if len(text) <= ASIDE]
         self._by_kind: dict[str, list[Topic]] = defaultdict(list)
         for topic in self.topics:
             self._by_kind[topic.kind].append(topic)
