@@ -86,6 +86,7 @@ def test_win_rates_are_held_against_what_the_logits_promise(gap: float, error: f
     found = told(score, pairs)["calibration"]
     assert set(found) == {"accuracy", "overall"}
     assert found["accuracy"]["error"] == pytest.approx(error, abs=1e-3)
+    assert found["accuracy"]["error_across_halves"] < 0.1  # either half mends what a temperature can mend
     assert found["accuracy"]["n"] == 100
     assert found["accuracy"]["bins"][0]["observed"]["share"] == 0.75
 

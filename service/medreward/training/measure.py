@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest
 from medreward.training import figures, probes
-from medreward.training.calibrate import FEWEST
+from medreward.training.calibrate import FEWEST, across_halves
 from medreward.training.dev import Dev, read_dev_pairs
 from medreward.training.evaluate import ahead_by, wins
 from medreward.training.phantom_pairs import PHANTOMS, SEEN, PhantomPair, phantom_pairs
@@ -123,11 +123,13 @@ def _seen_and_blank(seen: figures.Numbers, blank: figures.Numbers, images: Seque
 def _calibration(dev: Sequence[Dev], seen: NDArray[np.float32]) -> dict[str, Any]:
     ahead = ahead_by(seen)
     told = {name: [place for place, one in enumerate(dev) if name in one.pair.dimensions] for name in DIMENSIONS}
-    return {
-        name: figures.reliability(ahead[places, DIMENSIONS.index(name)])
-        for name, places in told.items()
-        if len(places) >= FEWEST
-    }
+    found = {}
+    for name, places in told.items():
+        if len(places) >= FEWEST:
+            mine = ahead[places, DIMENSIONS.index(name)]
+            halves = across_halves(mine, [dev[place].picture.name for place in places])
+            found[name] = {**figures.reliability(mine), "error_across_halves": figures.reliability(halves)["error"]}
+    return found
 
 
 def _uncertainty(dev: Sequence[Dev], seen: NDArray[np.float32]) -> dict[str, Any]:
