@@ -80,5 +80,5 @@ def _shaken(picture: Image.Image, dice: np.random.Generator) -> Pixels:
     if dice.random() < BLOTTED:
         height, width = (dice.uniform(0.1, 0.3, 2) * len(found)).astype(int)
         top, left = dice.integers(0, (len(found) - height, len(found) - width))
-        found[top : top + height, left : left + width] = dice.integers(0, 256)
+        found[top : top + height, left : left + width] = found.mean((0, 1))  # a bright one would be a finding
     return found
