@@ -110,7 +110,6 @@ def tiny_recipe(encoder: Path, warm_up: int = 4, pairs: int = 6, rate: float = 3
             "name": "tiny",
             "version": "0.1.0",
             "threads": 1,
-            "heads": 2,
             "average": 0.9,
             "weights": {"overall": 1.0},
             "provenance": "shapes",

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from medreward.training.calibrate import calibration_error, levels, temperatures
+from medreward.training.calibrate import across_halves, calibration_error, levels, temperatures
 from medreward.training.corpus import DevPair
 from medreward.training.evaluate import DevLogits, report, share_of
 
@@ -34,12 +36,22 @@ def test_temperature_makes_win_rates_true() -> None:
     truth = dice.normal(0, 1.5, 4000)
     sign = np.where(dice.random(4000) < 1 / (1 + np.exp(-np.abs(truth))), 1.0, -1.0)
     overconfident = DevLogits(*[logits_of(3.0 * sign * np.abs(truth))] * 2)
-    pairs = [PAIR] * 4000
-    divide = temperatures(pairs, overconfident)
-    assert divide == pytest.approx([3.0] * 6, rel=0.15)
-    before = calibration_error(pairs, overconfident, np.ones(6))["accuracy"]
-    after = calibration_error(pairs, overconfident, divide)["accuracy"]
-    assert after < 0.05 < before
+    pairs = [replace(PAIR, image=str(place // 4)) for place in range(4000)]
+    assert temperatures(pairs, overconfident) == pytest.approx([3.0] * 6, rel=0.15)
+    assert calibration_error(pairs, overconfident)["accuracy"] < 0.05
+
+
+def test_calibration_is_told_of_images_that_were_not_fitted_on() -> None:
+    """Every image asks for a temperature of its own, which tells nothing of the others."""
+    images = np.array(["right"] * 100 + ["wrong"] * 100)
+    sure = np.where(images == "right", 4.0, -4.0)
+    held = across_halves(sure, images.tolist())
+    assert held[:100].min() == pytest.approx(0.4)  # the other image was always wrong
+    assert held[100:].max() == pytest.approx(-40.0)
+
+
+def test_one_image_alone_is_left_as_it_is() -> None:
+    assert across_halves(np.ones(3), ["a"] * 3).tolist() == [1.0] * 3
 
 
 def test_the_median_answer_scores_a_half() -> None:

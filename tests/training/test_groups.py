@@ -10,10 +10,12 @@ from medreward.training.corpus import Corpus
 from medreward.training.grades import Group
 from medreward.training.groups import Builder
 from medreward.training.library import Library, overlap
+from medreward.training.padding import neutral
+from medreward.training.probes import FILLER
 from medreward.types import DIMENSIONS
 from training.shapes import write_lines
 
-ACCURACY, OVERALL = DIMENSIONS.index("accuracy"), DIMENSIONS.index("overall")
+ACCURACY, COMPREHENSIVENESS, OVERALL = (DIMENSIONS.index(name) for name in ("accuracy", "comprehensiveness", "overall"))
 ORGANS = ("liver", "left kidney", "heart and great vessels", "lung", "spleen", "brain")
 
 
@@ -104,6 +106,31 @@ def test_grades_follow_the_definitions(library: Library) -> None:
             assert all(grade is None or 0 <= grade <= 1 for grade in other.grades)
             if other.grades[ACCURACY] == 0:  # wrong, however said
                 assert overall(other.grades) < overall(right.grades)
+
+
+def test_padding_moves_neither_accuracy_nor_the_whole_however_long(library: Library) -> None:
+    builder = Builder(library, np.random.default_rng(2), ["Bones store calcium.", "A fever is a raised temperature."])
+    longest, told = 0, []
+    for case in library.cases * 3:
+        group = builder.padding(case)
+        bare = group.answers[0]
+        for answer in group.answers[1:]:
+            if bare.text.rstrip(".") in answer.text and answer.grades[ACCURACY] == 1:
+                assert overall(bare.grades) - overall(answer.grades) < 0.03
+                assert answer.grades[COMPREHENSIVENESS] == bare.grades[COMPREHENSIVENESS]
+                longest = max(longest, len(answer.text) - len(bare.text))
+            told.append((len(answer.text), overall(answer.grades)))
+    assert longest > 200
+    lengths, graded = np.array(told, np.float64).T
+    assert abs(np.corrcoef(lengths, graded)[0, 1]) < 0.2
+
+
+def test_padding_comes_in_many_wordings_and_none_of_the_measured_ones() -> None:
+    dice = np.random.default_rng(0)
+    said = {neutral(dice) for _ in range(1000)}
+    assert len(said) > 800
+    assert {len(text) // 50 for text in said} >= {0, 1, 2}
+    assert said.isdisjoint(FILLER)
 
 
 def overall(grades: tuple[float | None, ...]) -> float:

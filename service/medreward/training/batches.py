@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medreward.training import recipe
 from medreward.training.attributes import WAYS, Attributes
-from medreward.training.cases import Case, hash_of
+from medreward.training.cases import Case
 from medreward.training.grades import Group
 from medreward.training.groups import Builder
 from medreward.training.images import Images, shaken
@@ -19,8 +19,7 @@ from medreward.training.library import Library
 from medreward.training.texts import Texts
 from medreward.training.tokens import Padded, Tokens
 
-LENGTHS, CONFIRM = 0.06, 0.12  # shares of the groups that are about them
-KEPT = 0.7  # share of the groups that a head of the ensemble learns from
+LENGTHS, PADDING, CONFIRM = 0.06, 0.14, 0.12  # shares of the groups that are about them
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Batches:
         names: dict[str, None] = {}
         while len(names) < shape.images:
             names[self._library.any_case(dice).image] = None
-        return Batch(self._pictures(list(names), 0, step), self._asked(list(names), shape.questions, dice))
+        return Batch(self._pictures(list(names), 0, step, dice), self._asked(list(names), shape.questions, dice))
 
     def pairs(self, step: int) -> PairBatch:
         dice = self._dice(1, step)
@@ -89,26 +88,25 @@ class Batches:
                 row_image.append(place[group.image] if group.image else 0)
                 shown.append(0.0 if blank else 1.0)
             given.append(graded if group.exact and not blank else np.full_like(graded, np.nan))
-            heads = self._heads(group)
             for a, b in combinations(range(len(group.answers)), 2):
                 pairs.append((first + a, first + b))
                 better.append(graded[a] - graded[b])
-                weights.append(heads / len(group.answers) * 2.0)
+                weights.append(2.0 / len(group.answers))
         return PairBatch(
-            pictures=self._pictures(names, 1, step),
+            pictures=self._pictures(names, 1, step, dice),
             asked=self._asked(names, 4, dice),
             row_image=torch.tensor(row_image),
             row_shown=torch.tensor(shown),
             texts=self._tokens.padded(rows),
             pairs=torch.tensor(pairs),
             better=torch.from_numpy(np.stack(better)),
-            weights=torch.from_numpy(np.stack(weights)).to(torch.float32),
+            weights=torch.tensor(weights),
             grades=torch.from_numpy(np.concatenate(given)),
         )
 
     def _groups(self, dice: Generator) -> list[Group]:
         shape = self._settings.pairs
-        builder = Builder(self._library, dice)
+        builder = Builder(self._library, dice, self._texts.asides)
         groups: list[Group] = []
         names: set[str | None] = set()
         if self._exact:
@@ -135,16 +133,15 @@ class Batches:
 
     def _one(self, builder: Builder, case: Case) -> Group:
         roll = builder.dice.random()
-        if roll < self._settings.pairs.manner:
-            return builder.manner(case)
-        if roll < self._settings.pairs.manner + LENGTHS:
-            return builder.lengths(case)
-        return builder.confirm(case) if roll > 1 - CONFIRM else builder.decide(case)
-
-    def _heads(self, group: Group) -> "np.typing.NDArray[np.float64]":
-        """Which heads learn from this group: each sees a part of the sources, always the same one."""
-        dice = np.random.default_rng([self._settings.seed, hash_of(group.source)])
-        return (dice.random(self._settings.heads) < KEPT).astype(np.float64) / KEPT
+        for share, make in (
+            (self._settings.pairs.manner, builder.manner),
+            (LENGTHS, builder.lengths),
+            (PADDING, builder.padding),
+        ):
+            if roll < share:
+                return make(case)
+            roll -= share
+        return builder.confirm(case) if roll < CONFIRM else builder.decide(case)
 
     def _asked(self, names: Sequence[str], count: int, dice: Generator) -> Asked:
         image: list[int] = []
@@ -158,8 +155,10 @@ class Batches:
         way = int(dice.integers(WAYS + 1))
         return Asked(torch.tensor(image, dtype=torch.int64), rows[:, 0], rows[:, 1], rows[:, 2], way)
 
-    def _pictures(self, names: Sequence[str], phase: int, step: int) -> Tensor:
-        return torch.from_numpy(shaken(self._images[names], [self._settings.seed, phase, step, 1]))
+    def _pictures(self, names: Sequence[str], phase: int, step: int, dice: Generator) -> Tensor:
+        """Mirrored half of the time where nothing that is said of a picture names a side."""
+        mirrored = [name in self._library.sideless and bool(dice.random() < 0.5) for name in names]
+        return torch.from_numpy(shaken(self._images[names], mirrored, [self._settings.seed, phase, step, 1]))
 
     def _dice(self, phase: int, step: int) -> Generator:
         return np.random.default_rng([self._settings.seed, phase, step])

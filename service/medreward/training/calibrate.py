@@ -40,7 +40,7 @@ def measured(pairs: Sequence[DevPair], logits: DevLogits) -> Measured:
     return Measured(
         temperatures=dict(zip(DIMENSIONS, divide.tolist(), strict=True)),
         levels=levels(logits, divide),
-        calibration_error=calibration_error(pairs, logits, divide),
+        calibration_error=calibration_error(pairs, logits),
         tables=report(pairs, logits),
     )
 
@@ -56,13 +56,25 @@ def temperatures(pairs: Sequence[DevPair], logits: DevLogits) -> NDArray[np.floa
     return np.array([fitted.get(name, rest) for name in DIMENSIONS])
 
 
-def calibration_error(pairs: Sequence[DevPair], logits: DevLogits, divide: NDArray[np.float64]) -> dict[str, float]:
-    """Expected calibration error of the win rates in ten bins, for each dimension that pairs tell of."""
+def calibration_error(pairs: Sequence[DevPair], logits: DevLogits) -> dict[str, float]:
+    """Expected calibration error of the win rates, for each dimension that pairs tell of, on images not fitted on."""
     found = {}
-    for place, name in enumerate(DIMENSIONS):
-        ahead = _ahead(pairs, logits, name) / divide[place]
+    for name in DIMENSIONS:
+        ahead = _ahead(pairs, logits, name)
         if len(ahead) >= FEWEST:
-            found[name] = float(reliability(ahead)["error"])
+            images = [pair.image for pair in pairs if name in pair.dimensions]
+            found[name] = float(reliability(across_halves(ahead, images))["error"])
+    return found
+
+
+def across_halves(ahead: NDArray[np.float64], images: Sequence[str]) -> NDArray[np.float64]:
+    """Each half of the images at the temperature that the other half asks for."""
+    names, place = np.unique(images, return_inverse=True)
+    first = np.random.default_rng(0).permutation(len(names))[place] % 2 == 0
+    found = ahead.copy()
+    for half in (first, ~first):
+        if not half.all():  # a single image has nothing to be held against
+            found[half] /= _fit(ahead[~half])
     return found
 
 

@@ -60,11 +60,23 @@ def _pairs(title: str, first: str, figures: Figures) -> Table:
 
 
 def _calibration(figures: Figures) -> Table:
+    errors = ("error_across_halves", "error")
     rows = [
-        [name, f"{one['error']:.3f}", str(one["n"]), ", ".join(map(_bin, one["bins"]))] for name, one in figures.items()
+        [name, *(f"{one[error]:.3f}" for error in errors), str(one["n"]), ", ".join(map(_bin, one["bins"]))]
+        for name, one in figures.items()
     ]
-    columns = ["dimension", "expected calibration error", "n", "predicted/observed (n), in ten bins"]
-    return Table("Win rates, predicted and observed", columns, rows)
+    columns = [
+        "dimension",
+        "expected calibration error, across halves",
+        "as served",
+        "n",
+        "predicted/observed (n) as served, in ten bins",
+    ]
+    note = (
+        "Across halves: each half of the images at the temperature that the other half asks for. "
+        "What is served has the temperatures of all these images, so that its own error flatters."
+    )
+    return Table("Win rates, predicted and observed", columns, rows, note)
 
 
 def _bin(one: Figures) -> str:
@@ -72,18 +84,18 @@ def _bin(one: Figures) -> str:
 
 
 def _uncertainty(figures: Figures) -> Table:
-    named = {"of_the_difference": "heads' spread on the difference", "as_served": "served uncertainty, mean of both"}
     rows = [
         [
-            named[name],
-            *(_share(part["wrong"]) for part in one["quartiles"]),
-            *[""] * (4 - len(one["quartiles"])),
-            _number(one["ranked"]),
+            *(_share(part["wrong"]) for part in figures["quartiles"]),
+            *[""] * (4 - len(figures["quartiles"])),
+            _number(figures["ranked"]),
         ]
-        for name, one in figures.items()
     ]
-    columns = ["by", "least", "second quarter", "third quarter", "most", "ranked"]
-    note = "Ranked: how often a pair that is wrong has more of it than one that is right; 0.5 tells nothing."
+    columns = ["least", "second quarter", "third quarter", "most", "ranked"]
+    note = (
+        "Uncertainty as served, the mean of both answers. "
+        "Ranked: how often a pair that is wrong has more of it than one that is right; 0.5 tells nothing."
+    )
     return Table("Accuracy pairs wrong, by uncertainty", columns, rows, note)
 
 

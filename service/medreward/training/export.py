@@ -134,17 +134,17 @@ def read_scope(run: Path) -> Scope | None:
     if not (run / SCOPE).exists():
         return None
     state = load_file(run / SCOPE)
-    scope = Scope(len(state["middle"]))
-    scope.load_state_dict({name: value.half().float() for name, value in state.items()})
+    scope = Scope(len(state["middle"]) // 2, state["usual"].shape[1])
+    scope.load_state_dict(state)
     return scope
 
 
 @torch.no_grad()
 def as_stored(model: Model, divide: NDArray[np.float64]) -> Model:
-    """The model with the weights that its files will hold: calibrated heads, folded norms, halves, bytes."""
+    """The model with the weights that its files will hold: calibrated head, folded norms, halves, bytes."""
     scorer = model.scorer
     by = torch.from_numpy(1.0 / divide).to(torch.float32)
-    for weight in (scorer.heads.second, scorer.heads.bias, scorer.heads.trust):
+    for weight in (scorer.head.second.weight.T, scorer.head.second.bias, scorer.head.trust):
         weight.mul_(by)
     for part in model.tower.modules():
         if isinstance(part, Convolution):

@@ -21,7 +21,6 @@ class Group:
     image: str | None
     question: str
     answers: tuple[Answer, ...]
-    source: str  # cases of one source share a head's bootstrap draw
     exact: bool = False  # the grades were given with the answers, not by a rule of this room
 
 

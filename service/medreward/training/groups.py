@@ -1,6 +1,6 @@
 """Groups of graded answers, built from cases: right and wrong, in every manner, at every length."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,12 +22,12 @@ from medreward.training.grades import (
     changed,
 )
 from medreward.training.library import Library
+from medreward.training.padding import neutral
 from medreward.training.wording import (
     BOILERPLATE,
     CERTAIN,
     EMPTY_TALK,
     EVASIONS,
-    PADDING,
     REFUSALS,
     STATED,
     cased,
@@ -49,11 +49,18 @@ CONFIRMED: Final = {
 }
 MORE: Final = {"comprehensiveness": 0.4, "creativity": 0.1, "overall": 0.06}  # for two true facts beside the answer
 
+#: Padding raises nothing, however long. It costs the answer as a whole nothing where it is harmless, and little where
+#: it is beside the point.
+NO_MORE: Final = {"relevance": -0.05, "creativity": -0.05}
+BESIDE: Final = {"relevance": -0.15, "creativity": -0.1, "responsiveness": -0.05, "overall": -0.02}
+NEUTRAL, BEFORE = 0.65, 0.3  # shares of the padded answers
+
 
 @dataclass(frozen=True, slots=True)
 class Builder:
     library: Library
     dice: Generator
+    asides: Sequence[str] = ()  # sentences that are true, and about something else
 
     def twins(self, case: Case, other: Case) -> tuple[Group, Group]:
         """One question, both answers, two images: the image alone decides."""
@@ -100,8 +107,18 @@ class Builder:
                 gain = {name: by * (1.0 if grades is RIGHT else 0.5) for name, by in MORE.items()}
                 answers.append(Answer(f"{self._say(case, text)} {facts}", changed(grades, **gain)))
             else:
-                padding = " ".join(one_of(PADDING, self.dice) for _ in range(self.dice.integers(1, 4)))
-                answers.append(Answer(f"{self._say(case, text)} {padding}", _padded(grades)))
+                answers.append(self._more(self._say(case, text), grades))
+        return self._group(case, case.question, answers)
+
+    def padding(self, case: Case) -> Group:
+        """Right and wrong in one form, bare and with any number of sentences that add nothing."""
+        wrong = self.library.wrong(case, self.dice)
+        how = self._how(case)
+        answers = []
+        for text, grades in ((case.answer, RIGHT), (wrong, WRONG)):
+            if text is not None:
+                said = self._in(how, text)
+                answers += [Answer(said, grades), *(self._more(said, grades) for _ in range(2))]
         return self._group(case, case.question, answers)
 
     def manner(self, case: Case) -> Group:
@@ -165,8 +182,7 @@ class Builder:
         return Answer(case.question, NOTHING)
 
     def _padded(self, case: Case) -> Answer:
-        talk = PADDING if self.dice.random() < 0.5 else BOILERPLATE
-        return Answer(f"{self._say(case, case.answer)} {self._some(talk, 3)}", _padded(RIGHT))
+        return self._more(self._say(case, case.answer), RIGHT)
 
     def _certain(self, case: Case) -> Answer:
         text = f"{self._say(case, case.answer)} {self._some(CERTAIN, 2)}"
@@ -190,6 +206,19 @@ class Builder:
         text = f"{self._say(case, case.answer)} {insight}"
         return Answer(text, changed(RIGHT, comprehensiveness=0.2, creativity=0.45, overall=0.1))
 
+    def _more(self, said: str, grades: Grades) -> Answer:
+        """The answer with sentences before or behind it that add nothing, or nothing about the image."""
+        plain = self.dice.random() < NEUTRAL
+        more = [neutral(self.dice) if plain else self._aside() for _ in range(self.dice.integers(1, 5))]
+        stopped = said if said.endswith((".", "?", "!")) else f"{said}."
+        before = int(self.dice.integers(0, len(more) + 1)) if self.dice.random() < BEFORE else 0
+        text = " ".join([*more[:before], stopped, *more[before:]])
+        return Answer(text, changed(grades, **(NO_MORE if plain else BESIDE)))
+
+    def _aside(self) -> str:
+        talk = self.asides if self.asides and self.dice.random() < 0.8 else BOILERPLATE
+        return talk[int(self.dice.integers(len(talk)))]
+
     def _facts(self, case: Case) -> str:
         """Other things that are true of the image."""
         beside = self.library.beside(case, int(self.dice.integers(1, 4)), self.dice)
@@ -210,8 +239,4 @@ class Builder:
 
     def _group(self, case: Case, question: str, answers: list[Answer]) -> Group:
         distinct = {answer.text: answer for answer in answers}
-        return Group(case.image, question, tuple(distinct.values()), case.group)
-
-
-def _padded(grades: Grades) -> Grades:
-    return changed(grades, relevance=-0.15, creativity=-0.15, responsiveness=-0.05, overall=-0.08)
+        return Group(case.image, question, tuple(distinct.values()))

@@ -13,6 +13,7 @@ from PIL import Image
 from medreward.encoding.image import ImageLimits, ImageSpec, decode, probe
 
 LIMITS: Final = ImageLimits(bytes=2**25, pixels=2**26, side=2**14, min_side=8, aspect=50)
+BLOTTED: Final = 0.3  # share of the shaken pictures
 
 Pixels = NDArray[np.uint8]
 Maker = Callable[[], bytes]
@@ -58,20 +59,26 @@ def cached(makers: Mapping[str, Maker], side: int, cache: Path) -> Images:
     return Images(np.load(path, mmap_mode="r"), names)
 
 
-def shaken(pixels: Pixels, seed: Sequence[int]) -> Pixels:
-    """The pictures moved, turned, scaled and lit a little differently; never mirrored, as sides matter."""
+def shaken(pixels: Pixels, mirrored: Sequence[bool], seed: Sequence[int]) -> Pixels:
+    """The pictures moved, turned, scaled and lit a little differently; some with a patch blotted out."""
     dice = np.random.default_rng(seed)
-    return np.stack([_shaken(Image.fromarray(picture), dice) for picture in pixels])
+    turned = (picture[:, ::-1] if turn else picture for picture, turn in zip(pixels, mirrored, strict=True))
+    return np.stack([_shaken(Image.fromarray(np.ascontiguousarray(picture)), dice) for picture in turned])
 
 
 def _shaken(picture: Image.Image, dice: np.random.Generator) -> Pixels:
-    angle, scale = dice.uniform(-0.15, 0.15), dice.uniform(0.82, 1.1)
+    angle, scale = dice.uniform(-0.2, 0.2), dice.uniform(0.75, 1.12)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     middle = picture.width / 2
-    x, y = middle + dice.uniform(-0.05, 0.05, 2) * picture.width
+    x, y = middle + dice.uniform(-0.06, 0.06, 2) * picture.width
     place = (cos, -sin, x - cos * middle + sin * middle, sin, cos, y - sin * middle - cos * middle)
     moved = picture.transform(picture.size, Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
-    gamma, contrast, light = dice.uniform(0.75, 1.35), dice.uniform(0.8, 1.2), dice.uniform(-0.08, 0.08)
+    gamma, contrast, light = dice.uniform(0.7, 1.4), dice.uniform(0.75, 1.25), dice.uniform(-0.1, 0.1)
     levels = (np.linspace(0, 1, 256) ** gamma - 0.5) * contrast + 0.5 + light
     table = np.round(255 * levels.clip(0, 1)).astype(int).tolist()
-    return np.asarray(moved.point(3 * table))
+    found = np.array(moved.point(3 * table))
+    if dice.random() < BLOTTED:
+        height, width = (dice.uniform(0.1, 0.3, 2) * len(found)).astype(int)
+        top, left = dice.integers(0, (len(found) - height, len(found) - width))
+        found[top : top + height, left : left + width] = found.mean((0, 1))  # a bright one would be a finding
+    return found

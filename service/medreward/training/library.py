@@ -1,6 +1,7 @@
 """What the cases know together: other right answers to the same question, to the same kind, about the same image."""
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,13 @@ from numpy.typing import NDArray
 from medreward.training.cases import Case, plain
 
 T = TypeVar("T")
+#: Words, places and kinds of question that a mirrored picture would make wrong.
+SIDED: Final = re.compile(
+    r"\b(left|right|side[ds]?|(uni|ipsi|contra)lateral|laterali\w*|[rl]t|[rl][uml]l|situs|dextro\w*|levo\w*"
+    r"|where|locat\w*|position\w*)\b",
+    re.IGNORECASE,
+)
+SIDED_KINDS: Final = ("pos", "position")
 SHARES: Final = {"pretrain": 0.35, "phantom": 0.25}  # against sets of questions about real images
 
 
@@ -24,6 +32,7 @@ class Library:
         self.by_kind = _grouped(cases, lambda case: case.kind)
         self.by_subject = _grouped(cases, lambda case: f"{case.kind}/{case.subject}")
         self.diseases = diseases
+        self.sideless = {image for image, about in self.by_image.items() if not any(map(_names_a_side, about))}
         self._at = _grouped(list(diseases), lambda name: diseases[name].get("location", ""))
         self._chances = _chances(self.cases)
 
@@ -77,6 +86,13 @@ class Library:
             return []
         near = self._at[facts.get("location", "")]
         return [self.diseases[name]["name"] for name in near if name != plain(answer)]
+
+
+def _names_a_side(case: Case) -> bool:
+    """A phantom's graded answers may speak of sides whatever is asked, so that it counts as if it did."""
+    source, *_, kind, _ = case.kind.split("/")
+    said = SIDED.search(f"{case.question} {case.answer}")
+    return source == "phantom" or kind.lower() in SIDED_KINDS or said is not None
 
 
 def overlap(one: str, other: str) -> bool:

@@ -13,13 +13,13 @@ def win_chances(better: Tensor) -> Tensor:
 
 
 def pair_loss(logits: Tensor, pairs: Tensor, better: Tensor, weights: Tensor) -> Tensor:
-    """`logits` [rows, heads, dimensions], `pairs` [pairs, 2], `better` [pairs, dimensions] with NaN where it is not
-    known, `weights` [pairs, heads]."""
+    """`logits` [rows, dimensions], `pairs` [pairs, 2], `better` [pairs, dimensions] with NaN where it is not
+    known, `weights` [pairs]."""
     ahead = logits[pairs[:, 0]] - logits[pairs[:, 1]]
     known = ~better.isnan()
-    target = win_chances(better.nan_to_num(0.0))[:, None].expand_as(ahead)
+    target = win_chances(better.nan_to_num(0.0))
     loss = nn.functional.binary_cross_entropy_with_logits(ahead, target, reduction="none")
-    weight = weights[:, :, None] * known[:, None]
+    weight = weights[:, None] * known
     return (loss * weight).sum() / weight.sum().clamp(min=1.0)
 
 
@@ -27,10 +27,10 @@ def grade_loss(logits: Tensor, grades: Tensor) -> Tensor:
     """`grades` [rows, dimensions], NaN where none was given."""
     known = ~grades.isnan()
     scores = torch.sigmoid(logits / 2.0)
-    loss = (scores - grades.nan_to_num(0.0)[:, None]).square() * known[:, None]
-    return loss.sum() / (known.sum() * logits.shape[1]).clamp(min=1)
+    loss = (scores - grades.nan_to_num(0.0)).square() * known
+    return loss.sum() / known.sum().clamp(min=1)
 
 
 def drift_loss(logits: Tensor) -> Tensor:
     """Pairs leave the level of logits open; this keeps it near zero."""
-    return logits.mean((0, 1)).square().mean()
+    return logits.mean(0).square().mean()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medreward.artifacts.manifest import Manifest
 from medreward.errors import ConfigurationError
 from medreward.training import figures, probes
-from medreward.training.calibrate import FEWEST
+from medreward.training.calibrate import FEWEST, across_halves
 from medreward.training.dev import Dev, read_dev_pairs
 from medreward.training.evaluate import ahead_by, wins, won
 from medreward.training.phantom_pairs import PHANTOMS, SEEN, PhantomPair, phantom_pairs
@@ -126,23 +126,21 @@ def _seen_and_blank(seen: figures.Numbers, blank: figures.Numbers, images: Seque
 def _calibration(dev: Sequence[Dev], seen: NDArray[np.float32]) -> dict[str, Any]:
     ahead = ahead_by(seen)
     told = {name: [place for place, one in enumerate(dev) if name in one.pair.dimensions] for name in DIMENSIONS}
-    return {
-        name: figures.reliability(ahead[places, DIMENSIONS.index(name)])
-        for name, places in told.items()
-        if len(places) >= FEWEST
-    }
+    found = {}
+    for name, places in told.items():
+        if len(places) >= FEWEST:
+            mine = ahead[places, DIMENSIONS.index(name)]
+            halves = across_halves(mine, [dev[place].picture.name for place in places])
+            found[name] = {**figures.reliability(mine), "error_across_halves": figures.reliability(halves)["error"]}
+    return found
 
 
 def _uncertainty(dev: Sequence[Dev], seen: NDArray[np.float32]) -> dict[str, Any]:
-    """Of accuracy pairs: by the heads' spread on the difference, and by what is served with each answer."""
+    """Of accuracy pairs: by the mean of what is served with both answers."""
     chosen = [place for place, one in enumerate(dev) if one.pair.kind == "accuracy"]
     wrong = 1 - wins([dev[place].pair for place in chosen], seen[chosen])
-    heads = seen[chosen][..., DIMENSIONS.index("accuracy")].astype(np.float64)
-    spreads = {"of_the_difference": (heads[:, 0] - heads[:, 1]).std(1), "as_served": heads.std(2).mean(1)}
-    return {
-        name: {"quartiles": figures.quartiles(spread, wrong), "ranked": figures.ranked(spread, wrong)}
-        for name, spread in spreads.items()
-    }
+    spread = seen[chosen][..., DIMENSIONS.index("accuracy")].astype(np.float64).std(2).mean(1)
+    return {"quartiles": figures.quartiles(spread, wrong), "ranked": figures.ranked(spread, wrong)}
 
 
 def _length(dev: Sequence[Dev], weights: figures.Numbers) -> Part:

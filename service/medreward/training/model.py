@@ -22,17 +22,17 @@ class Model(nn.Module):
     def __init__(self, settings: recipe.Recipe, text: TextShape, separator: int) -> None:
         super().__init__()
         self.tower = Tower(settings.tower, text.width)
-        self.scorer = Scorer(text, settings.heads, separator, settings.text.frozen_layers)
+        self.scorer = Scorer(text, separator, settings.text.frozen_layers)
 
     def logits(self, image_tokens: Tensor, row_image: Tensor, row_shown: Tensor, texts: list[Padded]) -> Tensor:
-        """Rows in the order of the batch; the image's part of the work is done once an image."""
+        """[rows, dimensions] in the order of the batch; the image's part of the work is done once an image."""
         seen = self.scorer.see(image_tokens)
         parts, places = [], []
         for text in texts:
             filled = nn.functional.pad(text.rows, (0, len(text.ids) - len(text.rows)))
             image = row_image[filled]
             rows = [(keys[image], values[image]) for keys, values in seen]
-            logits = self.scorer.read(rows, row_shown[filled], text.ids, text.mask)
+            logits, _ = self.scorer.read(rows, row_shown[filled], text.ids, text.mask)
             parts.append(logits[: len(text.rows)])
             places.append(text.rows)
         return torch.cat(parts)[torch.argsort(torch.cat(places))]

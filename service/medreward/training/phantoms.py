@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 
 from medreward.phantoms.answer import answers
-from medreward.phantoms.ask import questions
+from medreward.phantoms.ask import Question, questions
 from medreward.phantoms.draw import FAMILIES, HELD_OUT_FAMILIES, Phantom, draw, imagine
 from medreward.training import recipe
 from medreward.training.cases import Case, hash_of
@@ -21,6 +21,9 @@ from medreward.types import DIMENSIONS
 
 FIRST_SEED = 1_000_000  # those below are for measuring
 TAUGHT = tuple(family for family in FAMILIES if family not in HELD_OUT_FAMILIES)
+OF_ALL = ("modality", "region", "plane", "normality")  # what can be asked of every phantom
+OF_A_SCENE = ("kind", "place")  # whose answers compete with those of the same scene only
+TURNS = 2  # of asking everything about a phantom
 ASKED = 2  # questions about a phantom whose answers are graded
 ANSWERS = 5  # of a question
 
@@ -43,7 +46,7 @@ def draw_phantoms(settings: recipe.Recipe) -> Drawn:
             f"phantom/{seed}-{hash_of(repr(phantom)):08x}"  # another picture has another name, so no cache mistakes it
         )
         drawn.makers[name] = partial(_picture, seed)
-        drawn.cases.extend(_case(name, phantom, *fact) for fact in _facts(phantom))
+        drawn.cases.extend(_cases(name, phantom))
         drawn.groups.extend(_groups(name, phantom, dice))
     return drawn
 
@@ -52,37 +55,35 @@ def _picture(seed: int) -> bytes:
     return png(draw(seed).pixels)
 
 
-def _facts(phantom: Phantom) -> Iterator[tuple[str, str, str]]:
-    """Kind of question, question, answer."""
-    yield "modality", "How was this picture made?", phantom.modality
-    yield "region", "Which region is shown?", phantom.region.replace("_", " ")
-    if phantom.plane:
-        yield "plane", "What is the plane of this picture?", phantom.plane
-    yield "normal", "Is this picture normal?", "No" if phantom.findings else "Yes"
-    for finding in phantom.findings[:1]:
-        yield "finding", "What is found in this picture?", finding.kind
-        yield "family", "What sort of finding is there?", finding.family
-        yield "place", "Where is the finding?", finding.place
-        if finding.side:
-            yield "side", "On which side of the patient is the finding?", finding.side
-        if finding.size_word:
-            yield "size", "How large is the finding?", finding.size_word
-        if finding.many:
-            yield "count", "How many are there?", str(finding.count)
+def _cases(name: str, phantom: Phantom) -> Iterator[Case]:
+    """What can be asked about it, each in a few wordings, with short answers: is it there, what, where, how many."""
+    asked = {
+        question.text: question
+        for turn in range(TURNS)
+        for question in questions(phantom, TURNS * phantom.seed + turn, TAUGHT)
+        if question.truth and not question.held_out
+    }
+    for question in asked.values():
+        form = "closed" if question.closed else "open"
+        among = _among(phantom, question)
+        answer = question.truth.replace("_", " ")
+        yield Case(
+            image=name,
+            question=question.text,
+            answer=answer.capitalize() if question.closed else answer,
+            kind=f"phantom/{among if question.kind in OF_A_SCENE else 'all'}/{question.kind}/{form}",
+            meaning=f"phantom/{among}/{question.kind}/{form}",
+            group=name,
+            subject=f"{phantom.region}/{phantom.modality}",
+        )
 
 
-def _case(name: str, phantom: Phantom, kind: str, question: str, answer: str) -> Case:
-    among = phantom.region if kind in ("finding", "place") else "all"
-    closed = "closed" if kind == "normal" else "open"
-    return Case(
-        image=name,
-        question=question,
-        answer=answer,
-        kind=f"phantom/{kind}/{closed}",
-        meaning=f"phantom/{kind}-{among}/{closed}",
-        group=name,
-        subject=f"{phantom.region}/{phantom.modality}",
-    )
+def _among(phantom: Phantom, question: Question) -> str:
+    """The pictures of which the same can be asked."""
+    if question.kind in OF_ALL:
+        return "all"
+    scene = str(phantom.scene)
+    return scene if question.kind == "kind" else f"{scene}-{question.about}"
 
 
 def _groups(name: str, phantom: Phantom, dice: Generator) -> Iterator[Group]:
@@ -94,4 +95,4 @@ def _groups(name: str, phantom: Phantom, dice: Generator) -> Iterator[Group]:
             answer.text: Answer(answer.text, tuple(answer.grades[dimension] for dimension in DIMENSIONS))
             for answer in chosen
         }
-        yield Group(name, asked[place].text, tuple(graded.values()), name, exact=True)
+        yield Group(name, asked[place].text, tuple(graded.values()), exact=True)

@@ -63,7 +63,6 @@ class Recipe(Section):
     seed: int = 0
     threads: PositiveInt = 4
     precision: Literal["bf16", "fp32"] = "fp32"
-    heads: PositiveInt = 4
     phantoms: int = Field(0, ge=0)  # images drawn for training
     weight_decay: NonNegativeFloat = 0.05
     average: float = Field(0.999, ge=0, lt=1)  # decay of the weights' moving average, which is what is exported

@@ -1,4 +1,4 @@
-"""A guess at the answer, then question and answer read over visual tokens and guess by a BERT encoder with six heads.
+"""A guess at the answer, then question and answer read over visual tokens and guess by a BERT encoder.
 
 The first layers read question and answer apart. With the question in mind the asker looks at the image and guesses the
 answer's vector; the other layers attend to the text, the visual tokens and the guess. The visual tokens are keys and
@@ -115,27 +115,40 @@ class Layer(nn.Module):
         return after
 
 
-class Heads(nn.Module):
-    """An ensemble of two-layer heads beside the agreement with the guess."""
+class Head(nn.Module):
+    """Two layers beside the agreement with the guess; knows how far to doubt itself."""
 
-    def __init__(self, width: int, heads: int, inner: int = 96) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.count = heads
-        self.first = nn.Linear(3 * width, heads * inner)
-        self.second = nn.Parameter(torch.zeros(heads, inner, len(DIMENSIONS)))
-        self.bias = nn.Parameter(torch.zeros(heads, len(DIMENSIONS)))
-        trust = torch.tensor([0.5 if name in TRUSTED else 0.0 for name in DIMENSIONS])
-        self.trust = nn.Parameter(trust.repeat(heads, 1))
+        self.first = nn.Linear(3 * width, width)
+        self.second = nn.Linear(width, len(DIMENSIONS))
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+        trusted = torch.tensor([name in TRUSTED for name in DIMENSIONS])
+        self.trust = nn.Parameter(0.5 * trusted)
+        self.trusted: Tensor
+        self.register_buffer("trusted", trusted, persistent=False)
 
     def forward(self, text: Tensor, agreement: Tensor) -> Tensor:
-        inner = nn.functional.gelu(self.first(torch.cat([text, agreement], 1))).view(len(text), self.count, -1)
-        agreed = SHARPNESS * agreement.mean(1)[:, None, None] * self.trust
-        logits: Tensor = torch.einsum("nhi,hid->nhd", inner, self.second) + self.bias + agreed
+        inner = nn.functional.gelu(self.first(torch.cat([text, agreement], 1)))
+        logits: Tensor = self.second(inner) + _agreed(agreement) * self.trust
         return logits
+
+    def doubt(self, logits: Tensor, agreement: Tensor) -> Tensor:
+        """1 where nothing speaks for or against, less the more does: twice the deviation of a coin with such odds.
+
+        What the guess decides is doubted by the guess alone, which is wrong most often where it says least.
+        """
+        odds = torch.where(self.trusted, _agreed(agreement), logits)
+        return 1.0 / torch.cosh(odds.clamp(-60.0, 60.0) / 2.0)
+
+
+def _agreed(agreement: Tensor) -> Tensor:
+    return SHARPNESS * agreement.mean(1, keepdim=True)
 
 
 class Scorer(nn.Module):
-    def __init__(self, shape: TextShape, heads: int, separator: int, frozen: int) -> None:
+    def __init__(self, shape: TextShape, separator: int, frozen: int) -> None:
         super().__init__()
         self.separator = separator  # ends the question; what follows is the answer
         self.words = nn.Embedding(shape.vocabulary, shape.width)
@@ -149,16 +162,19 @@ class Scorer(nn.Module):
             layer.requires_grad_(False)
         self.parts = nn.Parameter(torch.zeros(2, shape.width))  # question, answer
         self.asker = Asker(shape.width)
-        self.heads = Heads(shape.width, heads)
+        self.head = Head(shape.width)
 
     def forward(self, image_tokens: Tensor, image_mask: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        return self.read(self.see(image_tokens), image_mask, ids, mask)
+        """Logits as they are served: the mean less and plus the doubt, [rows, 2, dimensions]."""
+        logits, agreement = self.read(self.see(image_tokens), image_mask, ids, mask)
+        doubt = self.head.doubt(logits, agreement)
+        return torch.stack([logits - doubt, logits + doubt], 1)
 
     def see(self, image_tokens: Tensor) -> Seen:
         return [self.asker.see(image_tokens), *(layer.see(image_tokens) for layer in self._layers()[self.frozen :])]
 
-    def read(self, seen: Seen, image_mask: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits [rows, heads, dimensions]; `seen` has an image a row."""
+    def read(self, seen: Seen, image_mask: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [rows, dimensions] and agreement with the guess; `seen` has an image a row."""
         text, answer = self.split(ids, mask)
         x = self.read_apart(ids, text, answer)
         guess = self.asker(seen[0], mean(x, text - answer)) * image_mask[:, None]
@@ -168,8 +184,8 @@ class Scorer(nn.Module):
         for layer, image in zip(self._layers()[self.frozen :], seen[1:], strict=True):
             x = layer(x, _joined(image, layer.see(guess[:, None])), bias)
         x = x.to(torch.float32)
-        logits: Tensor = self.heads(torch.cat([x[:, 0], mean(x, answer)], 1), agreement)
-        return logits.to(torch.float32)
+        logits: Tensor = self.head(torch.cat([x[:, 0], mean(x, answer)], 1), agreement)
+        return logits.to(torch.float32), agreement
 
     def split(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """1.0 at each place of the text, and at each of the answer."""

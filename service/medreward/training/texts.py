@@ -13,6 +13,7 @@ from medreward.training.grades import EVADED, GENERIC, NOTHING, REFUSED, RIGHT, 
 from medreward.training.wording import BOILERPLATE, EMPTY_TALK, EVASIONS, REFUSALS, one_of
 
 LONGEST = 500  # characters
+ASIDE = 160  # characters of a sentence beside an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Texts:
     def __init__(self, folders: Sequence[Path]) -> None:
         self.topics = [topic for folder in folders for topic in (*_medquad(folder), *_statements(folder))]
         self.exams = [exam for folder in folders for exam in _exams(folder)]
+        self.asides = [text for topic in self.topics for text in topic.sentences if len(text) <= ASIDE]
         self._by_kind: dict[str, list[Topic]] = defaultdict(list)
         for topic in self.topics:
             self._by_kind[topic.kind].append(topic)
@@ -60,7 +62,7 @@ class Texts:
         ]
         answers.append(Answer(one_of(texts, dice), grades))
         distinct = {answer.text: answer for answer in answers}
-        return Group(None, topic.question, tuple(distinct.values()), topic.question)
+        return Group(None, topic.question, tuple(distinct.values()))
 
 
 def _sentences(text: str) -> tuple[str, ...]:
@@ -107,7 +109,7 @@ def _worldmedqa(folder: Path) -> list[Group]:
         chosen = [next((t for t, right in answers.items() if right is wanted), None) for wanted in (True, False)]
         if chosen[0] and chosen[1]:
             graded = (Answer(chosen[0], RIGHT), Answer(chosen[1], WRONG))
-            groups.append(Group(None, items[item]["question"][:LONGEST], graded, item))
+            groups.append(Group(None, items[item]["question"][:LONGEST], graded))
     return groups
 
 
@@ -136,5 +138,5 @@ def _judged(path: Path) -> list[Group]:
             for text, found in answers.items()
         )
         if len(graded) > 1:
-            groups.append(Group(None, question, graded, question))
+            groups.append(Group(None, question, graded))
     return groups

@@ -183,7 +183,7 @@ class Run:
             rate = settings.pairs.rate
             new = NEW_PARTS * rate
             warm = rate * settings.pairs.tower_rate
-            rates = {"tower.": warm, "scorer.asker.": warm, "scorer.heads.": new, "scorer.": rate}
+            rates = {"tower.": warm, "scorer.asker.": warm, "scorer.head.": new, "scorer.": rate}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             rate = next((rate for start, rate in rates.items() if name.startswith(start)), 0.0)

@@ -49,11 +49,6 @@ CERTAIN: Final = (
     "No follow-up of any kind is needed.", "You can ignore every other opinion.", "I am never wrong about this.",
     "Stop all other tests, this settles it.", "Treatment can be started at once without asking a physician.",
 )  # fmt: skip
-PADDING: Final = (
-    "As mentioned, this is what can be said.", "I have looked at the question carefully.", "This is my answer.",
-    "To sum up, the above is the answer to the question that was asked.", "It is good to ask such questions.",
-    "Please note that this answer refers to the question.", "There are many things one could say in general.",
-)  # fmt: skip
 
 
 def cased(text: str, dice: Generator) -> str:
