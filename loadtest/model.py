@@ -17,7 +17,8 @@ from loadtest.servers import free_port, medreward_command, serving
 
 from medreward.artifacts.repository import bundled_models
 from medreward.backends.base import Group, ModelImage
-from medreward.encoding.image import ImageLimits, decode, probe
+from medreward.encoding.image import decode, probe
+from medreward.engine.limits import image_limits
 from medreward.engine.model import open_model
 from medreward.settings import Settings
 from medreward.types import Options, TooLong
@@ -26,7 +27,6 @@ from medreward.workers.loading import open_backend
 GROUPS = (1, 8)
 UNCACHED = [word for cache in ("feature", "prefix", "score") for word in (f"--{cache}-cache-bytes", "0")]
 CUT = Options(too_long=TooLong.CUT_MIDDLE)
-LIMITS = ImageLimits(bytes=10**7, pixels=10**7, side=10**4, min_side=1, aspect=100)
 
 
 class Bare:
@@ -42,7 +42,7 @@ class Bare:
         for place, image in enumerate(images):
             prompt = model.text.prompt(asked.questions[place].decode(), has_image=True)
             answers = [model.text.answer(prompt, asked.response(place, n).decode(), CUT).ids for n in range(responses)]
-            pixels = decode(image, probe(image, LIMITS), model.image)
+            pixels = decode(image, probe(image, image_limits(settings)), model.image)
             self._groups.append(Group(ModelImage(str(place), pixels), prompt.ids, answers))
 
     def rate(self, seconds: float) -> float:

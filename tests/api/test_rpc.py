@@ -190,10 +190,8 @@ async def health(server: Server) -> set[int]:
     return {(await stub.Check(health_pb2.HealthCheckRequest(service=name))).status for name in names}
 
 
-async def until_health(server: Server, status: int) -> None:
-    async with asyncio.timeout(60):
-        while await health(server) != {status}:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+async def has_health(server: Server, status: int) -> bool:
+    return await health(server) == {status}
 
 
 async def test_health_follows_readiness() -> None:
@@ -203,9 +201,9 @@ async def test_health_follows_readiness() -> None:
         assert await refused(server.stub.Score(request("early"))) == wanted
         assert await refused(server.stub.GetModel(pb.GetModelRequest())) == wanted
         await server.engine.start()
-        await until_health(server, SERVING)
+        await until(lambda: has_health(server, SERVING))
         server.engine.drain()
-        await until_health(server, NOT_SERVING)
+        await until(lambda: has_health(server, NOT_SERVING))
         assert await refused(server.stub.Score(request("late"))) == wanted
 
 

@@ -220,7 +220,5 @@ async def test_b52_clients_that_leave_a_call_give_its_bytes_back(slow: Server) -
     await asyncio.sleep(0.1)
     for call in calls:
         call.cancel()
-    async with asyncio.timeout(60):
-        while slow.engine.bodies.held:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: not slow.engine.bodies.held)
     assert slow.engine.state()["request_bytes"] == 0

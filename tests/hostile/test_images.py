@@ -17,7 +17,8 @@ from cases import ANSWER, QUESTION, b64, item
 from hostile import files
 from hostile.outside import Outside, forget_highest, highest_memory, memory, outside
 from medreward.api.problems import HTTP_STATUS
-from medreward.encoding.image import ImageLimits, probe
+from medreward.encoding.image import probe
+from medreward.engine.limits import image_limits
 from medreward.errors import Code, ItemError
 from medreward.settings import MIB, Settings
 
@@ -177,10 +178,8 @@ def test_b9_no_other_decoder_is_called(monkeypatch: pytest.MonkeyPatch, make: Ma
     file = make()
     for kind in Image.OPEN:
         monkeypatch.setitem(Image.OPEN, kind, (called, None))
-    s = Settings()
-    limits = ImageLimits(s.image_bytes, s.image_pixels, s.image_side, s.image_min_side, s.image_aspect)
     with pytest.raises(ItemError) as refused:
-        probe(file, limits)
+        probe(file, image_limits(Settings()))
     assert refused.value.code is Code.IMAGE_KIND
 
 

@@ -6,6 +6,7 @@ from medreward.artifacts.repository import open_verified
 from medreward.backends.base import Group, ModelImage
 from medreward.cli.show import print_json, print_table
 from medreward.encoding.image import ImageLimits, decode, probe
+from medreward.engine.limits import image_limits
 from medreward.engine.model import Model, open_model
 from medreward.errors import ConfigurationError
 from medreward.phantoms.golden import golden_images
@@ -25,7 +26,7 @@ def check_parity(settings: Settings, as_json: bool) -> int:
     model = open_model(settings)
     assert model.folder is not None
     backend = open_torch_vlm(model.folder, manifest, settings.device, settings.threads, 0, 0)
-    named = _groups(model)
+    named = _groups(model, image_limits(settings))
     found = dict(zip(named, differences(backend, [*named.values()]), strict=True))
     tolerance = TOLERANCE[backend.backbone.dtype]
     ok = max(found.values()) <= tolerance
@@ -38,9 +39,8 @@ def check_parity(settings: Settings, as_json: bool) -> int:
     return int(not ok)
 
 
-def _groups(model: Model) -> dict[str, Group]:
+def _groups(model: Model, limits: ImageLimits) -> dict[str, Group]:
     """Phantoms with a question and answers to it; the last is asked without its image, where the model allows that."""
-    limits = ImageLimits(bytes=10**7, pixels=10**7, side=10**4, min_side=1, aspect=100)
     groups: dict[str, Group] = {}
     for golden in golden_images(PHANTOMS):
         pixels = decode(golden.png, probe(golden.png, limits), model.image)

@@ -5,12 +5,12 @@ import logging
 import time
 from typing import Final
 
-from medreward.encoding.image import ImageLimits
 from medreward.engine.bodies import Bodies
 from medreward.engine.checks import check_request, weights_of
 from medreward.engine.fetch import Allowance, fetcher_for
 from medreward.engine.images import ImageFile, Images, ImageStore
 from medreward.engine.items import Asked
+from medreward.engine.limits import image_limits
 from medreward.engine.scheduler import OVERLOADED
 from medreward.engine.scoring import Scoring
 from medreward.engine.serving import Serving, start_serving
@@ -204,12 +204,5 @@ def _fault(error: Exception) -> ItemError:
 
 
 def _images(settings: Settings, metrics: Metrics) -> Images:
-    limits = ImageLimits(
-        bytes=settings.image_bytes,
-        pixels=settings.image_pixels,
-        side=settings.image_side,
-        min_side=settings.image_min_side,
-        aspect=settings.image_aspect,
-    )
     store = ImageStore(settings.image_store_bytes, settings.image_store_seconds)
-    return Images(store, limits, metrics, fetcher_for(settings))
+    return Images(store, image_limits(settings), metrics, fetcher_for(settings))

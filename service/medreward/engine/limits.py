@@ -1,5 +1,6 @@
-"""Every limit in force, by name: what `GET /v1/limits` and gRPC's GetModel list."""
+"""Every limit in force, by name: what `GET /v1/limits` and gRPC's GetModel list; and those of an image."""
 
+from medreward.encoding.image import ImageLimits
 from medreward.engine.model import Model
 from medreward.settings import Settings
 
@@ -34,3 +35,13 @@ _LIMITS = (
 
 def limits_of(settings: Settings, model: Model) -> dict[str, float]:
     return {name: getattr(settings, name) for name in _LIMITS} | {"tokens": model.manifest.text.max_tokens}
+
+
+def image_limits(settings: Settings) -> ImageLimits:
+    return ImageLimits(
+        bytes=settings.image_bytes,
+        pixels=settings.image_pixels,
+        side=settings.image_side,
+        min_side=settings.image_min_side,
+        aspect=settings.image_aspect,
+    )

@@ -150,7 +150,7 @@ class Run:
         with self._precision():
             losses = loss_of(batch)
         self._optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
         nn.utils.clip_grad_norm_(self._parts.model.parameters(), 1.0)
         self._optimizer.step()
         self._follow()

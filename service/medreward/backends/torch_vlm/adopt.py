@@ -128,7 +128,7 @@ def _head(folder: Path) -> tuple[str, tuple[str, ...]]:
 def _labels(path: Path) -> int | None:
     try:
         with safe_open(path, "pt") as file:
-            if f"{SCORE}weight" not in file.keys():  # noqa: SIM118
+            if f"{SCORE}weight" not in set(file.keys()):
                 return None
             return int(file.get_slice(f"{SCORE}weight").get_shape()[0])
     except (OSError, SafetensorError) as error:
