@@ -12,7 +12,7 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -51,6 +51,8 @@ BATCH_COST: Final = 16_384  # what the service gives a backend at once by defaul
 GROUP_SIZES: Final = (1, 4, 8, 16)
 IMAGE_TOKENS: Final = (256, 1024)
 ANSWERS: Final = (32, 256)
+
+Contender = tuple[str, int]  # a, b or c, and the size of a plain batch
 
 #: Qwen2.5-VL, its 7B member and a member that no machine is too small for.
 SHAPES: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
@@ -92,7 +94,7 @@ def main() -> None:
     matmul = matmul_rate(args.device)
     cells = []
     for tokens in args.image_tokens:
-        backend = random_backend(args.shape, args.device, tokens)
+        backend = random_backend(args.shape, args.device, tokens, args.deterministic)
         for answer in args.answers:
             for size in args.groups:
                 cells.append(measured(backend, size, answer, args, matmul))
@@ -107,6 +109,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--deterministic", action="store_true", help="(c) as --deterministic serves it")
     parser.add_argument("--triples", type=int, default=32, help="of a round, in every cell")
     parser.add_argument("--rounds", type=int, default=3, help="the median counts")
     parser.add_argument("--groups", type=int, nargs="+", default=GROUP_SIZES)
@@ -115,9 +118,9 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def random_backend(shape: str, device: str, image_tokens: int) -> TorchVlmBackend:
+def random_backend(shape: str, device: str, image_tokens: int, alone: bool) -> TorchVlmBackend:
     side = side_of(image_tokens)
-    backbone = Backbone(random_model(shape, device), image_processor(side), (side, side))
+    backbone = Backbone(random_model(shape, device), image_processor(side), (side, side), alone)
     assert backbone.image_tokens == image_tokens
     with TemporaryDirectory() as folder:
         save_file(random_head(backbone.width), Path(folder) / HEAD)
@@ -205,19 +208,11 @@ def measured(backend: TorchVlmBackend, size: int, answer: int, args: argparse.Na
             backend.score(batch)
 
     triples = count * size
-    for name, runs in (
-        ("a", {1: plain(1)}),
-        ("b", {batch: plain(batch) for batch in SIZES if batch <= triples}),
-        ("c", {0: ours}),
-    ):
-        for batch, run in runs.items():
-            try:
-                seconds, peak = timed(run, rounds, args.device)
-            except torch.OutOfMemoryError:
-                continue
-            if triples / seconds > cell.triples_s.get(name, 0):
-                cell.triples_s[name], cell.peak_mib[name] = triples / seconds, peak
-                cell.batch = batch if name == "b" else cell.batch
+    contenders = {("a", 1): plain(1), **{("b", batch): plain(batch) for batch in SIZES if batch <= triples}}
+    for (name, batch), (seconds, peak) in timed({**contenders, ("c", 0): ours}, rounds, args.device).items():
+        if triples / seconds > cell.triples_s.get(name, 0):
+            cell.triples_s[name], cell.peak_mib[name] = triples / seconds, peak
+            cell.batch = batch if name == "b" else cell.batch
     cell.ratio = cell.triples_s["c"] / cell.triples_s.get("b", cell.triples_s["a"])
     cell.of_ceiling = cell.ratio / cell.ceiling
     cell.of_matmul = flops(backend, prompts + answers, count) * cell.triples_s["c"] / triples / matmul
@@ -248,17 +243,25 @@ def batches(backend: TorchVlmBackend, groups: Sequence[Group]) -> Iterator[list[
 
 
 def timed(
-    run: Callable[[Sequence[Group]], None], rounds: Sequence[Sequence[Group]], device: str
-) -> tuple[float, float]:
-    """Median seconds of a round, and the peak of memory in MiB; the first round only warms up."""
-    run(rounds[0])
-    forget_peak(device)
-    seconds = []
-    for groups in rounds[1:]:
-        started = time.perf_counter()
-        run(groups)  # its results are on the CPU when it returns
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds), peak_mib(device)
+    contenders: Mapping[Contender, Callable[[Sequence[Group]], None]], rounds: Sequence[Sequence[Group]], device: str
+) -> dict[Contender, tuple[float, float]]:
+    """Median seconds of a round, and the peak of memory in MiB; those without the memory are left out. They take turns,
+    so that a moment when the machine is slow meets all of them, and the first round only warms up.
+    """
+    seconds: dict[Contender, list[float]] = {name: [] for name in contenders}
+    peaks = dict.fromkeys(contenders, 0.0)
+    for groups in rounds:
+        for name in [*seconds]:
+            forget_peak(device)
+            started = time.perf_counter()
+            try:
+                contenders[name](groups)  # its results are on the CPU when it returns
+            except torch.OutOfMemoryError:
+                del seconds[name]
+                continue
+            seconds[name].append(time.perf_counter() - started)
+            peaks[name] = max(peaks[name], peak_mib(device))
+    return {name: (statistics.median(taken[1:]), peaks[name]) for name, taken in seconds.items()}
 
 
 def forget_peak(device: str) -> None:

@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     threads: int = Field(0, ge=0, description="inference threads; 0: one a core")
+    deterministic: bool = Field(False, description="VLMs: the same bits in any company, at a price; see docs/vlm.md")
 
     host: str = Field("127.0.0.1", description="address of the REST and gRPC doors")
     port: Port = Field(8000, description="REST port; 0: any free one")

@@ -31,4 +31,5 @@ def _open_vlm(settings: Settings, manifest: Manifest, folder: Path) -> Backend:
         settings.threads,
         settings.feature_cache_bytes,
         settings.prefix_cache_bytes,
+        settings.deterministic,
     )

@@ -24,8 +24,8 @@ class Loaded:
     family: str
     manifest: Manifest
 
-    def backend(self, prefix_cache_bytes: int = 10**8) -> TorchVlmBackend:
-        return open_torch_vlm(self.folder, self.manifest, "cpu", 1, 10**8, prefix_cache_bytes)
+    def backend(self, prefix_cache_bytes: int = 10**8, deterministic: bool = False) -> TorchVlmBackend:
+        return open_torch_vlm(self.folder, self.manifest, "cpu", 1, 10**8, prefix_cache_bytes, deterministic)
 
 
 deep = pytest.mark.parametrize("loaded", DEEP, indirect=True)
@@ -38,6 +38,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     write_checkpoint(folder, request.param)
     yield Loaded(folder, request.param, read_manifest(folder / "model.toml"))
     torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
 
 
 def image(seed: int) -> ModelImage:
@@ -92,6 +93,44 @@ def test_company_order_and_caches_change_nothing(loaded: Loaded) -> None:
         alone = np.concatenate([uncached.score([Group(group.image, group.prompt, [a])])[0] for a in group.answers])
         for other in (*same[1:], alone):
             assert_same(same[0], other)
+
+
+@deep
+def test_when_deterministic_company_order_and_caches_change_no_bit(loaded: Loaded) -> None:
+    asked = groups(loaded.family)
+    backend = loaded.backend(deterministic=True)
+    first = backend.score(asked)
+    again = backend.score(asked)
+    uncached = loaded.backend(prefix_cache_bytes=0, deterministic=True)
+    turned = uncached.score([Group(g.image, g.prompt, g.answers[::-1]) for g in asked[::-1]])
+    for group, logits, same, other in zip(asked, first, again, turned[::-1], strict=True):
+        assert np.array_equal(logits, same)
+        assert np.array_equal(logits, other[::-1])
+        for answer, row in zip(group.answers, logits, strict=True):
+            [alone] = uncached.score([Group(group.image, group.prompt, [answer])])
+            assert np.array_equal(alone[0], row)
+    for one, other in zip(first, loaded.backend().score(asked), strict=True):
+        assert_same(one, other)
+
+
+@deep
+def test_a_single_answer_runs_along_with_its_prompt_and_leaves_its_state(loaded: Loaded) -> None:
+    backend = loaded.backend()
+    several = next(group for group in groups(loaded.family) if group.image and len(group.answers) > 1)
+    single = Group(several.image, several.prompt, several.answers[:1])
+    forwards = 0
+
+    def counted(*_: object) -> None:
+        nonlocal forwards
+        forwards += 1
+
+    backend.backbone.base.get_decoder().register_forward_hook(counted)
+    [alone] = backend.score([single])
+    assert forwards == 1
+    backend.take_counts()
+    [together] = backend.score([several])
+    assert backend.take_counts().prefix_hits == 1
+    assert_same(alone, together[:1])
 
 
 @deep

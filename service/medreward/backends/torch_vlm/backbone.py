@@ -31,6 +31,7 @@ FULL: Final = "full_attention"
 SLIDING: Final = "sliding_attention"
 
 Feature = Tensor | Sequence[Tensor]
+Inputs = Mapping[str, Any]  # what a family's image processor makes of an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,10 @@ class Prefix:
 class Backbone:
     """On one device. Rows are padded on the right, where a causal model never looks."""
 
-    def __init__(self, model: Any, image_processor: Any, size: tuple[int, int]) -> None:
-        """`size` is the height and width of every image."""
+    def __init__(self, model: Any, image_processor: Any, size: tuple[int, int], alone: bool = False) -> None:
+        """`size` is the height and width of every image. `alone`: no two prompts and no two answers share a forward,
+        so that nothing but a triple itself decides the shapes it is computed in.
+        """
         self._image_processor = image_processor
         self.base = model.model.eval().requires_grad_(False)
         self._decoder = self.base.get_decoder()
@@ -73,6 +76,7 @@ class Backbone:
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.size = size
+        self.alone = alone
         self._forward_takes = inspect.signature(self.base.forward).parameters.keys()
         self._features_take = inspect.signature(self.base.get_image_features).parameters.keys()
         self._windows = _windows(text)
@@ -80,32 +84,43 @@ class Backbone:
         self.image_token: int = model.config.image_token_id
         blank = np.zeros((*size, 3), np.uint8)
         with torch.inference_mode():
-            made = self._of_image(blank, self._forward_takes)
+            prepared = self.prepare(blank)
+            made = self._on_device(prepared, self._forward_takes)
             self._shapes = {name: made[name] for name in made.keys() - {"pixel_values"}}  # the same for every image
-            self.image_tokens = sum(tensor.numel() for tensor in _tensors(self.encode(blank).pooled)) // self.width
+            self.image_tokens = sum(tensor.numel() for tensor in _tensors(self.encode(prepared).pooled)) // self.width
 
-    def encode(self, pixels: NDArray[np.uint8]) -> Features:
+    def prepare(self, pixels: NDArray[np.uint8]) -> Inputs:
+        """Runs the image processor, which has no part in what the device does."""
+        made: Inputs = self._image_processor(images=Image.fromarray(pixels), return_tensors="pt")
+        return made
+
+    def encode(self, prepared: Inputs) -> Features:
         """Runs the vision tower."""
-        found = self.base.get_image_features(**self._of_image(pixels, self._features_take))
+        found = self.base.get_image_features(**self._on_device(prepared, self._features_take))
         return Features(found.pooler_output, getattr(found, "deepstack_features", None) or ())
 
-    def prefixes(self, prompts: Sequence[Ids], images: Sequence[Features]) -> list[Prefix]:
-        """Runs each prompt with its image; there are as many images as prompts, or none at all."""
-        found: dict[int, Prefix] = {}
+    def prefixes(
+        self, prompts: Sequence[Ids], images: Sequence[Features], follow: Sequence[Ids]
+    ) -> list[tuple[Prefix, Tensor]]:
+        """Runs each prompt with its image and what follows it, if only one thing does, in one go: the prompt's state,
+        and the last hidden state of all. There are as many images as prompts, or none at all.
+        """
+        found: dict[int, tuple[Prefix, Tensor]] = {}
         prompts = [self._expanded(prompt) for prompt in prompts] if images else prompts
-        for run in runs([len(prompt) for prompt in prompts], [0] * len(prompts)):
-            chosen = self._prefixes([prompts[i] for i in run], [images[i] for i in run] if images else [])
-            found |= dict(zip(run, chosen, strict=True))
+        lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompts, follow, strict=True)]
+        for run in runs(lengths, [0] * len(prompts), self.alone):
+            chosen = [images[i] for i in run] if images else []
+            found |= zip(run, self._prefixes([prompts[i] for i in run], chosen, [follow[i] for i in run]), strict=True)
         return [found[i] for i in range(len(prompts))]
 
     def answers(self, groups: Sequence[tuple[Prefix, Sequence[Ids]]], tails: Sequence[Ids] = ()) -> list[Tensor]:
         """The last hidden state at the end of each tail of each answer, or of the answer itself where none is given:
         answers, tails, width, in fp32.
         """
-        rows = [(g, row) for g, (_, answers) in enumerate(groups) for row in packed(answers, tails)]
+        rows = [(g, row) for g, (_, answers) in enumerate(groups) for row in packed(answers, tails, self.alone)]
         shape = (max(1, len(tails)), self.width)
         found = [torch.empty(len(answers), *shape, device=self.device) for _, answers in groups]
-        for run in runs([len(row.ids) for _, row in rows], [groups[g][0].length for g, _ in rows]):
+        for run in runs([len(row.ids) for _, row in rows], [groups[g][0].length for g, _ in rows], self.alone):
             hidden = self._rows([(groups[rows[i][0]][0], rows[i][1]) for i in run])
             for place, i in enumerate(run):
                 g, row = rows[i]
@@ -123,7 +138,7 @@ class Backbone:
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         inputs = self._types(ids)
         inputs["attention_mask"] = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
-        made = [self._of_image(pixels, self._forward_takes) for pixels in images]
+        made = [self._on_device(self.prepare(pixels), self._forward_takes) for pixels in images]
         inputs |= {name: torch.cat([of_one[name] for of_one in made]) for name in (made[0] if made else ())}
         self.base.rope_deltas = None
         hidden: Tensor = self.base(input_ids=ids, use_cache=False, **inputs).last_hidden_state
@@ -134,10 +149,8 @@ class Backbone:
         types = (ids == self.image_token).long()
         return {name: types for name in ("mm_token_type_ids", "token_type_ids") if name in self._forward_takes}
 
-    def _of_image(self, pixels: NDArray[np.uint8], wanted: Collection[str]) -> dict[str, Any]:
-        """What the family's image processor makes of the pixels, as far as it is asked for."""
-        made = self._image_processor(images=Image.fromarray(pixels), return_tensors="pt")
-        return {name: made[name].to(self.device) for name in made.keys() & wanted}
+    def _on_device(self, prepared: Inputs, wanted: Collection[str]) -> dict[str, Any]:
+        return {name: prepared[name].to(self.device) for name in prepared.keys() & wanted}
 
     def _expanded(self, prompt: Ids) -> list[int]:
         """A placeholder becomes as many as there are image tokens; where a template has several, they share them."""
@@ -146,8 +159,11 @@ class Backbone:
             raise ValueError("the image tokens cannot be shared out to the placeholders of the prompt")
         return [id_ for token in prompt for id_ in ([token] * each if token == self.image_token else [token])]
 
-    def _prefixes(self, prompts: Sequence[Ids], images: Sequence[Features]) -> list[Prefix]:
-        ids = padded(prompts, 0).to(self.device)
+    def _prefixes(
+        self, prompts: Sequence[Ids], images: Sequence[Features], follow: Sequence[Ids]
+    ) -> list[tuple[Prefix, Tensor]]:
+        rows = [[*prompt, *ids] for prompt, ids in zip(prompts, follow, strict=True)]
+        ids = padded(rows, 0).to(self.device)
         inputs = self._types(ids)
         if images:
             inputs |= {name: shape.expand(len(images), *shape.shape[1:]) for name, shape in self._shapes.items()}
@@ -155,14 +171,15 @@ class Backbone:
         cache = DynamicCache()
         self.base.rope_deltas = None
         with self._known(images):
-            self.base(input_ids=ids, past_key_values=cache, use_cache=True, **inputs)
+            hidden = self.base(input_ids=ids, past_key_values=cache, use_cache=True, **inputs).last_hidden_state
         starts = [len(prompt) for prompt in prompts]
         if self.base.rope_deltas is not None:  # positions of image tokens are no running numbers
             starts = [s + d for s, d in zip(starts, self.base.rope_deltas.flatten().tolist(), strict=True)]
-        return [
+        states = [
             Prefix([(k[i, :, : len(prompt)].clone(), v[i, :, : len(prompt)].clone()) for k, v, *_ in cache], start)
             for i, (prompt, start) in enumerate(zip(prompts, starts, strict=True))
         ]
+        return [(state, hidden[i, len(rows[i]) - 1].float()) for i, state in enumerate(states)]
 
     @contextmanager
     def _known(self, images: Sequence[Features]) -> Iterator[None]:

@@ -1,13 +1,17 @@
 """Image once, image and question once, answers branched off: the backend around a backbone and its heads."""
 
+import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from medreward.artifacts.manifest import Manifest, Vlm
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
@@ -21,6 +25,7 @@ from medreward.errors import ConfigurationError
 
 DTYPES: Final = {"cpu": torch.float32, "cuda": torch.bfloat16}
 WRITTEN: Final = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+PREPARERS: Final = 4  # threads that make images ready while the device works on others
 LOADED: Final = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")  # files that transformers may read
 
 
@@ -37,6 +42,7 @@ class TorchVlmBackend:
         self._features: ByteCache[Features] = ByteCache(feature_cache_bytes)
         self._prefixes: ByteCache[Prefix] = ByteCache(prefix_cache_bytes)
         self._counts = Counts()
+        self._preparers = ThreadPoolExecutor(min(PREPARERS, available_cores()), thread_name_prefix="prepare")
 
     @property
     def runtime(self) -> str:
@@ -48,9 +54,11 @@ class TorchVlmBackend:
 
     @torch.inference_mode()
     def score(self, groups: Sequence[Group]) -> list[Logits]:
-        prefixes = self._states(groups)
-        branches = [(prefix, group.answers) for prefix, group in zip(prefixes, groups, strict=True)]
-        return [self.heads(hidden).cpu().numpy() for hidden in self.backbone.answers(branches, self.heads.tails)]
+        states, hidden = self._states(groups)
+        left = [i for i in range(len(groups)) if i not in hidden]
+        branches = [(states[i], groups[i].answers) for i in left]
+        hidden |= zip(left, self.backbone.answers(branches, self.heads.tails), strict=True)
+        return [self._read(hidden[i]).cpu().numpy() for i in range(len(groups))]
 
     def warm_up(self) -> None:
         blank = ModelImage("", np.zeros((*self.backbone.size, 3), np.uint8))
@@ -61,40 +69,59 @@ class TorchVlmBackend:
         counts, self._counts = self._counts, Counts()
         return counts
 
-    def _states(self, groups: Sequence[Group]) -> list[Prefix]:
-        """The state of each group's image and prompt; what several need, or an earlier batch needed, runs once."""
-        distinct = {_key(group): group for group in groups}
+    def _states(self, groups: Sequence[Group]) -> tuple[list[Prefix], dict[int, Tensor]]:
+        """The state of each group's image and prompt; what several need, or an earlier batch needed, runs once. An
+        answer that no other shares its prompt with runs along: the last hidden states of these, by group.
+        """
+        keys = [_key(group) for group in groups]
+        distinct = dict(zip(keys, groups, strict=True))
         found = {key: state for key in distinct if (state := self._prefixes.get(key)) is not None}
         missing = {key: group for key, group in distinct.items() if key not in found}
-        seen = {key: group.image for key, group in missing.items() if group.image}
-        features = self._image_features(seen.values())
-        unseen = [key for key in missing if key not in seen]
-        for keys, images in (([*seen], [features[image.key] for image in seen.values()]), (unseen, [])):
-            states = self.backbone.prefixes([missing[key].prompt for key in keys], images)
-            found |= zip(keys, states, strict=True)
-        for key in seen:  # text alone does not say whose it is
-            self._prefixes.put(key, found[key])
+        sharing = Counter(keys)
+        joins = not self.heads.tails and not self.backbone.alone
+        alone = {key for key, group in missing.items() if joins and sharing[key] == len(group.answers) == 1}
+        hidden: dict[str, Tensor] = {}
+        features = self._image_features([group.image for group in missing.values() if group.image])
+        for has_image in (True, False):
+            some = {key: group for key, group in missing.items() if bool(group.image) == has_image}
+            images = [features[group.image.key] for group in some.values() if group.image]
+            follow = [group.answers[0] if key in alone else () for key, group in some.items()]
+            made = self.backbone.prefixes([group.prompt for group in some.values()], images, follow)
+            for key, (state, last) in zip(some, made, strict=True):
+                found[key] = state
+                if key in alone:
+                    hidden[key] = last.view(1, 1, -1)
+                if has_image:  # text alone does not say whose it is
+                    self._prefixes.put(key, state)
         self._counts.prefix_runs += len(missing)
         self._counts.prefix_hits += len(groups) - len(missing)
-        return [found[_key(group)] for group in groups]
+        return [found[key] for key in keys], {i: hidden[key] for i, key in enumerate(keys) if key in hidden}
 
-    def _image_features(self, images: Iterable[ModelImage]) -> dict[str, Features]:
-        """By key, each image through the vision tower once."""
-        found: dict[str, Features] = {}
-        for image in images:
-            features = found.get(image.key) or self._features.get(image.key)
-            if features is None:
-                features = self.backbone.encode(image.pixels)
-                self._features.put(image.key, features)
-                self._counts.image_encodes += 1
-            else:
-                self._counts.image_hits += 1
-            found[image.key] = features
+    def _read(self, hidden: Tensor) -> Tensor:
+        if self.backbone.alone:  # a product over several rows may round each otherwise than over one
+            return torch.cat([self.heads(row[None]) for row in hidden])
+        return self.heads(hidden)
+
+    def _image_features(self, images: Sequence[ModelImage]) -> dict[str, Features]:
+        """By key, each image through the vision tower once; the next are made ready while it runs."""
+        found = {image.key: kept for image in images if (kept := self._features.get(image.key)) is not None}
+        unseen = {image.key: image.pixels for image in images if image.key not in found}
+        self._counts.image_hits += len(images) - len(unseen)
+        self._counts.image_encodes += len(unseen)
+        for key, prepared in zip(unseen, self._preparers.map(self.backbone.prepare, unseen.values()), strict=True):
+            found[key] = self.backbone.encode(prepared)
+            self._features.put(key, found[key])
         return found
 
 
 def open_torch_vlm(
-    folder: Path, manifest: Manifest, device: str, threads: int, feature_cache_bytes: int, prefix_cache_bytes: int
+    folder: Path,
+    manifest: Manifest,
+    device: str,
+    threads: int,
+    feature_cache_bytes: int,
+    prefix_cache_bytes: int,
+    deterministic: bool = False,
 ) -> TorchVlmBackend:
     """From a folder, whole and as its manifest says, or a ConfigurationError."""
     if manifest.vlm is None:
@@ -102,8 +129,11 @@ def open_torch_vlm(
     _refuse_unlisted(folder, manifest)
     device = choose_device(device)
     torch.set_num_threads(threads or available_cores())
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True, warn_only=True)
     model, image_processor = load(folder, device, DTYPES[device], speaks=manifest.vlm.verbaliser is not None)
-    backbone = Backbone(model, image_processor, (manifest.image.height, manifest.image.width))
+    backbone = Backbone(model, image_processor, (manifest.image.height, manifest.image.width), deterministic)
     tokenizer = FileTokenizer(folder / (manifest.text.tokenizer or ""))
     pieces = [tokenizer.control_tokens.get(piece) for piece in manifest.vlm.image]
     placeholders = pieces.count(backbone.image_token)

@@ -28,15 +28,17 @@ class Packed:
     lasts: list[int]  # where each tail ends; without tails, each answer
 
 
-def packed(answers: Sequence[Ids], tails: Sequence[Ids] = ()) -> list[Packed]:
+def packed(answers: Sequence[Ids], tails: Sequence[Ids] = (), alone: bool = False) -> list[Packed]:
+    """`alone`: every answer in a row of its own."""
     after = sum(map(len, tails))
-    return [_row(answers, tails, run) for run in _fitting([len(answer) + after for answer in answers])]
+    most = 0 if alone else ROW_TOKENS
+    return [_row(answers, tails, run) for run in _fitting([len(answer) + after for answer in answers], most)]
 
 
-def _fitting(lengths: Sequence[int]) -> Iterator[list[int]]:
+def _fitting(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
     row: list[int] = []
     for index, length in enumerate(lengths):
-        if row and sum(lengths[i] for i in row) + length > ROW_TOKENS:
+        if row and sum(lengths[i] for i in row) + length > most:
             yield row
             row = []
         row.append(index)
@@ -64,13 +66,16 @@ def _append(row: Packed, ids: Ids, start: int, owner: int, parent: int) -> None:
     row.parents.extend([parent] * len(ids))
 
 
-def runs(lengths: Sequence[int], behind: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of rows of like lengths, for a forward each; `behind` is what each row looks back on."""
+def runs(lengths: Sequence[int], behind: Sequence[int], alone: bool = False) -> Iterator[list[int]]:
+    """Indices of rows of like lengths, for a forward each; `behind` is what each row looks back on, and `alone` gives
+    every row a forward of its own.
+    """
+    most = 0 if alone else RUN_TOKENS
     run: list[int] = []
     longest = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         longest = max(longest, behind[index])
-        full = (longest + lengths[index]) * (len(run) + 1) > RUN_TOKENS
+        full = (longest + lengths[index]) * (len(run) + 1) > most
         unlike = run and lengths[index] > 1.2 * lengths[run[0]] and lengths[run[0]] * len(run) >= ENOUGH
         if run and (full or unlike):
             yield run
