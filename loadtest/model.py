@@ -42,7 +42,8 @@ class Bare:
         for place, image in enumerate(images):
             prompt = model.text.prompt(asked.questions[place].decode(), has_image=True)
             answers = [model.text.answer(prompt, asked.response(place, n).decode(), CUT).ids for n in range(responses)]
-            pixels = decode(image, probe(image, image_limits(settings)), model.image)
+            header = probe(image, image_limits(settings))
+            pixels = decode(image, header, model.image.of(header.width, header.height))
             self._groups.append(Group(ModelImage(str(place), pixels), prompt.ids, answers))
 
     def rate(self, seconds: float) -> float:

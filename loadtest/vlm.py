@@ -231,9 +231,9 @@ def new_group(rng: np.random.Generator, backend: TorchVlmBackend, size: int, ans
 def batches(backend: TorchVlmBackend, groups: Sequence[Group]) -> Iterator[list[Group]]:
     """As the service would give them."""
     batch: list[Group] = []
-    cost = 0
+    cost, side = 0, backend.backbone.size[0]
     for group in groups:
-        own = backend.cost.group(len(group.prompt), image=True) + sum(len(ids) for ids in group.answers)
+        own = backend.cost.group(len(group.prompt), side * side) + sum(len(ids) for ids in group.answers)
         if batch and cost + own > BATCH_COST:
             yield batch
             batch, cost = [], 0

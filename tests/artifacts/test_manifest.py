@@ -136,6 +136,7 @@ VLM = (
     .replace('"{question}"', '"{image}", "{question}"')
     .replace('"image.onnx"', '"config.json"')
 )
+OWN = VLM.replace("width = 64\nheight = 64", 'fit = "own"\nmin_pixels = 784\nmax_pixels = 3136\nmultiple = 28')
 ASKED = VLM.replace('head = "score.onnx"', '[vlm.verbaliser]\nask = ["[SEP]", "{rubric}"]\nyes = "yes"\nno = "no"')
 
 
@@ -167,3 +168,31 @@ def test_a_faulty_manifest_of_a_vlm_is_refused(tmp_path: Path, old: str, new: st
     assert old in VLM
     with pytest.raises(ConfigurationError, match=re.escape(says)):
         read(tmp_path, VLM.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("min_pixels = 784", "min_pixels = 785"), ("max_pixels = 3136", "max_pixels = 3135"), ("= 28", "= 14")],
+)
+def test_the_bounds_of_own_sizes_are_in_the_fingerprint(tmp_path: Path, old: str, new: str) -> None:
+    assert old in OWN
+    assert read(tmp_path, OWN.replace(old, new)).fingerprint != read(tmp_path, OWN).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("multiple = 28", "multiple = 28\nwidth = 64", "image.width"),
+        ("multiple = 28", "", "image.multiple"),
+        ("multiple = 28", "multiple = 57", "multiple x multiple"),
+        ("min_pixels = 784", "min_pixels = 3137", "at least min_pixels"),
+    ],
+)
+def test_faulty_bounds_of_own_sizes_are_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(says)):
+        read(tmp_path, OWN.replace(old, new))
+    with pytest.raises(ConfigurationError, match=r"fit own is for models with \[vlm\]"):
+        read(
+            tmp_path,
+            TEXT.replace("width = 64\nheight = 64", OWN[OWN.index("fit = ") : OWN.index("multiple")] + "multiple = 28"),
+        )

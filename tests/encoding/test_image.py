@@ -18,14 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.filereader import dcmread
 
-from medreward.encoding.image import ImageHeader, ImageLimits, ImageSpec, Pixels, decode, probe
+from medreward.encoding.image import ImageHeader, ImageLimits, ImageSpec, OwnSize, Pixels, decode, probe
 from medreward.errors import Code, ItemError
 
 LIMITS: Final = ImageLimits(bytes=1_000_000, pixels=1_000_000, side=4000, min_side=8, aspect=32)
@@ -291,7 +291,7 @@ def test_cmyk_is_read_as_adobe_writes_it() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-@pytest.mark.parametrize("spec", [SMALL, ImageSpec(7, 16, "stretch"), ImageSpec(40, 30)])
+@pytest.mark.parametrize("spec", [SMALL, ImageSpec(7, 16, "stretch"), ImageSpec(40, 30), ImageSpec(14, 28, "own")])
 def test_all_eight_orientations_give_the_upright_pixels(kind: str, spec: ImageSpec) -> None:
     upright = Image.fromarray(COLOUR[:11])  # row B8
     flips = Image.Transpose
@@ -344,6 +344,18 @@ def test_a_large_jpeg_looks_as_if_decoded_whole() -> None:
     data = saved(scene, "JPEG", quality=95)
     whole = np.asarray(Image.open(BytesIO(data)).resize((50, 40), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(read(data, ImageSpec(50, 40)) - whole).mean() < 1
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_at_its_own_size_is_decoded_whole(orientation: int) -> None:
+    scene = Image.fromarray(RANDOM.integers(0, 256, (640, 800, 3), dtype=np.uint8))
+    data = saved(scene, "JPEG", exif=exif(orientation))
+    upright = ImageOps.exif_transpose(Image.open(BytesIO(data)))
+    header = probe(data, LIMITS)
+    spec = OwnSize(min_pixels=784, max_pixels=28 * 28 * 20, multiple=28).of(header.width, header.height)
+    assert {spec.width, spec.height} == {140, 112}
+    expected = upright.resize((spec.width, spec.height), Image.Resampling.BICUBIC)
+    assert np.array_equal(decode(data, header, spec), np.asarray(expected))
 
 
 def test_pixels_are_owned_contiguous_and_the_same_in_every_thread() -> None:

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from medreward.backends.base import CostModel, Counts, Group, Heads
-from medreward.encoding.image import ImageLimits
+from medreward.encoding.image import ImageLimits, ImageSpec
 from medreward.engine.dispatcher import Dispatcher
 from medreward.engine.fetch import Allowance
 from medreward.engine.flights import Flight, Flights, prompt_digest
@@ -34,7 +34,7 @@ from medreward.workers.worker import Done, WorkerLost
 from pictures import png
 
 HOUR = 3600.0
-SHAPE = (2, 2, 3)
+SPEC = ImageSpec(2, 2)
 BATCH_COST = 150
 QUEUE_COST = 2500
 BASE_SECONDS, SECONDS_PER_COST = 0.1, 0.002
@@ -104,7 +104,7 @@ class Ask:
 
 
 def _pixels(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    return np.full(SHAPE, np.frombuffer(crc32(data).to_bytes(4, "big")[1:], np.uint8), np.uint8)
+    return np.full((2, 2, 3), np.frombuffer(crc32(data).to_bytes(4, "big")[1:], np.uint8), np.uint8)
 
 
 def _number(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None, *texts: Sequence[int]) -> float:
@@ -200,7 +200,7 @@ class StubChild(ChildProcess):
 
 class StubDecoders(Decoders):
     def __init__(self, world: "World") -> None:
-        super().__init__(world.slots, MODEL.image, DECODERS, 1, 1.0)
+        super().__init__(world.slots, SPEC, DECODERS, 1, 1.0)
         self._world = world
         for _ in range(DECODERS):
             self._give(StubChild())
@@ -274,7 +274,7 @@ class World:
         self.scheduler = WatchedScheduler(queue_cost, BATCH_COST, devices, pads)
         self.scheduler.watch(self)
         self.flights = Flights(self.scheduler, 5000, metrics)
-        self.slots = Slots(SHAPE, 0)
+        self.slots = Slots(SPEC.pixels, 0)
         work = asyncio.Event()
         self.dispatchers = [
             Dispatcher(device, StubWorker(self, device), self.scheduler, self.flights, work, metrics, PROBE, 5.0)

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from medreward.encoding.image import ImageHeader, ImageSpec
 from medreward.engine import pixels
+from medreward.engine.extents import Extents
 from medreward.engine.images import ImageFile
 from medreward.engine.pixels import FEWEST_SLOTS, DecoderLost, Decoders, Picture, Pictures, Slots
 from medreward.engine.scheduler import Room
@@ -24,7 +25,6 @@ from medreward.types import Lane
 from medreward.workers.children import ChildProcess
 
 SPEC = ImageSpec(16, 16)
-SHAPE = (16, 16, 3)
 
 
 def file_of(shade: int) -> ImageFile:
@@ -49,7 +49,7 @@ class Counting(Decoders):
 
 @pytest.fixture
 async def slots() -> AsyncIterator[Slots]:
-    slots = Slots(SHAPE, 0)
+    slots = Slots(SPEC.pixels, 0)
     yield slots
     slots.close()
 
@@ -112,6 +112,36 @@ async def test_more_images_at_once_than_slots_is_overload(pictures: Pictures) ->
     assert refused.value.code is Code.OVERLOADED
 
 
+async def test_small_pictures_leave_room_for_more_of_them(slots: Slots) -> None:
+    small, large = ImageSpec(8, 8), SPEC
+    kept = [slots.new(str(n), small) for n in range(4 * FEWEST_SLOTS)]
+    for shade, picture in enumerate(kept):
+        picture.pixels[:] = shade % 256
+        picture.holders = 1
+        slots.keep(picture)
+    with pytest.raises(ItemError):
+        slots.new("one more", small)
+    assert all((picture.pixels == shade % 256).all() for shade, picture in enumerate(kept))
+    for picture in kept[8:16]:
+        picture.holders = 0
+    tall = [slots.new(name, large) for name in ("first", "second")]
+    for picture in tall:
+        picture.pixels[:] = 255
+        slots.keep(picture)
+    assert [kept[n].pixels.max() for n in (7, 16)] == [7, 16]
+    assert slots.get("12") is None
+    assert slots.get("16") is kept[16]
+
+
+async def test_memory_that_comes_back_in_pieces_is_whole_again() -> None:
+    extents = Extents(30)
+    starts = [extents.take(10) for _ in range(3)]
+    assert (starts, extents.take(1)) == ([0, 10, 20], None)
+    for start in (20, 0, 10):
+        extents.give(start, 10)
+    assert extents.take(30) == 0
+
+
 async def test_one_who_leaves_does_not_stop_the_others_nor_hold_the_picture(
     pictures: Pictures, decoders: Counting
 ) -> None:
@@ -143,7 +173,7 @@ class TestProcesses:
 
     @staticmethod
     async def assert_decodes(decoders: Decoders, slots: Slots) -> None:
-        picture = slots.new("good")
+        picture = slots.new("good", SPEC)
         file = file_of(9)
         await decoders.decode(await decoders.turn(Lane.BULK), file, picture)
         assert (picture.pixels == 9).all()
@@ -151,7 +181,7 @@ class TestProcesses:
     async def test_pixels_arrive_in_their_slot_and_errors_as_errors(self, decoders: Decoders, slots: Slots) -> None:
         rubbish = ImageFile("x", b"rubbish", ImageHeader("jpeg", 40, 40))
         with pytest.raises(ItemError) as refused:
-            await decoders.decode(await decoders.turn(Lane.BULK), rubbish, slots.new("bad"))
+            await decoders.decode(await decoders.turn(Lane.BULK), rubbish, slots.new("bad", SPEC))
         assert refused.value.code is Code.IMAGE_INVALID
         await self.assert_decodes(decoders, slots)
 
@@ -165,7 +195,7 @@ class TestProcesses:
         with monkeypatch.context() as impatient:
             impatient.setattr(decoders, "_seconds", 2)
             with pytest.raises(DecoderLost):
-                await decoders.decode(child, file_of(5), slots.new("lost"))
+                await decoders.decode(child, file_of(5), slots.new("lost", SPEC))
         await self.assert_decodes(decoders, slots)
 
     async def test_an_image_gets_a_second_decoder(self, decoders: Decoders, slots: Slots) -> None:
@@ -178,7 +208,7 @@ class TestProcesses:
         self, decoders: Decoders, slots: Slots
     ) -> None:
         child = await decoders.turn(Lane.BULK)
-        leaving = asyncio.create_task(decoders.decode(child, file_of(200), slots.new("left")))
+        leaving = asyncio.create_task(decoders.decode(child, file_of(200), slots.new("left", SPEC)))
         await asyncio.sleep(0)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
@@ -197,7 +227,7 @@ class TestProcesses:
         await asyncio.sleep(0)
         asking.append(asyncio.create_task(ask(99, Lane.INTERACTIVE)))
         await asyncio.sleep(0)
-        await decoders.decode(child, file_of(5), slots.new("first"))
+        await decoders.decode(child, file_of(5), slots.new("first", SPEC))
         await asyncio.gather(*asking)
         assert ended[0] == 99
 
@@ -212,7 +242,7 @@ class TestProcesses:
         await asyncio.gather(*leaving, return_exceptions=True)
         await asyncio.sleep(0)
         assert pictures.room.all_taken == 0  # and the only decoder is still ours
-        await decoders.decode(child, file_of(5), slots.new("first"))
+        await decoders.decode(child, file_of(5), slots.new("first", SPEC))
         await self.assert_decodes(decoders, slots)
 
     async def test_a_decoder_that_cannot_be_started_is_started_later(

@@ -67,7 +67,7 @@ def test_storing_divides_logits_by_their_temperature_and_changes_little_else(cor
 @pytest.mark.parametrize("length", [3, 20, 60])
 def test_graphs_equal_the_model_they_were_made_of(exported: Exported, shown: bool, length: int) -> None:
     folder, manifest, model = exported
-    pixels = fitted(png(2), manifest.image.width)
+    pixels = fitted(png(2), manifest.one_size.width)
     ids = [2, 40, 50, 3, *range(40, 40 + length), 3]
     backend = OnnxBackend(folder, manifest, "cpu", threads=1)
     found = backend.score([Group(ModelImage("a", pixels) if shown else None, ids[:4], [ids[4:]])])[0]

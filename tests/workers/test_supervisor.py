@@ -16,17 +16,18 @@ from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers import supervisor
 from medreward.workers.children import anonymous_memory
-from medreward.workers.pixels import mapped, slot_bytes
+from medreward.workers.pixels import Place, at, mapped
 from medreward.workers.supervisor import ProcessWorker
 from medreward.workers.worker import Done, WorkerLost
 
-SHAPE = 224, 224, 3
+SIDE = 64
+BYTES = SIDE * SIDE * 3
 GROUPS = [Group(None, (n, n + 1), ((n,), (n, n))) for n in range(3)]
 
 
 @asynccontextmanager
 async def started(lost: list[str] | None = None, folder: Path | None = None, **given: Any) -> AsyncIterator[Any]:
-    fd = anonymous_memory(2 * slot_bytes(SHAPE))
+    fd = anonymous_memory(BYTES)
     reasons = lost if lost is not None else []
     worker = ProcessWorker(Settings(**given), folder, fd, reasons.append)
     try:
@@ -58,11 +59,11 @@ async def test_a_batch_there_and_back() -> None:
 
 
 async def test_pixels_reach_the_model_through_shared_memory(tiny_folder: Path) -> None:
-    side = 64
-    fd = anonymous_memory(2 * slot_bytes((side, side, 3)))
-    slots = mapped(fd, (side, side, 3))
-    slots[1] = 255
-    groups = [Group(ModelImage(f"image {slot}", slots[slot], slot=slot), (1, 2), ((3,),)) for slot in (0, 1)]
+    fd = anonymous_memory(2 * BYTES)
+    pixels = [at(Place(offset, SIDE, SIDE), mapped(fd)) for offset in (0, BYTES)]
+    pixels[1][:] = 255
+    images = [ModelImage(f"image {n}", pixels[n], offset=n * BYTES) for n in (0, 1)]
+    groups = [Group(image, (1, 2), ((3,),)) for image in images]
     worker = ProcessWorker(Settings(model=str(tiny_folder), threads=1), tiny_folder, fd, lambda _: None)
     try:
         await worker.start()

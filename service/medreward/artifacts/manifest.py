@@ -4,9 +4,9 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from medreward.artifacts.toml import read_toml
 from medreward.types import DIMENSIONS, Evidence
@@ -20,13 +20,37 @@ class Section(BaseModel):
 
 
 class Image(Section):
-    """How an image is brought to the model's size."""
+    """How every image is brought to the model's one size."""
 
     width: PositiveInt
     height: PositiveInt
     fit: Literal["pad", "stretch"] = "pad"
     required: bool = False
     preprocessing: Literal[1] = 1  # version of the rules in encoding/image.py
+
+
+class ImageOfOwnSize(Section):
+    """Each image at its own size, rounded and within bounds, for models that take any."""
+
+    fit: Literal["own"]
+    min_pixels: PositiveInt
+    max_pixels: PositiveInt
+    multiple: PositiveInt  # of each side: what is one token to the model
+    required: bool = False
+    preprocessing: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def has_room_for_a_token(self) -> Self:
+        if not self.multiple**2 <= self.max_pixels >= self.min_pixels:
+            raise ValueError("max_pixels must hold multiple x multiple pixels, and at least min_pixels")
+        return self
+
+
+def _sized(image: Any) -> Any:
+    """Not left to the union, whose errors would name each of its members."""
+    if not isinstance(image, dict):
+        return image
+    return (ImageOfOwnSize if image.get("fit") == "own" else Image).model_validate(image)
 
 
 class Text(Section):
@@ -94,7 +118,7 @@ class Manifest(Section):
     golden: FileName | None = None
     measured: FileName | None = None  # the figures behind the card
     files: dict[FileName, Sha256] = {}
-    image: Image
+    image: Annotated[Image | ImageOfOwnSize, BeforeValidator(_sized)]
     text: Text
     onnx: Onnx | None = None
     vlm: Vlm | None = None
@@ -111,6 +135,8 @@ class Manifest(Section):
             raise ValueError("weights may only name the model's dimensions")
         if self.runtime == "onnx" and not (self.onnx and self.text.tokenizer):
             raise ValueError("runtime onnx needs [onnx] and a tokenizer under [text]")
+        if isinstance(self.image, ImageOfOwnSize) and not self.vlm:
+            raise ValueError("fit own is for models with [vlm]")
         if self.runtime == "torch_vlm" and not (self.vlm and self.text.tokenizer):
             raise ValueError("runtime torch_vlm needs [vlm] and a tokenizer under [text]")
         if self.text.prompt.count("{image}") != (1 if self.vlm else 0):
@@ -128,6 +154,12 @@ class Manifest(Section):
         if missing:
             raise ValueError(f"no digest under [files] for {', '.join(missing)}")
         return self
+
+    @property
+    def one_size(self) -> Image:
+        """Of an image, for models that take no other."""
+        assert isinstance(self.image, Image)
+        return self.image
 
     @cached_property
     def fingerprint(self) -> str:

@@ -15,7 +15,7 @@ class ModelImage:
     digest: str
     pixels: NDArray[np.uint8]  # height, width, 3
     tenant: str = ""
-    slot: int | None = None  # where the pixels lie in shared memory, for a worker in a process of its own
+    offset: int | None = None  # of the pixels in shared memory, for a worker in a process of its own
 
     @property
     def key(self) -> str:
@@ -36,15 +36,17 @@ class Group:
 class CostModel:
     """What work costs on a device, in tokens it works through; known in front, where no backend is loaded."""
 
-    image: int = 0  # for an image, once a group
+    image: int = 0  # for an image of whatever size, once a group
+    pixels: int = 0  # of an image seen at its own size cost one; 0 where all have one size
     row: int = 0  # for every answer, beside its own tokens
     pad_to: int = 1  # lengths are rounded up to a multiple
     shares_prompt: bool = False  # the prompt runs once a group, not once an answer
     pads: bool = False  # rows of a batch are padded to its longest
 
-    def group(self, prompt: int, image: bool) -> int:
-        """What the group costs beside its answers."""
-        return (self.image if image else 0) + (self._padded(prompt) if self.shares_prompt else 0)
+    def group(self, prompt: int, pixels: int) -> int:
+        """What the group costs beside its answers; `pixels` are those of its image as the model sees it, if any."""
+        image = pixels // self.pixels if self.pixels else self.image if pixels else 0
+        return image + (self._padded(prompt) if self.shares_prompt else 0)
 
     def answer(self, prompt: int, answer: int) -> int:
         return self.row + self._padded(answer if self.shares_prompt else prompt + answer)

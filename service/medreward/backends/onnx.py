@@ -91,7 +91,7 @@ class OnnxBackend:
         self._device = choose_device(device)
         self._image_graph = Graph(folder / manifest.onnx.image_graph, self._device, IMAGE_GRAPH)
         self._score_graph = Graph(folder / manifest.onnx.score_graph, self._device, SCORE_GRAPH)
-        self._pixels_shape = (manifest.image.height, manifest.image.width, 3)
+        self._pixels_shape = (manifest.one_size.height, manifest.one_size.width, 3)
         self._no_image: ImageTokens = np.zeros(self._score_graph.row_shape("image_tokens"), np.float32)
         self._head_shape = self._score_graph.row_shape("logits")
         self._refuse_what_does_not_fit(len(manifest.dimensions))

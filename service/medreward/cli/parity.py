@@ -43,7 +43,8 @@ def _groups(model: Model, limits: ImageLimits) -> dict[str, Group]:
     """Phantoms with a question and answers to it; the last is asked without its image, where the model allows that."""
     groups: dict[str, Group] = {}
     for golden in golden_images(PHANTOMS):
-        pixels = decode(golden.png, probe(golden.png, limits), model.image)
+        header = probe(golden.png, limits)
+        pixels = decode(golden.png, header, model.image.of(header.width, header.height))
         groups[golden.name] = _group(model, golden.question.text, golden.answers, ModelImage(golden.name, pixels))
     if not model.manifest.image.required:
         groups["no image"] = _group(model, golden.question.text, golden.answers, None)

@@ -1,11 +1,12 @@
 """Bytes of a stranger's file to safe, model-sized pixels. The rules are written in docs/images.md."""
 
 import logging
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,13 @@ from medreward.errors import Code, ItemError
 
 Kind = Literal["jpeg", "png", "webp", "dicom"]
 Pixels = NDArray[np.uint8]
+Fit = Literal["pad", "stretch", "own"]
+
+FILTERS: Final[dict[Fit, Image.Resampling]] = {
+    "pad": Image.Resampling.BILINEAR,
+    "stretch": Image.Resampling.BILINEAR,
+    "own": Image.Resampling.BICUBIC,
+}
 
 # Both libraries quote a file's values, which may be a patient's, in what they log and warn.
 LIBRARIES: Final = r"(PIL|pydicom)(\.|$)"
@@ -35,11 +43,49 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """What a model wants to see. `pad` keeps the aspect ratio on black, `stretch` does not."""
+    """What a model wants to see: `pad` keeps the aspect ratio on black, `stretch` does not, `own` is the image's."""
 
     width: int
     height: int
-    fit: Literal["pad", "stretch"] = "pad"
+    fit: Fit = "pad"
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+    def of(self, width: int, height: int) -> Self:
+        """For an image of this size: here all are treated alike."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSize:
+    """For a model that takes images of any size: each at its own, as Qwen's image processors find it."""
+
+    min_pixels: int
+    max_pixels: int
+    multiple: int  # of each side
+
+    @property
+    def pixels(self) -> int:
+        """The most."""
+        return self.max_pixels
+
+    def of(self, width: int, height: int) -> ImageSpec:
+        """Sides to the nearest multiples; beyond the bounds both are scaled alike and then rounded inwards."""
+        sides = [round(side / self.multiple) for side in (width, height)]
+        if self._area(sides) > self.max_pixels:
+            shrink = math.sqrt((height * width) / self.max_pixels)
+            sides = [max(1, math.floor(side / shrink / self.multiple)) for side in (width, height)]
+        elif self._area(sides) < self.min_pixels:
+            grow = math.sqrt(self.min_pixels / (height * width))
+            sides = [math.ceil(side * grow / self.multiple) for side in (width, height)]
+        while self._area(sides) > self.max_pixels:  # a strip whose short side can be no shorter
+            sides[sides.index(max(sides))] -= 1
+        return ImageSpec(sides[0] * self.multiple, sides[1] * self.multiple, "own")
+
+    def _area(self, sides: Sequence[int]) -> int:
+        return sides[0] * sides[1] * self.multiple**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +116,10 @@ def decode(data: bytes, header: ImageHeader, spec: ImageSpec) -> Pixels:
     """Pixels of a probed image at the model's size: height, width, RGB."""
     with _library_errors():
         size = _fitted_size(header.width, header.height, spec)
-        image = dicom_picture(data) if header.kind == "dicom" else upright_picture(data, header.kind, size)
-        fitted = image.resize(size, Image.Resampling.BILINEAR).convert("RGB")
+        # An image at its own size has the very pixels that transformers' processors give it.
+        least = (header.width, header.height) if spec.fit == "own" else size
+        image = dicom_picture(data) if header.kind == "dicom" else upright_picture(data, header.kind, least)
+        fitted = image.resize(size, FILTERS[spec.fit]).convert("RGB")
         canvas = Image.new("RGB", (spec.width, spec.height))
         canvas.paste(fitted, ((spec.width - fitted.width) // 2, (spec.height - fitted.height) // 2))
         return np.array(canvas)
@@ -129,7 +177,7 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 
 def _fitted_size(width: int, height: int, spec: ImageSpec) -> tuple[int, int]:
-    if spec.fit == "stretch":
+    if spec.fit != "pad":
         return spec.width, spec.height
     if width * spec.height >= height * spec.width:
         return spec.width, max(1, (2 * height * spec.width + width) // (2 * width))

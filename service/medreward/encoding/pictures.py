@@ -77,7 +77,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 
 def upright_picture(data: bytes, kind: str, wanted: tuple[int, int]) -> Image.Image:
-    """`wanted` is the size that the upright picture will be brought to."""
+    """`wanted` is the least size that the upright picture must have."""
     if kind == "png":
         PngImageFile(BoundedReads(data, FILE_READS)).verify()  # checksums of all chunks, which loading skips
     if kind == "jpeg":

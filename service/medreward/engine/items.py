@@ -109,7 +109,7 @@ class Items:
         lane, tenant, prompt = prepared.key.lane, prepared.key.tenant, len(prepared.prompt.ids)
         deadline, timings = asked.deadline, asked.timings
         costs = [self._cost.answer(prompt, len(answer.text.ids)) for answer in answers]
-        costs[0] += self._cost.group(prompt, prepared.file is not None)
+        costs[0] += self._cost.group(prompt, self._pixels(prepared.file))
         reserved = sum(costs)
         self._scheduler.admit(reserved, lane, time.monotonic(), deadline)
         flights: list[Flight] = []
@@ -148,6 +148,10 @@ class Items:
         timings.inference = max(timings.inference, *(end.inference_s for end in landed))
         return landed
 
+    def _pixels(self, file: ImageFile | None) -> int:
+        """As the model will see them."""
+        return self._model.image.of(file.header.width, file.header.height).pixels if file else 0
+
     async def _held(self, prepared: Prepared, asked: Asked) -> Picture | None:
         if prepared.file is None:
             return None
@@ -158,7 +162,7 @@ class Items:
 
 
 def _model_image(file: ImageFile | None, picture: Picture | None, tenant: str) -> ModelImage | None:
-    return ModelImage(file.digest, picture.pixels, tenant, picture.slot) if file and picture else None
+    return ModelImage(file.digest, picture.pixels, tenant, picture.offset) if file and picture else None
 
 
 async def _all_landed(flights: Iterable[Flight]) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from medreward.artifacts.evidence import require_evidence
 from medreward.artifacts.golden import GoldenTriple, read_golden
-from medreward.artifacts.manifest import Manifest
+from medreward.artifacts.manifest import ImageOfOwnSize, Manifest
 from medreward.artifacts.repository import open_verified
 from medreward.backends.fake import FAKE_MANIFEST, WordTokenizer
-from medreward.encoding.image import ImageSpec
+from medreward.encoding.image import ImageSpec, OwnSize
 from medreward.encoding.text import FileTokenizer, TextEncoder, Tokenizer
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
@@ -30,8 +30,11 @@ class Model:
         return ModelRef(m.name, m.version, m.fingerprint, runtime, m.evidence)
 
     @cached_property
-    def image(self) -> ImageSpec:
-        return ImageSpec(self.manifest.image.width, self.manifest.image.height, self.manifest.image.fit)
+    def image(self) -> ImageSpec | OwnSize:
+        image = self.manifest.image
+        if isinstance(image, ImageOfOwnSize):
+            return OwnSize(image.min_pixels, image.max_pixels, image.multiple)
+        return ImageSpec(image.width, image.height, image.fit)
 
     @cached_property
     def default_weights(self) -> Mapping[str, float]:

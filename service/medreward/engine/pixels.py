@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from medreward.encoding.image import ImageSpec, decode
+from medreward.encoding.image import ImageSpec, OwnSize, decode
 from medreward.engine.batch_time import BatchTime
+from medreward.engine.extents import Extents
 from medreward.engine.images import ImageFile
 from medreward.engine.scheduler import Room
 from medreward.errors import Code, ItemError
@@ -23,9 +24,9 @@ from medreward.metrics import Metrics
 from medreward.types import Lane
 from medreward.workers.children import ChildProcess, anonymous_memory
 from medreward.workers.frames import Decode, Decoded, Failure
-from medreward.workers.pixels import mapped, slot_bytes
+from medreward.workers.pixels import CHANNELS, Place, at, mapped
 
-FEWEST_SLOTS: Final = 64
+FEWEST_SLOTS: Final = 64  # of the largest size
 SPAWN_AGAIN_SECONDS: Final = 1.0
 TOO_MANY_IMAGES: Final = "too many images at once; try again later"
 
@@ -34,22 +35,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Picture:
-    """A decoded image. Its slot is given to another one only when nobody holds it."""
+    """A decoded image. Its memory is given to another one only when nobody holds it."""
 
     key: str
-    slot: int
+    offset: int
     pixels: NDArray[np.uint8]
     holders: int = 0
 
 
 class Slots:
-    """Shared memory for so many pictures; the least recently used that nobody holds goes first."""
+    """Shared memory for pictures; the least recently used that nobody holds goes first."""
 
-    def __init__(self, shape: tuple[int, int, int], max_bytes: int) -> None:
-        self.count = max(FEWEST_SLOTS, max_bytes // slot_bytes(shape))
-        self.fd = anonymous_memory(self.count * slot_bytes(shape))
-        self._arrays = mapped(self.fd, shape)
-        self._free = list(range(self.count))
+    def __init__(self, pixels: int, max_bytes: int) -> None:
+        """`pixels` are those of the largest picture."""
+        size = max(FEWEST_SLOTS * pixels * CHANNELS, max_bytes)
+        self.fd = anonymous_memory(size)
+        self._memory = mapped(self.fd)
+        self._free = Extents(size)
         self._pictures: OrderedDict[str, Picture] = OrderedDict()
 
     def get(self, key: str) -> Picture | None:
@@ -58,18 +60,17 @@ class Slots:
             self._pictures.move_to_end(key)
         return picture
 
-    def new(self, key: str) -> Picture:
-        """A slot whose content is not there yet; `keep` makes it findable, `give_up` gives it back."""
-        if not self._free:
+    def new(self, key: str, spec: ImageSpec) -> Picture:
+        """One whose content is not there yet; `keep` makes it findable, `give_up` gives its memory back."""
+        while (offset := self._free.take(spec.pixels * CHANNELS)) is None:
             self._evict()
-        slot = self._free.pop()
-        return Picture(key, slot, self._arrays[slot])
+        return Picture(key, offset, at(Place(offset, spec.height, spec.width), self._memory))
 
     def keep(self, picture: Picture) -> None:
         self._pictures[picture.key] = picture
 
     def give_up(self, picture: Picture) -> None:
-        self._free.append(picture.slot)
+        self._free.give(picture.offset, picture.pixels.nbytes)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -78,7 +79,7 @@ class Slots:
         for key, picture in self._pictures.items():
             if not picture.holders:
                 del self._pictures[key]
-                self._free.append(picture.slot)
+                self.give_up(picture)
                 return
         raise ItemError(Code.OVERLOADED, TOO_MANY_IMAGES, retry_after=1)
 
@@ -90,9 +91,9 @@ class DecoderLost(Exception):
 class Decoders:
     """Processes that decode, one image at a time each, interactive images first; with none of them, threads do."""
 
-    def __init__(self, slots: Slots, spec: ImageSpec, processes: int, threads: int, seconds: float) -> None:
+    def __init__(self, slots: Slots, sizes: ImageSpec | OwnSize, processes: int, threads: int, seconds: float) -> None:
         self._slots = slots
-        self._spec = spec
+        self._sizes = sizes
         self._processes = processes
         self._seconds = seconds
         self._idle: list[ChildProcess] = []
@@ -115,16 +116,20 @@ class Decoders:
                 return child
             await self._replace(child)  # it went while nobody looked: no image is to blame
 
+    def spec(self, file: ImageFile) -> ImageSpec:
+        """What the model wants to see of it."""
+        return self._sizes.of(file.header.width, file.header.height)
+
     async def decode(self, child: ChildProcess | None, file: ImageFile, picture: Picture) -> None:
         """Gives the decoder back."""
+        spec = self.spec(file)
         if child is None:
             loop = asyncio.get_running_loop()
-            picture.pixels[:] = await loop.run_in_executor(self._threads, decode, file.data, file.header, self._spec)
+            picture.pixels[:] = await loop.run_in_executor(self._threads, decode, file.data, file.header, spec)
             return
-        header = file.header
         try:
             async with asyncio.timeout(self._seconds):
-                await child.front.send(Decode(picture.slot, header.kind, header.width, header.height, file.data))
+                await child.front.send(Decode(picture.offset, file.header, spec, file.data))
                 answer = await child.front.receive()
         except (EOFError, OSError, TimeoutError):
             await self._replace(child)
@@ -163,8 +168,7 @@ class Decoders:
         self._idle.append(child)
 
     async def _spawn(self) -> None:
-        arguments = (str(self._spec.width), str(self._spec.height), self._spec.fit)
-        child = await ChildProcess.start("medreward.workers.decoder", self._slots.fd, arguments)
+        child = await ChildProcess.start("medreward.workers.decoder", self._slots.fd)
         self.children.add(child)
         self._give(child)
 
@@ -250,7 +254,7 @@ class Pictures:
 
     async def _decode(self, key: str, file: ImageFile, lane: Lane, decoding: Decoding) -> Picture:
         try:
-            picture = self._slots.new(key)
+            picture = self._slots.new(key, self._decoders.spec(file))
             try:
                 await self._decoded(file, lane, picture, decoding)
             except BaseException:

@@ -51,7 +51,7 @@ class Serving:
 async def start_serving(settings: Settings, images: Images, metrics: Metrics) -> Serving:
     """Loads the model and waits until a probe has been through every device."""
     model = await asyncio.to_thread(open_model, settings)
-    slots = Slots((model.image.height, model.image.width, 3), settings.pixel_cache_bytes)
+    slots = Slots(model.image.pixels, settings.pixel_cache_bytes)
     cores = settings.decoders or available_cores()
     processes = cores if settings.isolation == "process" else 0
     decoders = Decoders(slots, model.image, processes, cores, settings.decode_seconds)
@@ -122,6 +122,6 @@ def _probe(model: Model, slots: Slots) -> Group:
     answer = model.text.answer(prompt, PROBE, Options())
     image = None
     if required:
-        picture = slots.new(PROBE)
-        image = ModelImage(PROBE, picture.pixels, slot=picture.slot)
+        picture = slots.new(PROBE, model.image.of(1, 1))
+        image = ModelImage(PROBE, picture.pixels, offset=picture.offset)
     return Group(image, prompt.ids, [answer.ids])

@@ -50,7 +50,7 @@ class Served:
     ) -> None:
         if manifest.text.tokenizer is None:
             raise ConfigurationError(f"model {manifest.name} has no tokenizer")
-        text, image = manifest.text, manifest.image
+        text, image = manifest.text, manifest.one_size
         self.backend = OnnxBackend(folder, manifest, "cpu", threads)
         tokenizer = FileTokenizer(folder / manifest.text.tokenizer)
         self._encoder = TextEncoder(tokenizer, text.prompt, text.answer, text.max_tokens, MANY)

@@ -55,7 +55,7 @@ def latency(folder: Path, manifest: Manifest, times: int = TIMES) -> dict[str, f
 
 
 def _took(served: Served, manifest: Manifest, number: int, responses: Sequence[str]) -> float:
-    shape = manifest.image.height, manifest.image.width, 3
+    shape = manifest.one_size.height, manifest.one_size.width, 3
     pixels = np.random.default_rng(number).integers(0, 256, shape, np.uint8)
     group = served.group(ModelImage(str(number), pixels), QUESTION, responses)
     start = perf_counter()

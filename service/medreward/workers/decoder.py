@@ -1,19 +1,15 @@
 """A decoder process: a stranger's file in, pixels into their slot. A crash in an image library ends only this."""
 
-import sys
-
-from medreward.encoding.image import ImageHeader, ImageSpec, decode
+from medreward.encoding.image import decode
 from medreward.errors import ItemError
 from medreward.workers.children import be_a_child
 from medreward.workers.frames import Child, Decode, Decoded, Failure
-from medreward.workers.pixels import mapped
+from medreward.workers.pixels import Place, at, mapped
 
 
 def main() -> None:
     socket_fd, shared_fd = be_a_child()
-    width, height, fit = int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-    spec = ImageSpec(width, height, "stretch" if fit == "stretch" else "pad")
-    slots = mapped(shared_fd, (height, width, 3))
+    memory = mapped(shared_fd)
     front = Child(socket_fd)
     while True:
         try:
@@ -22,8 +18,8 @@ def main() -> None:
             return
         assert isinstance(asked, Decode)
         try:
-            header = ImageHeader(asked.kind, asked.width, asked.height)
-            slots[asked.slot] = decode(asked.data, header, spec)
+            place = Place(asked.offset, asked.spec.height, asked.spec.width)
+            at(place, memory)[:] = decode(asked.data, asked.header, asked.spec)
         except ItemError as error:
             front.send(Failure(error.code, error.detail, error.field))
         else:

@@ -8,8 +8,9 @@ from typing import Any, Final
 import msgspec
 
 from medreward.backends.base import CostModel, Counts
-from medreward.encoding.image import Kind
+from medreward.encoding.image import ImageHeader, ImageSpec
 from medreward.errors import Code, ItemError
+from medreward.workers.pixels import Place
 
 LENGTH: Final = struct.Struct("<I")
 STREAM_BYTES: Final = 1 << 20  # read ahead
@@ -34,7 +35,7 @@ class Beat(msgspec.Struct, tag=True):
 
 
 class GroupFrame(msgspec.Struct, array_like=True):
-    slot: int | None  # where the pixels are; None without an image
+    place: Place | None  # None without an image
     digest: str
     tenant: str
     prompt: list[int]
@@ -66,10 +67,9 @@ class Ran(msgspec.Struct, tag=True):
 
 
 class Decode(msgspec.Struct, tag=True):
-    slot: int
-    kind: Kind
-    width: int
-    height: int
+    offset: int  # where its pixels go
+    header: ImageHeader
+    spec: ImageSpec
     data: bytes
 
 

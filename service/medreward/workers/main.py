@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medreward import logs
-from medreward.artifacts.manifest import Manifest, read_manifest
+from medreward.artifacts.manifest import read_manifest
 from medreward.artifacts.repository import MANIFEST_FILE
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.fake import FAKE_MANIFEST
@@ -33,7 +33,7 @@ from medreward.workers.frames import (
     ToChild,
 )
 from medreward.workers.loading import open_backend
-from medreward.workers.pixels import mapped
+from medreward.workers.pixels import at, mapped
 from medreward.workers.worker import DeviceBroken, Done, Runner
 
 BEAT_SECONDS: Final = 0.25
@@ -59,10 +59,10 @@ def main() -> None:
         front.send(Refused(str(error)))
         return
     front.send(Loaded(backend.runtime, backend.cost))
-    serve(front, runner, mapped(shared_fd, _shape(manifest)))
+    serve(front, runner, mapped(shared_fd))
 
 
-def serve(front: "Ends", runner: Runner, slots: NDArray[np.uint8]) -> None:
+def serve(front: "Ends", runner: Runner, memory: NDArray[np.uint8]) -> None:
     while True:
         try:
             asked = front.receive()
@@ -70,15 +70,15 @@ def serve(front: "Ends", runner: Runner, slots: NDArray[np.uint8]) -> None:
             return
         assert isinstance(asked, Run)
         try:
-            done = runner.score([_group(frame, slots) for frame in asked.groups])
+            done = runner.score([_group(frame, memory) for frame in asked.groups])
         except DeviceBroken:
             log.exception("the device is broken for this process")
             os._exit(BROKEN_EXIT)  # without a clean-up that would wait for the device
         front.send(_ran(done))
 
 
-def _group(frame: GroupFrame, slots: NDArray[np.uint8]) -> Group:
-    image = ModelImage(frame.digest, slots[frame.slot], frame.tenant) if frame.slot is not None else None
+def _group(frame: GroupFrame, memory: NDArray[np.uint8]) -> Group:
+    image = ModelImage(frame.digest, at(frame.place, memory), frame.tenant) if frame.place else None
     return Group(image, frame.prompt, frame.answers)
 
 
@@ -90,10 +90,6 @@ def _ran(done: Done) -> Ran:
 
     outcomes: list[list[HeadsFrame | Failure]] = [[written(outcome) for outcome in group] for group in done.outcomes]
     return Ran(outcomes, done.seconds, done.counts)
-
-
-def _shape(manifest: Manifest) -> tuple[int, int, int]:
-    return manifest.image.height, manifest.image.width, 3
 
 
 def _beat(front: "_Locked") -> None:

@@ -1,18 +1,29 @@
 """Model-sized images in memory that every process maps."""
 
 import mmap
+from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-Shape = tuple[int, int, int]
+CHANNELS: Final = 3
 
 
-def mapped(fd: int, shape: Shape) -> NDArray[np.uint8]:
-    """All slots behind the descriptor, each an image of this shape."""
-    memory = mmap.mmap(fd, 0)
-    return np.frombuffer(memory, np.uint8).reshape(-1, *shape)
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where the pixels of an image lie."""
+
+    offset: int
+    height: int
+    width: int
 
 
-def slot_bytes(shape: Shape) -> int:
-    return shape[0] * shape[1] * shape[2]
+def mapped(fd: int) -> NDArray[np.uint8]:
+    """All that lies behind the descriptor."""
+    return np.frombuffer(mmap.mmap(fd, 0), np.uint8)
+
+
+def at(place: Place, memory: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The pixels there: height, width, RGB."""
+    size = place.height * place.width * CHANNELS
+    return memory[place.offset : place.offset + size].reshape(place.height, place.width, CHANNELS)

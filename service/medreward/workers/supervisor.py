@@ -16,6 +16,7 @@ from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers.children import ChildProcess
 from medreward.workers.frames import Failure, GroupFrame, HeadsFrame, Load, Loaded, Ran, Refused, Run
+from medreward.workers.pixels import Place
 from medreward.workers.worker import Done, WorkerLost
 
 WATCH_SECONDS: Final = 0.25
@@ -166,8 +167,9 @@ def _visible(device: int) -> str:
 
 def _frame(group: Group) -> GroupFrame:
     image = group.image
-    slot, digest, tenant = (image.slot, image.digest, image.tenant) if image else (None, "", "")
-    return GroupFrame(slot, digest, tenant, list(group.prompt), [list(answer) for answer in group.answers])
+    place = Place(image.offset, *image.pixels.shape[:2]) if image and image.offset is not None else None
+    digest, tenant = (image.digest, image.tenant) if image else ("", "")
+    return GroupFrame(place, digest, tenant, list(group.prompt), [list(answer) for answer in group.answers])
 
 
 def _outcome(written: HeadsFrame | Failure) -> Heads | ItemError:
