@@ -248,7 +248,12 @@ def tokenizer() -> Tokenizer:
 
 
 def write_manifest(
-    folder: Path, family: str, heads: str = HEAD, image: Sequence[str] = (), dimensions: Sequence[str] = DIMENSIONS
+    folder: Path,
+    family: str,
+    heads: str = HEAD,
+    image: Sequence[str] = (),
+    dimensions: Sequence[str] = DIMENSIONS,
+    size: str = f"width = {SIDE}\nheight = {SIDE}",
 ) -> None:
     """With the digest of every file that is there now."""
     pieces = ", ".join(f'"{piece}"' for piece in image or FAMILIES[family].image)
@@ -265,8 +270,7 @@ evidence = "none"
 license = "Apache-2.0"
 provenance = "random weights"
 [image]
-width = {SIDE}
-height = {SIDE}
+{size}
 [text]
 tokenizer = "tokenizer.json"
 prompt = ["<s>", "<user>", "{{image}}", "{{question}}"]
@@ -300,12 +304,16 @@ class Plain:
     @torch.inference_mode()
     def state(self, pixels: np.ndarray[Any, Any] | None, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
         """At the last token."""
-        each = self.kind.image_tokens // self.kind.image.count("<image>")
+        seen: dict[str, Any] = {}
+        if pixels is not None:
+            seen = dict(self.image_processor(images=Image.fromarray(pixels), return_tensors="pt"))
+        grid = seen.get("image_grid_thw")
+        tokens = self.kind.image_tokens if grid is None else int(grid.prod()) // 4
+        each = tokens // self.kind.image.count("<image>")
         expanded = [id_ for token in prompt for id_ in [token] * (each if token == IMAGE else 1)]
         ids = torch.tensor([[*expanded, *answer]])
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **seen}
         if pixels is not None:
-            inputs |= self.image_processor(images=Image.fromarray(pixels), return_tensors="pt")
             inputs |= {self.kind.types: (ids == IMAGE).int()} if self.kind.types else {}
         state: Tensor = self.model(**inputs).last_hidden_state[0, -1]
         return state

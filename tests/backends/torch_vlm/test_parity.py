@@ -53,6 +53,15 @@ def test_a_value_head_is_compared_on_its_one_dimension(folder: Path, tmp_path: P
     assert 0 < found["largest"] <= found["tolerance"]
 
 
+def test_a_model_that_sees_images_at_their_own_sizes_passes(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    own = 'fit = "own"\nmin_pixels = 784\nmax_pixels = 20000\nmultiple = 14'
+    write_manifest(copy, "qwen2_5_vl", size=own)
+    code, found = doctor(copy)
+    assert (code, found["ok"]) == (0, True)
+    assert found["differences"] != doctor(folder)[1]["differences"]
+
+
 def test_answers_that_see_each_other_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = Backbone._mask
     monkeypatch.setattr(Backbone, "_mask", lambda self, rows: torch.ones_like(right(self, rows)))  # type: ignore[arg-type]

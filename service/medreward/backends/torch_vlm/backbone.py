@@ -29,6 +29,7 @@ from medreward.errors import ConfigurationError
 
 FULL: Final = "full_attention"
 SLIDING: Final = "sliding_attention"
+GRID: Final = "image_grid_thw"  # how many patches an image has, for families that take any size
 
 Feature = Tensor | Sequence[Tensor]
 Inputs = Mapping[str, Any]  # what a family's image processor makes of an image
@@ -40,6 +41,8 @@ class Features:
 
     pooled: Feature
     deeper: Sequence[Feature]  # for the first layers of the decoder, where the family has them
+    tokens: int
+    grid: Tensor | None = None  # of its patches, where a family takes images of any size
 
     @property
     def nbytes(self) -> int:
@@ -65,11 +68,15 @@ class Prefix:
 class Backbone:
     """On one device. Rows are padded on the right, where a causal model never looks."""
 
-    def __init__(self, model: Any, image_processor: Any, size: tuple[int, int], alone: bool = False) -> None:
-        """`size` is the height and width of every image. `alone`: no two prompts and no two answers share a forward,
-        so that nothing but a triple itself decides the shapes it is computed in.
+    def __init__(
+        self, model: Any, image_processor: Any, size: tuple[int, int], token_pixels: int = 0, alone: bool = False
+    ) -> None:
+        """`size` is the height and width of every image; or of the largest, where each has its own and so many of its
+        pixels make a token. `alone`: no two prompts and no two answers share a forward, so that nothing but a triple
+        itself decides the shapes it is computed in.
         """
         self._image_processor = image_processor
+        self.token_pixels = token_pixels
         self.base = model.model.eval().requires_grad_(False)
         self._decoder = self.base.get_decoder()
         text = model.config.get_text_config()
@@ -82,22 +89,27 @@ class Backbone:
         self._windows = _windows(text)
         self.width: int = text.hidden_size
         self.image_token: int = model.config.image_token_id
+        if token_pixels:
+            self._refuse_unless_any_size(model.config.model_type)
         blank = np.zeros((*size, 3), np.uint8)
         with torch.inference_mode():
             prepared = self.prepare(blank)
             made = self._on_device(prepared, self._forward_takes)
-            self._shapes = {name: made[name] for name in made.keys() - {"pixel_values"}}  # the same for every image
-            self.image_tokens = sum(tensor.numel() for tensor in _tensors(self.encode(prepared).pooled)) // self.width
+            self._shapes = {name: made[name] for name in made.keys() - {"pixel_values", GRID}}  # of every image
+            self.image_tokens = self.encode(prepared).tokens
 
     def prepare(self, pixels: NDArray[np.uint8]) -> Inputs:
         """Runs the image processor, which has no part in what the device does."""
-        made: Inputs = self._image_processor(images=Image.fromarray(pixels), return_tensors="pt")
+        as_it_is = {"do_resize": False} if self.token_pixels else {}
+        made: Inputs = self._image_processor(images=Image.fromarray(pixels), return_tensors="pt", **as_it_is)
         return made
 
     def encode(self, prepared: Inputs) -> Features:
         """Runs the vision tower."""
-        found = self.base.get_image_features(**self._on_device(prepared, self._features_take))
-        return Features(found.pooler_output, getattr(found, "deepstack_features", None) or ())
+        made = self._on_device(prepared, self._features_take)
+        found = self.base.get_image_features(**made)
+        tokens = sum(tensor.numel() for tensor in _tensors(found.pooler_output)) // self.width
+        return Features(found.pooler_output, getattr(found, "deepstack_features", None) or (), tokens, made.get(GRID))
 
     def prefixes(
         self, prompts: Sequence[Ids], images: Sequence[Features], follow: Sequence[Ids]
@@ -106,7 +118,7 @@ class Backbone:
         and the last hidden state of all. There are as many images as prompts, or none at all.
         """
         found: dict[int, tuple[Prefix, Tensor]] = {}
-        prompts = [self._expanded(prompt) for prompt in prompts] if images else prompts
+        prompts = self._expanded(prompts, [features.tokens for features in images]) if images else prompts
         lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompts, follow, strict=True)]
         for run in runs(lengths, [0] * len(prompts), self.alone):
             chosen = [images[i] for i in run] if images else []
@@ -132,7 +144,7 @@ class Backbone:
 
         The reference for parity and for speed. There are as many images as sequences, or none at all.
         """
-        begun = [self._expanded(prompt) for prompt in prompts] if images else prompts
+        begun = self._expanded(prompts, [self._tokens(pixels) for pixels in images]) if images else prompts
         rows = [[*prompt, *answer] for prompt, answer in zip(begun, answers, strict=True)]
         ids = padded(rows, 0).to(self.device)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
@@ -144,6 +156,15 @@ class Backbone:
         hidden: Tensor = self.base(input_ids=ids, use_cache=False, **inputs).last_hidden_state
         return hidden[torch.arange(len(rows), device=self.device), lengths - 1].float()
 
+    def _refuse_unless_any_size(self, family: str) -> None:
+        if GRID not in self._forward_takes:
+            raise ConfigurationError(f"{family} takes no images of any size: [image] needs a width and a height")
+        side = self._image_processor.patch_size * self._image_processor.merge_size
+        if side**2 != self.token_pixels:
+            raise ConfigurationError(
+                f"{side} x {side} pixels are a token to this model: multiple of [image] must be {side}"
+            )
+
     def _types(self, ids: Tensor) -> dict[str, Any]:
         """Which tokens are the image's, for families that ask."""
         types = (ids == self.image_token).long()
@@ -152,12 +173,20 @@ class Backbone:
     def _on_device(self, prepared: Inputs, wanted: Collection[str]) -> dict[str, Any]:
         return {name: prepared[name].to(self.device) for name in prepared.keys() & wanted}
 
-    def _expanded(self, prompt: Ids) -> list[int]:
-        """A placeholder becomes as many as there are image tokens; where a template has several, they share them."""
-        each, rest = divmod(self.image_tokens, prompt.count(self.image_token))
-        if rest:
-            raise ValueError("the image tokens cannot be shared out to the placeholders of the prompt")
-        return [id_ for token in prompt for id_ in ([token] * each if token == self.image_token else [token])]
+    def _tokens(self, pixels: NDArray[np.uint8]) -> int:
+        height, width, _ = pixels.shape
+        return height * width // self.token_pixels if self.token_pixels else self.image_tokens
+
+    def _expanded(self, prompts: Sequence[Ids], tokens: Sequence[int]) -> list[list[int]]:
+        """A placeholder becomes as many as its image has tokens; where a template has several, they share them."""
+        expanded = []
+        for prompt, count in zip(prompts, tokens, strict=True):
+            each, rest = divmod(count, prompt.count(self.image_token))
+            if rest:
+                raise ValueError("the image tokens cannot be shared out to the placeholders of the prompt")
+            ids = ([token] * each if token == self.image_token else [token] for token in prompt)
+            expanded.append([id_ for part in ids for id_ in part])
+        return expanded
 
     def _prefixes(
         self, prompts: Sequence[Ids], images: Sequence[Features], follow: Sequence[Ids]
@@ -167,6 +196,8 @@ class Backbone:
         inputs = self._types(ids)
         if images:
             inputs |= {name: shape.expand(len(images), *shape.shape[1:]) for name, shape in self._shapes.items()}
+            grids = [image.grid for image in images if image.grid is not None]
+            inputs |= {GRID: torch.cat(grids)} if grids else {}
             inputs["pixel_values"] = torch.empty(len(images))  # nobody looks at them
         cache = DynamicCache()
         self.base.rope_deltas = None

@@ -1,5 +1,6 @@
 """Image once, image and question once, answers branched off: the backend around a backbone and its heads."""
 
+import math
 import os
 from array import array
 from collections import Counter
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medreward.artifacts.manifest import Manifest, Vlm
+from medreward.artifacts.manifest import Image, ImageOfOwnSize, Manifest, Vlm
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
 from medreward.backends.torch_vlm.backbone import Backbone, Features, Prefix, load
 from medreward.backends.torch_vlm.heads import Heads, Reader
@@ -50,7 +51,8 @@ class TorchVlmBackend:
 
     @property
     def cost(self) -> CostModel:
-        return CostModel(image=self.backbone.image_tokens, row=sum(map(len, self.heads.tails)), shares_prompt=True)
+        pixels, image = self.backbone.token_pixels, self.backbone.image_tokens
+        return CostModel(image=image, pixels=pixels, row=sum(map(len, self.heads.tails)), shares_prompt=True)
 
     @torch.inference_mode()
     def score(self, groups: Sequence[Group]) -> list[Logits]:
@@ -133,17 +135,25 @@ def open_torch_vlm(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True, warn_only=True)
     model, image_processor = load(folder, device, DTYPES[device], speaks=manifest.vlm.verbaliser is not None)
-    backbone = Backbone(model, image_processor, (manifest.image.height, manifest.image.width), deterministic)
+    backbone = Backbone(model, image_processor, *_image_size(manifest.image), deterministic)
     tokenizer = FileTokenizer(folder / (manifest.text.tokenizer or ""))
     pieces = [tokenizer.control_tokens.get(piece) for piece in manifest.vlm.image]
     placeholders = pieces.count(backbone.image_token)
-    if not placeholders or backbone.image_tokens % placeholders:
+    if not placeholders or backbone.image_tokens % placeholders or (backbone.token_pixels and placeholders > 1):
         found, wanted = placeholders, backbone.image_tokens
         raise ConfigurationError(
             f"{found} placeholders under image of [vlm] cannot hold the {wanted} tokens of an image"
         )
     heads = _heads(folder, manifest.vlm, manifest.dimensions, tokenizer, model)
     return TorchVlmBackend(backbone, heads, feature_cache_bytes, prefix_cache_bytes)
+
+
+def _image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
+    """Height and width, of the largest square where sizes differ; and the pixels of a token there."""
+    if isinstance(image, Image):
+        return (image.height, image.width), 0
+    side = math.isqrt(image.max_pixels) // image.multiple * image.multiple
+    return (side, side), image.multiple**2
 
 
 def _heads(folder: Path, vlm: Vlm, dimensions: Sequence[str], tokenizer: FileTokenizer, model: Any) -> Reader:
