@@ -102,21 +102,26 @@ def export(run: Path, out: Path, data: Path | None, as_json: bool) -> int:
 @option("--name", metavar="NAME", help="in place of the folder's own")
 @option("--heads", type=click.Choice(["verbaliser"]), help="for an instruction-tuned model without a head")
 @option(
-    "--image-size", type=click.IntRange(1), metavar="PIXELS", help="side of the square that every image is brought to"
+    "--image-size",
+    type=click.IntRange(1),
+    metavar="PIXELS",
+    help="side of the square that every image is brought to, in place of its own size",
 )
 @json_option
 def adopt(folder: Path, name: str | None, heads: str | None, image_size: int | None, as_json: bool) -> int:
     """Write the manifest of a transformers checkpoint, with its own chat template as the text."""
     from medreward.backends.torch_vlm.adopt import adopt as write_manifest
 
-    differs = write_manifest(folder, name, heads == "verbaliser", image_size)
+    remarks = write_manifest(folder, name, heads == "verbaliser", image_size)
     _, manifest = _open(str(folder), None)
     if as_json:
-        print_json({"name": manifest.name, "fingerprint": manifest.fingerprint, "folder": str(folder)})
+        facts = {"name": manifest.name, "fingerprint": manifest.fingerprint, "folder": str(folder)}
+        print_json({**facts, "image": manifest.image.model_dump()})
     else:
         click.echo(f"{manifest.name} in {folder}, {manifest.fingerprint}")
-    if differs:
-        click.echo(f"medreward: an example's tokens are not transformers' own {differs}", err=True)
+        click.echo(f"image: {_written(manifest.image.model_dump())}")
+    for remark in remarks:
+        click.echo(f"medreward: {remark}", err=True)
     return 0
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, Gemma3Processor, LlavaProcessor, PreTrainedTokenizerFast
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from backends.torch_vlm.checkpoints import (
     CONTROL,
@@ -146,7 +147,7 @@ def test_the_text_is_the_checkpoints_own_chat_template(family: str, tmp_path: Pa
     own_tokenizer(made).save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(CHATS[family])
     save_file({"score.weight": torch.zeros(6, 64)}, tmp_path / "model.safetensors")
-    assert adopt(tmp_path, "it") is None
+    assert adopt(tmp_path, "it") == []
     for has_image in (True, False):
         assert encoded(tmp_path, has_image) == rendered_by_transformers(tmp_path, family, has_image)
 
@@ -165,6 +166,32 @@ def test_an_adopted_checkpoint_gives_the_logits_of_plain_transformers(folder: Pa
     ids = rendered_by_transformers(folder, "qwen2_5_vl", True)
     expected = Plain(folder, "qwen2_5_vl").logits(PIXELS, ids, [])
     assert np.abs(group[0] - expected.numpy()).max() <= 1e-4
+
+
+def test_a_model_that_takes_any_size_is_adopted_with_its_own_bounds(folder: Path) -> None:
+    done = CliRunner().invoke(command, ["adopt", str(folder)], standalone_mode=False)
+    assert (done.return_value, done.stderr) == (0, "")
+    assert "image: fit own, min_pixels 196, max_pixels 3136, multiple 14" in done.stdout
+    _, manifest = open_verified(str(folder), None)
+    open_torch_vlm(folder, manifest, "cpu", 1, 0, 0)
+
+
+def test_bounds_beyond_ours_are_lowered_and_that_is_said(folder: Path) -> None:
+    published = {"patch_size": 14, "min_pixels": 3136, "max_pixels": 12845056}
+    Qwen2VLImageProcessorPil(**published).save_pretrained(folder)
+    done = CliRunner().invoke(command, ["adopt", str(folder), "--json"], standalone_mode=False)
+    assert "max_pixels of images is 1003520, and 12845056 in its own image processor" in done.stderr
+    image = json.loads(done.stdout)["image"]
+    assert [image[name] for name in ("min_pixels", "max_pixels", "multiple")] == [3136, 1003520, 28]
+
+
+@pytest.mark.parametrize("unlike", [{"resample": 2}, {"do_resize": False}, {"size": {"height": SIDE, "width": SIDE}}])
+def test_a_processor_that_resizes_otherwise_is_given_one_size(folder: Path, unlike: dict[str, Any]) -> None:
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | unlike))
+    adopt(folder)
+    _, manifest = open_verified(str(folder), None)
+    assert (manifest.one_size.width, manifest.one_size.height) == ((SIDE if "size" in unlike else 448,) * 2)
 
 
 def test_inspect_shows_the_text_of_an_adopted_checkpoint(folder: Path) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from PIL.Image import Resampling
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import logging
 
 from medreward.artifacts.manifest import read_manifest
@@ -27,12 +29,13 @@ VALUE_HEAD: Final = "value_head.safetensors"
 TOKENIZER: Final = "tokenizer.json"
 SIDE: Final = 448  # where the image processor takes any size
 MAX_TOKENS: Final = 4096
+IMAGE_TOKENS: Final = 1280  # most of an image at its own size; processors allow more than most devices bear
 WORDS: Final = (("Yes", "No"), ("yes", "no"))
 
 
-def adopt(folder: Path, name: str | None = None, verbalise: bool = False, side: int | None = None) -> str | None:
-    """Writes the manifest, or a ConfigurationError says what was not recognised and why. What it gives back is where
-    an example's ids differ from transformers' own.
+def adopt(folder: Path, name: str | None = None, verbalise: bool = False, side: int | None = None) -> list[str]:
+    """Writes the manifest, or a ConfigurationError says what was not recognised and why. What it gives back is what
+    will not be as in transformers.
     """
     try:
         return _adopt(folder, name, verbalise, side)
@@ -40,7 +43,7 @@ def adopt(folder: Path, name: str | None = None, verbalise: bool = False, side: 
         raise ConfigurationError(f"{folder} is not adopted: {error}") from error
 
 
-def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) -> str | None:
+def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) -> list[str]:
     if (folder / MANIFEST_FILE).exists():
         raise ConfigurationError(f"it has a {MANIFEST_FILE}")
     config, own, image_processor = _read(folder)
@@ -50,7 +53,7 @@ def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) ->
     tokenizer = FileTokenizer(folder / TOKENIZER)
     chat = Chat(folder, config, tokenizer, own)
     template = chat.template()
-    width, height = (side, side) if side else _size(image_processor)
+    image, lowered = _image(image_processor, side)
     reads: dict[str, dict[str, Any]] = {"vlm": {"image": list(template.image)}}
     if head:
         reads["vlm"]["head"] = head
@@ -58,7 +61,7 @@ def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) ->
         reads["vlm.verbaliser"] = {"ask": list(chat.ask()), **_words(tokenizer)}
     positions = getattr(config.get_text_config(), "max_position_embeddings", None) or 2 * MAX_TOKENS
     tables: dict[str, dict[str, Any]] = {
-        "image": {"width": width, "height": height},
+        "image": image,
         "text": {
             "tokenizer": TOKENIZER,
             "prompt": list(template.prompt),
@@ -81,6 +84,8 @@ def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) ->
         "provenance": f"adopted from a {config.model_type} checkpoint, with {head or 'a verbaliser'}; not calibrated",
     }
     differs = chat.differs(template)
+    remarks = [lowered] if lowered else []
+    remarks += [f"an example's tokens are not transformers' own {differs}"] if differs else []
     made = folder / f".{MANIFEST_FILE}"
     made.write_text(toml(facts, tables), "utf-8")
     try:
@@ -88,7 +93,7 @@ def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) ->
         made.replace(folder / MANIFEST_FILE)
     finally:
         made.unlink(missing_ok=True)
-    return differs
+    return remarks
 
 
 def _read(folder: Path) -> tuple[Any, Any, Any]:
@@ -133,6 +138,28 @@ def _labels(path: Path) -> int | None:
             return int(file.get_slice(f"{SCORE}weight").get_shape()[0])
     except (OSError, SafetensorError) as error:
         raise ConfigurationError(f"{path.name} cannot be read: {error}") from error
+
+
+def _image(image_processor: Any, side: int | None) -> tuple[dict[str, Any], str | None]:
+    """The section, and what is said of bounds that are not the processor's own."""
+    bounds = _bounds(image_processor)
+    if side or not bounds:
+        width, height = (side, side) if side else _size(image_processor)
+        return {"width": width, "height": height}, None
+    least, most = bounds
+    multiple = image_processor.patch_size * image_processor.merge_size
+    bound = max(least, min(most, IMAGE_TOKENS * multiple**2))
+    lowered = f"max_pixels of images is {bound}, and {most} in its own image processor" if bound < most else None
+    return {"fit": "own", "min_pixels": least, "max_pixels": bound, "multiple": multiple}, lowered
+
+
+def _bounds(image_processor: Any) -> tuple[int, int] | None:
+    """Fewest and most pixels, of one that takes any size and resizes as encoding/image.py does."""
+    resizes = image_processor.do_resize and image_processor.resample == Resampling.BICUBIC
+    if not isinstance(image_processor, Qwen2VLImageProcessorPil) or not resizes:
+        return None
+    least, most = image_processor.size.shortest_edge, image_processor.size.longest_edge
+    return (least, most) if least and most else None
 
 
 def _size(image_processor: Any) -> tuple[int, int]:
