@@ -120,7 +120,7 @@ def arguments() -> argparse.Namespace:
 
 def random_backend(shape: str, device: str, image_tokens: int, alone: bool) -> TorchVlmBackend:
     side = side_of(image_tokens)
-    backbone = Backbone(random_model(shape, device), image_processor(side), (side, side), alone)
+    backbone = Backbone(random_model(shape, device), image_processor(side), (side, side), alone=alone)
     assert backbone.image_tokens == image_tokens
     with TemporaryDirectory() as folder:
         save_file(random_head(backbone.width), Path(folder) / HEAD)
