@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.backends.base import Group, ModelImage
+from medreward.backends.fake import FAKE_MANIFEST
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers import supervisor
@@ -25,10 +28,16 @@ GROUPS = [Group(None, (n, n + 1), ((n,), (n, n))) for n in range(3)]
 
 
 @asynccontextmanager
-async def started(lost: list[str] | None = None, folder: Path | None = None, **given: Any) -> AsyncIterator[Any]:
+async def started(
+    lost: list[str] | None = None,
+    folder: Path | None = None,
+    manifest: Manifest = FAKE_MANIFEST,
+    verified_at: int = 0,
+    **given: Any,
+) -> AsyncIterator[Any]:
     fd = anonymous_memory(2 * slot_bytes(SHAPE))
     reasons = lost if lost is not None else []
-    worker = ProcessWorker(Settings(**given), folder, fd, reasons.append)
+    worker = ProcessWorker(Settings(**given), manifest, folder, fd, reasons.append, verified_at=verified_at)
     try:
         await worker.start()
         yield worker
@@ -63,7 +72,8 @@ async def test_pixels_reach_the_model_through_shared_memory(tiny_folder: Path) -
     slots = mapped(fd, (side, side, 3))
     slots[1] = 255
     groups = [Group(ModelImage(f"image {slot}", slots[slot], slot=slot), (1, 2), ((3,),)) for slot in (0, 1)]
-    worker = ProcessWorker(Settings(model=str(tiny_folder), threads=1), tiny_folder, fd, lambda _: None)
+    settings, manifest = Settings(model=str(tiny_folder), threads=1), read_manifest(tiny_folder / "model.toml")
+    worker = ProcessWorker(settings, manifest, tiny_folder, fd, lambda _: None)
     try:
         await worker.start()
         (black,), (white,) = numbers(await worker.score(groups))
@@ -123,4 +133,19 @@ async def test_restarts_in_a_row_wait_longer(monkeypatch: pytest.MonkeyPatch) ->
 async def test_a_model_that_cannot_be_loaded_is_a_refusal(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         async with started(folder=tmp_path):
+            pass
+
+
+async def test_a_file_that_changed_since_it_was_verified_is_refused_by_the_worker(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
+    manifest = read_manifest(folder / "model.toml")
+    (folder / "model.toml").unlink()  # the front's is the one that counts
+    async with started(folder=folder, manifest=manifest, verified_at=time.time_ns(), threads=1):
+        pass
+    with (folder / "tokenizer.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(ConfigurationError, match=r"tokenizer\.json does not match"):
+        async with started(folder=folder, manifest=manifest, verified_at=time.time_ns(), threads=1):
             pass
