@@ -162,7 +162,10 @@ def test_inspect_and_verify_show_what_would_be_served(folder: Path) -> None:
     assert contents(folder) == before
 
 
-def test_parity_and_doctor_take_it(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_parity_and_doctor_take_it(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDREWARD_THREADS", "1")
     done = CliRunner().invoke(doctor, ["--parity", str(folder), *SIZE, "--json"], standalone_mode=False)
     assert json.loads(done.stdout)["ok"]
     assert len([record for record in caplog.records if "not calibrated" in record.getMessage()]) == 1
