@@ -22,6 +22,7 @@ from medreward.workers.children import anonymous_memory
 from medreward.workers.pixels import mapped, slot_bytes
 from medreward.workers.supervisor import ProcessWorker
 from medreward.workers.worker import Done, WorkerLost
+from waiting import until
 
 SHAPE = 224, 224, 3
 GROUPS = [Group(None, (n, n + 1), ((n,), (n, n))) for n in range(3)]
@@ -136,16 +137,17 @@ async def test_a_model_that_cannot_be_loaded_is_a_refusal(tmp_path: Path) -> Non
             pass
 
 
-async def test_a_file_that_changed_since_it_was_verified_is_refused_by_the_worker(
-    tiny_folder: Path, tmp_path: Path
+async def test_a_worker_that_starts_again_refuses_a_file_that_changed_until_it_is_back(
+    tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
-    manifest = read_manifest(folder / "model.toml")
+    manifest, verified_at = read_manifest(folder / "model.toml"), time.time_ns()
     (folder / "model.toml").unlink()  # the front's is the one that counts
-    async with started(folder=folder, manifest=manifest, verified_at=time.time_ns(), threads=1):
-        pass
-    with (folder / "tokenizer.json").open("a") as file:
-        file.write(" ")
-    with pytest.raises(ConfigurationError, match=r"tokenizer\.json does not match"):
-        async with started(folder=folder, manifest=manifest, verified_at=time.time_ns(), threads=1):
-            pass
+    async with started(folder=folder, manifest=manifest, verified_at=verified_at, threads=1) as worker:
+        (folder / "tokenizer.json").rename(tmp_path / "away")
+        (folder / "tokenizer.json").write_text("{}")
+        os.kill(pid_of(worker), signal.SIGKILL)
+        await until(lambda: any("tokenizer.json does not match" in getattr(r, "error", "") for r in caplog.records))
+        assert not worker.is_ready()
+        (tmp_path / "away").rename(folder / "tokenizer.json")
+        await worker.ready()

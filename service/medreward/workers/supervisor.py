@@ -158,7 +158,8 @@ class ProcessWorker:
             try:
                 await self._spawn()
             except (ConfigurationError, OSError, EOFError, TimeoutError) as error:
-                log.error("worker did not start", extra={"error": type(error).__name__})
+                reason = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
+                log.error("worker did not start", extra={"error": reason})
             else:
                 log.info("worker restarted", extra=self.state())
                 return
