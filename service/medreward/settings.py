@@ -29,6 +29,12 @@ class Settings(BaseSettings):
         "medreward-mini", description="model to serve: a bundled name, a directory, or org/name@revision"
     )
     models_dir: Path | None = Field(None, description="folder of models; by default the one of the bundled model")
+    heads: Literal["auto", "verbaliser"] = Field(
+        "auto", description="without model.toml: auto, the head that is there, or verbaliser; see docs/vlm.md"
+    )
+    image_size: PositiveInt | None = Field(
+        None, description="without model.toml: side of the square that every image is brought to"
+    )
     require_evidence: str | None = Field(
         None, description="serve only what this gate policy promoted: a file, or default; see docs/gate.md"
     )

@@ -6,7 +6,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from medreward.artifacts.repository import bundled_models, list_models, open_verified
+from medreward.artifacts.repository import bundled_models, list_models
+from medreward.engine.files import open_verified
 from medreward.settings import Settings
 from serving import running
 
@@ -14,7 +15,7 @@ MB = 10**6
 
 
 def test_it_is_the_default_and_whole_and_small() -> None:
-    folder, manifest = open_verified(Settings().model, None)
+    folder, manifest = open_verified(Settings())
     assert manifest.name == "medreward-mini"
     assert [manifest.name] == list_models(bundled_models())
     sizes = [path.stat().st_size for path in folder.iterdir() if path.is_file()]

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medreward.artifacts.manifest import Manifest
-from medreward.artifacts.repository import open_verified
+from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.backends.base import Counts, Group, ModelImage
 from medreward.backends.onnx import OnnxBackend, RunShape
 from medreward.caches import ENTRY_BYTES
@@ -20,7 +19,7 @@ TOKENS_BYTES = 16 * 32 * 4  # of one image of the tiny model
 
 @pytest.fixture(scope="session")
 def manifest(tiny: Path) -> Manifest:
-    return open_verified(str(tiny), tiny.parent)[1]
+    return read_manifest(tiny / "model.toml")
 
 
 @pytest.fixture

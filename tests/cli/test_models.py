@@ -85,7 +85,8 @@ def test_a_model_comes_from_the_hub_at_a_commit_with_what_its_manifest_lists(
         assert_refused(run("models", "verify", f"{REPO}@v2", HF_ENDPOINT=hub.url, **home), "v2", "hub")
         (models_dir / "small" / "model.toml").unlink()
         bare = {**home, "HF_HUB_CACHE": str(tmp_path / "other")}
-        assert_refused(run("models", "verify", f"{REPO}@{COMMIT}", HF_ENDPOINT=hub.url, **bare), "adopt")
+        moving = run("models", "verify", f"{REPO}@v1.0", HF_ENDPOINT=hub.url, **bare)
+        assert_refused(moving, f"{REPO}@{COMMIT}", "adopt")
         gone = hub.url
     kept = run("models", "verify", f"{REPO}@{COMMIT}", HF_ENDPOINT=gone, **home)
     assert (kept.returncode, kept.stderr) == (0, "")

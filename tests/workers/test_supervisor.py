@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.backends.base import Group, ModelImage
+from medreward.backends.fake import FAKE_MANIFEST
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers import supervisor
@@ -19,6 +22,7 @@ from medreward.workers.children import anonymous_memory
 from medreward.workers.pixels import Place, at, mapped
 from medreward.workers.supervisor import ProcessWorker
 from medreward.workers.worker import Done, WorkerLost
+from waiting import until
 
 SIDE = 64
 BYTES = SIDE * SIDE * 3
@@ -26,10 +30,16 @@ GROUPS = [Group(None, (n, n + 1), ((n,), (n, n))) for n in range(3)]
 
 
 @asynccontextmanager
-async def started(lost: list[str] | None = None, folder: Path | None = None, **given: Any) -> AsyncIterator[Any]:
+async def started(
+    lost: list[str] | None = None,
+    folder: Path | None = None,
+    manifest: Manifest = FAKE_MANIFEST,
+    verified_at: int = 0,
+    **given: Any,
+) -> AsyncIterator[Any]:
     fd = anonymous_memory(BYTES)
     reasons = lost if lost is not None else []
-    worker = ProcessWorker(Settings(**given), folder, fd, reasons.append)
+    worker = ProcessWorker(Settings(**given), manifest, folder, fd, reasons.append, verified_at=verified_at)
     try:
         await worker.start()
         yield worker
@@ -64,7 +74,8 @@ async def test_pixels_reach_the_model_through_shared_memory(tiny_folder: Path) -
     pixels[1][:] = 255
     images = [ModelImage(f"image {n}", pixels[n], offset=n * BYTES) for n in (0, 1)]
     groups = [Group(image, (1, 2), ((3,),)) for image in images]
-    worker = ProcessWorker(Settings(model=str(tiny_folder), threads=1), tiny_folder, fd, lambda _: None)
+    settings, manifest = Settings(model=str(tiny_folder), threads=1), read_manifest(tiny_folder / "model.toml")
+    worker = ProcessWorker(settings, manifest, tiny_folder, fd, lambda _: None)
     try:
         await worker.start()
         (black,), (white,) = numbers(await worker.score(groups))
@@ -125,3 +136,19 @@ async def test_a_model_that_cannot_be_loaded_is_a_refusal(tmp_path: Path) -> Non
     with pytest.raises(ConfigurationError):
         async with started(folder=tmp_path):
             pass
+
+
+async def test_a_worker_that_starts_again_refuses_a_file_that_changed_until_it_is_back(
+    tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
+    manifest, verified_at = read_manifest(folder / "model.toml"), time.time_ns()
+    (folder / "model.toml").unlink()  # the front's is the one that counts
+    async with started(folder=folder, manifest=manifest, verified_at=verified_at, threads=1) as worker:
+        (folder / "tokenizer.json").rename(tmp_path / "away")
+        (folder / "tokenizer.json").write_text("{}")
+        os.kill(pid_of(worker), signal.SIGKILL)
+        await until(lambda: any("tokenizer.json does not match" in getattr(r, "error", "") for r in caplog.records))
+        assert not worker.is_ready()
+        (tmp_path / "away").rename(folder / "tokenizer.json")
+        await worker.ready()

@@ -7,8 +7,8 @@ from pathlib import Path
 from medreward.errors import ConfigurationError
 
 
-def downloaded(repo: str, revision: str, kind: str, patterns: Sequence[str]) -> Path:
-    """The folder of one commit, which is its name, with the files that fit a pattern."""
+def downloaded(repo: str, revision: str, kind: str, patterns: Sequence[str], but: str | None = None) -> Path:
+    """The folder of one commit, which is its name, with the files that fit a pattern, and not `but`."""
     try:
         import httpx
         from huggingface_hub import snapshot_download
@@ -19,7 +19,9 @@ def downloaded(repo: str, revision: str, kind: str, patterns: Sequence[str]) -> 
     disable_progress_bars()  # a server's stderr is JSON lines
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        return Path(snapshot_download(repo, repo_type=kind, revision=revision, allow_patterns=[*patterns]))
+        return Path(
+            snapshot_download(repo, repo_type=kind, revision=revision, allow_patterns=[*patterns], ignore_patterns=but)
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigurationError(f"cannot get {repo}@{revision} from the hub: {reason}") from None

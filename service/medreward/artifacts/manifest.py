@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from medreward.artifacts.toml import read_toml
+from medreward.artifacts.toml import parse_toml, read_toml
 from medreward.types import DIMENSIONS, Evidence
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -175,3 +175,7 @@ class Manifest(Section):
 
 def read_manifest(path: Path) -> Manifest:
     return read_toml(path, Manifest, "manifest")
+
+
+def parse_manifest(text: str, path: Path) -> Manifest:
+    return parse_toml(text, path, Manifest)

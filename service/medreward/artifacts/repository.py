@@ -13,7 +13,9 @@ from medreward.errors import ConfigurationError
 MANIFEST_FILE: Final = "model.toml"
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 HUB_ID: Final = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
-DOWNLOAD: Final = "download it and let `medreward models adopt` write one"
+COMMIT: Final = re.compile("[0-9a-f]{40}")
+LOADED: Final = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")  # files that transformers may read
+CLOCK: Final = 1_000_000_000  # ns that the time of a file may be behind ours: clocks of files are coarse
 PACKAGE: Final = Path(__file__).parents[1]
 
 
@@ -31,17 +33,12 @@ def list_models(models_dir: Path) -> list[str]:
 
 
 def resolve(ref: str, models_dir: Path) -> Path:
-    """The folder of a bundled model, the directory of that path, or a commit on the hub.
-
-    A name never leads out of `models_dir`.
+    """The folder of a bundled model, the directory of that path, or a commit on the hub; the last two may have no
+    manifest. A name never leads out of `models_dir`.
     """
     if ref in list_models(models_dir):
         return models_dir / ref
     if ref and (folder := Path(ref)).is_dir():
-        if not (folder / MANIFEST_FILE).is_file():
-            raise ConfigurationError(
-                f"no {MANIFEST_FILE} in the directory {ref!r}; `medreward models adopt` writes one"
-            )
         return folder
     if hub := HUB_ID.fullmatch(ref):
         return _from_hub(hub["repo"], hub["revision"])
@@ -50,28 +47,34 @@ def resolve(ref: str, models_dir: Path) -> Path:
 
 
 def _from_hub(repo: str, revision: str) -> Path:
-    """With the files that the manifest lists and no other."""
+    """With the files that the manifest lists and no other; without a manifest, with what transformers may read."""
     folder = downloaded(repo, revision, "model", [MANIFEST_FILE])
     if not (folder / MANIFEST_FILE).is_file():
-        raise ConfigurationError(f"{repo}@{revision} has no {MANIFEST_FILE}: {DOWNLOAD}")
+        if not COMMIT.fullmatch(revision):  # nothing would tell when the branch or tag moves
+            raise ConfigurationError(
+                f"{repo}@{revision} has no {MANIFEST_FILE}: name a commit, as in {repo}@{folder.name}, "
+                "or download it and let `medreward models adopt` write one"
+            )
+        return downloaded(repo, revision, "model", LOADED, but="*/*")
     if folder.name != revision:
         logging.getLogger("medreward").warning(f"model {repo}: revision {revision} is commit {folder.name} today")
     return downloaded(repo, folder.name, "model", [*read_manifest(folder / MANIFEST_FILE).files])
 
 
-def verify(folder: Path, manifest: Manifest) -> dict[str, str]:
-    """What is wrong with each file that is not as the manifest lists it; empty when all is well."""
-    problems = {name: _problem(folder / name, digest) for name, digest in manifest.files.items()}
+def verify(folder: Path, manifest: Manifest, since: int = 0) -> dict[str, str]:
+    """What is wrong with each file that is not as the manifest lists it; empty when all is well. Files that were not
+    touched `since` (ns) are not read.
+    """
+    files = {name: digest for name, digest in manifest.files.items() if _touched(folder / name, since)}
+    problems = {name: _problem(folder / name, digest) for name, digest in files.items()}
     return {name: problem for name, problem in problems.items() if problem}
 
 
-def open_verified(ref: str, models_dir: Path | None) -> tuple[Path, Manifest]:
-    """The model's folder and manifest; refused when a file is not the one its digest stands for."""
-    folder = resolve(ref, models_dir or bundled_models())
-    manifest = read_manifest(folder / MANIFEST_FILE)
-    if problems := verify(folder, manifest):
-        raise ConfigurationError(f"model {ref!r} refused: {'; '.join(problems.values())}")
-    return folder, manifest
+def _touched(path: Path, since: int) -> bool:
+    try:
+        return max(path.stat().st_ctime_ns, path.lstat().st_ctime_ns) > since - CLOCK
+    except OSError:
+        return True
 
 
 def _problem(path: Path, digest: str) -> str | None:

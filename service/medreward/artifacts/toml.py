@@ -15,10 +15,19 @@ M = TypeVar("M", bound=BaseModel)
 
 def read_toml(path: Path, shape: type[M], what: str) -> M:
     try:
-        return shape.model_validate(tomllib.loads(path.read_text("utf-8")))
+        text = path.read_text("utf-8")
     except OSError:
         raise ConfigurationError(f"no {what} at {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from None
+    return parse_toml(text, path, shape)
+
+
+def parse_toml(text: str, path: Path, shape: type[M]) -> M:
+    """`path` is where it lies, or would."""
+    try:
+        return shape.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from medreward.cli.options import F, model_option, models_dir_option, nearest, option
+from medreward.cli.options import F, local_options, nearest, option
 from medreward.types import DIMENSIONS, Thinking, TooLong
 
 
@@ -69,8 +69,7 @@ retry_seconds_option = option(
 def where_options(command: F) -> F:
     """Where scores come from: a server, or a model in this process."""
     for decorate in (
-        models_dir_option,
-        model_option,
+        local_options,
         key_option,
         url_option(read_url),
     ):

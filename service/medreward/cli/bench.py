@@ -20,7 +20,7 @@ from medreward.cli import bench_agreement, bench_compare, bench_report
 from medreward.cli.asking import concurrency_option, key_option, retry_seconds_option, text_options, url_option
 from medreward.cli.bench_report import REPORT, write_report
 from medreward.cli.gate import gate
-from medreward.cli.options import departments_option, json_option, model_option, models_dir_option, option
+from medreward.cli.options import departments_option, json_option, local_options, option
 from medreward.cli.show import print_json, print_table, progress_bar
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options, Thinking, TooLong
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from medreward.settings import Settings
 
 NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub", "jinja2", "matplotlib", "scipy", "statsmodels")
+LOCAL: Final = ("model", "models_dir", "heads", "image_size")
 ANSWERING: Final = ("url", "model", "judge")
 SCHEMES: Final = ("http://", "https://", "grpc://", "grpcs://")
 
@@ -100,8 +101,7 @@ def read_url(context: click.Context, flag: click.Parameter, written: str | None)
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="the run's folder; goes on in it")
 @url_option(read_url)
 @key_option
-@model_option
-@models_dir_option
+@local_options
 @option("--judge", metavar="BASE_URL", help="OpenAI-compatible endpoint to measure as a judge, as in http://host/v1")
 @option("--judge-model", metavar="NAME", help="the judge's name there")
 @option("--judge-key", hidden=True, help="its key; a variable only, for flags are seen by others")
@@ -172,7 +172,7 @@ async def _answering(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]
 def _serving(given: dict[str, Any]) -> "Settings":
     from medreward.cli.serve import read_settings
 
-    return read_settings(model=given["model"], models_dir=given["models_dir"], isolation="inline")
+    return read_settings(**{name: given[name] for name in LOCAL}, isolation="inline")
 
 
 def _model_folder(given: dict[str, Any]) -> Path | None:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from medreward.cli.options import json_option, model_option, models_dir_option, option
+from medreward.cli.options import json_option, local_options, option
 from medreward.cli.show import print_json, print_table
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
@@ -41,11 +41,10 @@ class Check:
 
 
 @click.command("doctor")
-@model_option
-@models_dir_option
+@local_options
 @option("--parity", is_flag=False, flag_value="", metavar="[REF]", help="compare this VLM with plain transformers")
 @json_option
-def command(model: str | None, models_dir: Path | None, parity: str | None, as_json: bool) -> int:
+def command(parity: str | None, as_json: bool, **local: Any) -> int:
     """Look at this machine: packages, devices, memory, ports and the default model; exit 1 if it cannot be served.
 
     With --parity: score a few phantoms here and in transformers itself; exit 1 if a logit differs by too much.
@@ -54,8 +53,10 @@ def command(model: str | None, models_dir: Path | None, parity: str | None, as_j
         from medreward.cli.parity import check_parity
         from medreward.cli.serve import read_settings
 
-        return check_parity(read_settings(model=parity or model, models_dir=models_dir), as_json)
-    checks = [_python(), *_packages(), *_devices(), *_machine(), *_of_settings(model, models_dir)]
+        return check_parity(
+            read_settings(**local | {"model": parity or local["model"], "isolation": "inline"}), as_json
+        )
+    checks = [_python(), *_packages(), *_devices(), *_machine(), *_of_settings(local)]
     can_serve = all(check.status != "missing" for check in checks)
     if as_json:
         print_json({"can_serve": can_serve, "checks": [asdict(check) for check in checks]})
@@ -137,11 +138,11 @@ def _cgroup(file: str) -> str:
         return ""
 
 
-def _of_settings(model: str | None, models_dir: Path | None) -> Iterator[Check]:
+def _of_settings(local: dict[str, Any]) -> Iterator[Check]:
     try:
         from medreward.cli.serve import read_settings
 
-        settings = read_settings(model=model, models_dir=models_dir)
+        settings = read_settings(**local, isolation="inline")
         yield _model(settings)
     except ModuleNotFoundError as error:
         yield Check("model", "missing", f"{error.name} is not installed", SERVER_ADVICE)
@@ -155,11 +156,11 @@ def _of_settings(model: str | None, models_dir: Path | None) -> Iterator[Check]:
 
 
 def _model(settings: "Settings") -> Check:
-    from medreward.artifacts.repository import open_verified
+    from medreward.engine.files import open_verified
 
     if settings.model == "fake":
         return Check("model", "warn", "fake: its numbers mean nothing", "name a model with --model")
-    _, manifest = open_verified(settings.model, settings.models_dir)
+    _, manifest = open_verified(settings)
     if manifest.runtime == "onnx" and not util.find_spec("onnxruntime"):
         raise ConfigurationError(f"{manifest.name} needs onnxruntime: {SERVER_ADVICE}")
     if manifest.runtime == "torch_vlm" and not (util.find_spec("torch") and util.find_spec("transformers")):

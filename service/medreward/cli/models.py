@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from medreward.cli.options import json_option, models_dir_option, option
+from medreward.cli.options import heads_option, image_size_option, json_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table, progress_bar
 from medreward.errors import ConfigurationError
 
 if TYPE_CHECKING:  # pydantic is not for a client's install
     from medreward.artifacts.manifest import Manifest
+    from medreward.settings import Settings
 
 QUESTION: Final = "Is there a fracture?"
 RESPONSE: Final = "Yes, of the left sixth rib."
@@ -45,10 +46,14 @@ def list_(models_dir: Path | None, as_json: bool) -> int:
 @command.command()
 @click.argument("ref")
 @models_dir_option
+@heads_option
+@image_size_option
 @json_option
-def inspect(ref: str, models_dir: Path | None, as_json: bool) -> int:
+def inspect(ref: str, as_json: bool, **where: Any) -> int:
     """What a model is, and the text that it is shown."""
-    folder, manifest = _open(ref, models_dir)
+    from medreward.engine.files import find
+
+    folder, manifest = find(_settings(ref, **where))
     facts = _facts(folder, manifest)
     if as_json:
         print_json(facts)
@@ -62,12 +67,15 @@ def inspect(ref: str, models_dir: Path | None, as_json: bool) -> int:
 @command.command()
 @click.argument("ref")
 @models_dir_option
+@heads_option
+@image_size_option
 @json_option
-def verify(ref: str, models_dir: Path | None, as_json: bool) -> int:
+def verify(ref: str, as_json: bool, **where: Any) -> int:
     """Check each file against its digest; exit 1 if one differs."""
     from medreward.artifacts.repository import verify as problems_of
+    from medreward.engine.files import find
 
-    folder, manifest = _open(ref, models_dir)
+    folder, manifest = find(_settings(ref, **where))
     problems = problems_of(folder, manifest)
     files = {name: problems.get(name, "ok") for name in manifest.files}
     if as_json:
@@ -100,20 +108,17 @@ def export(run: Path, out: Path, data: Path | None, as_json: bool) -> int:
 @command.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @option("--name", metavar="NAME", help="in place of the folder's own")
-@option("--heads", type=click.Choice(["verbaliser"]), help="for an instruction-tuned model without a head")
-@option(
-    "--image-size",
-    type=click.IntRange(1),
-    metavar="PIXELS",
-    help="side of the square that every image is brought to, in place of its own size",
-)
+@heads_option
+@image_size_option
 @json_option
 def adopt(folder: Path, name: str | None, heads: str | None, image_size: int | None, as_json: bool) -> int:
     """Write the manifest of a transformers checkpoint, with its own chat template as the text."""
+    from medreward.artifacts.manifest import read_manifest
+    from medreward.artifacts.repository import MANIFEST_FILE
     from medreward.backends.torch_vlm.adopt import adopt as write_manifest
 
     remarks = write_manifest(folder, name, heads == "verbaliser", image_size)
-    _, manifest = _open(str(folder), None)
+    manifest = read_manifest(folder / MANIFEST_FILE)
     if as_json:
         facts = {"name": manifest.name, "fingerprint": manifest.fingerprint, "folder": str(folder)}
         print_json({**facts, "image": manifest.image.model_dump()})
@@ -136,11 +141,11 @@ def adopt(folder: Path, name: str | None, heads: str | None, image_size: int | N
 @json_option
 def measure(ref: str, data: Path, phantoms: int, out: Path | None, models_dir: Path | None, as_json: bool) -> int:
     """What a model is worth on dev pairs and phantoms: shares right, calibration, length, size, and more."""
-    from medreward.artifacts.repository import open_verified
+    from medreward.engine.files import open_verified
     from medreward.training.card import card, tables
     from medreward.training.measure import measure_folder
 
-    folder, manifest = open_verified(ref, _models_dir(models_dir))
+    folder, manifest = open_verified(_settings(ref, models_dir=models_dir))
     with progress_bar("answers") as progress:
         found = measure_folder(folder, manifest, data, progress, phantoms)
     if out:
@@ -164,17 +169,19 @@ def _models_dir(given: Path | None) -> Path:
     return read_settings(models_dir=given).models_dir or bundled_models()
 
 
-def _open(ref: str, models_dir: Path | None) -> "tuple[Path, Manifest]":
-    from medreward.artifacts.manifest import read_manifest
-    from medreward.artifacts.repository import MANIFEST_FILE, resolve
+def _settings(ref: str, **where: Any) -> "Settings":
+    """With the work done in this process."""
+    from medreward.cli.serve import read_settings
 
-    folder = resolve(ref, _models_dir(models_dir))
-    return folder, read_manifest(folder / MANIFEST_FILE)
+    return read_settings(model=ref, isolation="inline", **where)
 
 
 def _listed(name: str, models_dir: Path) -> dict[str, Any]:
+    from medreward.artifacts.manifest import read_manifest
+    from medreward.artifacts.repository import MANIFEST_FILE
+
     try:
-        _, manifest = _open(name, models_dir)
+        manifest = read_manifest(models_dir / name / MANIFEST_FILE)
     except ConfigurationError as error:
         return {"name": name, "error": str(error)}
     return {

@@ -68,6 +68,26 @@ model_option = option(
 models_dir_option = option(
     "--models-dir", type=click.Path(path_type=Path), metavar="DIR", help="folder of the bundled models"
 )
+heads_option = option(
+    "--heads",
+    type=click.Choice(["auto", "verbaliser"]),
+    help="without model.toml: auto, the head that is there, or verbaliser, for an instruction-tuned model",
+)
+image_size_option = option(
+    "--image-size",
+    type=click.IntRange(1),
+    metavar="PIXELS",
+    help="without model.toml: side of the square that every image is brought to",
+)
+
+
+def local_options(command: F) -> F:
+    """A model in this process."""
+    for decorate in (image_size_option, heads_option, models_dir_option, model_option):
+        command = decorate(command)
+    return command
+
+
 json_option = option("--json", "as_json", is_flag=True, help="print JSON")
 departments_option = option(
     "--departments",

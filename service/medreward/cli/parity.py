@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from medreward.artifacts.repository import open_verified
 from medreward.backends.base import Group, ModelImage
 from medreward.cli.show import print_json, print_table
 from medreward.encoding.image import ImageLimits, decode, probe
@@ -17,13 +16,13 @@ PHANTOMS = 4
 
 
 def check_parity(settings: Settings, as_json: bool) -> int:
-    _, manifest = open_verified(settings.model, settings.models_dir)
+    model = open_model(settings)
+    manifest = model.manifest
     if manifest.runtime != "torch_vlm":
         raise ConfigurationError(f"--parity is for models of runtime torch_vlm; {manifest.name} is {manifest.runtime}")
     from medreward.backends.torch_vlm.backend import open_torch_vlm  # loads torch
     from medreward.backends.torch_vlm.parity import TOLERANCE, differences
 
-    model = open_model(settings)
     assert model.folder is not None
     backend = open_torch_vlm(model.folder, manifest, settings.device, settings.threads, 0, 0)
     named = _groups(model, image_limits(settings))

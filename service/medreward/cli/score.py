@@ -26,22 +26,22 @@ from medreward.types import DIMENSIONS
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     image: Path | None,
     question: str,
     responses: tuple[str, ...],
     url: str | None,
     key: str | None,
-    model: str | None,
-    models_dir: Path | None,
     weights: dict[str, float] | None,
     too_long: str,
     thinking: str,
     as_json: bool,
+    **local: Any,
 ) -> int:
     """Score responses to a question, in this process or on a server."""
     item = {"image": _base64(image) if image else None, "question": question, "responses": responses}
     body = json.dumps({"items": [item], **beside(weights, too_long, thinking)}).encode()
-    reply = asyncio.run(_score(chosen_url(context, url, model), key, model, models_dir, body))
+    reply = asyncio.run(_score(chosen_url(context, url, local["model"]), key, local, body))
     if as_json:
         print_json(reply)
     else:
@@ -49,10 +49,8 @@ def command(
     return int(any(result["status"] != "ok" for result in reply["results"]))
 
 
-async def _score(
-    url: str | None, key: str | None, model: str | None, models_dir: Path | None, body: bytes
-) -> dict[str, Any]:
-    async with open_scorer(url, key, model, models_dir) as scorer:
+async def _score(url: str | None, key: str | None, local: dict[str, Any], body: bytes) -> dict[str, Any]:
+    async with open_scorer(url, key, local) as scorer:
         return await scorer.score(body)
 
 

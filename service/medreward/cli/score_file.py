@@ -53,18 +53,18 @@ class Job:
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     source: Path,
     target: Path,
     url: str | None,
     key: str | None,
-    model: str | None,
-    models_dir: Path | None,
     weights: dict[str, float] | None,
     too_long: str,
     thinking: str,
     concurrency: int,
     retry_seconds: float,
     as_json: bool,
+    **local: Any,
 ) -> int:
     """Score the rows of a JSONL or Parquet file; started again, it goes on where it stopped.
 
@@ -75,7 +75,7 @@ def command(
     job = Job(source, beside(weights, too_long, thinking), concurrency, retry_seconds)
 
     async def run(digest: str) -> Output:
-        async with open_scorer(chosen_url(context, url, model), key, model, models_dir, concurrency) as scorer:
+        async with open_scorer(chosen_url(context, url, local["model"]), key, local, concurrency) as scorer:
             about = await scorer.model()
             output = Output(target, Asked(digest, about["fingerprint"], weights, too_long, thinking))
             with contextlib.closing(output):

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 from medreward.errors import ConfigurationError
@@ -22,7 +21,7 @@ class Scorer(Protocol):
 
 @asynccontextmanager
 async def open_scorer(
-    url: str | None, key: str | None, model: str | None, models_dir: Path | None, connections: int = 1
+    url: str | None, key: str | None, local: dict[str, Any], connections: int = 1
 ) -> AsyncIterator[Scorer]:
     if url:
         from medreward.cli.remote import Remote
@@ -33,5 +32,5 @@ async def open_scorer(
     from medreward.cli.local import Local
     from medreward.cli.serve import read_settings
 
-    async with aclosing(await Local.started(read_settings(model=model, models_dir=models_dir))) as local:
-        yield local
+    async with aclosing(await Local.started(read_settings(**local))) as here:
+        yield here

@@ -1,5 +1,6 @@
 """A model as the front knows it: its manifest, its text and image rules. Its backend is loaded where it runs."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,10 +9,10 @@ from pathlib import Path
 from medreward.artifacts.evidence import require_evidence
 from medreward.artifacts.golden import GoldenTriple, read_golden
 from medreward.artifacts.manifest import ImageOfOwnSize, Manifest
-from medreward.artifacts.repository import open_verified
 from medreward.backends.fake import FAKE_MANIFEST, WordTokenizer
 from medreward.encoding.image import ImageSpec, OwnSize
 from medreward.encoding.text import FileTokenizer, TextEncoder, Tokenizer
+from medreward.engine.files import open_verified
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 from medreward.types import DIMENSIONS, ModelRef
@@ -24,6 +25,7 @@ class Model:
     folder: Path | None = None
     golden: Sequence[GoldenTriple] = ()
     card: str | None = None
+    verified_at: int = 0  # ns: files touched since then are no longer known to be the right ones
 
     def ref(self, runtime: str) -> ModelRef:
         m = self.manifest
@@ -47,15 +49,18 @@ def open_model(settings: Settings) -> Model:
         if settings.require_evidence is not None:
             raise ConfigurationError("the fake model has no evidence: --require-evidence refuses it")
         return _assemble(FAKE_MANIFEST, WordTokenizer(), settings)
-    folder, manifest = open_verified(settings.model, settings.models_dir)
+    started = time.time_ns()
+    folder, manifest = open_verified(settings)
     if settings.require_evidence is not None:
         require_evidence(folder, manifest.fingerprint, settings.require_evidence)
     if manifest.text.tokenizer is None:
         raise ConfigurationError(f"model {manifest.name} names no tokenizer")
-    return _assemble(manifest, FileTokenizer(folder / manifest.text.tokenizer), settings, folder)
+    return _assemble(manifest, FileTokenizer(folder / manifest.text.tokenizer), settings, folder, started)
 
 
-def _assemble(manifest: Manifest, tokenizer: Tokenizer, settings: Settings, folder: Path | None = None) -> Model:
+def _assemble(
+    manifest: Manifest, tokenizer: Tokenizer, settings: Settings, folder: Path | None = None, verified_at: int = 0
+) -> Model:
     text = TextEncoder(
         tokenizer,
         manifest.text.prompt,
@@ -66,4 +71,4 @@ def _assemble(manifest: Manifest, tokenizer: Tokenizer, settings: Settings, fold
     )
     golden = read_golden(folder / manifest.golden) if folder and manifest.golden else ()
     card = (folder / manifest.card).read_text("utf-8") if folder and manifest.card else None
-    return Model(manifest, text, folder, golden, card)
+    return Model(manifest, text, folder, golden, card, verified_at)

@@ -79,8 +79,9 @@ def _workers(settings: Settings, model: Model, slots: Slots, metrics: Metrics) -
     def restarted(reason: str) -> None:
         metrics.worker_restarts.labels(reason).inc()
 
+    manifest, folder = model.manifest, model.folder
     return [
-        ProcessWorker(_for_device(settings, device), model.folder, slots.fd, restarted, device)
+        ProcessWorker(_for_device(settings, device), manifest, folder, slots.fd, restarted, device, model.verified_at)
         for device in range(settings.workers)
     ]
 

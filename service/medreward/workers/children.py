@@ -62,11 +62,16 @@ class ChildProcess:
 
 
 def be_a_child() -> tuple[int, int]:
-    """In the child: the two file descriptors; signals are the front's business, and its end is ours."""
+    """In the child: the two file descriptors."""
+    end_with_the_front()
+    return int(sys.argv[1]), int(sys.argv[2])
+
+
+def end_with_the_front() -> None:
+    """Signals are the front's business, and its end is ours."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even in the middle of a batch, or stopped
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    return int(sys.argv[1]), int(sys.argv[2])
 
 
 def anonymous_memory(size: int) -> int:

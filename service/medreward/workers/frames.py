@@ -18,7 +18,9 @@ STREAM_BYTES: Final = 1 << 20  # read ahead
 
 class Load(msgspec.Struct, tag=True):
     settings: dict[str, Any]
+    manifest: dict[str, Any]
     folder: str | None  # None: the fake backend
+    verified_at: int
 
 
 class Loaded(msgspec.Struct, tag=True):

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medreward import logs
-from medreward.artifacts.manifest import read_manifest
-from medreward.artifacts.repository import MANIFEST_FILE
+from medreward.artifacts.manifest import Manifest
+from medreward.artifacts.repository import verify
 from medreward.backends.base import Group, ModelImage
-from medreward.backends.fake import FAKE_MANIFEST
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers.children import be_a_child
@@ -51,9 +50,11 @@ def main() -> None:
     settings = Settings(**load.settings)
     logs.configure(settings.log_level)
     folder = Path(load.folder) if load.folder else None
+    manifest = Manifest.model_validate(load.manifest)
     try:
-        manifest = read_manifest(folder / MANIFEST_FILE) if folder else FAKE_MANIFEST
         backend = open_backend(settings, manifest, folder)
+        if folder and (problems := verify(folder, manifest, load.verified_at)):
+            raise ConfigurationError(f"model {manifest.name} refused: {'; '.join(problems.values())}")
         runner = Runner(backend)
     except ConfigurationError as error:
         front.send(Refused(str(error)))

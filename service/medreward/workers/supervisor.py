@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import CostModel, Group, Heads
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
@@ -35,13 +36,17 @@ class ProcessWorker:
     def __init__(
         self,
         settings: Settings,
+        manifest: Manifest,
         folder: Path | None,
         shared_fd: int,
         restarted: Callable[[str], None],
         device: int = 0,
+        verified_at: int = 0,
     ) -> None:
         self._settings = settings
+        self._manifest = manifest
         self._folder = folder
+        self._verified_at = verified_at
         self._shared_fd = shared_fd
         self._restarted = restarted
         self._device = device
@@ -89,9 +94,10 @@ class ProcessWorker:
         self._child = await ChildProcess.start(
             "medreward.workers.main", self._shared_fd, variables={"CUDA_VISIBLE_DEVICES": _visible(self._device)}
         )
+        settings, manifest = self._settings.model_dump(mode="json"), self._manifest.model_dump(mode="json")
         folder = str(self._folder) if self._folder else None
         try:
-            await self._child.front.send(Load(self._settings.model_dump(mode="json"), folder))
+            await self._child.front.send(Load(settings, manifest, folder, self._verified_at))
             async with asyncio.timeout(self._settings.load_seconds):
                 while not isinstance(answer := await self._child.front.receive(), Loaded | Refused):
                     pass
@@ -153,7 +159,8 @@ class ProcessWorker:
             try:
                 await self._spawn()
             except (ConfigurationError, OSError, EOFError, TimeoutError) as error:
-                log.error("worker did not start", extra={"error": type(error).__name__})
+                reason = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
+                log.error("worker did not start", extra={"error": reason})
             else:
                 log.info("worker restarted", extra=self.state())
                 return

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -34,6 +35,12 @@ VOCABULARY = 64
 IMAGE = TOKENS["<image>"]
 HEAD = 'head = "reward_head.safetensors"'
 SIDE, TILE = 56, 28
+
+WORDLEVEL = (
+    "<s>{% for turn in messages %}<{{ turn.role }}>{% for part in turn.content %}{% if part.type == 'image' %}"
+    "<vision><image></vision>{% else %}{{ part.text }}{% endif %}{% endfor %}"
+    "{% if turn.role == 'assistant' %}</s>{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 TEXT = {
     "hidden_size": 64,
@@ -229,6 +236,21 @@ def write_checkpoint(folder: Path, family: str, seed: int = 0) -> None:
     kind.image_processor().save_pretrained(folder)
     tokenizer().save(str(folder / "tokenizer.json"))
     write_manifest(folder, family)
+
+
+def write_bare_checkpoint(folder: Path) -> None:
+    """As transformers saves it: with a chat template, without a manifest."""
+    write_checkpoint(folder, "qwen2_5_vl")
+    (folder / "model.toml").unlink()
+    own_tokenizer(tokenizer()).save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(WORDLEVEL)
+
+
+def own_tokenizer(made: Tokenizer) -> Any:
+    roles = {"image_token": "<image>", "boi_token": "<vision>", "eoi_token": "</vision>"}
+    roles |= {"start_image_token": "<vision>", "end_image_token": "</vision>"}
+    names = {role: f"<{name}>" for role, name in (("unk_token", "unk"), ("bos_token", "s"), ("eos_token", "/s"))}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names, extra_special_tokens=roles)
 
 
 def linear_head() -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, Gemma3Processor, LlavaProcessor, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, Gemma3Processor, LlavaProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from backends.torch_vlm.checkpoints import (
@@ -22,18 +22,19 @@ from backends.torch_vlm.checkpoints import (
     FAMILIES,
     IMAGE,
     SIDE,
+    WORDLEVEL,
     Plain,
-    tokenizer,
+    own_tokenizer,
     value_head,
-    write_checkpoint,
+    write_bare_checkpoint,
 )
-from medreward.artifacts.repository import open_verified
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.adopt import adopt
 from medreward.backends.torch_vlm.backend import open_torch_vlm
 from medreward.backends.torch_vlm.verbaliser import RUBRICS
 from medreward.cli.models import command
 from medreward.clients import AsyncClient
+from medreward.engine.files import open_verified
 from medreward.engine.model import open_model
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
@@ -43,11 +44,6 @@ from serving import running
 ASKED, SAID = "is there a fracture ?", "yes , a small fracture"
 HEAD, VALUE_HEAD = "reward_head.safetensors", "value_head.safetensors"
 PIXELS = np.random.default_rng(5).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-WORDLEVEL = (
-    "<s>{% for turn in messages %}<{{ turn.role }}>{% for part in turn.content %}{% if part.type == 'image' %}"
-    "<vision><image></vision>{% else %}{{ part.text }}{% endif %}{% endfor %}"
-    "{% if turn.role == 'assistant' %}</s>{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 
 
 def turns_as(before: str, image: str, after: str, speaks: str) -> str:
@@ -73,19 +69,8 @@ CHATS = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "Our VLM"
-    write_checkpoint(folder, "qwen2_5_vl")
-    (folder / "model.toml").unlink()
-    own_tokenizer(tokenizer()).save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text(WORDLEVEL)
-    return folder
-
-
-def own_tokenizer(made: Tokenizer) -> Any:
-    roles = {"image_token": "<image>", "boi_token": "<vision>", "eoi_token": "</vision>"}
-    roles |= {"start_image_token": "<vision>", "end_image_token": "</vision>"}
-    names = {role: f"<{name}>" for role, name in (("unk_token", "unk"), ("bos_token", "s"), ("eos_token", "/s"))}
-    return PreTrainedTokenizerFast(tokenizer_object=made, **names, extra_special_tokens=roles)
+    write_bare_checkpoint(tmp_path / "Our VLM")
+    return tmp_path / "Our VLM"
 
 
 def byte_pairs() -> Tokenizer:
@@ -155,7 +140,7 @@ def test_the_text_is_the_checkpoints_own_chat_template(family: str, tmp_path: Pa
 def test_an_adopted_checkpoint_gives_the_logits_of_plain_transformers(folder: Path) -> None:
     done = CliRunner().invoke(command, ["adopt", str(folder), "--image-size", str(SIDE)], standalone_mode=False)
     assert (done.return_value, done.stderr) == (0, "")
-    found, manifest = open_verified(str(folder), None)
+    found, manifest = open_verified(Settings(model=str(folder)))
     assert manifest.name == "our-vlm"
     assert manifest.vlm is not None
     assert manifest.vlm.head == HEAD
@@ -172,7 +157,7 @@ def test_a_model_that_takes_any_size_is_adopted_with_its_own_bounds(folder: Path
     done = CliRunner().invoke(command, ["adopt", str(folder)], standalone_mode=False)
     assert (done.return_value, done.stderr) == (0, "")
     assert "image: fit own, min_pixels 196, max_pixels 3136, multiple 14" in done.stdout
-    _, manifest = open_verified(str(folder), None)
+    _, manifest = open_verified(Settings(model=str(folder)))
     open_torch_vlm(folder, manifest, "cpu", 1, 0, 0)
 
 
@@ -190,7 +175,7 @@ def test_a_processor_that_resizes_otherwise_is_given_one_size(folder: Path, unli
     path = folder / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | unlike))
     adopt(folder)
-    _, manifest = open_verified(str(folder), None)
+    _, manifest = open_verified(Settings(model=str(folder)))
     assert (manifest.one_size.width, manifest.one_size.height) == ((SIDE if "size" in unlike else 448,) * 2)
 
 
@@ -206,7 +191,7 @@ def test_a_classifier_is_recognised_by_its_six_labels(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     save_file({**weights, "score.weight": torch.ones(6, 64)}, folder / "model.safetensors", {"format": "pt"})
     adopt(folder)
-    _, manifest = open_verified(str(folder), None)
+    _, manifest = open_verified(Settings(model=str(folder)))
     assert manifest.vlm is not None
     assert manifest.vlm.head == "model.safetensors"
     open_torch_vlm(folder, manifest, "cpu", 1, 0, 0)
@@ -218,7 +203,7 @@ async def test_a_value_head_is_adopted_and_served_as_overall(folder: Path) -> No
     save_file(head, folder / VALUE_HEAD)
     done = CliRunner().invoke(command, ["adopt", str(folder), "--image-size", str(SIDE)], standalone_mode=False)
     assert done.return_value == 0, done.stderr
-    _, manifest = open_verified(str(folder), None)
+    _, manifest = open_verified(Settings(model=str(folder)))
     assert (manifest.dimensions, [*manifest.weights.items()]) == (("overall",), [("overall", 1.0)])
     state = Plain(folder, "qwen2_5_vl", heads=False).state(PIXELS, encoded(folder, True), [])
     expected = float(head["v_head.summary.weight"] @ state + head["v_head.summary.bias"])
@@ -239,7 +224,7 @@ def test_a_classifier_of_one_label_is_of_overall(folder: Path) -> None:
     (folder / HEAD).unlink()
     save_file({"score.weight": torch.ones(1, 64)}, folder / "more.safetensors")
     adopt(folder)
-    _, manifest = open_verified(str(folder), None)
+    _, manifest = open_verified(Settings(model=str(folder)))
     assert manifest.dimensions == ("overall",)
     heads = open_torch_vlm(folder, manifest, "cpu", 1, 0, 0).heads
     assert heads(torch.ones(1, 1, 64)).tolist() == [[[64.0]]]
@@ -250,7 +235,7 @@ def test_a_model_without_a_head_is_taken_with_a_verbaliser(folder: Path) -> None
     with pytest.raises(ConfigurationError, match="--heads verbaliser"):
         adopt(folder)
     CliRunner().invoke(command, ["adopt", str(folder), "--heads", "verbaliser"], standalone_mode=False)
-    _, manifest = open_verified(str(folder), None)
+    _, manifest = open_verified(Settings(model=str(folder)))
     assert manifest.vlm is not None
     assert manifest.vlm.verbaliser is not None
     assert (manifest.vlm.verbaliser.yes, manifest.vlm.verbaliser.no) == ("yes", "no")  # it knows no capitals

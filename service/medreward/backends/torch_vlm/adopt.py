@@ -1,7 +1,8 @@
-"""A manifest for a checkpoint as transformers saved it: `medreward models adopt`."""
+"""A manifest for a checkpoint as transformers saved it: written by `medreward models adopt`, or kept in memory."""
 
 import hashlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,11 +14,10 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import logging
 
-from medreward.artifacts.manifest import read_manifest
-from medreward.artifacts.repository import MANIFEST_FILE
+from medreward.artifacts.manifest import parse_manifest
+from medreward.artifacts.repository import LOADED, MANIFEST_FILE
 from medreward.artifacts.toml import toml
 from medreward.backends.torch_vlm.adapter import WEIGHTS
-from medreward.backends.torch_vlm.backend import LOADED
 from medreward.backends.torch_vlm.chat import Chat
 from medreward.backends.torch_vlm.heads import SCORE, Heads
 from medreward.encoding.text import FileTokenizer
@@ -33,19 +33,48 @@ IMAGE_TOKENS: Final = 1280  # most of an image at its own size; processors allow
 WORDS: Final = (("Yes", "No"), ("yes", "no"))
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    text: str  # of the manifest
+    remarks: list[str]  # what will not be as in transformers
+
+
 def adopt(folder: Path, name: str | None = None, verbalise: bool = False, side: int | None = None) -> list[str]:
     """Writes the manifest, or a ConfigurationError says what was not recognised and why. What it gives back is what
     will not be as in transformers.
     """
     try:
-        return _adopt(folder, name, verbalise, side)
+        if (folder / MANIFEST_FILE).exists():
+            raise ConfigurationError(f"it has a {MANIFEST_FILE}")
+        made = make_manifest(folder, name or plain_name(folder.resolve().name), verbalise, side)
     except ConfigurationError as error:
         raise ConfigurationError(f"{folder} is not adopted: {error}") from error
+    draft = folder / f".{MANIFEST_FILE}"
+    try:
+        draft.write_text(made.text, "utf-8")
+        draft.replace(folder / MANIFEST_FILE)
+    finally:
+        draft.unlink(missing_ok=True)
+    return made.remarks
 
 
-def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) -> list[str]:
-    if (folder / MANIFEST_FILE).exists():
-        raise ConfigurationError(f"it has a {MANIFEST_FILE}")
+def plain_name(written: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", written.lower()).strip("-._") or "adopted"
+
+
+def make_manifest(folder: Path, name: str, verbalise: bool, side: int | None) -> Made:
+    """Writes nothing; a ConfigurationError says what was not recognised, without the folder's name."""
+    try:
+        before = _states(folder)
+        made = _made(folder, name, verbalise, side)
+        if _states(folder) != before:
+            raise ConfigurationError("its files changed while they were read")
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename} cannot be read ({error.strerror})") from error
+    return made
+
+
+def _made(folder: Path, name: str, verbalise: bool, side: int | None) -> Made:
     config, own, image_processor = _read(folder)
     head, dimensions = (None, DIMENSIONS) if verbalise else _head(folder)
     if head:  # as it will be read
@@ -74,7 +103,7 @@ def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) ->
         "files": _digests(folder),
     }
     facts = {
-        "name": name or re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._") or "adopted",
+        "name": name,
         "version": "0",
         "family": config.model_type,
         "dimensions": list(dimensions),
@@ -83,17 +112,12 @@ def _adopt(folder: Path, name: str | None, verbalise: bool, side: int | None) ->
         "license": "not stated",
         "provenance": f"adopted from a {config.model_type} checkpoint, with {head or 'a verbaliser'}; not calibrated",
     }
+    text = toml(facts, tables)
+    parse_manifest(text, folder / MANIFEST_FILE)
     differs = chat.differs(template)
     remarks = [lowered] if lowered else []
     remarks += [f"an example's tokens are not transformers' own {differs}"] if differs else []
-    made = folder / f".{MANIFEST_FILE}"
-    made.write_text(toml(facts, tables), "utf-8")
-    try:
-        read_manifest(made)
-        made.replace(folder / MANIFEST_FILE)
-    finally:
-        made.unlink(missing_ok=True)
-    return remarks
+    return Made(text, remarks)
 
 
 def _read(folder: Path) -> tuple[Any, Any, Any]:
@@ -180,9 +204,19 @@ def _words(tokenizer: FileTokenizer) -> dict[str, str]:
     raise ConfigurationError("its tokenizer has no single token for yes and for no, which a verbaliser needs")
 
 
+def _loaded(folder: Path) -> list[Path]:
+    return sorted({path for pattern in LOADED for path in folder.glob(pattern)})
+
+
+def _states(folder: Path) -> list[tuple[str, int, int, int]]:
+    """That differ when a file was changed, brought or taken away."""
+    found = ((path.name, path.stat()) for path in _loaded(folder))
+    return [(name, state.st_ino, state.st_size, state.st_ctime_ns) for name, state in found]
+
+
 def _digests(folder: Path) -> dict[str, str]:
     digests = {}
-    for path in sorted({path for pattern in LOADED for path in folder.glob(pattern)}):
+    for path in _loaded(folder):
         with path.open("rb") as file:
             digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from medreward.artifacts.manifest import Image, ImageOfOwnSize, Manifest, Vlm
+from medreward.artifacts.repository import LOADED
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
 from medreward.backends.torch_vlm.backbone import Backbone, Features, Prefix, load
 from medreward.backends.torch_vlm.heads import Heads, Reader
@@ -27,7 +28,6 @@ from medreward.errors import ConfigurationError
 DTYPES: Final = {"cpu": torch.float32, "cuda": torch.bfloat16}
 WRITTEN: Final = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 PREPARERS: Final = 4  # threads that make images ready while the device works on others
-LOADED: Final = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")  # files that transformers may read
 
 
 class TorchVlmBackend:
