@@ -43,6 +43,10 @@ class ByteCache(Generic[V]):
             _, oldest = self._values.popitem(last=False)
             self.bytes -= oldest.nbytes + ENTRY_BYTES
 
+    def clear(self) -> None:
+        self._values.clear()
+        self.bytes = 0
+
 
 class ArrayCache(ByteCache[NDArray[T]], Generic[T]):
     """The same of arrays."""

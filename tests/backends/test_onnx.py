@@ -111,6 +111,16 @@ def test_an_image_is_encoded_once(backend: OnnxBackend) -> None:
     assert backend.take_counts() == Counts(image_hits=1, prefix_runs=2)
 
 
+def test_an_image_given_back_is_encoded_again_to_the_same_bits(backend: OnnxBackend) -> None:
+    group = Group(image(1), (6, 7), [(8, 9)])
+    [before] = backend.score([group])
+    backend.release()
+    backend.take_counts()
+    [after] = backend.score([group])
+    assert backend.take_counts().image_encodes == 1
+    assert after.tobytes() == before.tobytes()
+
+
 def test_an_image_another_tenant_sent_is_not_known(backend: OnnxBackend) -> None:
     ours, theirs = image(40), replace(image(40), tenant="them")
     ours_scored = backend.score([Group(ours, (2, 7), [(9,)])])

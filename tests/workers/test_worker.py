@@ -1,7 +1,10 @@
+import gc
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
 from medreward.backends.base import CostModel, Counts, Group, Logits
 from medreward.errors import Code, ItemError
@@ -19,6 +22,9 @@ class Moody:
 
     def take_counts(self) -> Counts:
         return Counts()
+
+    def release(self) -> None:
+        pass
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
         self.calls += 1
@@ -69,6 +75,54 @@ def test_what_does_not_fit_is_halved_and_only_what_never_fits_fails() -> None:
     done = Runner(Cramped()).score([group(1), Group(None, (2,), [(n,) for n in (1, 2, 99, 4, 5)])])
     seen = [[o.code if isinstance(o, ItemError) else float(o[0, 0]) for o in outcomes] for outcomes in done.outcomes]
     assert seen == [[1.0], [2.0, 2.0, Code.OUT_OF_MEMORY, 2.0, 2.0]]
+
+
+class Activations:
+    """What an attempt takes."""
+
+
+class Forgetful(Moody):
+    """Remembers what the last attempt took, as its memory does; keeps something in a cache until it is released."""
+
+    def __init__(self) -> None:
+        self.last: weakref.ref[Activations] | None = None
+        self.cached = True
+
+    def release(self) -> None:
+        self.cached = False
+
+    def score(self, groups: Sequence[Group]) -> list[Logits]:
+        if self.last and self.last():
+            raise RuntimeError("the attempt before still holds its memory")
+        taken = Activations()
+        self.last = weakref.ref(taken)
+        if self.cached and groups[0].prompt != (1,):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().score(groups)
+
+
+@pytest.mark.parametrize("groups", [[group(2)], [group(2), group(3)], [Group(None, (2,), [(1,), (2,)])]])
+def test_before_a_batch_is_tried_again_memory_is_given_back(groups: list[Group]) -> None:
+    gc.disable()  # nothing may wait for it
+    try:
+        done = Runner(Forgetful()).score(groups)
+    finally:
+        gc.enable()
+    assert not [o for outcomes in done.outcomes for o in outcomes if isinstance(o, ItemError)]
+
+
+class Greedy(Moody):
+    """Asks for petabytes where there are two answers."""
+
+    def score(self, groups: Sequence[Group]) -> list[Logits]:
+        if len(groups[0].answers) > 1:
+            torch.empty(10**15)
+        return super().score(groups)
+
+
+def test_an_allocation_that_fails_in_torch_on_a_cpu_is_known_for_what_it_is() -> None:
+    [outcomes] = Runner(Greedy()).score([Group(None, (2,), [(1,), (2,)])]).outcomes
+    assert [outcome[0, 0] for outcome in outcomes if not isinstance(outcome, ItemError)] == [2.0, 2.0]
 
 
 class Broken(Moody):

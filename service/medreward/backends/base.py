@@ -87,5 +87,8 @@ class Backend(Protocol):
     def warm_up(self) -> None:
         """Run once whatever is slow the first time."""
 
+    def release(self) -> None:
+        """Give back what memory of the device it can: a batch found too little."""
+
     def take_counts(self) -> Counts:
         """The counts since the last call, which start again from nothing."""

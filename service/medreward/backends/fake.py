@@ -51,6 +51,9 @@ class FakeBackend:
     def warm_up(self) -> None:
         """Nothing here is slow the first time."""
 
+    def release(self) -> None:
+        """Nothing here is on a device."""
+
     def take_counts(self) -> Counts:
         counts, self._counts = self._counts, Counts()
         return counts

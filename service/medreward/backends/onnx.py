@@ -128,6 +128,9 @@ class OnnxBackend:
         tokens = self._encode(np.zeros(self._pixels_shape, np.uint8))
         self._score_rows([Row(tokens, np.zeros(64, np.int64))] * self._threads)
 
+    def release(self) -> None:
+        self._cache.clear()
+
     def take_counts(self) -> Counts:
         counts, self._counts = self._counts, Counts()
         return counts

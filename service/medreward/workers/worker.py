@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final, Protocol
 
 from medreward.backends.base import Backend, CostModel, Counts, Group, Heads
@@ -13,9 +14,13 @@ from medreward.errors import Code, ItemError
 
 log = logging.getLogger(__name__)
 
-NO_MEMORY: Final = ("out of memory", "failed to allocate memory", "cublas_status_alloc_failed")
+NO_MEMORY: Final = ("out of memory", "failed to allocate memory", "can't allocate memory", "status_alloc_failed")
 #: After these a CUDA context is lost for its process.
 BROKEN: Final = ("illegal memory access", "device-side assert", "unspecified launch failure", "misaligned address")
+WHY: Final = {
+    Code.OUT_OF_MEMORY: "the device has no memory for this item",
+    Code.INTERNAL: "the model failed on this item",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,21 @@ class Runner:
         return Done(outcomes, time.perf_counter() - started, self._backend.take_counts())
 
     def _outcomes(self, groups: Sequence[Group]) -> list[list[Heads | ItemError]]:
+        found = self._tried(groups)
+        parts = [[group] for group in groups] if len(groups) > 1 else []
+        if found is Code.OUT_OF_MEMORY:
+            self._backend.release()
+            parts = parts or _halves(groups[0])
+            found = found if parts else self._tried(groups)  # what was given back may be all that it lacked
+        if not isinstance(found, Code):
+            return found
+        if not parts:
+            return [[ItemError(found, WHY[found])] * len(groups[0].answers)]
+        outcomes = [outcome for part in parts for outcome in self._outcomes(part)]
+        return outcomes if len(groups) > 1 else [[*chain(*outcomes)]]
+
+    def _tried(self, groups: Sequence[Group]) -> list[list[Heads | ItemError]] | Code:
+        """An error ends in here: its traceback holds every tensor of the attempt, which the next needs the room of."""
         try:
             logits = self._backend.score(groups)
             if [len(rows) for rows in logits] != [len(group.answers) for group in groups]:
@@ -84,21 +104,19 @@ class Runner:
         except Exception as error:
             if _says(error, BROKEN):
                 raise DeviceBroken from error
-            if len(groups) > 1:
-                return [outcome for group in groups for outcome in self._outcomes([group])]
-            return [self._smaller(groups[0], error)]
+            if isinstance(error, MemoryError) or _says(error, NO_MEMORY):
+                answers = sum(len(group.answers) for group in groups)
+                # Without the traceback: a handler might keep it.
+                log.warning("no memory for a batch", extra={"groups": len(groups), "answers": answers})
+                return Code.OUT_OF_MEMORY
+            log.error("batch failed on the device", exc_info=error)
+            return Code.INTERNAL
 
-    def _smaller(self, group: Group, error: Exception) -> list[Heads | ItemError]:
-        """A group that failed alone: one that does not fit is halved, down to a single answer."""
-        no_memory = isinstance(error, MemoryError) or _says(error, NO_MEMORY)
-        middle = len(group.answers) // 2
-        if no_memory and middle:
-            halves = (replace(group, answers=half) for half in (group.answers[:middle], group.answers[middle:]))
-            return [outcome for half in halves for outcome in self._outcomes([half])[0]]
-        log.error("group failed on the device", exc_info=error)
-        if no_memory:
-            return [ItemError(Code.OUT_OF_MEMORY, "the device has no memory for this item")]
-        return [ItemError(Code.INTERNAL, "the model failed on this item")] * len(group.answers)
+
+def _halves(group: Group) -> list[list[Group]]:
+    """None of a single answer."""
+    middle = len(group.answers) // 2
+    return [[replace(group, answers=half)] for half in (group.answers[:middle], group.answers[middle:]) if middle]
 
 
 def _says(error: Exception, words: Sequence[str]) -> bool:

@@ -1,5 +1,7 @@
 """Logits are those of transformers itself, whatever company a triple has and whatever is cached."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ from backends.torch_vlm.checkpoints import DEEP, FAMILIES, SIDE, TOKENS, VOCABUL
 from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.backends.base import Backend, Counts, Group, ModelImage
 from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
+from medreward.errors import ItemError
+from medreward.workers.worker import Runner
 
 EXACT = 1e-4  # against another implementation, in fp32
 SAME = 1e-5  # against itself in other company: matmuls change with the shape
@@ -159,6 +163,47 @@ def test_images_and_prompts_run_once(loaded: Loaded) -> None:
     assert backend.take_counts() == Counts(image_hits=1, prefix_runs=1)
     backend.score([other_tenant])
     assert backend.take_counts() == Counts(image_encodes=1, prefix_runs=1)
+
+
+@deep
+def test_what_is_given_back_is_made_again(loaded: Loaded) -> None:
+    backend = loaded.backend()
+    asked = groups(loaded.family)
+    first = backend.score(asked)
+    backend.release()
+    backend.take_counts()
+    again = backend.score(asked)
+    assert backend.take_counts() == Counts(image_encodes=2, image_hits=1, prefix_runs=4, prefix_hits=1)
+    for one, other in zip(first, again, strict=True):
+        assert_same(one, other)
+
+
+@deep
+def test_a_batch_without_memory_is_gone_when_its_parts_are_tried(loaded: Loaded) -> None:
+    backend = loaded.backend()
+    asked = groups(loaded.family)
+    expected = backend.score(asked)
+    runner = Runner(backend)
+    taken: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+
+    def exhaust(module: torch.nn.Module, given: object, hidden: torch.Tensor) -> None:
+        alive.extend(ref() is not None for ref in taken)
+        if len(hidden) > 1:  # rows of several groups
+            taken.append(weakref.ref(hidden))
+            torch.empty(10**15)
+
+    hook = backend.backbone.base.get_decoder().norm.register_forward_hook(exhaust)
+    gc.disable()
+    try:
+        outcomes = runner.score(asked).outcomes
+    finally:
+        gc.enable()
+        hook.remove()
+    assert taken
+    assert not any(alive)
+    for logits, rows in zip(expected, outcomes, strict=True):
+        assert_same(logits, np.stack([row for row in rows if not isinstance(row, ItemError)]))
 
 
 @deep

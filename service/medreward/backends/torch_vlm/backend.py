@@ -67,6 +67,12 @@ class TorchVlmBackend:
         self.score([Group(blank, [self.backbone.image_token, 0], [[0]])])
         self.score([Group(None, [0, 0], [[0]])])
 
+    def release(self) -> None:
+        self._features.clear()
+        self._prefixes.clear()
+        if self.backbone.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def take_counts(self) -> Counts:
         counts, self._counts = self._counts, Counts()
         return counts
