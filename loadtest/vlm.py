@@ -54,12 +54,17 @@ ANSWERS: Final = (32, 256)
 
 Contender = tuple[str, int]  # a, b or c, and the size of a plain batch
 
-#: Qwen2.5-VL, its 7B member and a member that no machine is too small for.
+#: Qwen2.5-VL: its 7B member, one that no machine is too small for, and one of as many layers as the large have.
 SHAPES: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "tiny": (
         {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4}
         | {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1024},
         {"depth": 2, "hidden_size": 128, "num_heads": 4, "intermediate_size": 256, "fullatt_block_indexes": [1]},
+    ),
+    "deep": (
+        {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 28}
+        | {"num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 1024},
+        {"depth": 8, "hidden_size": 128, "num_heads": 4, "intermediate_size": 256, "fullatt_block_indexes": [3, 7]},
     ),
     "7b": (
         {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
@@ -85,7 +90,7 @@ class Cell:
 
 def main() -> None:
     args = arguments()
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
     if args.save:
         write_folder(args.save, args.shape, args.image_tokens[0])
         return
@@ -108,6 +113,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--save", type=Path, metavar="DIR")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--deterministic", action="store_true", help="(c) as --deterministic serves it")
     parser.add_argument("--triples", type=int, default=32, help="of a round, in every cell")

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
         None, description="serve only what this gate policy promoted: a file, or default; see docs/gate.md"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="arithmetic of a VLM: fp32 or bf16; auto: bf16 on cuda, fp32 on cpu"
+    )
     threads: int = Field(0, ge=0, description="inference threads; 0: one a core")
     deterministic: bool = Field(False, description="VLMs: the same bits in any company, at a price; see docs/vlm.md")
 

@@ -1,6 +1,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from medreward.backends.base import Counts, Group, ModelImage
 from medreward.backends.onnx import OnnxBackend, RunShape
 from medreward.caches import ENTRY_BYTES
 from medreward.errors import ConfigurationError
+from medreward.settings import Settings
+from medreward.workers.loading import open_backend
 from tiny_model import torch_logits
 
 Triple = tuple[ModelImage | None, tuple[int, ...], tuple[int, ...]]
@@ -179,6 +182,12 @@ def test_batched_runs_agree_with_single_ones(
     groups = [group for group, _ in regrouped(triples(100))]
     for one, many in zip(backend.score(groups), batched.score(groups), strict=True):
         np.testing.assert_allclose(one, many, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_it_has_no_choice_of_type(tiny: Path, manifest: Manifest, dtype: Literal["fp32", "bf16"]) -> None:
+    with pytest.raises(ConfigurationError, match="runs in fp32 alone"):
+        open_backend(Settings(dtype=dtype), manifest, tiny)
 
 
 def test_cuda_without_cuda_is_refused(tiny: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def test_a_variable_means_the_same_to_every_command() -> None:
     # of one run or one making: what a benchmark reads is not what training reads, a key's name is not a model's
     assert several == {"MEDREWARD_DATA", "MEDREWARD_OUT", "MEDREWARD_NAME"}
     shared_with_serve = {variable(name) for name in Settings.model_fields} & {str(name) for name in meanings}
-    assert shared_with_serve == {variable(name) for name in ("model", "models_dir", "heads", "image_size")}
+    assert shared_with_serve == {variable(name) for name in ("model", "models_dir", "heads", "image_size", "dtype")}
 
 
 def test_the_settings_are_known_by_name_without_importing_them() -> None:

@@ -84,6 +84,8 @@ def test_what_cannot_run_is_one_line_and_exit_2(run: Run, flags: list[str], word
     [
         (["--url", "127.0.0.1:8000"], ["must begin with http://"]),
         (["--url", "http://127.0.0.1:9", "--model", "fake"], ["exclude each other"]),
+        (["--url", "http://127.0.0.1:9", "--dtype", "bf16"], ["exclude each other"]),
+        (["--model", "fake", "--dtype", "bf16"], ["fake runs in fp32 alone"]),
         (["--image", "not-here.png"], ["not-here.png", "No such file"]),
         (["--weights", "acuracy=2"], ["'acuracy'", "did you mean accuracy?"]),
         (["--weights", "accuracy=nan"], ["accuracy needs a number"]),

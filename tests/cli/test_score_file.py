@@ -160,6 +160,7 @@ class Stub:
 
     def __init__(self) -> None:
         self.fingerprint = "sha256:one"
+        self.runtime = "a/b/c"
         self.asked: list[str] = []
         self.answer: Callable[[str], tuple[int, dict[str, Any], dict[str, str]]] = lambda response: (200, reply(), {})
         self.pinned: set[str | None] = set()
@@ -169,7 +170,7 @@ class Stub:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:  # named by the library
-                about = {"name": "stub", "version": "1", "runtime": "a/b/c", "evidence": "none"}
+                about = {"name": "stub", "version": "1", "runtime": stub.runtime, "evidence": "none"}
                 self._send(200, {**about, "fingerprint": stub.fingerprint}, {})
 
             def do_POST(self) -> None:
@@ -274,7 +275,7 @@ def test_a_row_that_always_fails_is_given_up_and_the_rest_goes_on(run: Run, stub
     assert stub.asked.count("answer 1") > 1
 
 
-def test_another_input_model_or_weights_is_not_continued(run: Run, stub: Stub, tmp_path: Path) -> None:
+def test_another_input_model_type_or_weights_is_not_continued(run: Run, stub: Stub, tmp_path: Path) -> None:
     source, out = write(tmp_path / "in.jsonl", some_rows(2)), tmp_path / "out.jsonl"
     asked = ["score-file", source, out, "--url", stub.url]
     assert run(*asked).returncode == 0
@@ -283,6 +284,10 @@ def test_another_input_model_or_weights_is_not_continued(run: Run, stub: Stub, t
     stub.fingerprint = "sha256:two"
     assert_refused(run(*asked), "another fingerprint")
     stub.fingerprint = "sha256:one"
+    stub.runtime = "a/b/d"
+    assert_refused(run(*asked), "another dtype")
+    stub.runtime = "a/other/c"  # another device goes on
+    assert run(*asked).returncode == 0
     write(source, some_rows(3))
     assert_refused(run(*asked), "another input", "out.jsonl.run.json")
     assert out.read_bytes() == content

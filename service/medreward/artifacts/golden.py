@@ -1,14 +1,19 @@
 """`golden.json`: triples with the logits a healthy runtime must give them."""
 
 import base64
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from statistics import fmean, pvariance
+from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Six
+
+EXACT: Final = 1e-4  # how far a logit may be from the golden one
+BF16: Final = 0.5  # the same where numbers are coarse, in standard deviations of the golden logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +22,16 @@ class GoldenTriple:
     question: str
     response: str
     logits: Six
+
+
+def tolerance(golden: Sequence[GoldenTriple], runtime: str, scales: Iterable[float]) -> float:
+    """In bf16 by how far the golden logits lie apart, or where they do not, by the scales of the calibration."""
+    if not runtime.endswith("/bf16"):
+        return EXACT
+    columns = zip(*(triple.logits for triple in golden), strict=True)
+    known = [[logit for logit in column if logit is not None] for column in columns]
+    apart = fmean([pvariance(logits) for logits in known if logits] or [0.0]) ** 0.5
+    return BF16 * (apart or fmean(scales))
 
 
 def _strict_base64(value: object) -> object:

@@ -115,7 +115,10 @@ def chosen_url(context: click.Context, url: str | None, model: str | None) -> st
     written = {name for name in ("url", "model") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     if url and model and len(written) == 2:
         raise click.UsageError("--url and --model exclude each other")
-    return None if "model" in written else url
+    chosen = None if "model" in written else url
+    if chosen and context.get_parameter_source("dtype") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--url and --dtype exclude each other: a server has chosen its own")
+    return chosen
 
 
 def beside(weights: dict[str, float] | None, too_long: str, thinking: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from medreward.settings import Settings
 
 NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub", "jinja2", "matplotlib", "scipy", "statsmodels")
-LOCAL: Final = ("model", "models_dir", "heads", "image_size")
+LOCAL: Final = ("model", "models_dir", "heads", "image_size", "dtype")
 ANSWERING: Final = ("url", "model", "judge")
 SCHEMES: Final = ("http://", "https://", "grpc://", "grpcs://")
 

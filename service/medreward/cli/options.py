@@ -79,11 +79,16 @@ image_size_option = option(
     metavar="PIXELS",
     help="without model.toml: side of the square that every image is brought to",
 )
+dtype_option = option(
+    "--dtype",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    help="arithmetic of a VLM in this process; auto: bf16 on a GPU, fp32 on a CPU",
+)
 
 
 def local_options(command: F) -> F:
     """A model in this process."""
-    for decorate in (image_size_option, heads_option, models_dir_option, model_option):
+    for decorate in (dtype_option, image_size_option, heads_option, models_dir_option, model_option):
         command = decorate(command)
     return command
 

@@ -26,6 +26,7 @@ class Asked:
 
     input: str
     fingerprint: str
+    dtype: str  # numbers of one are not those of another
     weights: dict[str, float] | None
     too_long: str
     thinking: str

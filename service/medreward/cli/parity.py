@@ -13,6 +13,7 @@ from medreward.settings import Settings
 from medreward.types import Options
 
 PHANTOMS = 4
+KINDS = ("right_full_insightful", "wrong_full", "refusal", "terse", "wandering", "hedge")
 
 
 def check_parity(settings: Settings, as_json: bool) -> int:
@@ -21,27 +22,40 @@ def check_parity(settings: Settings, as_json: bool) -> int:
     if manifest.runtime != "torch_vlm":
         raise ConfigurationError(f"--parity is for models of runtime torch_vlm; {manifest.name} is {manifest.runtime}")
     from medreward.backends.torch_vlm.backend import open_torch_vlm  # loads torch
-    from medreward.backends.torch_vlm.parity import TOLERANCE, differences
+    from medreward.backends.torch_vlm.parity import compared, orders, spread, tolerance
 
     assert model.folder is not None
-    backend = open_torch_vlm(model.folder, manifest, settings.device, settings.threads, 0, 0)
+    backend = open_torch_vlm(model.folder, manifest, settings.device, settings.threads, 0, 0, dtype=settings.dtype)
     named = _groups(model, image_limits(settings))
-    found = dict(zip(named, differences(backend, [*named.values()]), strict=True))
-    tolerance = TOLERANCE[backend.backbone.dtype]
-    ok = max(found.values()) <= tolerance
-    facts: dict[str, Any] = {"model": manifest.name, "runtime": backend.runtime, "tolerance": tolerance, "ok": ok}
+    both = compared(backend, [*named.values()])
+    found = {name: each.largest for name, each in zip(named, both, strict=True)}
+    order, allowed = orders(both), tolerance(backend.backbone.dtype, both)
+    facts: dict[str, Any] = {
+        "model": manifest.name,
+        "runtime": backend.runtime,
+        "tolerance": allowed,
+        "ok": max(found.values()) <= allowed,
+        "spread": spread(both),
+        "pair_orders": order.pairs,
+        "pair_orders_that_flip": order.flips,
+        "share_that_flips": order.share,
+    }
     if as_json:
         print_json({**facts, "largest": max(found.values()), "differences": found})
     else:
         print_table(["triples about", "largest difference of a logit"], [[k, f"{v:.1e}"] for k, v in found.items()])
-        print_table(["fact", "value"], [[k, str(v)] for k, v in facts.items()])
-    return int(not ok)
+        print_table(["fact", "value"], [[k.replace("_", " "), _written(v)] for k, v in facts.items()])
+    return int(not facts["ok"])
+
+
+def _written(fact: object) -> str:
+    return f"{fact:.2g}" if isinstance(fact, float) else str(fact)
 
 
 def _groups(model: Model, limits: ImageLimits) -> dict[str, Group]:
     """Phantoms with a question and answers to it; the last is asked without its image, where the model allows that."""
     groups: dict[str, Group] = {}
-    for golden in golden_images(PHANTOMS):
+    for golden in golden_images(PHANTOMS, KINDS):
         header = probe(golden.png, limits)
         pixels = decode(golden.png, header, model.image.of(header.width, header.height))
         groups[golden.name] = _group(model, golden.question.text, golden.answers, ModelImage(golden.name, pixels))

@@ -77,7 +77,8 @@ def command(
     async def run(digest: str) -> Output:
         async with open_scorer(chosen_url(context, url, local["model"]), key, local, concurrency) as scorer:
             about = await scorer.model()
-            output = Output(target, Asked(digest, about["fingerprint"], weights, too_long, thinking))
+            ran_in = about["runtime"].rpartition("/")[2]
+            output = Output(target, Asked(digest, about["fingerprint"], ran_in, weights, too_long, thinking))
             with contextlib.closing(output):
                 await _score_missing(job, scorer, about, output)
             return output

@@ -5,6 +5,7 @@ import logging
 import time
 from typing import Final
 
+from medreward.artifacts.golden import tolerance
 from medreward.engine.bodies import Bodies
 from medreward.engine.checks import check_request, weights_of
 from medreward.engine.fetch import Allowance, fetcher_for
@@ -32,7 +33,6 @@ from medreward.types import (
 
 log = logging.getLogger(__name__)
 
-GOLDEN_TOLERANCE: Final = 1e-4
 NO_THREAD: Final = "can't start new thread"  # a RuntimeError of Python's own
 
 
@@ -182,17 +182,18 @@ class Engine:
             self.metrics.items.labels("ok").inc(ok)
 
     async def _check_golden(self, serving: Serving) -> None:
-        for n, golden in enumerate(serving.model.golden):
-            about = f"golden triple {n} of {serving.model.manifest.name}"
+        model = serving.model
+        scales = [calibration.scale for calibration in model.manifest.calibration.values()]
+        allowed = tolerance(model.golden, serving.ref.runtime, scales)
+        for n, golden in enumerate(model.golden):
+            about = f"golden triple {n} of {model.manifest.name}"
             images = (InlineImage(golden.image),) if golden.image is not None else ()
             item = Item(golden.question, (golden.response,), images)
             result = (await self._score(ScoreRequest("golden", (item,)), serving)).results[0]
             if isinstance(result, Failed):
                 raise ConfigurationError(f"{about} failed: {result.error.code}")
             for dimension, logit, expected in zip(DIMENSIONS, result.logits, golden.logits, strict=True):
-                if logit != expected and (
-                    logit is None or expected is None or abs(logit - expected) > GOLDEN_TOLERANCE
-                ):
+                if logit != expected and (logit is None or expected is None or abs(logit - expected) > allowed):
                     raise ConfigurationError(f"{about}: {dimension} differs")
 
 

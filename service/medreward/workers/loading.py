@@ -10,6 +10,8 @@ from medreward.settings import Settings
 
 
 def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) -> Backend:
+    if manifest.runtime != "torch_vlm" and settings.dtype != "auto":
+        raise ConfigurationError(f"{manifest.name} runs in fp32 alone: leave dtype at auto")
     if folder is None:
         return FakeBackend(settings.fake_delay_ms / 1000)
     if manifest.runtime == "torch_vlm":
@@ -32,4 +34,5 @@ def _open_vlm(settings: Settings, manifest: Manifest, folder: Path) -> Backend:
         settings.feature_cache_bytes,
         settings.prefix_cache_bytes,
         settings.deterministic,
+        settings.dtype,
     )

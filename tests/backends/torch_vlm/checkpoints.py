@@ -314,14 +314,14 @@ overall = 1.0
 class Plain:
     """The same checkpoint in transformers' own hands: one whole sequence a forward, and the head applied to its end."""
 
-    def __init__(self, folder: Path, family: str, heads: bool = True) -> None:
+    def __init__(self, folder: Path, family: str, heads: bool = True, dtype: torch.dtype = torch.float32) -> None:
         self.kind = FAMILIES[family]
-        self.model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval().model
+        self.model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval().model
         self.image_processor = self.kind.image_processor()
         self.head = load_file(folder / "reward_head.safetensors") if heads else {}
 
     def logits(self, pixels: np.ndarray[Any, Any] | None, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
-        return self.head["weight"] @ self.state(pixels, prompt, answer) + self.head["bias"]
+        return self.head["weight"] @ self.state(pixels, prompt, answer).float() + self.head["bias"]
 
     @torch.inference_mode()
     def state(self, pixels: np.ndarray[Any, Any] | None, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:

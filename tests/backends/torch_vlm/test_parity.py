@@ -1,11 +1,13 @@
 """`medreward doctor --parity`: passes what is exact, and says when it is not."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -13,6 +15,7 @@ from safetensors.torch import save_file
 
 from backends.torch_vlm.checkpoints import value_head, write_checkpoint, write_manifest
 from medreward.backends.torch_vlm.backbone import Backbone
+from medreward.backends.torch_vlm.parity import Compared, Orders, orders
 from medreward.cli.doctor import command
 
 
@@ -31,8 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def doctor(folder: Path) -> tuple[int, dict[str, Any]]:
-    done = CliRunner().invoke(command, ["--parity", str(folder), "--json"], standalone_mode=False)
+def doctor(folder: Path, *flags: str) -> tuple[int, dict[str, Any]]:
+    done = CliRunner().invoke(command, ["--parity", str(folder), "--json", *flags], standalone_mode=False)
     return done.return_value, json.loads(done.stdout)
 
 
@@ -41,6 +44,7 @@ def test_an_exact_model_passes(folder: Path) -> None:
     assert (code, found["ok"]) == (0, True)
     assert len(found["differences"]) == 5
     assert 0 < found["largest"] <= found["tolerance"] == 1e-4
+    assert (found["pair_orders"], found["pair_orders_that_flip"]) == (5 * 15 * 6, 0)
 
 
 def test_a_value_head_is_compared_on_its_one_dimension(folder: Path, tmp_path: Path) -> None:
@@ -62,9 +66,30 @@ def test_a_model_that_sees_images_at_their_own_sizes_passes(folder: Path, tmp_pa
     assert found["differences"] != doctor(folder)[1]["differences"]
 
 
-def test_answers_that_see_each_other_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_bf16_a_difference_is_measured_by_the_spread_of_the_logits(folder: Path) -> None:
+    code, found = doctor(folder, "--dtype", "bf16")
+    assert (code, found["ok"], found["runtime"]) == (0, True, "torch_vlm/cpu/bf16")
+    assert 1e-4 < found["largest"] <= found["tolerance"] == pytest.approx(found["spread"] / 2)
+    assert found["pair_orders"] == 5 * 15 * 6
+    assert found["share_that_flips"] == found["pair_orders_that_flip"] / (5 * 15 * 6) < 0.05
+
+
+def test_the_table_says_how_many_pair_orders_flip(folder: Path) -> None:
+    done = CliRunner().invoke(command, ["--parity", str(folder)], standalone_mode=False)
+    assert re.search(r"pair orders that flip +0\b", done.stdout)
+
+
+def test_equal_answers_have_no_order_and_a_tie_of_ours_is_another_one() -> None:
+    plain = np.array([0.0, 1.0, 2.0, 2.0], np.float32).reshape(4, 1, 1)
+    ours = np.array([0.5, 0.4, 2.0, 0.5], np.float32).reshape(4, 1, 1)
+    assert orders([Compared(ours, plain)]) == Orders(pairs=5, flips=2)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_answers_that_see_each_other_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     right = Backbone._mask
     monkeypatch.setattr(Backbone, "_mask", lambda self, rows: torch.ones_like(right(self, rows)))  # type: ignore[arg-type]
-    code, found = doctor(folder)
+    code, found = doctor(folder, "--dtype", dtype)
     assert (code, found["ok"]) == (1, False)
     assert found["largest"] > 0.01
+    assert found["pair_orders_that_flip"] > 0

@@ -25,8 +25,9 @@ from medreward.cores import available_cores
 from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError
 
-DTYPES: Final = {"cpu": torch.float32, "cuda": torch.bfloat16}
-WRITTEN: Final = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
+AUTO: Final = {"cpu": "fp32", "cuda": "bf16"}
+WRITTEN: Final = {dtype: name for name, dtype in DTYPES.items()}
 PREPARERS: Final = 4  # threads that make images ready while the device works on others
 
 
@@ -130,6 +131,7 @@ def open_torch_vlm(
     feature_cache_bytes: int,
     prefix_cache_bytes: int,
     deterministic: bool = False,
+    dtype: str = "auto",
 ) -> TorchVlmBackend:
     """From a folder, whole and as its manifest says, or a ConfigurationError."""
     if manifest.vlm is None:
@@ -140,7 +142,8 @@ def open_torch_vlm(
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True, warn_only=True)
-    model, image_processor = load(folder, device, DTYPES[device], speaks=manifest.vlm.verbaliser is not None)
+    weights = DTYPES[AUTO[device] if dtype == "auto" else dtype]
+    model, image_processor = load(folder, device, weights, speaks=manifest.vlm.verbaliser is not None)
     backbone = Backbone(model, image_processor, *_image_size(manifest.image), deterministic)
     tokenizer = FileTokenizer(folder / (manifest.text.tokenizer or ""))
     pieces = [tokenizer.control_tokens.get(piece) for piece in manifest.vlm.image]
