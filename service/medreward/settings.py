@@ -95,6 +95,7 @@ class Settings(BaseSettings):
 
     isolation: Literal["process", "inline"] = Field("process", description="where models run and images are decoded")
     workers: PositiveInt = Field(1, description="worker processes, one a device")
+    tensor_parallel: PositiveInt = Field(1, description="devices that one worker's model is spread over, for VLMs")
     load_seconds: Seconds = Field(600, description="time a worker may take to load its model")
     hang_seconds: Seconds = Field(2, description="silence after which a worker is taken for hung and replaced")
     batch_seconds: Seconds = Field(60, description="time a batch may take before its worker is replaced")

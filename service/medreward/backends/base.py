@@ -65,6 +65,15 @@ class Counts:
     prefix_hits: int = 0  # prompts whose state was there
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of a model is this process's, and memory in which all that have a part can meet."""
+
+    rank: int
+    ranks: int
+    meeting_fd: int
+
+
 #: What is known of one answer: heads of the ensemble, the dimensions of the manifest. Models that know their scope have
 #: a column more: how far the image lies outside of it, below 0 for one like those it learnt from.
 Heads = NDArray[np.float32]

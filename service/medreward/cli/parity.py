@@ -21,6 +21,8 @@ def check_parity(settings: Settings, as_json: bool) -> int:
     manifest = model.manifest
     if manifest.runtime != "torch_vlm":
         raise ConfigurationError(f"--parity is for models of runtime torch_vlm; {manifest.name} is {manifest.runtime}")
+    if settings.tensor_parallel > 1:
+        raise ConfigurationError("--parity compares on one device: leave tensor parallelism at 1")
     from medreward.backends.torch_vlm.backend import open_torch_vlm  # loads torch
     from medreward.backends.torch_vlm.parity import compared, orders, spread, tolerance
 

@@ -88,7 +88,7 @@ def _workers(settings: Settings, model: Model, slots: Slots, metrics: Metrics) -
 
 def _for_device(settings: Settings, device: int) -> Settings:
     """Workers on one machine share its cores."""
-    threads = settings.threads or max(1, available_cores() // settings.workers)
+    threads = settings.threads or max(1, available_cores() // (settings.workers * settings.tensor_parallel))
     return settings.model_copy(update={"threads": threads})
 
 

@@ -91,8 +91,9 @@ class ProcessWorker:
             await self._child.end()
 
     async def _spawn(self) -> None:
+        visible = _visible(self._device, self._settings.tensor_parallel)
         self._child = await ChildProcess.start(
-            "medreward.workers.main", self._shared_fd, variables={"CUDA_VISIBLE_DEVICES": _visible(self._device)}
+            "medreward.workers.main", self._shared_fd, variables={"CUDA_VISIBLE_DEVICES": visible}
         )
         settings, manifest = self._settings.model_dump(mode="json"), self._manifest.model_dump(mode="json")
         folder = str(self._folder) if self._folder else None
@@ -166,10 +167,11 @@ class ProcessWorker:
                 return
 
 
-def _visible(device: int) -> str:
-    """The device's own name among those that this process was given."""
+def _visible(worker: int, each: int) -> str:
+    """The worker's own devices, by their names among those that this process was given."""
     given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return given[device] if device < len(given) else str(device)
+    own = range(worker * each, (worker + 1) * each)
+    return ",".join(given[device] if device < len(given) else str(device) for device in own)
 
 
 def _frame(group: Group) -> GroupFrame:

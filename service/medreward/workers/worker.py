@@ -101,6 +101,8 @@ class Runner:
             if [len(rows) for rows in logits] != [len(group.answers) for group in groups]:
                 raise ValueError("the backend gave another number of rows than it was given answers")
             return [list(rows) for rows in logits]
+        except DeviceBroken:
+            raise
         except Exception as error:
             if _says(error, BROKEN):
                 raise DeviceBroken from error

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, DynamicCache
+from transformers.distributed import DistributedConfig
 from transformers.models.auto.image_processing_auto import AutoImageProcessor  # elsewhere 5.17 asks for torchvision
 from transformers.utils import logging
 
 from medreward.backends.torch_vlm.adapter import base_of, has_adapter, merged
 from medreward.backends.torch_vlm.heads import SCORE
 from medreward.backends.torch_vlm.packing import FILLER, NOBODY, Ids, Packed, packed, padded, runs
+from medreward.backends.torch_vlm.sharing import shareable
 from medreward.errors import ConfigurationError
 
 FULL: Final = "full_attention"
@@ -88,6 +90,7 @@ class Backbone:
         self._features_take = inspect.signature(self.base.get_image_features).parameters.keys()
         self._windows = _windows(text)
         self.width: int = text.hidden_size
+        self.vocabulary: int = self.base.get_input_embeddings().num_embeddings
         self.image_token: int = model.config.image_token_id
         if token_pixels:
             self._refuse_unless_any_size(model.config.model_type)
@@ -257,23 +260,26 @@ class Backbone:
         return masks if len(masks) > 1 else masks[SLIDING]
 
 
-def load(folder: Path, device: str, dtype: torch.dtype, speaks: bool = False) -> tuple[Any, Any]:
+def load(folder: Path, device: str, dtype: torch.dtype, speaks: bool = False, ranks: int = 1) -> tuple[Any, Any]:
     """Model and image processor: every weight from a safetensors file, none made up, no code but transformers' own.
 
-    The language model's own head may be missing, unless the model is to speak.
+    The language model's own head may be missing, unless the model is to speak. Of several ranks each has its part.
     """
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # what it would say of weights is checked here
     only = {"local_files_only": True, "trust_remote_code": False}
+    place: dict[str, Any] = {"device_map": device}
     try:
+        if ranks > 1:
+            place = {"config": shareable(folder, ranks), "distributed_config": DistributedConfig(tp_size=ranks)}
         with base_of(folder) as base:
             model, found = AutoModelForImageTextToText.from_pretrained(
                 base,
                 dtype=dtype,
-                device_map=device,
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 output_loading_info=True,
+                **place,
                 **only,
             )
         image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **only)

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from medreward.artifacts.manifest import Image, ImageOfOwnSize, Manifest, Vlm
 from medreward.artifacts.repository import LOADED
-from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
+from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage, Share
 from medreward.backends.torch_vlm.backbone import Backbone, Features, Prefix, load
 from medreward.backends.torch_vlm.heads import Heads, Reader
+from medreward.backends.torch_vlm.sharing import held_bytes, join
 from medreward.backends.torch_vlm.verbaliser import VerbaliserHeads
 from medreward.caches import MIB, ByteCache
 from medreward.cores import available_cores
@@ -68,10 +69,17 @@ class TorchVlmBackend:
         self.score([Group(blank, [self.backbone.image_token, 0], [[0]])])
         self.score([Group(None, [0, 0], [[0]])])
 
+    @property
+    def weight_bytes(self) -> int:
+        """What this process holds of the language model, which is what ranks share."""
+        return held_bytes(self.backbone.base.get_decoder())
+
     def release(self) -> None:
+        """Empties the caches, and returns when the device has ended what it was given."""
         self._features.clear()
         self._prefixes.clear()
         if self.backbone.device.type == "cuda":
+            torch.cuda.synchronize()
             torch.cuda.empty_cache()
 
     def take_counts(self) -> Counts:
@@ -132,8 +140,9 @@ def open_torch_vlm(
     prefix_cache_bytes: int,
     deterministic: bool = False,
     dtype: str = "auto",
+    share: Share | None = None,
 ) -> TorchVlmBackend:
-    """From a folder, whole and as its manifest says, or a ConfigurationError."""
+    """From a folder, whole and as its manifest says, or a ConfigurationError; who has a share waits for the others."""
     if manifest.vlm is None:
         raise ConfigurationError(f"model {manifest.name} has no section [vlm]")
     _refuse_unlisted(folder, manifest)
@@ -142,8 +151,11 @@ def open_torch_vlm(
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True, warn_only=True)
+    if share:
+        join(share, device)
     weights = DTYPES[AUTO[device] if dtype == "auto" else dtype]
-    model, image_processor = load(folder, device, weights, speaks=manifest.vlm.verbaliser is not None)
+    speaks, ranks = manifest.vlm.verbaliser is not None, share.ranks if share else 1
+    model, image_processor = load(folder, device, weights, speaks, ranks)
     backbone = Backbone(model, image_processor, *_image_size(manifest.image), deterministic)
     tokenizer = FileTokenizer(folder / (manifest.text.tokenizer or ""))
     pieces = [tokenizer.control_tokens.get(piece) for piece in manifest.vlm.image]

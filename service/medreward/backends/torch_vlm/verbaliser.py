@@ -6,6 +6,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from medreward.artifacts.manifest import Verbaliser
+from medreward.backends.torch_vlm.sharing import whole
 from medreward.encoding.text import FileTokenizer, TextEncoder
 from medreward.errors import ConfigurationError
 
@@ -30,7 +31,7 @@ class VerbaliserHeads:
             raise ConfigurationError("a model that caps its logits has no verbaliser heads")
         yes, no = (_one_token(tokenizer, word) for word in (verbaliser.yes, verbaliser.no))
         rows = model.get_output_embeddings().weight.detach()
-        self._weight: Tensor = rows[yes].float() - rows[no].float()
+        self._weight: Tensor = whole(rows[yes]).float() - whole(rows[no]).float()
         ask = ["{question}" if piece == "{rubric}" else piece for piece in verbaliser.ask]
         text = TextEncoder(tokenizer, ask, ("{response}",), MANY, MANY)
         self.tails = [text.prompt(RUBRICS[dimension] + YES_OR_NO).ids for dimension in dimensions]

@@ -1,0 +1,62 @@
+"""One model over several devices: which models transformers can share out, and how a rank finds the others."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed.tensor import DTensor
+from transformers import AutoConfig, Qwen3Config
+
+from medreward.backends.base import Share
+from medreward.backends.torch_vlm.adapter import has_adapter
+from medreward.errors import ConfigurationError
+
+FOREVER: Final = timedelta(days=1)  # who waits too long is ended from outside
+EVEN: Final = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+PLANS: Final = {"qwen3_vl_text": Qwen3Config.base_model_tp_plan}  # for the same layers under a name without a plan
+
+
+def join(share: Share, device: str) -> None:
+    """Returns when all ranks are there."""
+    on_cuda = device == "cuda"
+    if on_cuda:
+        found = torch.cuda.device_count()
+        if found < share.ranks:
+            raise ConfigurationError(f"torch found {found} of the {share.ranks} CUDA devices that the model needs")
+        torch.cuda.set_device(share.rank)
+    distributed.init_process_group(
+        "nccl" if on_cuda else "gloo",
+        f"file:///proc/self/fd/{share.meeting_fd}",
+        rank=share.rank,
+        world_size=share.ranks,
+        timeout=FOREVER,
+        device_id=torch.device(device, share.rank) if on_cuda else None,
+    )
+
+
+def shareable(folder: Path, ranks: int) -> Any:
+    """The config of a model that as many ranks can share; known before any weight is read."""
+    if has_adapter(folder):
+        raise ConfigurationError(f"the adapter in {folder} must be merged into its base before ranks can share it")
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    text = config.get_text_config()
+    text.base_model_tp_plan = text.base_model_tp_plan or PLANS.get(text.model_type)
+    if not text.base_model_tp_plan:
+        raise ConfigurationError(f"transformers has no plan to share a language model of type {text.model_type}")
+    for name in EVEN:
+        count = getattr(text, name, None) or 0
+        if count % ranks:
+            raise ConfigurationError(f"{name} is {count}, which {ranks} ranks cannot share evenly")
+    return config
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Of a weight that ranks may have shared out; then all must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def held_bytes(module: Any) -> int:
+    """Of its weights, in this process."""
+    return sum((w.to_local() if isinstance(w, DTensor) else w).nbytes for w in module.parameters())

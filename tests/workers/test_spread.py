@@ -1,0 +1,323 @@
+"""A model over two processes: the numbers of one process, a part of the model in each, and one end for both."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from backends.torch_vlm import test_own_size as own_size
+from backends.torch_vlm.checkpoints import FAMILIES, SIDE, TEXT, TOKENS, write_checkpoint, write_manifest
+from backends.torch_vlm.test_backend import groups
+from backends.torch_vlm.test_loading import VERBALISER
+from medreward.artifacts.manifest import read_manifest
+from medreward.backends.base import CostModel, Counts, Group, Share
+from medreward.backends.fake import FAKE_MANIFEST
+from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
+from medreward.backends.torch_vlm.sharing import join, shareable
+from medreward.cli.parity import check_parity
+from medreward.errors import Code, ConfigurationError, ItemError
+from medreward.settings import Settings
+from medreward.workers import rank, spread, supervisor
+from medreward.workers.children import anonymous_memory
+from medreward.workers.frames import Loaded
+from medreward.workers.loading import open_backend
+from medreward.workers.spread import Failed, FromRank, Numbers, Score, Scored, Spread
+from medreward.workers.supervisor import ProcessWorker
+from medreward.workers.worker import DeviceBroken, Runner, WorkerLost
+from waiting import until
+
+EXACT = 1e-4
+FAMILY = "qwen2_5_vl"
+TEXT_ALONE = Group(None, [TOKENS["<s>"], 12], [[13, 14], [15]])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(FAMILY)
+    write_checkpoint(folder, FAMILY)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(made, tmp_path / "model"))
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def settings(**given: Any) -> Settings:
+    return Settings(**{"device": "cpu", "threads": 1, "tensor_parallel": 2, **given})
+
+
+def over_two(folder: Path, **given: Any) -> Spread:
+    backend = open_backend(settings(**given), read_manifest(folder / "model.toml"), folder)
+    assert isinstance(backend, Spread)
+    return backend
+
+
+def in_one(folder: Path) -> TorchVlmBackend:
+    return open_torch_vlm(folder, read_manifest(folder / "model.toml"), "cpu", 1, 10**8, 10**8)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_ranks_give_the_logits_of_one_from_half_of_the_weights(
+    family: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(tmp_path, family)
+    one, two = in_one(tmp_path), over_two(tmp_path, log_level="debug")
+    try:
+        logged = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "rank loaded" in line]
+        assert sorted(line["rank"] for line in logged) == [0, 1]
+        assert max(line["weight_bytes"] for line in logged) < 0.6 * one.weight_bytes
+        assert (two.runtime, two.cost) == (one.runtime, one.cost)
+        asked = groups(family)
+        for _ in range(2):  # the second time off what was kept
+            for logits, expected in zip(two.score(asked), one.score(asked), strict=True):
+                assert np.abs(logits - expected).max() <= EXACT
+            assert two.take_counts() == one.take_counts()
+    finally:
+        two.close()
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_images_of_many_sizes_and_answers_alone_are_the_same_over_two(tmp_path: Path, deterministic: bool) -> None:
+    own_size.written(tmp_path, FAMILY)
+    two = over_two(tmp_path, deterministic=deterministic)
+    try:
+        one, asked = own_size.opened(tmp_path, deterministic=deterministic), own_size.groups()
+        for logits, expected in zip(two.score(asked), one.score(asked), strict=True):
+            assert np.abs(logits - expected).max() <= EXACT
+    finally:
+        torch.use_deterministic_algorithms(False)
+        two.close()
+
+
+def test_a_verbaliser_reads_the_shared_rows_of_the_language_model(folder: Path) -> None:
+    write_manifest(folder, FAMILY, VERBALISER)
+    two = over_two(folder)
+    try:
+        [logits], [expected] = two.score([TEXT_ALONE]), in_one(folder).score([TEXT_ALONE])
+        assert np.abs(logits - expected).max() <= EXACT
+    finally:
+        two.close()
+
+
+def test_ranks_that_all_fail_go_on(made: Path) -> None:
+    """With an id that a shared embedding would take for zeros."""
+    two = over_two(made)
+    try:
+        runner = Runner(two)
+        done = runner.score([TEXT_ALONE, Group(None, [1], [[10**6]])])
+        outcomes = [outcome for group in done.outcomes for outcome in group]
+        [expected] = in_one(made).score([TEXT_ALONE])
+        assert np.abs(np.stack(outcomes[:2]) - expected).max() <= EXACT  # type: ignore[arg-type]
+        assert isinstance(outcomes[2], ItemError)
+        assert outcomes[2].code == Code.INTERNAL
+    finally:
+        two.close()
+
+
+def test_a_rank_that_alone_has_no_memory_ends_all(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spread, "AGREE_SECONDS", 2.0)
+    two = over_two(made)
+    try:
+        pages = int(Path(f"/proc/{two.pids[1]}/statm").read_text().split()[0])
+        resource.prlimit(two.pids[1], resource.RLIMIT_AS, (pages * resource.getpagesize(), resource.RLIM_INFINITY))
+        with pytest.raises(DeviceBroken):
+            two.score([Group(None, [1] * 3000, [[13] * 3000, [14] * 3000])])  # a mask of 144 MB
+        assert all(is_gone(pid) for pid in two.pids)
+    finally:
+        two.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "given"), [(signal.SIGKILL, {}), (signal.SIGSTOP, {"batch_seconds": 2, "hang_seconds": 60})]
+)
+async def test_a_lost_rank_is_the_loss_of_its_worker(made: Path, how: signal.Signals, given: dict[str, Any]) -> None:
+    lost: list[str] = []
+    fd = anonymous_memory(SIDE * SIDE * 3)
+    worker = ProcessWorker(settings(**given), read_manifest(made / "model.toml"), made, fd, lost.append)
+    try:
+        await worker.start()
+        expected = outcomes(await worker.score([TEXT_ALONE]))
+        first = pid_of(worker)
+        ranks = children(first)
+        assert len(ranks) == 2
+        os.kill(ranks[1], how)
+        with pytest.raises(WorkerLost):
+            await worker.score([TEXT_ALONE])
+        await until(lambda: all(is_gone(pid) for pid in (first, *ranks)))
+        await worker.ready()
+        assert np.abs(outcomes(await worker.score([TEXT_ALONE])) - expected).max() == 0
+        ranks = children(pid_of(worker))
+    finally:
+        await worker.close()
+        os.close(fd)
+    await until(lambda: all(is_gone(pid) for pid in ranks))
+    assert len(lost) == 1
+
+
+def pid_of(worker: ProcessWorker) -> int:
+    pid = worker.state()["pid"]
+    assert isinstance(pid, int)
+    return pid
+
+
+def outcomes(done: Any) -> Any:
+    return np.stack([outcome for group in done.outcomes for outcome in group])
+
+
+class Scripted(Spread):
+    """Its ranks are threads that answer what they are told to, and are silent at None."""
+
+    def __init__(self, *scripts: Sequence[FromRank | None]) -> None:
+        self.scripts = scripts
+        super().__init__(settings(), FAKE_MANIFEST, Path())
+
+    def _start(self, settings: Settings) -> None:
+        for script in self.scripts:
+            ours, theirs = Pipe()
+            self._pipes.append(ours)
+            threading.Thread(target=self._answer, args=(theirs, script), daemon=True).start()
+
+    @staticmethod
+    def _answer(pipe: Connection, script: Sequence[FromRank | None]) -> None:
+        with pipe, contextlib.suppress(EOFError):  # the other end may be closed meanwhile
+            for answer in (LOADED, *script):
+                spread.receive(pipe)
+                if answer:
+                    spread.send(pipe, answer)
+            spread.receive(pipe)
+
+
+LOADED = Loaded("torch_vlm/cpu/fp32", CostModel())
+WARM = Scored([], Counts())
+NUMBERS = Scored([Numbers((1, 1, 6), bytes(24))], Counts(prefix_runs=1))
+NO_MEMORY = Failed("OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
+ASKED = Group(None, [1], [[2]])
+
+
+def test_no_memory_on_all_ranks_is_told_as_on_one() -> None:
+    script: list[FromRank | None] = [WARM, NO_MEMORY, NUMBERS, NO_MEMORY, NO_MEMORY]
+    [outcomes] = Runner(Scripted(script, script)).score([Group(None, [1], [[2], [3]])]).outcomes
+    assert [outcome.code if isinstance(outcome, ItemError) else outcome.shape for outcome in outcomes] == [
+        (1, 6),
+        Code.OUT_OF_MEMORY,
+    ]
+
+
+@pytest.mark.parametrize("other", [None, NUMBERS])
+def test_ranks_that_end_differently_are_a_broken_device(
+    other: FromRank | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spread, "AGREE_SECONDS", 0.5)
+    for answers in ((NO_MEMORY, other), (other, NO_MEMORY)):
+        runner = Runner(Scripted(*([WARM, answer] for answer in answers)))
+        for _ in range(2):  # and it stays broken
+            with pytest.raises(DeviceBroken):
+                runner.score([ASKED])
+
+
+def test_a_rank_that_failed_keeps_nothing(made: Path) -> None:
+    """Another may have failed earlier, and would run what this one then need not."""
+    backend = in_one(made)
+    asked = Score([spread._asked(group) for group in groups(FAMILY)])
+    answered = [rank._answered(backend, asked, 0) for _ in range(2)]
+    failed = rank._answered(backend, Score([spread._asked(Group(None, [1], [[10**6]]))]), 0)
+    again = rank._answered(backend, asked, 0)
+    assert isinstance(failed, Failed)
+    encodes = [answer.counts.image_encodes for answer in (*answered, again) if isinstance(answer, Scored)]
+    assert encodes == [2, 0, 2]
+
+
+def change_text(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["text_config"] |= values
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"num_attention_heads": 3}, "num_attention_heads is 3"),
+        ({"num_key_value_heads": 1}, "num_key_value_heads is 1"),
+        ({"intermediate_size": 95}, "intermediate_size is 95"),
+    ],
+)
+def test_what_cannot_be_shared_evenly_is_refused(folder: Path, changed: dict[str, int], why: str) -> None:
+    change_text(folder, **changed)
+    with pytest.raises(ConfigurationError, match=why):
+        shareable(folder, 2)
+
+
+def test_a_language_model_without_a_plan_is_refused(tmp_path: Path) -> None:
+    opt = transformers.OPTConfig(**{key: TEXT[key] for key in ("hidden_size", "num_attention_heads", "vocab_size")})
+    transformers.LlavaConfig(text_config=opt).save_pretrained(tmp_path)
+    with pytest.raises(ConfigurationError, match="no plan to share a language model of type opt"):
+        shareable(tmp_path, 2)
+
+
+def test_an_adapter_is_refused(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match="adapter"):
+        shareable(folder, 2)
+
+
+def test_a_refusal_of_the_ranks_is_one_of_the_worker_and_leaves_nothing(made: Path) -> None:
+    before = children(os.getpid())
+    with pytest.raises(ConfigurationError, match="num_attention_heads is 4, which 3 ranks cannot share evenly"):
+        over_two(made, tensor_parallel=3)
+    assert children(os.getpid()) == before
+
+
+def test_too_few_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigurationError, match="1 of the 2 CUDA devices"):
+        join(Share(0, 2, -1), "cuda")
+
+
+def test_other_runtimes_are_refused(tiny_folder: Path) -> None:
+    for manifest, folder in ((FAKE_MANIFEST, None), (read_manifest(tiny_folder / "model.toml"), tiny_folder)):
+        with pytest.raises(ConfigurationError, match="torch_vlm"):
+            open_backend(settings(), manifest, folder)
+
+
+def test_parity_is_refused(made: Path) -> None:
+    with pytest.raises(ConfigurationError, match="one device"):
+        check_parity(settings(model=str(made)), as_json=True)
+
+
+@pytest.mark.parametrize(("given", "visible"), [("", "2,3"), ("4,5,GPU-a,GPU-b", "GPU-a,GPU-b")])
+def test_each_worker_has_devices_of_its_own(given: str, visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert supervisor._visible(1, 2) == visible
