@@ -54,11 +54,16 @@ ANSWERS: Final = (32, 256)
 
 Contender = tuple[str, int]  # a, b or c, and the size of a plain batch
 
-#: Qwen2.5-VL: its 7B member, one that no machine is too small for, and one of as many layers as the large have.
+#: Qwen2.5-VL: its 7B member, small ones that no machine is too small for, and one of as many layers as the large have.
 SHAPES: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "tiny": (
         {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4}
         | {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1024},
+        {"depth": 2, "hidden_size": 128, "num_heads": 4, "intermediate_size": 256, "fullatt_block_indexes": [1]},
+    ),
+    "small": (
+        {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12}
+        | {"num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 1024},
         {"depth": 2, "hidden_size": 128, "num_heads": 4, "intermediate_size": 256, "fullatt_block_indexes": [1]},
     ),
     "deep": (
