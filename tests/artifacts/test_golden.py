@@ -8,7 +8,7 @@ import pytest
 
 from medreward.artifacts.golden import GoldenTriple, read_golden, tolerance
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, Six
 
 ROW: dict[str, Any] = {
     "image": base64.b64encode(b"png").decode(),
@@ -58,12 +58,13 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         read_golden(tmp_path / "golden.json")
 
 
-def golden_of(*overall: float) -> list[GoldenTriple]:
-    return [GoldenTriple(None, "q", "r", (None, None, None, None, x, 2 * x)) for x in overall]
+def logits_of(*overall: float) -> list[Six]:
+    return [(None, None, None, None, x, 2 * x) for x in overall]
 
 
 def test_how_far_a_logit_may_be_from_the_golden_one() -> None:
-    assert tolerance(golden_of(0, 4), "torch_vlm/cuda/fp32", [1.0]) == 1e-4
+    fine, coarse = "torch_vlm/cuda/fp32", "torch_vlm/cuda/bf16"
+    assert tolerance(logits_of(0, 4), [fine]) == 1e-4
     apart = (2**2 / 2 + 4**2 / 2) ** 0.5
-    assert tolerance(golden_of(0, 4), "torch_vlm/cuda/bf16", [1.0]) == pytest.approx(apart / 2)
-    assert tolerance(golden_of(3), "torch_vlm/cuda/bf16", [2.0, 4.0]) == 1.5  # alone: half of the mean scale
+    assert tolerance(logits_of(0, 4), [fine, coarse]) == pytest.approx(apart / 2)
+    assert tolerance(logits_of(3), [coarse], [2.0, 4.0]) == 1.5  # alone: half of the mean scale

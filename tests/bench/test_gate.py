@@ -161,6 +161,12 @@ def test_one_fingerprint_with_other_numbers_is_refused(runs: tuple[Path, Path]) 
     edit_rows(canary, shift)
     assert gate("--candidate", canary, "--baseline", new) == 1
     assert [name for name, status in statuses(canary).items() if status == "fail"] == ["parity/baseline"]
+    in_bf16 = "torch_vlm/cuda/bf16"  # whose numbers differ by more in another batch alone
+    edit(canary / "run.json", lambda about: about["model"].update(runtime=in_bf16))
+    assert gate("--candidate", canary, "--baseline", new) == 0
+    for _ in range(20):
+        edit_rows(canary, shift)
+    assert gate("--candidate", canary, "--baseline", new) == 1
 
 
 def test_a_model_must_beat_length_and_position(tmp_path: Path, cases: list[Case]) -> None:

@@ -13,7 +13,7 @@ from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Six
 
 EXACT: Final = 1e-4  # how far a logit may be from the golden one
-BF16: Final = 0.5  # the same where numbers are coarse, in standard deviations of the golden logits
+BF16: Final = 0.5  # the same where numbers are coarse, in standard deviations of the logits that are wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,13 @@ class GoldenTriple:
     logits: Six
 
 
-def tolerance(golden: Sequence[GoldenTriple], runtime: str, scales: Iterable[float]) -> float:
-    """In bf16 by how far the golden logits lie apart, or where they do not, by the scales of the calibration."""
-    if not runtime.endswith("/bf16"):
-        return EXACT
-    columns = zip(*(triple.logits for triple in golden), strict=True)
+def tolerance(
+    wanted: Sequence[Six], runtimes: Iterable[str], scales: Iterable[float] = (1.0,), exact: float = EXACT
+) -> float:
+    """In bf16 by how far the wanted logits lie apart, or where they do not, by the scales of the calibration."""
+    if not any(runtime.endswith("/bf16") for runtime in runtimes):
+        return exact
+    columns = zip(*wanted, strict=True)
     known = [[logit for logit in column if logit is not None] for column in columns]
     apart = fmean([pvariance(logits) for logits in known if logits] or [0.0]) ** 0.5
     return BF16 * (apart or fmean(scales))

@@ -184,7 +184,7 @@ class Engine:
     async def _check_golden(self, serving: Serving) -> None:
         model = serving.model
         scales = [calibration.scale for calibration in model.manifest.calibration.values()]
-        allowed = tolerance(model.golden, serving.ref.runtime, scales)
+        allowed = tolerance([golden.logits for golden in model.golden], [serving.ref.runtime], scales)
         for n, golden in enumerate(model.golden):
             about = f"golden triple {n} of {model.manifest.name}"
             images = (InlineImage(golden.image),) if golden.image is not None else ()

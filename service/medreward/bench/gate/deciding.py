@@ -16,7 +16,7 @@ from medreward.bench.gate import checks
 from medreward.bench.gate.checks import Check, Status
 from medreward.bench.gate.fitting import refuse_another_model, refuse_another_set, refuse_broken
 from medreward.bench.gate.live import Served, live
-from medreward.bench.gate.parity import difference, parity, recorded
+from medreward.bench.gate.parity import allowed_from, difference, parity, recorded
 from medreward.bench.gate.policy import Policy, Written
 from medreward.bench.gate.quality import quality
 from medreward.bench.gate.sheet import Answers, Sheet
@@ -127,11 +127,12 @@ def _same_model(candidate: FinishedRun, baseline: FinishedRun) -> bool:
     return fingerprint is not None and fingerprint == baseline.about["model"].get("fingerprint")
 
 
-def _equal_numbers(tolerance: float, candidate: FinishedRun, baseline: FinishedRun) -> Check:
+def _equal_numbers(exact: float, candidate: FinishedRun, baseline: FinishedRun) -> Check:
     """One fingerprint means one set of numbers, whatever the device. Choices may hide a shift, logits do not."""
     pairs = zip(candidate.predictions, baseline.predictions, strict=True)
     largest = max(difference(recorded(one), recorded(other)) for one, other in pairs)
-    return parity("parity/baseline", "the baseline of the same fingerprint", tolerance, largest, len(candidate.cases))
+    allowed = allowed_from(baseline, str(candidate.about["model"].get("runtime")), exact)
+    return parity("parity/baseline", "the baseline of the same fingerprint", allowed, largest, len(candidate.cases))
 
 
 async def _of_endpoints(policy: Policy, brought: Brought) -> AsyncIterator[Check]:

@@ -12,13 +12,13 @@ from typing import Final
 
 import numpy as np
 
-from medreward.artifacts.golden import GoldenTriple
+from medreward.artifacts.golden import GoldenTriple, tolerance
 from medreward.bench.cases import Case
 from medreward.bench.finished import FinishedRun
 from medreward.bench.gate import checks, latency
 from medreward.bench.gate.checks import Check, Status
 from medreward.bench.gate.endpoint import Endpoint, request
-from medreward.bench.gate.parity import difference, parity, recorded
+from medreward.bench.gate.parity import allowed_from, difference, parity, recorded
 from medreward.bench.gate.policy import Load, Parity, Policy
 from medreward.bench.gate.smoke import smoke
 from medreward.bench.sources import open_set
@@ -43,13 +43,13 @@ async def live(
     async with AsyncExitStack() as stack:
         asked = await stack.enter_async_context(Endpoint(candidate.url, candidate.key))
         against = await stack.enter_async_context(Endpoint(baseline.url, baseline.key)) if baseline else None
-        await _same_model(asked, candidate.run)
+        runtime = await _same_model(asked, candidate.run)
         if against and baseline:
             await _same_model(against, baseline.run)
         if policy.parity:
             if golden:
-                yield await _golden(policy.parity.tolerance, asked, golden)
-            yield await _as_measured(policy.parity, asked, candidate.run, cases)
+                yield await _golden(policy.parity.tolerance, asked, runtime, golden)
+            yield await _as_measured(policy.parity, asked, runtime, candidate.run, cases)
         if policy.smoke:
             for check in await smoke(asked):
                 yield check
@@ -70,21 +70,27 @@ def cases_of(run: FinishedRun) -> list[Case]:
     return whole
 
 
-async def _same_model(endpoint: Endpoint, run: FinishedRun) -> None:
-    served, measured = (await endpoint.model()).get("fingerprint"), run.about["model"].get("fingerprint")
+async def _same_model(endpoint: Endpoint, run: FinishedRun) -> str:
+    """What it runs in."""
+    model = await endpoint.model()
+    served, measured = model.get("fingerprint"), run.about["model"].get("fingerprint")
     if served != measured:
         raise ConfigurationError(f"{endpoint.url} serves {served}, but {run.path} is a run of {measured}")
+    return str(model.get("runtime"))
 
 
-async def _golden(tolerance: float, endpoint: Endpoint, golden: Sequence[GoldenTriple]) -> Check:
+async def _golden(exact: float, endpoint: Endpoint, runtime: str, golden: Sequence[GoldenTriple]) -> Check:
+    allowed = tolerance([triple.logits for triple in golden], [runtime], exact=exact)
     largest = 0.0
     for triple in golden:
         found = await endpoint.logits(request(triple.image, triple.question, [triple.response]), 1)
         largest = max(largest, difference(found, [triple.logits]))
-    return parity("parity/golden", "the golden triples", tolerance, largest, len(golden))
+    return parity("parity/golden", "the golden triples", allowed, largest, len(golden))
 
 
-async def _as_measured(wanted: Parity, endpoint: Endpoint, run: FinishedRun, cases: Sequence[Case]) -> Check:
+async def _as_measured(
+    wanted: Parity, endpoint: Endpoint, runtime: str, run: FinishedRun, cases: Sequence[Case]
+) -> Check:
     """Some of the run's cases, asked again."""
     options = {name: run.about["settings"][name] for name in ("too_long", "thinking") if name in run.about["settings"]}
     places = np.unique(np.linspace(0, len(cases) - 1, wanted.cases).astype(int))
@@ -93,7 +99,8 @@ async def _as_measured(wanted: Parity, endpoint: Endpoint, run: FinishedRun, cas
         case = cases[place]
         found = await endpoint.logits(request(case.image, case.question, case.answers, options), 2)
         largest = max(largest, difference(found, recorded(run.predictions[place])))
-    return parity("parity/run", "the run", wanted.tolerance, largest, len(places))
+    allowed = allowed_from(run, runtime, wanted.tolerance)
+    return parity("parity/run", "the run", allowed, largest, len(places))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from medreward.artifacts.golden import tolerance
 from medreward.bench.cases import ANSWERS
-from medreward.bench.finished import Predicted
+from medreward.bench.finished import FinishedRun, Predicted
 from medreward.bench.gate import checks
 from medreward.bench.gate.checks import Check
 from medreward.types import DIMENSIONS, Six
@@ -30,7 +31,13 @@ def difference(found: Sequence[Six | None] | None, wanted: Sequence[Six | None])
     return float(np.nanmax(np.abs(one - other)))
 
 
-def parity(name: str, against: str, tolerance: float, largest: float, n: int) -> Check:
-    what = f"logits of {n} differ from {against} by up to {largest:.2g}, at most {tolerance:g} wanted"
+def allowed_from(run: FinishedRun, runtime: str, exact: float) -> float:
+    """How far what another runtime gives may be from a run's logits."""
+    logits = [six for prediction in run.predictions for six in recorded(prediction) if six]
+    return tolerance(logits, [runtime, str(run.about["model"].get("runtime"))], exact=exact)
+
+
+def parity(name: str, against: str, allowed: float, largest: float, n: int) -> Check:
+    what = f"logits of {n} differ from {against} by up to {largest:.2g}, at most {allowed:.2g} wanted"
     value = largest if math.isfinite(largest) else None
-    return Check(name, checks.of(largest <= tolerance), what, value, limit=tolerance, n=n)
+    return Check(name, checks.of(largest <= allowed), what, value, limit=allowed, n=n)
