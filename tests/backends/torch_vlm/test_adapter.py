@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from backends.torch_vlm.checkpoints import SIDE, TOKENS, Plain, write_checkpoint, write_manifest
+from backends.torch_vlm.checkpoints import HEAD, SIDE, TOKENS, Plain, write_checkpoint, write_manifest
 from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
 from medreward.errors import ConfigurationError
+from medreward.types import DIMENSIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft 0.21 still asks
 FAMILY = "llava"
@@ -57,8 +59,8 @@ def change_config(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def opened(folder: Path) -> TorchVlmBackend:
-    write_manifest(folder, FAMILY)
+def opened(folder: Path, heads: str = HEAD, dimensions: Sequence[str] = DIMENSIONS) -> TorchVlmBackend:
+    write_manifest(folder, FAMILY, heads, dimensions=dimensions)
     return open_torch_vlm(folder, read_manifest(folder / "model.toml"), "cpu", 1, 10**8, 10**8)
 
 
@@ -107,10 +109,40 @@ def test_an_adapter_that_lacks_weights_is_refused(folder: Path) -> None:
         opened(folder)
 
 
-def test_a_head_within_the_adapter_is_refused(folder: Path) -> None:
-    save_file({**load_file(folder / WEIGHTS), "base_model.model.score.weight": torch.zeros(6, 64)}, folder / WEIGHTS)
-    change_config(folder, modules_to_save=["score"])
-    with pytest.raises(ConfigurationError, match=r"score"):
+def with_head(folder: Path, rows: int) -> tuple[Any, torch.nn.Linear]:
+    """What peft saves of a classifier: its head was trained whole, beside the adapter."""
+    for name in (CONFIG, WEIGHTS):
+        (folder / name).unlink()
+    base = transformers.AutoModelForImageTextToText.from_pretrained(folder)
+    base.score = torch.nn.Linear(base.config.get_text_config().hidden_size, rows, bias=False)
+    lora = LoraConfig(
+        target_modules=["q_proj", "v_proj", "linear_1"], r=4, init_lora_weights=False, modules_to_save=["score"]
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        adapted = get_peft_model(base, lora)
+        head = adapted.base_model.model.score.modules_to_save["default"]
+        torch.nn.init.normal_(head.weight)
+    adapted.save_pretrained(folder)
+    return adapted.eval().base_model.model.model, head
+
+
+@pytest.mark.parametrize("rows", [6, 1])
+def test_a_head_that_was_trained_with_the_adapter_is_the_models_head(folder: Path, rows: int) -> None:
+    plain = Plain(folder, FAMILY)
+    (folder / "reward_head.safetensors").unlink()
+    plain.model, head = with_head(folder, rows)
+    backend = opened(folder, f'head = "{WEIGHTS}"', DIMENSIONS[-rows:])
+    [found] = backend.score([Group(ModelImage("a", PIXELS), PROMPT, [ANSWER])])
+    assert found.shape == (1, 1, rows)
+    with torch.inference_mode():
+        wanted = head(plain.state(PIXELS, PROMPT, ANSWER))
+    assert np.abs(found[0, 0] - wanted.numpy()).max() <= 1e-4
+
+
+def test_a_head_within_the_adapter_and_another_beside_it_are_one_too_many(folder: Path) -> None:
+    with_head(folder, 6)
+    with pytest.raises(ConfigurationError, match="has a head of its own"):
         opened(folder)
 
 

@@ -197,6 +197,15 @@ def test_a_classifier_is_recognised_by_its_six_labels(folder: Path) -> None:
     open_torch_vlm(folder, manifest, "cpu", 1, 0, 0)
 
 
+def test_a_head_that_lies_in_an_adapter_is_found_there(folder: Path) -> None:
+    (folder / HEAD).unlink()
+    save_file({"base_model.model.score.weight": torch.ones(6, 64)}, folder / "adapter_model.safetensors")
+    adopt(folder)
+    _, manifest = open_verified(Settings(model=str(folder)))
+    assert manifest.vlm is not None
+    assert manifest.vlm.head == "adapter_model.safetensors"
+
+
 async def test_a_value_head_is_adopted_and_served_as_overall(folder: Path) -> None:
     (folder / HEAD).unlink()
     head = value_head()

@@ -7,10 +7,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from medreward.backends.torch_vlm.heads import ADAPTED
 from medreward.errors import ConfigurationError
 
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
+HEADS: Final = ("score", "classifier")  # names that peft gives modules_to_save of a classifier, whichever it has
 
 
 def has_adapter(folder: Path) -> bool:
@@ -30,6 +35,26 @@ def base_of(folder: Path) -> Iterator[Path]:
         yield Path(made)
 
 
+def has_head(folder: Path) -> bool:
+    """Whether a head was trained with the adapter and lies in its file."""
+    if not (folder / WEIGHTS).exists():
+        return False
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        return f"{ADAPTED}weight" in set(file.keys())
+
+
+@contextmanager
+def _weights_of(folder: Path) -> Iterator[Path]:
+    """Where the adapter's weights are without a head, which has no place in the backbone."""
+    if not has_head(folder):
+        yield folder
+        return
+    with TemporaryDirectory() as made, safe_open(folder / WEIGHTS, "pt") as file:
+        rest = {name: file.get_tensor(name) for name in file.keys() if not name.startswith(ADAPTED)}  # noqa: SIM118
+        save_file(rest, Path(made) / WEIGHTS)
+        yield Path(made)
+
+
 def merged(model: Any, folder: Path) -> Any:
     """The model with the adapter in its weights; an error unless each of the adapter's weights found its place."""
     if not (folder / WEIGHTS).exists():  # peft would look for it elsewhere
@@ -45,8 +70,10 @@ def merged(model: Any, folder: Path) -> Any:
             if config.peft_type != PeftType.LORA:
                 raise ConfigurationError(f"the adapter in {folder} is {config.peft_type}, and only LoRA is merged")
             config.inference_mode = True
+            config.modules_to_save = [name for name in config.modules_to_save or () if name not in HEADS] or None
             adapted = PeftModel(model, config)
-            found = adapted.load_adapter(str(folder), "default", torch_device=str(model.device))
+            with _weights_of(folder) as weights:
+                found = adapted.load_adapter(str(weights), "default", torch_device=str(model.device))
             plain = adapted.merge_and_unload(safe_merge=True)
     except ConfigurationError:
         raise

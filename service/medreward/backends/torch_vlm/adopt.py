@@ -19,7 +19,7 @@ from medreward.artifacts.repository import LOADED, MANIFEST_FILE
 from medreward.artifacts.toml import toml
 from medreward.backends.torch_vlm.adapter import WEIGHTS
 from medreward.backends.torch_vlm.chat import Chat
-from medreward.backends.torch_vlm.heads import SCORE, Heads
+from medreward.backends.torch_vlm.heads import ADAPTED, SCORE, Heads
 from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
@@ -157,9 +157,8 @@ def _head(folder: Path) -> tuple[str, tuple[str, ...]]:
 def _labels(path: Path) -> int | None:
     try:
         with safe_open(path, "pt") as file:
-            if f"{SCORE}weight" not in set(file.keys()):
-                return None
-            return int(file.get_slice(f"{SCORE}weight").get_shape()[0])
+            head = next((name for name in (f"{SCORE}weight", f"{ADAPTED}weight") if name in set(file.keys())), None)
+            return int(file.get_slice(head).get_shape()[0]) if head else None
     except (OSError, SafetensorError) as error:
         raise ConfigurationError(f"{path.name} cannot be read: {error}") from error
 

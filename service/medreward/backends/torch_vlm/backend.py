@@ -17,6 +17,7 @@ from torch import Tensor
 from medreward.artifacts.manifest import Image, ImageOfOwnSize, Manifest, Vlm
 from medreward.artifacts.repository import LOADED
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage, Share
+from medreward.backends.torch_vlm import adapter
 from medreward.backends.torch_vlm.backbone import Backbone, Features, Prefix, load
 from medreward.backends.torch_vlm.heads import Heads, Reader
 from medreward.backends.torch_vlm.sharing import held_bytes, join
@@ -178,6 +179,8 @@ def _image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
 
 
 def _heads(folder: Path, vlm: Vlm, dimensions: Sequence[str], tokenizer: FileTokenizer, model: Any) -> Reader:
+    if vlm.head != adapter.WEIGHTS and adapter.has_adapter(folder) and adapter.has_head(folder):
+        raise ConfigurationError(f"{adapter.WEIGHTS} has a head of its own, and [vlm] takes another: which is it?")
     if vlm.head:
         return Heads(folder / vlm.head, model.config.get_text_config().hidden_size, len(dimensions), model.device)
     assert vlm.verbaliser

@@ -11,6 +11,7 @@ from torch import Tensor
 from medreward.errors import ConfigurationError
 
 SCORE: Final = "score."  # how transformers' sequence classifiers name their head, among the backbone's own weights
+ADAPTED: Final = f"base_model.model.{SCORE}"  # the same in an adapter, where peft saves what was trained beside it
 VALUE: Final = ("v_head.summary.", "summary.")  # how trl's value head is saved, from its model or on its own
 
 
@@ -64,7 +65,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             keys = sorted(file.keys())
-            names = {name.removeprefix(SCORE): name for name in keys if name.startswith(SCORE)}
+            score = next((prefix for prefix in (SCORE, ADAPTED) if f"{prefix}weight" in keys), SCORE)
+            names = {name.removeprefix(score): name for name in keys if name.startswith(score)}
             value = next((prefix for prefix in VALUE if f"{prefix}weight" in keys), "")
             names = names or {name.removeprefix(value): name for name in keys}
             weights = {short: file.get_tensor(name).float() for short, name in names.items()} if len(names) < 5 else {}
