@@ -18,13 +18,12 @@ import torch
 import transformers
 
 from backends.torch_vlm import test_own_size as own_size
-from backends.torch_vlm.checkpoints import FAMILIES, SIDE, TEXT, TOKENS, write_checkpoint, write_manifest
+from backends.torch_vlm.checkpoints import FAMILIES, SIDE, TEXT, TOKENS, opened, write_checkpoint, write_manifest
 from backends.torch_vlm.test_backend import groups
 from backends.torch_vlm.test_loading import VERBALISER
 from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import CostModel, Counts, Group, Share
 from medreward.backends.fake import FAKE_MANIFEST
-from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
 from medreward.backends.torch_vlm.sharing import join, shareable
 from medreward.cli.parity import check_parity
 from medreward.errors import Code, ConfigurationError, ItemError
@@ -73,10 +72,6 @@ def over_two(folder: Path, **given: Any) -> Spread:
     return backend
 
 
-def in_one(folder: Path) -> TorchVlmBackend:
-    return open_torch_vlm(folder, read_manifest(folder / "model.toml"), "cpu", 1, 10**8, 10**8)
-
-
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -93,7 +88,7 @@ def test_two_ranks_give_the_logits_of_one_from_half_of_the_weights(
     family: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_checkpoint(tmp_path, family)
-    one, two = in_one(tmp_path), over_two(tmp_path, log_level="debug")
+    one, two = opened(tmp_path), over_two(tmp_path, log_level="debug")
     try:
         logged = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "rank loaded" in line]
         assert sorted(line["rank"] for line in logged) == [0, 1]
@@ -113,7 +108,7 @@ def test_images_of_many_sizes_and_answers_alone_are_the_same_over_two(tmp_path: 
     own_size.written(tmp_path, FAMILY)
     two = over_two(tmp_path, deterministic=deterministic)
     try:
-        one, asked = own_size.opened(tmp_path, deterministic=deterministic), own_size.groups()
+        one, asked = opened(tmp_path, deterministic=deterministic), own_size.groups()
         for logits, expected in zip(two.score(asked), one.score(asked), strict=True):
             assert np.abs(logits - expected).max() <= EXACT
     finally:
@@ -125,7 +120,7 @@ def test_a_verbaliser_reads_the_shared_rows_of_the_language_model(folder: Path) 
     write_manifest(folder, FAMILY, VERBALISER)
     two = over_two(folder)
     try:
-        [logits], [expected] = two.score([TEXT_ALONE]), in_one(folder).score([TEXT_ALONE])
+        [logits], [expected] = two.score([TEXT_ALONE]), opened(folder).score([TEXT_ALONE])
         assert np.abs(logits - expected).max() <= EXACT
     finally:
         two.close()
@@ -138,7 +133,7 @@ def test_ranks_that_all_fail_go_on(made: Path) -> None:
         runner = Runner(two)
         done = runner.score([TEXT_ALONE, Group(None, [1], [[10**6]])])
         outcomes = [outcome for group in done.outcomes for outcome in group]
-        [expected] = in_one(made).score([TEXT_ALONE])
+        [expected] = opened(made).score([TEXT_ALONE])
         assert np.abs(np.stack(outcomes[:2]) - expected).max() <= EXACT  # type: ignore[arg-type]
         assert isinstance(outcomes[2], ItemError)
         assert outcomes[2].code == Code.INTERNAL
@@ -249,7 +244,7 @@ def test_ranks_that_end_differently_are_a_broken_device(
 
 def test_a_rank_that_failed_keeps_nothing(made: Path) -> None:
     """Another may have failed earlier, and would run what this one then need not."""
-    backend = in_one(made)
+    backend = opened(made)
     asked = Score([spread._asked(group) for group in groups(FAMILY)])
     answered = [rank._answered(backend, asked, 0) for _ in range(2)]
     failed = rank._answered(backend, Score([spread._asked(Group(None, [1], [[10**6]]))]), 0)

@@ -144,7 +144,8 @@ async def test_a_worker_that_is_killed_while_it_loads_is_a_refusal() -> None:
         os.kill(pid_of(worker), signal.SIGKILL)
 
     fd = anonymous_memory(BYTES)
-    worker = ProcessWorker(Settings(), FAKE_MANIFEST, None, fd, [].append)
+    lost: list[str] = []
+    worker = ProcessWorker(Settings(), FAKE_MANIFEST, None, fd, lost.append)
     try:
         with pytest.raises(ConfigurationError, match="ended while it loaded the model"):
             await asyncio.gather(worker.start(), killed())

@@ -26,6 +26,7 @@ from medreward.caches import MIB, ByteCache
 from medreward.cores import available_cores
 from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError
+from medreward.settings import Settings
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 AUTO: Final = {"cpu": "fp32", "cuda": "bf16"}
@@ -132,42 +133,26 @@ class TorchVlmBackend:
         return found
 
 
-def open_torch_vlm(
-    folder: Path,
-    manifest: Manifest,
-    device: str,
-    threads: int,
-    feature_cache_bytes: int,
-    prefix_cache_bytes: int,
-    deterministic: bool = False,
-    dtype: str = "auto",
-    share: Share | None = None,
-) -> TorchVlmBackend:
+def open_torch_vlm(folder: Path, manifest: Manifest, settings: Settings, share: Share | None = None) -> TorchVlmBackend:
     """From a folder, whole and as its manifest says, or a ConfigurationError; who has a share waits for the others."""
     if manifest.vlm is None:
         raise ConfigurationError(f"model {manifest.name} has no section [vlm]")
     _refuse_unlisted(folder, manifest)
-    device = choose_device(device)
-    torch.set_num_threads(threads or available_cores())
-    if deterministic:
+    device = choose_device(settings.device)
+    torch.set_num_threads(settings.threads or available_cores())
+    if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True, warn_only=True)
     if share:
         join(share, device)
-    weights = DTYPES[AUTO[device] if dtype == "auto" else dtype]
+    dtype = DTYPES[AUTO[device] if settings.dtype == "auto" else settings.dtype]
     speaks, ranks = manifest.vlm.verbaliser is not None, share.ranks if share else 1
-    model, image_processor = load(folder, device, weights, speaks, ranks)
-    backbone = Backbone(model, image_processor, *_image_size(manifest.image), deterministic)
+    model, image_processor = load(folder, device, dtype, speaks, ranks)
+    backbone = Backbone(model, image_processor, *_image_size(manifest.image), settings.deterministic)
     tokenizer = FileTokenizer(folder / (manifest.text.tokenizer or ""))
-    pieces = [tokenizer.control_tokens.get(piece) for piece in manifest.vlm.image]
-    placeholders = pieces.count(backbone.image_token)
-    if not placeholders or backbone.image_tokens % placeholders or (backbone.token_pixels and placeholders > 1):
-        found, wanted = placeholders, backbone.image_tokens
-        raise ConfigurationError(
-            f"{found} placeholders under image of [vlm] cannot hold the {wanted} tokens of an image"
-        )
+    _refuse_other_placeholders(backbone, manifest.vlm, tokenizer)
     heads = _heads(folder, manifest.vlm, manifest.dimensions, tokenizer, model)
-    return TorchVlmBackend(backbone, heads, feature_cache_bytes, prefix_cache_bytes)
+    return TorchVlmBackend(backbone, heads, settings.feature_cache_bytes, settings.prefix_cache_bytes)
 
 
 def _image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
@@ -176,6 +161,15 @@ def _image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
         return (image.height, image.width), 0
     side = math.isqrt(image.max_pixels) // image.multiple * image.multiple
     return (side, side), image.multiple**2
+
+
+def _refuse_other_placeholders(backbone: Backbone, vlm: Vlm, tokenizer: FileTokenizer) -> None:
+    """Each stands for as many tokens of the image; where images differ in size, one stands for all."""
+    found = [tokenizer.control_tokens.get(piece) for piece in vlm.image].count(backbone.image_token)
+    if not found or backbone.image_tokens % found or (backbone.token_pixels and found > 1):
+        raise ConfigurationError(
+            f"{found} placeholders under image of [vlm] cannot hold the {backbone.image_tokens} tokens of an image"
+        )
 
 
 def _heads(folder: Path, vlm: Vlm, dimensions: Sequence[str], tokenizer: FileTokenizer, model: Any) -> Reader:
