@@ -178,6 +178,14 @@ def test_what_is_given_back_is_made_again(loaded: Loaded) -> None:
 
 
 @deep
+@torch.inference_mode()
+def test_of_the_states_of_a_long_answer_its_last_alone_stays_in_memory(loaded: Loaded) -> None:
+    backbone = loaded.backend().backbone
+    [(_, last)] = backbone.prefixes([[TOKENS["<s>"], 12]], [], [[13] * 100])
+    assert last.untyped_storage().nbytes() == backbone.width * 4
+
+
+@deep
 def test_a_batch_without_memory_is_gone_when_its_parts_are_tried(loaded: Loaded) -> None:
     backend = loaded.backend()
     asked = groups(loaded.family)

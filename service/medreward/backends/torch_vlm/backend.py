@@ -4,7 +4,7 @@ import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -99,22 +99,27 @@ class TorchVlmBackend:
         sharing = Counter(keys)
         joins = not self.heads.tails and not self.backbone.alone
         alone = {key for key, group in missing.items() if joins and sharing[key] == len(group.answers) == 1}
-        hidden: dict[str, Tensor] = {}
-        features = self._image_features([group.image for group in missing.values() if group.image])
-        for has_image in (True, False):
-            some = {key: group for key, group in missing.items() if bool(group.image) == has_image}
-            images = [features[group.image.key] for group in some.values() if group.image]
-            follow = [group.answers[0] if key in alone else () for key, group in some.items()]
-            made = self.backbone.prefixes([group.prompt for group in some.values()], images, follow)
-            for key, (state, last) in zip(some, made, strict=True):
-                found[key] = state
-                if key in alone:
-                    hidden[key] = last.view(1, 1, -1)
-                if has_image:  # text alone does not say whose it is
-                    self._prefixes.put(key, state)
+        made = self._made(missing, alone)
+        found |= {key: state for key, (state, _) in made.items()}
+        hidden = {i: made[key][1].view(1, 1, -1) for i, key in enumerate(keys) if key in alone}
         self._counts.prefix_runs += len(missing)
         self._counts.prefix_hits += len(groups) - len(missing)
-        return [found[key] for key in keys], {i: hidden[key] for i, key in enumerate(keys) if key in hidden}
+        return [found[key] for key in keys], hidden
+
+    def _made(self, groups: Mapping[str, Group], alone: Collection[str]) -> dict[str, tuple[Prefix, Tensor]]:
+        """Runs each prompt, with its answer if that is `alone`: the state, and the last hidden state of all."""
+        made: dict[str, tuple[Prefix, Tensor]] = {}
+        features = self._image_features([group.image for group in groups.values() if group.image])
+        for has_image in (True, False):
+            some = {key: group for key, group in groups.items() if bool(group.image) == has_image}
+            images = [features[group.image.key] for group in some.values() if group.image]
+            follow = [group.answers[0] if key in alone else () for key, group in some.items()]
+            ran = self.backbone.prefixes([group.prompt for group in some.values()], images, follow)
+            made |= zip(some, ran, strict=True)
+            if has_image:  # text alone does not say whose it is
+                for key, (state, _) in zip(some, ran, strict=True):
+                    self._prefixes.put(key, state)
+        return made
 
     def _read(self, hidden: Tensor) -> Tensor:
         if self.backbone.alone:  # a product over several rows may round each otherwise than over one
