@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, Pipe
@@ -30,7 +31,7 @@ from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers import rank, spread, supervisor
 from medreward.workers.children import anonymous_memory
-from medreward.workers.frames import Loaded
+from medreward.workers.frames import Load, Loaded, Refused
 from medreward.workers.loading import open_backend
 from medreward.workers.spread import Failed, FromRank, Numbers, Score, Scored, Spread
 from medreward.workers.supervisor import ProcessWorker
@@ -293,6 +294,24 @@ def test_a_refusal_of_the_ranks_is_one_of_the_worker_and_leaves_nothing(made: Pa
     with pytest.raises(ConfigurationError, match="num_attention_heads is 4, which 3 ranks cannot share evenly"):
         over_two(made, tensor_parallel=3)
     assert children(os.getpid()) == before
+
+
+def test_a_rank_that_has_no_memory_for_its_part_refuses(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    ours, theirs = Pipe()
+    monkeypatch.setattr(rank, "end_with_the_front", lambda: None)
+    monkeypatch.setattr("medreward.logs.configure", lambda _: None)
+    monkeypatch.setattr(rank, "open_vlm", exhausted)
+    monkeypatch.setattr(sys, "argv", ["rank", str(os.dup(theirs.fileno())), "-1", "0", str(os.getppid())])
+    manifest = read_manifest(made / "model.toml").model_dump(mode="json")
+    with ours, theirs:
+        ours.send_bytes(spread._encode(Load(settings().model_dump(mode="json"), manifest, str(made), 0)))
+        rank.main()
+        answer = spread._from_rank.decode(ours.recv_bytes())
+    assert isinstance(answer, Refused)
+    assert "no memory for the model" in answer.message
 
 
 def test_too_few_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
