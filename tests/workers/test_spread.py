@@ -84,6 +84,10 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+async def all_gone(*pids: int) -> None:
+    await until(lambda: all(is_gone(pid) for pid in pids))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_ranks_give_the_logits_of_one_from_half_of_the_weights(
     family: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -155,31 +159,30 @@ def test_a_rank_that_alone_has_no_memory_ends_all(made: Path, monkeypatch: pytes
         two.close()
 
 
-@pytest.mark.parametrize(
-    ("how", "given"), [(signal.SIGKILL, {}), (signal.SIGSTOP, {"batch_seconds": 2, "hang_seconds": 60})]
-)
-async def test_a_lost_rank_is_the_loss_of_its_worker(made: Path, how: signal.Signals, given: dict[str, Any]) -> None:
+async def test_a_lost_rank_is_the_loss_of_its_worker(made: Path) -> None:
     lost: list[str] = []
     fd = anonymous_memory(SIDE * SIDE * 3)
-    worker = ProcessWorker(settings(**given), read_manifest(made / "model.toml"), made, fd, lost.append)
+    patience = settings(batch_seconds=2, hang_seconds=60)
+    worker = ProcessWorker(patience, read_manifest(made / "model.toml"), made, fd, lost.append)
     try:
         await worker.start()
         expected = outcomes(await worker.score([TEXT_ALONE]))
-        first = pid_of(worker)
-        ranks = children(first)
-        assert len(ranks) == 2
-        os.kill(ranks[1], how)
-        with pytest.raises(WorkerLost):
-            await worker.score([TEXT_ALONE])
-        await until(lambda: all(is_gone(pid) for pid in (first, *ranks)))
-        await worker.ready()
-        assert np.abs(outcomes(await worker.score([TEXT_ALONE])) - expected).max() == 0
+        for how in (signal.SIGKILL, signal.SIGSTOP):
+            first = pid_of(worker)
+            ranks = children(first)
+            assert len(ranks) == 2
+            os.kill(ranks[1], how)
+            with pytest.raises(WorkerLost):
+                await worker.score([TEXT_ALONE])
+            await all_gone(first, *ranks)
+            await worker.ready()
+            assert np.abs(outcomes(await worker.score([TEXT_ALONE])) - expected).max() == 0
         ranks = children(pid_of(worker))
     finally:
         await worker.close()
         os.close(fd)
-    await until(lambda: all(is_gone(pid) for pid in ranks))
-    assert len(lost) == 1
+    await all_gone(*ranks)
+    assert lost == ["crash", "hang"]
 
 
 def pid_of(worker: ProcessWorker) -> int:
