@@ -20,6 +20,7 @@ from medreward.backends.base import Group, Logits, ModelImage
 from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
 from medreward.backends.torch_vlm.parity import Compared, compared, orders, spread
 from medreward.encoding.text import FileTokenizer
+from medreward.settings import Settings
 
 QUESTION, SHORTEST, LONGEST = 16, 8, 200  # tokens
 
@@ -78,7 +79,8 @@ def line(row: Mapping[str, str | float]) -> str:
 
 
 def opened(folder: Path, manifest: Manifest, args: argparse.Namespace, dtype: str) -> TorchVlmBackend:
-    return open_torch_vlm(folder, manifest, args.device, args.threads, 0, 1 << 30, dtype=dtype)
+    settings = Settings(device=args.device, threads=args.threads, feature_cache_bytes=0, dtype=dtype)
+    return open_torch_vlm(folder, manifest, settings)
 
 
 def random_groups(

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, Pipe
@@ -18,20 +19,19 @@ import torch
 import transformers
 
 from backends.torch_vlm import test_own_size as own_size
-from backends.torch_vlm.checkpoints import FAMILIES, SIDE, TEXT, TOKENS, write_checkpoint, write_manifest
+from backends.torch_vlm.checkpoints import FAMILIES, SIDE, TEXT, TOKENS, opened, write_checkpoint, write_manifest
 from backends.torch_vlm.test_backend import groups
 from backends.torch_vlm.test_loading import VERBALISER
 from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import CostModel, Counts, Group, Share
 from medreward.backends.fake import FAKE_MANIFEST
-from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
 from medreward.backends.torch_vlm.sharing import join, shareable
 from medreward.cli.parity import check_parity
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers import rank, spread, supervisor
 from medreward.workers.children import anonymous_memory
-from medreward.workers.frames import Loaded
+from medreward.workers.frames import Load, Loaded, Refused
 from medreward.workers.loading import open_backend
 from medreward.workers.spread import Failed, FromRank, Numbers, Score, Scored, Spread
 from medreward.workers.supervisor import ProcessWorker
@@ -73,10 +73,6 @@ def over_two(folder: Path, **given: Any) -> Spread:
     return backend
 
 
-def in_one(folder: Path) -> TorchVlmBackend:
-    return open_torch_vlm(folder, read_manifest(folder / "model.toml"), "cpu", 1, 10**8, 10**8)
-
-
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -88,12 +84,16 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+async def all_gone(*pids: int) -> None:
+    await until(lambda: all(is_gone(pid) for pid in pids))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_ranks_give_the_logits_of_one_from_half_of_the_weights(
     family: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_checkpoint(tmp_path, family)
-    one, two = in_one(tmp_path), over_two(tmp_path, log_level="debug")
+    one, two = opened(tmp_path), over_two(tmp_path, log_level="debug")
     try:
         logged = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "rank loaded" in line]
         assert sorted(line["rank"] for line in logged) == [0, 1]
@@ -113,7 +113,7 @@ def test_images_of_many_sizes_and_answers_alone_are_the_same_over_two(tmp_path: 
     own_size.written(tmp_path, FAMILY)
     two = over_two(tmp_path, deterministic=deterministic)
     try:
-        one, asked = own_size.opened(tmp_path, deterministic=deterministic), own_size.groups()
+        one, asked = opened(tmp_path, deterministic=deterministic), own_size.groups()
         for logits, expected in zip(two.score(asked), one.score(asked), strict=True):
             assert np.abs(logits - expected).max() <= EXACT
     finally:
@@ -125,7 +125,7 @@ def test_a_verbaliser_reads_the_shared_rows_of_the_language_model(folder: Path) 
     write_manifest(folder, FAMILY, VERBALISER)
     two = over_two(folder)
     try:
-        [logits], [expected] = two.score([TEXT_ALONE]), in_one(folder).score([TEXT_ALONE])
+        [logits], [expected] = two.score([TEXT_ALONE]), opened(folder).score([TEXT_ALONE])
         assert np.abs(logits - expected).max() <= EXACT
     finally:
         two.close()
@@ -138,7 +138,7 @@ def test_ranks_that_all_fail_go_on(made: Path) -> None:
         runner = Runner(two)
         done = runner.score([TEXT_ALONE, Group(None, [1], [[10**6]])])
         outcomes = [outcome for group in done.outcomes for outcome in group]
-        [expected] = in_one(made).score([TEXT_ALONE])
+        [expected] = opened(made).score([TEXT_ALONE])
         assert np.abs(np.stack(outcomes[:2]) - expected).max() <= EXACT  # type: ignore[arg-type]
         assert isinstance(outcomes[2], ItemError)
         assert outcomes[2].code == Code.INTERNAL
@@ -159,31 +159,30 @@ def test_a_rank_that_alone_has_no_memory_ends_all(made: Path, monkeypatch: pytes
         two.close()
 
 
-@pytest.mark.parametrize(
-    ("how", "given"), [(signal.SIGKILL, {}), (signal.SIGSTOP, {"batch_seconds": 2, "hang_seconds": 60})]
-)
-async def test_a_lost_rank_is_the_loss_of_its_worker(made: Path, how: signal.Signals, given: dict[str, Any]) -> None:
+async def test_a_lost_rank_is_the_loss_of_its_worker(made: Path) -> None:
     lost: list[str] = []
     fd = anonymous_memory(SIDE * SIDE * 3)
-    worker = ProcessWorker(settings(**given), read_manifest(made / "model.toml"), made, fd, lost.append)
+    patience = settings(batch_seconds=2, hang_seconds=60)
+    worker = ProcessWorker(patience, read_manifest(made / "model.toml"), made, fd, lost.append)
     try:
         await worker.start()
         expected = outcomes(await worker.score([TEXT_ALONE]))
-        first = pid_of(worker)
-        ranks = children(first)
-        assert len(ranks) == 2
-        os.kill(ranks[1], how)
-        with pytest.raises(WorkerLost):
-            await worker.score([TEXT_ALONE])
-        await until(lambda: all(is_gone(pid) for pid in (first, *ranks)))
-        await worker.ready()
-        assert np.abs(outcomes(await worker.score([TEXT_ALONE])) - expected).max() == 0
+        for how in (signal.SIGKILL, signal.SIGSTOP):
+            first = pid_of(worker)
+            ranks = children(first)
+            assert len(ranks) == 2
+            os.kill(ranks[1], how)
+            with pytest.raises(WorkerLost):
+                await worker.score([TEXT_ALONE])
+            await all_gone(first, *ranks)
+            await worker.ready()
+            assert np.abs(outcomes(await worker.score([TEXT_ALONE])) - expected).max() == 0
         ranks = children(pid_of(worker))
     finally:
         await worker.close()
         os.close(fd)
-    await until(lambda: all(is_gone(pid) for pid in ranks))
-    assert len(lost) == 1
+    await all_gone(*ranks)
+    assert lost == ["crash", "hang"]
 
 
 def pid_of(worker: ProcessWorker) -> int:
@@ -249,7 +248,7 @@ def test_ranks_that_end_differently_are_a_broken_device(
 
 def test_a_rank_that_failed_keeps_nothing(made: Path) -> None:
     """Another may have failed earlier, and would run what this one then need not."""
-    backend = in_one(made)
+    backend = opened(made)
     asked = Score([spread._asked(group) for group in groups(FAMILY)])
     answered = [rank._answered(backend, asked, 0) for _ in range(2)]
     failed = rank._answered(backend, Score([spread._asked(Group(None, [1], [[10**6]]))]), 0)
@@ -298,6 +297,24 @@ def test_a_refusal_of_the_ranks_is_one_of_the_worker_and_leaves_nothing(made: Pa
     with pytest.raises(ConfigurationError, match="num_attention_heads is 4, which 3 ranks cannot share evenly"):
         over_two(made, tensor_parallel=3)
     assert children(os.getpid()) == before
+
+
+def test_a_rank_that_has_no_memory_for_its_part_refuses(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    ours, theirs = Pipe()
+    monkeypatch.setattr(rank, "end_with_the_front", lambda: None)
+    monkeypatch.setattr("medreward.logs.configure", lambda _: None)
+    monkeypatch.setattr(rank, "open_vlm", exhausted)
+    monkeypatch.setattr(sys, "argv", ["rank", str(os.dup(theirs.fileno())), "-1", "0", str(os.getppid())])
+    manifest = read_manifest(made / "model.toml").model_dump(mode="json")
+    with ours, theirs:
+        ours.send_bytes(spread._encode(Load(settings().model_dump(mode="json"), manifest, str(made), 0)))
+        rank.main()
+        answer = spread._from_rank.decode(ours.recv_bytes())
+    assert isinstance(answer, Refused)
+    assert "no memory for the model" in answer.message
 
 
 def test_too_few_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

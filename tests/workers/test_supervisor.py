@@ -133,8 +133,30 @@ async def test_restarts_in_a_row_wait_longer(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_a_model_that_cannot_be_loaded_is_a_refusal(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match="fake"):
         async with started(folder=tmp_path):
+            pass
+
+
+async def test_a_worker_that_is_killed_while_it_loads_is_a_refusal() -> None:
+    async def killed() -> None:
+        await until(lambda: worker.state()["pid"] is not None)
+        os.kill(pid_of(worker), signal.SIGKILL)
+
+    fd = anonymous_memory(BYTES)
+    lost: list[str] = []
+    worker = ProcessWorker(Settings(), FAKE_MANIFEST, None, fd, lost.append)
+    try:
+        with pytest.raises(ConfigurationError, match="ended while it loaded the model"):
+            await asyncio.gather(worker.start(), killed())
+    finally:
+        await worker.close()
+        os.close(fd)
+
+
+async def test_a_model_that_takes_too_long_to_load_is_a_refusal() -> None:
+    with pytest.raises(ConfigurationError, match=r"within 0\.001 s: --load-seconds"):
+        async with started(load_seconds=0.001):
             pass
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medreward.backends.base import CostModel, Counts, Group, Logits
-from medreward.errors import Code, ItemError
+from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.workers.frames import GroupFrame, Run
 from medreward.workers.main import serve
 from medreward.workers.worker import DeviceBroken, InlineWorker, Runner
@@ -59,6 +59,19 @@ async def test_warm_up_reaches_the_backend() -> None:
     await worker.start()
     await worker.close()
     assert backend.calls == 1
+
+
+async def test_a_model_that_does_not_fit_the_device_is_a_refusal() -> None:
+    def none() -> Moody:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    class Full(Moody):
+        def warm_up(self) -> None:
+            raise MemoryError
+
+    for opened in (none, Full):
+        with pytest.raises(ConfigurationError, match="no memory for the model with one triple about its largest image"):
+            await InlineWorker(opened).start()
 
 
 class Cramped(Moody):

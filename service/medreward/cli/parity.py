@@ -11,6 +11,7 @@ from medreward.errors import ConfigurationError
 from medreward.phantoms.golden import golden_images
 from medreward.settings import Settings
 from medreward.types import Options
+from medreward.workers.loading import open_vlm
 
 PHANTOMS = 4
 KINDS = ("right_full_insightful", "wrong_full", "refusal", "terse", "wandering", "hedge")
@@ -23,11 +24,11 @@ def check_parity(settings: Settings, as_json: bool) -> int:
         raise ConfigurationError(f"--parity is for models of runtime torch_vlm; {manifest.name} is {manifest.runtime}")
     if settings.tensor_parallel > 1:
         raise ConfigurationError("--parity compares on one device: leave tensor parallelism at 1")
-    from medreward.backends.torch_vlm.backend import open_torch_vlm  # loads torch
-    from medreward.backends.torch_vlm.parity import compared, orders, spread, tolerance
-
     assert model.folder is not None
-    backend = open_torch_vlm(model.folder, manifest, settings.device, settings.threads, 0, 0, dtype=settings.dtype)
+    no_caches = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
+    backend = open_vlm(settings.model_copy(update=no_caches), manifest, model.folder)
+    from medreward.backends.torch_vlm.parity import compared, orders, spread, tolerance  # loads torch
+
     named = _groups(model, image_limits(settings))
     both = compared(backend, [*named.values()])
     found = {name: each.largest for name, each in zip(named, both, strict=True)}

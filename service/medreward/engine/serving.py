@@ -81,13 +81,13 @@ def _workers(settings: Settings, model: Model, slots: Slots, metrics: Metrics) -
 
     manifest, folder = model.manifest, model.folder
     return [
-        ProcessWorker(_for_device(settings, device), manifest, folder, slots.fd, restarted, device, model.verified_at)
+        ProcessWorker(_sharing_cores(settings), manifest, folder, slots.fd, restarted, device, model.verified_at)
         for device in range(settings.workers)
     ]
 
 
-def _for_device(settings: Settings, device: int) -> Settings:
-    """Workers on one machine share its cores."""
+def _sharing_cores(settings: Settings) -> Settings:
+    """Of a worker among those of this machine."""
     threads = settings.threads or max(1, available_cores() // (settings.workers * settings.tensor_parallel))
     return settings.model_copy(update={"threads": threads})
 

@@ -35,14 +35,4 @@ def open_vlm(settings: Settings, manifest: Manifest, folder: Path, share: Share 
         from medreward.backends.torch_vlm.backend import open_torch_vlm  # loads torch
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error.name} is not installed: this model needs medreward[vlm]") from None
-    return open_torch_vlm(
-        folder,
-        manifest,
-        settings.device,
-        settings.threads,
-        settings.feature_cache_bytes,
-        settings.prefix_cache_bytes,
-        settings.deterministic,
-        settings.dtype,
-        share,
-    )
+    return open_torch_vlm(folder, manifest, settings, share)

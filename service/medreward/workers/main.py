@@ -33,7 +33,7 @@ from medreward.workers.frames import (
 )
 from medreward.workers.loading import open_backend
 from medreward.workers.pixels import at, mapped
-from medreward.workers.worker import DeviceBroken, Done, Runner
+from medreward.workers.worker import DeviceBroken, Done, Runner, loading
 
 BEAT_SECONDS: Final = 0.25
 BROKEN_EXIT: Final = 70
@@ -52,10 +52,11 @@ def main() -> None:
     folder = Path(load.folder) if load.folder else None
     manifest = Manifest.model_validate(load.manifest)
     try:
-        backend = open_backend(settings, manifest, folder)
-        if folder and (problems := verify(folder, manifest, load.verified_at)):
-            raise ConfigurationError(f"model {manifest.name} refused: {'; '.join(problems.values())}")
-        runner = Runner(backend)
+        with loading():
+            backend = open_backend(settings, manifest, folder)
+            if folder and (problems := verify(folder, manifest, load.verified_at)):
+                raise ConfigurationError(f"model {manifest.name} refused: {'; '.join(problems.values())}")
+            runner = Runner(backend)
     except ConfigurationError as error:
         front.send(Refused(str(error)))
         return

@@ -17,6 +17,7 @@ from medreward.workers.children import end_with_the_front
 from medreward.workers.frames import Load, Loaded, Refused
 from medreward.workers.loading import open_vlm
 from medreward.workers.spread import Failed, FromRank, Numbers, Score, Scored, ToRank, group, receive, send
+from medreward.workers.worker import loading
 
 if TYPE_CHECKING:
     from medreward.backends.torch_vlm.backend import TorchVlmBackend
@@ -37,7 +38,8 @@ def main() -> None:
     logs.configure(settings.log_level)
     try:
         share = Share(rank, settings.tensor_parallel, meeting_fd)
-        backend = open_vlm(settings, manifest, Path(load.folder), share)
+        with loading():
+            backend = open_vlm(settings, manifest, Path(load.folder), share)
     except ConfigurationError as error:
         send(front, Refused(str(error)))
         return

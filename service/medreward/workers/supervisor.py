@@ -98,10 +98,7 @@ class ProcessWorker:
         settings, manifest = self._settings.model_dump(mode="json"), self._manifest.model_dump(mode="json")
         folder = str(self._folder) if self._folder else None
         try:
-            await self._child.front.send(Load(settings, manifest, folder, self._verified_at))
-            async with asyncio.timeout(self._settings.load_seconds):
-                while not isinstance(answer := await self._child.front.receive(), Loaded | Refused):
-                    pass
+            answer = await self._answer(self._child, Load(settings, manifest, folder, self._verified_at))
         except BaseException:
             self._child.kill()
             self._child.front.close()
@@ -112,6 +109,21 @@ class ProcessWorker:
         self.runtime, self.cost = answer.runtime, answer.cost
         self._beat = time.monotonic()
         self._ready.set()
+
+    async def _answer(self, child: ChildProcess, load: Load) -> Loaded | Refused:
+        seconds = self._settings.load_seconds
+        try:
+            await child.front.send(load)
+            async with asyncio.timeout(seconds):
+                while not isinstance(answer := await child.front.receive(), Loaded | Refused):
+                    pass
+        except TimeoutError:
+            raise ConfigurationError(f"the model did not load within {seconds:g} s: --load-seconds sets more") from None
+        except (OSError, EOFError):
+            raise ConfigurationError(
+                "the worker ended while it loaded the model: killed, as where memory is short, or by what it said"
+            ) from None
+        return answer
 
     async def _live(self) -> None:
         while True:
@@ -159,7 +171,7 @@ class ProcessWorker:
             await asyncio.sleep(PAUSES[min(len(self._losses), len(PAUSES)) - 1])
             try:
                 await self._spawn()
-            except (ConfigurationError, OSError, EOFError, TimeoutError) as error:
+            except (ConfigurationError, OSError) as error:
                 reason = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
                 log.error("worker did not start", extra={"error": reason})
             else:

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, Protocol
 
 from medreward.backends.base import Backend, CostModel, Counts, Group, Heads
-from medreward.errors import Code, ItemError
+from medreward.errors import Code, ConfigurationError, ItemError
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Runner:
         except Exception as error:
             if _says(error, BROKEN):
                 raise DeviceBroken from error
-            if isinstance(error, MemoryError) or _says(error, NO_MEMORY):
+            if _lacks_memory(error):
                 answers = sum(len(group.answers) for group in groups)
                 # Without the traceback: a handler might keep it.
                 log.warning("no memory for a batch", extra={"groups": len(groups), "answers": answers})
@@ -115,10 +116,27 @@ class Runner:
             return Code.INTERNAL
 
 
+@contextmanager
+def loading() -> Iterator[None]:
+    """Within it too little memory is a fault of what was asked to be loaded, not of ours."""
+    try:
+        yield
+    except Exception as error:
+        if not _lacks_memory(error):
+            raise
+        raise ConfigurationError(
+            "the device has no memory for the model with one triple about its largest image"
+        ) from error
+
+
 def _halves(group: Group) -> list[list[Group]]:
     """None of a single answer."""
     middle = len(group.answers) // 2
     return [[replace(group, answers=half)] for half in (group.answers[:middle], group.answers[middle:]) if middle]
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or _says(error, NO_MEMORY)
 
 
 def _says(error: Exception, words: Sequence[str]) -> bool:
@@ -156,6 +174,7 @@ class InlineWorker:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _load(self) -> Runner:
-        backend = self._open_backend()
-        self.runtime, self.cost = backend.runtime, backend.cost
-        return Runner(backend)
+        with loading():
+            backend = self._open_backend()
+            self.runtime, self.cost = backend.runtime, backend.cost
+            return Runner(backend)

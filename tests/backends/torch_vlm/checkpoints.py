@@ -26,6 +26,9 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
+from medreward.artifacts.manifest import read_manifest
+from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
+from medreward.settings import Settings
 from medreward.types import DIMENSIONS
 
 CONTROL = ["<unk>", "<pad>", "<s>", "</s>", "<user>", "<assistant>", "<image>", "<vision>", "</vision>", "<video>"]
@@ -309,6 +312,11 @@ overall = 1.0
 {digests}
 """
     )
+
+
+def opened(folder: Path, **given: Any) -> TorchVlmBackend:
+    manifest = read_manifest(folder / "model.toml")
+    return open_torch_vlm(folder, manifest, Settings(**{"device": "cpu", "threads": 1, **given}))
 
 
 class Plain:

@@ -13,10 +13,10 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from backends.torch_vlm import checkpoints
 from backends.torch_vlm.checkpoints import HEAD, SIDE, TOKENS, Plain, write_checkpoint, write_manifest
-from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import Group, ModelImage
-from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
+from medreward.backends.torch_vlm.backend import TorchVlmBackend
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
@@ -61,7 +61,7 @@ def change_config(folder: Path, **values: Any) -> None:
 
 def opened(folder: Path, heads: str = HEAD, dimensions: Sequence[str] = DIMENSIONS) -> TorchVlmBackend:
     write_manifest(folder, FAMILY, heads, dimensions=dimensions)
-    return open_torch_vlm(folder, read_manifest(folder / "model.toml"), "cpu", 1, 10**8, 10**8)
+    return checkpoints.opened(folder)
 
 
 def test_a_merged_adapter_gives_what_pefts_own_forward_gives(folder: Path) -> None:

@@ -24,13 +24,13 @@ from backends.torch_vlm.checkpoints import (
     SIDE,
     WORDLEVEL,
     Plain,
+    opened,
     own_tokenizer,
     value_head,
     write_bare_checkpoint,
 )
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.adopt import adopt
-from medreward.backends.torch_vlm.backend import open_torch_vlm
 from medreward.backends.torch_vlm.verbaliser import RUBRICS
 from medreward.cli.models import command
 from medreward.clients import AsyncClient
@@ -147,7 +147,7 @@ def test_an_adopted_checkpoint_gives_the_logits_of_plain_transformers(folder: Pa
     model = open_model(Settings(model=str(folder)))
     prompt = model.text.prompt(ASKED, True).ids
     answer = model.text.answer(model.text.prompt(ASKED, True), SAID, Options()).ids
-    [group] = open_torch_vlm(found, manifest, "cpu", 1, 0, 0).score([Group(ModelImage("a", PIXELS), prompt, [answer])])
+    [group] = opened(found).score([Group(ModelImage("a", PIXELS), prompt, [answer])])
     ids = rendered_by_transformers(folder, "qwen2_5_vl", True)
     expected = Plain(folder, "qwen2_5_vl").logits(PIXELS, ids, [])
     assert np.abs(group[0] - expected.numpy()).max() <= 1e-4
@@ -157,8 +157,8 @@ def test_a_model_that_takes_any_size_is_adopted_with_its_own_bounds(folder: Path
     done = CliRunner().invoke(command, ["adopt", str(folder)], standalone_mode=False)
     assert (done.return_value, done.stderr) == (0, "")
     assert "image: fit own, min_pixels 196, max_pixels 3136, multiple 14" in done.stdout
-    _, manifest = open_verified(Settings(model=str(folder)))
-    open_torch_vlm(folder, manifest, "cpu", 1, 0, 0)
+    open_verified(Settings(model=str(folder)))
+    opened(folder)
 
 
 def test_bounds_beyond_ours_are_lowered_and_that_is_said(folder: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_classifier_is_recognised_by_its_six_labels(folder: Path) -> None:
     _, manifest = open_verified(Settings(model=str(folder)))
     assert manifest.vlm is not None
     assert manifest.vlm.head == "model.safetensors"
-    open_torch_vlm(folder, manifest, "cpu", 1, 0, 0)
+    opened(folder)
 
 
 def test_a_head_that_lies_in_an_adapter_is_found_there(folder: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_classifier_of_one_label_is_of_overall(folder: Path) -> None:
     adopt(folder)
     _, manifest = open_verified(Settings(model=str(folder)))
     assert manifest.dimensions == ("overall",)
-    heads = open_torch_vlm(folder, manifest, "cpu", 1, 0, 0).heads
+    heads = opened(folder).heads
     assert heads(torch.ones(1, 1, 64)).tolist() == [[[64.0]]]
 
 
@@ -249,7 +249,7 @@ def test_a_model_without_a_head_is_taken_with_a_verbaliser(folder: Path) -> None
     assert manifest.vlm.verbaliser is not None
     assert (manifest.vlm.verbaliser.yes, manifest.vlm.verbaliser.no) == ("yes", "no")  # it knows no capitals
     own = AutoTokenizer.from_pretrained(folder)
-    tails = open_torch_vlm(folder, manifest, "cpu", 1, 0, 0).heads.tails
+    tails = opened(folder).heads.tails
     question = RUBRICS["overall"] + " Reply with yes or no."
     more = [{"role": "user", "content": [{"type": "text", "text": question}]}]
     whole = own.apply_chat_template([*turns(True), *more], tokenize=False, add_generation_prompt=True)

@@ -5,16 +5,16 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from backends.torch_vlm.checkpoints import DEEP, FAMILIES, SIDE, TOKENS, VOCABULARY, Plain, write_checkpoint
-from medreward.artifacts.manifest import Manifest, read_manifest
+from backends.torch_vlm.checkpoints import DEEP, FAMILIES, SIDE, TOKENS, VOCABULARY, Plain, opened, write_checkpoint
 from medreward.backends.base import Backend, Counts, Group, ModelImage
-from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
+from medreward.backends.torch_vlm.backend import TorchVlmBackend
 from medreward.errors import ItemError
 from medreward.workers.worker import Runner
 
@@ -26,10 +26,9 @@ SAME = 1e-5  # against itself in other company: matmuls change with the shape
 class Loaded:
     folder: Path
     family: str
-    manifest: Manifest
 
-    def backend(self, prefix_cache_bytes: int = 10**8, deterministic: bool = False) -> TorchVlmBackend:
-        return open_torch_vlm(self.folder, self.manifest, "cpu", 1, 10**8, prefix_cache_bytes, deterministic)
+    def backend(self, **given: Any) -> TorchVlmBackend:
+        return opened(self.folder, **given)
 
 
 deep = pytest.mark.parametrize("loaded", DEEP, indirect=True)
@@ -40,7 +39,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     threads = torch.get_num_threads()
     folder = tmp_path_factory.mktemp(request.param)
     write_checkpoint(folder, request.param)
-    yield Loaded(folder, request.param, read_manifest(folder / "model.toml"))
+    yield Loaded(folder, request.param)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
 
@@ -176,6 +175,14 @@ def test_what_is_given_back_is_made_again(loaded: Loaded) -> None:
     assert backend.take_counts() == Counts(image_encodes=2, image_hits=1, prefix_runs=4, prefix_hits=1)
     for one, other in zip(first, again, strict=True):
         assert_same(one, other)
+
+
+@deep
+@torch.inference_mode()
+def test_of_the_states_of_a_long_answer_its_last_alone_stays_in_memory(loaded: Loaded) -> None:
+    backbone = loaded.backend().backbone
+    [(_, last)] = backbone.prefixes([[TOKENS["<s>"], 12]], [], [[13] * 100])
+    assert last.untyped_storage().nbytes() == backbone.width * 4
 
 
 @deep

@@ -11,10 +11,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from backends.torch_vlm.checkpoints import DEEP, FAMILIES, SIDE, TOKENS, VOCABULARY, Plain, write_checkpoint
-from medreward.artifacts.manifest import read_manifest
+from backends.torch_vlm.checkpoints import DEEP, FAMILIES, SIDE, TOKENS, VOCABULARY, Plain, opened, write_checkpoint
 from medreward.backends.base import Group, Logits, ModelImage
-from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
 from medreward.cli.score import command
 from medreward.errors import ConfigurationError
 
@@ -34,10 +32,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
         write_checkpoint(folder, family)
     yield made
     torch.set_num_threads(threads)
-
-
-def opened(folder: Path) -> TorchVlmBackend:
-    return open_torch_vlm(folder, read_manifest(folder / "model.toml"), "cpu", 1, 10**8, 10**8, dtype="bf16")
 
 
 def groups(family: str) -> list[Group]:
@@ -64,7 +58,7 @@ def assert_near(one: list[Logits], other: list[Logits]) -> None:
 @deep
 def test_every_logit_is_near_that_of_plain_transformers_in_bf16(folders: dict[str, Path], family: str) -> None:
     asked = groups(family)
-    backend = opened(folders[family])
+    backend = opened(folders[family], dtype="bf16")
     plain = Plain(folders[family], family, dtype=torch.bfloat16)
     expected = [
         np.stack([plain.logits(group.image.pixels, group.prompt, answer).numpy() for answer in group.answers])
@@ -79,7 +73,7 @@ def test_every_logit_is_near_that_of_plain_transformers_in_bf16(folders: dict[st
 @deep
 def test_company_order_and_caches_change_little(folders: dict[str, Path], family: str) -> None:
     asked = groups(family)
-    backend = opened(folders[family])
+    backend = opened(folders[family], dtype="bf16")
     first = backend.score(asked)
     alone = [np.concatenate([backend.score([Group(g.image, g.prompt, [a])])[0] for a in g.answers]) for g in asked]
     backend.release()

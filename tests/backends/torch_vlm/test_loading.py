@@ -13,6 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from backends.torch_vlm import checkpoints
 from backends.torch_vlm.checkpoints import (
     SIDE,
     TOKENS,
@@ -23,9 +24,8 @@ from backends.torch_vlm.checkpoints import (
     write_checkpoint,
     write_manifest,
 )
-from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import Group, Logits, ModelImage
-from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
+from medreward.backends.torch_vlm.backend import TorchVlmBackend
 from medreward.backends.torch_vlm.verbaliser import RUBRICS
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
@@ -63,7 +63,7 @@ def opened(
     dimensions: Sequence[str] = DIMENSIONS,
 ) -> TorchVlmBackend:
     write_manifest(folder, FAMILY, heads, image, dimensions)
-    return open_torch_vlm(folder, read_manifest(folder / "model.toml"), "cpu", 1, 10**8, 10**8)
+    return checkpoints.opened(folder)
 
 
 def logits(folder: Path, heads: str = f'head = "{HEAD}"') -> Logits:
@@ -243,7 +243,7 @@ def test_a_file_without_a_digest_is_refused(folder: Path) -> None:
     write_manifest(folder, FAMILY)
     (folder / "processor_config.json").write_text("{}")
     with pytest.raises(ConfigurationError, match=r"processor_config\.json"):
-        open_torch_vlm(folder, read_manifest(folder / "model.toml"), "cpu", 1, 10**8, 10**8)
+        checkpoints.opened(folder)
 
 
 def test_a_template_that_cannot_hold_the_image_is_refused(folder: Path) -> None:

@@ -15,11 +15,10 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
-from backends.torch_vlm.checkpoints import BETWEEN, TOKENS, Plain, write_checkpoint, write_manifest
+from backends.torch_vlm.checkpoints import BETWEEN, TOKENS, Plain, opened, write_checkpoint, write_manifest
 from commands import serving
 from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import Group, ModelImage
-from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
 from medreward.backends.torch_vlm.parity import compared
 from medreward.encoding.image import ImageLimits, OwnSize, decode, probe
 from medreward.engine.engine import Engine
@@ -118,11 +117,6 @@ def processor() -> Qwen2VLImageProcessorPil:
     return Qwen2VLImageProcessorPil(patch_size=7, min_pixels=SIZES.min_pixels, max_pixels=SIZES.max_pixels)
 
 
-def opened(folder: Path, cache_bytes: int = 10**8, deterministic: bool = False) -> TorchVlmBackend:
-    manifest = read_manifest(folder / "model.toml")
-    return open_torch_vlm(folder, manifest, "cpu", 1, cache_bytes, cache_bytes, deterministic)
-
-
 def plain(folder: Path) -> Plain:
     found = Plain(folder, read_manifest(folder / "model.toml").name.removeprefix("tiny-").replace("-", "_"))
     found.image_processor = processor()
@@ -150,7 +144,8 @@ def test_images_of_many_sizes_in_one_batch_have_the_logits_of_their_original_fil
 def test_company_and_caches_change_nothing(folder: Path) -> None:
     asked = groups()
     for deterministic, bound in ((False, SAME), (True, 0.0)):
-        backend, uncached = (opened(folder, cache_bytes, deterministic) for cache_bytes in (10**8, 0))
+        backend = opened(folder, deterministic=deterministic)
+        uncached = opened(folder, deterministic=deterministic, feature_cache_bytes=0, prefix_cache_bytes=0)
         first, again = backend.score(asked), backend.score(asked)
         turned = uncached.score(asked[::-1])[::-1]
         for group, *others in zip(asked, first, again, turned, strict=True):

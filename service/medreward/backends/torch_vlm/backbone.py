@@ -213,7 +213,8 @@ class Backbone:
             Prefix([(k[i, :, : len(prompt)].clone(), v[i, :, : len(prompt)].clone()) for k, v, *_ in cache], start)
             for i, (prompt, start) in enumerate(zip(prompts, starts, strict=True))
         ]
-        return [(state, hidden[i, len(rows[i]) - 1].float()) for i, state in enumerate(states)]
+        lasts = hidden[range(len(rows)), [len(row) - 1 for row in rows]].float()  # a copy: all of it need not be kept
+        return [*zip(states, lasts, strict=True)]
 
     @contextmanager
     def _known(self, images: Sequence[Features]) -> Iterator[None]:

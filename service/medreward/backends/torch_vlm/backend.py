@@ -4,7 +4,7 @@ import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -26,6 +26,7 @@ from medreward.caches import MIB, ByteCache
 from medreward.cores import available_cores
 from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError
+from medreward.settings import Settings
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 AUTO: Final = {"cpu": "fp32", "cuda": "bf16"}
@@ -98,22 +99,27 @@ class TorchVlmBackend:
         sharing = Counter(keys)
         joins = not self.heads.tails and not self.backbone.alone
         alone = {key for key, group in missing.items() if joins and sharing[key] == len(group.answers) == 1}
-        hidden: dict[str, Tensor] = {}
-        features = self._image_features([group.image for group in missing.values() if group.image])
-        for has_image in (True, False):
-            some = {key: group for key, group in missing.items() if bool(group.image) == has_image}
-            images = [features[group.image.key] for group in some.values() if group.image]
-            follow = [group.answers[0] if key in alone else () for key, group in some.items()]
-            made = self.backbone.prefixes([group.prompt for group in some.values()], images, follow)
-            for key, (state, last) in zip(some, made, strict=True):
-                found[key] = state
-                if key in alone:
-                    hidden[key] = last.view(1, 1, -1)
-                if has_image:  # text alone does not say whose it is
-                    self._prefixes.put(key, state)
+        made = self._made(missing, alone)
+        found |= {key: state for key, (state, _) in made.items()}
+        hidden = {i: made[key][1].view(1, 1, -1) for i, key in enumerate(keys) if key in alone}
         self._counts.prefix_runs += len(missing)
         self._counts.prefix_hits += len(groups) - len(missing)
-        return [found[key] for key in keys], {i: hidden[key] for i, key in enumerate(keys) if key in hidden}
+        return [found[key] for key in keys], hidden
+
+    def _made(self, groups: Mapping[str, Group], alone: Collection[str]) -> dict[str, tuple[Prefix, Tensor]]:
+        """Runs each prompt, with its answer if that is `alone`: the state, and the last hidden state of all."""
+        made: dict[str, tuple[Prefix, Tensor]] = {}
+        features = self._image_features([group.image for group in groups.values() if group.image])
+        for has_image in (True, False):
+            some = {key: group for key, group in groups.items() if bool(group.image) == has_image}
+            images = [features[group.image.key] for group in some.values() if group.image]
+            follow = [group.answers[0] if key in alone else () for key, group in some.items()]
+            ran = self.backbone.prefixes([group.prompt for group in some.values()], images, follow)
+            made |= zip(some, ran, strict=True)
+            if has_image:  # text alone does not say whose it is
+                for key, (state, _) in zip(some, ran, strict=True):
+                    self._prefixes.put(key, state)
+        return made
 
     def _read(self, hidden: Tensor) -> Tensor:
         if self.backbone.alone:  # a product over several rows may round each otherwise than over one
@@ -132,42 +138,26 @@ class TorchVlmBackend:
         return found
 
 
-def open_torch_vlm(
-    folder: Path,
-    manifest: Manifest,
-    device: str,
-    threads: int,
-    feature_cache_bytes: int,
-    prefix_cache_bytes: int,
-    deterministic: bool = False,
-    dtype: str = "auto",
-    share: Share | None = None,
-) -> TorchVlmBackend:
+def open_torch_vlm(folder: Path, manifest: Manifest, settings: Settings, share: Share | None = None) -> TorchVlmBackend:
     """From a folder, whole and as its manifest says, or a ConfigurationError; who has a share waits for the others."""
     if manifest.vlm is None:
         raise ConfigurationError(f"model {manifest.name} has no section [vlm]")
     _refuse_unlisted(folder, manifest)
-    device = choose_device(device)
-    torch.set_num_threads(threads or available_cores())
-    if deterministic:
+    device = choose_device(settings.device)
+    torch.set_num_threads(settings.threads or available_cores())
+    if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True, warn_only=True)
     if share:
         join(share, device)
-    weights = DTYPES[AUTO[device] if dtype == "auto" else dtype]
+    dtype = DTYPES[AUTO[device] if settings.dtype == "auto" else settings.dtype]
     speaks, ranks = manifest.vlm.verbaliser is not None, share.ranks if share else 1
-    model, image_processor = load(folder, device, weights, speaks, ranks)
-    backbone = Backbone(model, image_processor, *_image_size(manifest.image), deterministic)
+    model, image_processor = load(folder, device, dtype, speaks, ranks)
+    backbone = Backbone(model, image_processor, *_image_size(manifest.image), settings.deterministic)
     tokenizer = FileTokenizer(folder / (manifest.text.tokenizer or ""))
-    pieces = [tokenizer.control_tokens.get(piece) for piece in manifest.vlm.image]
-    placeholders = pieces.count(backbone.image_token)
-    if not placeholders or backbone.image_tokens % placeholders or (backbone.token_pixels and placeholders > 1):
-        found, wanted = placeholders, backbone.image_tokens
-        raise ConfigurationError(
-            f"{found} placeholders under image of [vlm] cannot hold the {wanted} tokens of an image"
-        )
+    _refuse_other_placeholders(backbone, manifest.vlm, tokenizer)
     heads = _heads(folder, manifest.vlm, manifest.dimensions, tokenizer, model)
-    return TorchVlmBackend(backbone, heads, feature_cache_bytes, prefix_cache_bytes)
+    return TorchVlmBackend(backbone, heads, settings.feature_cache_bytes, settings.prefix_cache_bytes)
 
 
 def _image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
@@ -176,6 +166,15 @@ def _image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
         return (image.height, image.width), 0
     side = math.isqrt(image.max_pixels) // image.multiple * image.multiple
     return (side, side), image.multiple**2
+
+
+def _refuse_other_placeholders(backbone: Backbone, vlm: Vlm, tokenizer: FileTokenizer) -> None:
+    """Each stands for as many tokens of the image; where images differ in size, one stands for all."""
+    found = [tokenizer.control_tokens.get(piece) for piece in vlm.image].count(backbone.image_token)
+    if not found or backbone.image_tokens % found or (backbone.token_pixels and found > 1):
+        raise ConfigurationError(
+            f"{found} placeholders under image of [vlm] cannot hold the {backbone.image_tokens} tokens of an image"
+        )
 
 
 def _heads(folder: Path, vlm: Vlm, dimensions: Sequence[str], tokenizer: FileTokenizer, model: Any) -> Reader:
