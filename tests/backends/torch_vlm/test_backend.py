@@ -140,8 +140,9 @@ def test_a_single_answer_runs_along_with_its_prompt_and_leaves_its_state(loaded:
 def test_answers_that_fill_many_rows_are_the_same(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = groups(loaded.family)
     whole = loaded.backend().score(asked)
-    for name, tokens in (("ROW_TOKENS", 40), ("RUN_TOKENS", 150), ("ENOUGH", 20)):
-        monkeypatch.setattr(f"medreward.backends.torch_vlm.packing.{name}", tokens)
+    for name, tokens in {"backbone.ROW_TOKENS": 40, "backbone.RUN_TOKENS": 150, "packing.ENOUGH": 20}.items():
+        monkeypatch.setattr(f"medreward.backends.torch_vlm.{name}", tokens)
+    monkeypatch.setattr("medreward.backends.torch_vlm.backbone.PROMPT_TOKENS", {"cpu": 100})
     for one, other in zip(whole, loaded.backend().score(asked), strict=True):
         assert_same(one, other)
 

@@ -25,7 +25,18 @@ from transformers.utils import logging
 
 from medreward.backends.torch_vlm.adapter import base_of, has_adapter, merged
 from medreward.backends.torch_vlm.heads import SCORE
-from medreward.backends.torch_vlm.packing import FILLER, NOBODY, Ids, Packed, packed, padded, runs
+from medreward.backends.torch_vlm.packing import (
+    FILLER,
+    NOBODY,
+    PROMPT_TOKENS,
+    ROW_TOKENS,
+    RUN_TOKENS,
+    Ids,
+    Packed,
+    packed,
+    padded,
+    runs,
+)
 from medreward.backends.torch_vlm.sharing import shareable
 from medreward.errors import ConfigurationError
 
@@ -86,6 +97,8 @@ class Backbone:
         self.dtype: torch.dtype = model.dtype
         self.size = size
         self.alone = alone
+        limits = (0, 0, 0) if alone else (ROW_TOKENS, RUN_TOKENS, PROMPT_TOKENS[self.device.type])
+        self._row_tokens, self._run_tokens, self._prompt_tokens = limits
         self._forward_takes = inspect.signature(self.base.forward).parameters.keys()
         self._features_take = inspect.signature(self.base.get_image_features).parameters.keys()
         self._windows = _windows(text)
@@ -123,7 +136,7 @@ class Backbone:
         found: dict[int, tuple[Prefix, Tensor]] = {}
         prompts = self._expanded(prompts, [features.tokens for features in images]) if images else prompts
         lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompts, follow, strict=True)]
-        for run in runs(lengths, [0] * len(prompts), self.alone):
+        for run in runs(lengths, [0] * len(prompts), self._prompt_tokens):
             chosen = [images[i] for i in run] if images else []
             found |= zip(run, self._prefixes([prompts[i] for i in run], chosen, [follow[i] for i in run]), strict=True)
         return [found[i] for i in range(len(prompts))]
@@ -132,10 +145,10 @@ class Backbone:
         """The last hidden state at the end of each tail of each answer, or of the answer itself where none is given:
         answers, tails, width, in fp32.
         """
-        rows = [(g, row) for g, (_, answers) in enumerate(groups) for row in packed(answers, tails, self.alone)]
+        rows = [(g, row) for g, (_, answers) in enumerate(groups) for row in packed(answers, tails, self._row_tokens)]
         shape = (max(1, len(tails)), self.width)
         found = [torch.empty(len(answers), *shape, device=self.device) for _, answers in groups]
-        for run in runs([len(row.ids) for _, row in rows], [groups[g][0].length for g, _ in rows], self.alone):
+        for run in runs([len(row.ids) for _, row in rows], [groups[g][0].length for g, _ in rows], self._run_tokens):
             hidden = self._rows([(groups[rows[i][0]][0], rows[i][1]) for i in run])
             for place, i in enumerate(run):
                 g, row = rows[i]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 ROW_TOKENS: Final = 256  # most tokens of several answers in a row: each is compared with all of them
 RUN_TOKENS: Final = 16_384  # most tokens in a forward, what its rows look back on and padding included
+PROMPT_TOKENS: Final = {"cpu": 4096, "cuda": RUN_TOKENS}  # the same of prompts: few of them fill a CPU, many its caches
 ENOUGH: Final = 1024  # tokens that are worth a forward of their own; below, rows are padded instead
 FILLER: Final = -1  # the owner of what fills a row up
 NOBODY: Final = -2
@@ -28,10 +29,9 @@ class Packed:
     lasts: list[int]  # where each tail ends; without tails, each answer
 
 
-def packed(answers: Sequence[Ids], tails: Sequence[Ids] = (), alone: bool = False) -> list[Packed]:
-    """`alone`: every answer in a row of its own."""
+def packed(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Packed]:
+    """Rows of at most so many tokens, or of one answer each."""
     after = sum(map(len, tails))
-    most = 0 if alone else ROW_TOKENS
     return [_row(answers, tails, run) for run in _fitting([len(answer) + after for answer in answers], most)]
 
 
@@ -66,11 +66,10 @@ def _append(row: Packed, ids: Ids, start: int, owner: int, parent: int) -> None:
     row.parents.extend([parent] * len(ids))
 
 
-def runs(lengths: Sequence[int], behind: Sequence[int], alone: bool = False) -> Iterator[list[int]]:
-    """Indices of rows of like lengths, for a forward each; `behind` is what each row looks back on, and `alone` gives
-    every row a forward of its own.
+def runs(lengths: Sequence[int], behind: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Indices of rows of like lengths, for a forward each of at most so many tokens, or of one row; `behind` is what
+    each row looks back on.
     """
-    most = 0 if alone else RUN_TOKENS
     run: list[int] = []
     longest = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
