@@ -185,6 +185,7 @@ def test_the_bounds_of_own_sizes_are_in_the_fingerprint(tmp_path: Path, old: str
         ("multiple = 28", "multiple = 28\nwidth = 64", "image.width"),
         ("multiple = 28", "", "image.multiple"),
         ("multiple = 28", "multiple = 57", "multiple x multiple"),
+        ("max_pixels = 3136", "max_pixels = 400000000", "image.max_pixels"),
         ("min_pixels = 784", "min_pixels = 3137", "at least min_pixels"),
     ],
 )

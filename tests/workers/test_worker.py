@@ -74,6 +74,14 @@ async def test_a_model_that_does_not_fit_the_device_is_a_refusal() -> None:
             await InlineWorker(opened).start()
 
 
+async def test_a_device_that_breaks_while_it_loads_is_a_refusal() -> None:
+    def broken() -> Moody:
+        raise DeviceBroken("a rank ended")
+
+    with pytest.raises(ConfigurationError, match="a rank ended"):
+        await InlineWorker(broken).start()
+
+
 class Cramped(Moody):
     """Has memory for two answers at a time, and none for an answer that is 99."""
 

@@ -34,7 +34,7 @@ class ImageOfOwnSize(Section):
 
     fit: Literal["own"]
     min_pixels: PositiveInt
-    max_pixels: PositiveInt
+    max_pixels: Annotated[int, Field(gt=0, le=4096**2)]  # what any published processor allows
     multiple: PositiveInt  # of each side: what is one token to the model
     required: bool = False
     preprocessing: Literal[1] = 1

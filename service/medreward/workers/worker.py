@@ -118,9 +118,11 @@ class Runner:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Within it too little memory is a fault of what was asked to be loaded, not of ours."""
+    """Within it too little memory, and a device that breaks, are faults of what was asked to be loaded, not of ours."""
     try:
         yield
+    except DeviceBroken as error:
+        raise ConfigurationError(f"the device broke while the model was loaded: {error}") from error
     except Exception as error:
         if not _lacks_memory(error):
             raise
