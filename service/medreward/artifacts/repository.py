@@ -32,6 +32,11 @@ def list_models(models_dir: Path) -> list[str]:
     )
 
 
+def loaded_from(folder: Path) -> list[Path]:
+    """The files there that transformers may read."""
+    return sorted({path for pattern in LOADED for path in folder.glob(pattern)})
+
+
 def resolve(ref: str, models_dir: Path) -> Path:
     """The folder of a bundled model, the directory of that path, or a commit on the hub; the last two may have no
     manifest. A name never leads out of `models_dir`.

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from medreward.backends.torch_vlm.heads import ADAPTED
 from medreward.errors import ConfigurationError
@@ -49,8 +49,8 @@ def _weights_of(folder: Path) -> Iterator[Path]:
     if not has_head(folder):
         yield folder
         return
-    with TemporaryDirectory() as made, safe_open(folder / WEIGHTS, "pt") as file:
-        rest = {name: file.get_tensor(name) for name in file.keys() if not name.startswith(ADAPTED)}  # noqa: SIM118
+    rest = {name: weight for name, weight in load_file(folder / WEIGHTS).items() if not name.startswith(ADAPTED)}
+    with TemporaryDirectory() as made:
         save_file(rest, Path(made) / WEIGHTS)
         yield Path(made)
 

@@ -15,11 +15,11 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.utils import logging
 
 from medreward.artifacts.manifest import parse_manifest
-from medreward.artifacts.repository import LOADED, MANIFEST_FILE
+from medreward.artifacts.repository import MANIFEST_FILE, loaded_from
 from medreward.artifacts.toml import toml
 from medreward.backends.torch_vlm.adapter import WEIGHTS
 from medreward.backends.torch_vlm.chat import Chat
-from medreward.backends.torch_vlm.heads import ADAPTED, SCORE, Heads
+from medreward.backends.torch_vlm.heads import SCORE, Heads, score_among
 from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
@@ -157,8 +157,8 @@ def _head(folder: Path) -> tuple[str, tuple[str, ...]]:
 def _labels(path: Path) -> int | None:
     try:
         with safe_open(path, "pt") as file:
-            head = next((name for name in (f"{SCORE}weight", f"{ADAPTED}weight") if name in set(file.keys())), None)
-            return int(file.get_slice(head).get_shape()[0]) if head else None
+            score = score_among(file.keys())
+            return None if score is None else int(file.get_slice(f"{score}weight").get_shape()[0])
     except (OSError, SafetensorError) as error:
         raise ConfigurationError(f"{path.name} cannot be read: {error}") from error
 
@@ -203,19 +203,15 @@ def _words(tokenizer: FileTokenizer) -> dict[str, str]:
     raise ConfigurationError("its tokenizer has no single token for yes and for no, which a verbaliser needs")
 
 
-def _loaded(folder: Path) -> list[Path]:
-    return sorted({path for pattern in LOADED for path in folder.glob(pattern)})
-
-
 def _states(folder: Path) -> list[tuple[str, int, int, int]]:
     """That differ when a file was changed, brought or taken away."""
-    found = ((path.name, path.stat()) for path in _loaded(folder))
+    found = ((path.name, path.stat()) for path in loaded_from(folder))
     return [(name, state.st_ino, state.st_size, state.st_ctime_ns) for name, state in found]
 
 
 def _digests(folder: Path) -> dict[str, str]:
     digests = {}
-    for path in _loaded(folder):
+    for path in loaded_from(folder):
         with path.open("rb") as file:
             digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from medreward.artifacts.manifest import Image, ImageOfOwnSize, Manifest, Vlm
-from medreward.artifacts.repository import LOADED
+from medreward.artifacts.repository import loaded_from
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage, Share
 from medreward.backends.torch_vlm import adapter
 from medreward.backends.torch_vlm.backbone import Backbone, Features, Prefix, load
@@ -201,7 +201,7 @@ def _key(group: Group) -> str:
 
 def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
     """A file that transformers reads decides scores, and so must be one that the manifest has a digest for."""
-    found = {path.name for pattern in LOADED for path in folder.glob(pattern)}
+    found = {path.name for path in loaded_from(folder)}
     unlisted = sorted(found - manifest.files.keys())
     if unlisted:
         raise ConfigurationError(f"{folder} has files that model.toml gives no digest for: {', '.join(unlisted[:5])}")

@@ -1,6 +1,6 @@
 """From a hidden state to the logits of each head of an ensemble, one a dimension of the model, in fp32."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -13,6 +13,11 @@ from medreward.errors import ConfigurationError
 SCORE: Final = "score."  # how transformers' sequence classifiers name their head, among the backbone's own weights
 ADAPTED: Final = f"base_model.model.{SCORE}"  # the same in an adapter, where peft saves what was trained beside it
 VALUE: Final = ("v_head.summary.", "summary.")  # how trl's value head is saved, from its model or on its own
+
+
+def score_among(names: Collection[str]) -> str | None:
+    """How a classifier's head is named among these weights, up to the name of its own."""
+    return next((prefix for prefix in (SCORE, ADAPTED) if f"{prefix}weight" in names), None)
 
 
 class Reader(Protocol):
@@ -65,7 +70,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             keys = sorted(file.keys())
-            score = next((prefix for prefix in (SCORE, ADAPTED) if f"{prefix}weight" in keys), SCORE)
+            score = score_among(keys) or SCORE
             names = {name.removeprefix(score): name for name in keys if name.startswith(score)}
             value = next((prefix for prefix in VALUE if f"{prefix}weight" in keys), "")
             names = names or {name.removeprefix(value): name for name in keys}
