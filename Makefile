@@ -1,25 +1,32 @@
 PYTHON ?= python3
-# On Linux a plain PyPI torch brings CUDA along; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu avoids that.
-TORCH ?= torch==2.13.0
+# Installed instead of the locked torch, where another build is wanted; for a processor's build of it on Linux:
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+TORCH ?= --requirement deploy/locks/torch.txt
+# Tests run in as many processes as the machine has cores; JOBS=0 runs them in one.
+JOBS ?= auto
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := python -m pip install --quiet --disable-pip-version-check
+LOCKED := --no-deps --require-hashes --requirement deploy/locks
+PYTEST := python -m pytest --numprocesses $(JOBS) --dist worksteal
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 PROTO := medreward/api/proto/reward.proto
-
 TOOLS := .venv/tools/bin
-LOCK := deploy/requirements-cpu.txt
+LOCK := deploy/locks/serve.txt
 
-.PHONY: serve setup test check generated proto lock audit sbom
+.PHONY: serve test quick setup check generated proto lock newest floors audit sbom
 
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
 
-test: .venv/.dev  ## set up and run all tests; one that fails is repeated once, and listed
-	$(BIN)/python -m pytest --reruns 1 -raR $(ARGS)
+test: .venv/.test  ## set up and run all tests
+	$(BIN)/$(PYTEST) $(ARGS)
 
-setup: .venv/.dev  ## everything for working on the code
+quick: .venv/.test  ## the tests of a minute, for while you work
+	$(BIN)/$(PYTEST) -m 'not slow' $(ARGS)
 
-check: .venv/.dev  ## lint, types, generated files
+setup: .venv/.test  ## everything for working on the code
+
+check: .venv/.test  ## lint, types, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -34,14 +41,20 @@ check: .venv/.dev  ## lint, types, generated files
 generated: proto  ## everything that is made from something else
 	$(BIN)/python docs/generate.py docs
 
-proto: .venv/.dev  ## the gRPC code from the .proto
+proto: .venv/.test  ## the gRPC code from the .proto
 	cd service && ../$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
 
-lock: .venv/tools/.made  ## the deployment's packages, each by version and hash; resolved by the Python that runs this
-	mkdir -p deploy
-	$(TOOLS)/pip-compile --quiet --generate-hashes --strip-extras --no-header --no-emit-index-url --no-emit-find-links \
-		--no-emit-trusted-host --unsafe-package medreward --extra cpu --output-file $(LOCK) pyproject.toml
-	sed -i '/^# WARNING/,$$d' $(LOCK)
+lock: .venv/tools/.made  ## the lock files of all environments; UPGRADE=1 takes the newest versions
+	$(TOOLS)/python deploy/environments.py lock $(if $(UPGRADE),--upgrade)
+
+newest floors: .venv/tools/.made  ## all tests with the newest, or the lowest, versions of everything, apart from .venv
+	$(TOOLS)/python deploy/environments.py resolve $@ .venv/$@.txt
+	$(PYTHON) -m venv --clear .venv/$@
+	.venv/$@/bin/$(PIP) --no-deps --requirement deploy/locks/build.txt
+	.venv/$@/bin/$(PIP) --no-deps --requirement .venv/$@.txt
+	.venv/$@/bin/$(PIP) $(TORCH)
+	.venv/$@/bin/$(PIP) --no-deps --no-build-isolation --editable .
+	.venv/$@/bin/$(PYTEST) -W default $(ARGS)
 
 audit: .venv/tools/.made  ## known vulnerabilities of what is locked; fails too where the advisories cannot be reached
 	$(TOOLS)/pip-audit --strict --disable-pip --require-hashes --requirement $(LOCK) \
@@ -52,19 +65,21 @@ sbom: .venv/tools/.made  ## dist/medreward.cdx.json, a CycloneDX list of what is
 	$(TOOLS)/cyclonedx-py requirements $(LOCK) --pyproject pyproject.toml --output-reproducible \
 		--output-format JSON --output-file dist/medreward.cdx.json
 
-.venv/tools/.made:
+.venv/tools/.made: deploy/locks/tools.txt
 	$(PYTHON) -m venv .venv/tools
-	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9' 'pip-tools>=7.5' 'cyclonedx-bom>=7.1'
+	$(TOOLS)/$(PIP) $(LOCKED)/tools.txt
 	touch $@
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/.serve: .venv/bin/python pyproject.toml
-	$(PIP) --editable '.[cpu]'
+.venv/.serve: .venv/bin/python pyproject.toml deploy/locks/build.txt deploy/locks/serve.txt
+	$(BIN)/$(PIP) $(LOCKED)/build.txt --requirement deploy/locks/serve.txt
+	$(BIN)/$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv/.dev: .venv/.serve
-	$(PIP) '$(TORCH)'
-	$(PIP) --editable '.[cpu,dev]'
+.venv/.test: .venv/.serve deploy/locks/test.txt deploy/locks/torch.txt
+	$(BIN)/$(PIP) $(LOCKED)/test.txt
+	$(BIN)/$(PIP) $(TORCH)
+	$(BIN)/python -m pip check
 	touch $@
