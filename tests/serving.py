@@ -61,7 +61,7 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
     keys, tls = Keyring(engine.settings.keys_file), Tls.of(engine.settings)
     apps = create_app(engine, keys), create_admin_app(engine, keys)
     doors = [Door(app, engine.settings, tls) for app in apps]
-    sockets = [_listening() for _ in doors]
+    sockets = [listening() for _ in doors]
     serving = [asyncio.create_task(door.serve([sock])) for door, sock in zip(doors, sockets, strict=True)]
     ports = [sock.getsockname()[1] for sock in sockets]
     watching = [asyncio.create_task(watched.watch()) for watched in (keys, tls) if watched]
@@ -84,7 +84,7 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
     await engine.close()
 
 
-def _listening() -> socket.socket:
+def listening() -> socket.socket:
     sock = socket.create_server((LOOPBACK, 0))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # uvloop sets it, asyncio misses it here: 40 ms a call
     return sock

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -69,7 +70,9 @@ def tiny_model(tokenizer: Any) -> Any:
 
 
 def write_tiny(folder: Path) -> None:
-    """As a checkpoint that transformers' own programs load."""
+    """Writes a checkpoint that transformers' own programs load, with the same weights each time."""
     processor = tiny_processor()
     processor.save_pretrained(folder)
-    tiny_model(processor.tokenizer).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tiny_model(processor.tokenizer).save_pretrained(folder)

@@ -2,13 +2,8 @@
 
 import base64
 import json
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -22,12 +17,7 @@ import pictures
 from bench.sets import some_cases, write_set
 from bench.test_runs import Done, lines, medreward
 from clients.canned import Answer, Canned, Request, canned
-from commands import CLEAN
 from medreward.types import DIMENSIONS
-from tiny_vlm import write_tiny
-from waiting import until
-
-TESTS = Path(__file__).parents[1]
 
 
 def body_of(request: Request) -> dict[str, Any]:
@@ -238,60 +228,3 @@ async def test_an_image_of_a_kind_that_endpoints_do_not_take_is_sent_as_png(tmp_
         url = body_of(server.asked[0])["messages"][0]["content"][0]["image_url"]["url"]
     with Image.open(BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))) as sent:
         assert sent.tobytes() == pictures.pixels().tobytes()
-
-
-@contextmanager
-def running(*command: str, log: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    with log.open("w") as stderr:
-        server = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=TESTS, env=CLEAN | variables
-        )
-    try:
-        yield server
-    finally:
-        server.kill()
-        server.communicate()
-
-
-async def judged_four(tmp_path: Path, endpoint: str, model: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Summary and predictions of four cases."""
-    cases = [replace(case, image=pictures.png(n)) for n, case in enumerate(some_cases(4))]
-    data, out = write_set(tmp_path / "set", cases), tmp_path / "run"
-    flags = ("--judge", endpoint, "--judge-model", model, "--max-tokens", "8", "--json")
-    done = await medreward("bench", "run", "--data", data, "--out", out, *flags)
-    assert done.code == 0, done
-    totals = json.loads((out / "run.json").read_text())["totals"]
-    assert (totals["calls"], totals["calls_without_usage"]) == (8, 0)
-    assert totals["prompt_tokens"] > 8 * 100
-    return json.loads(done.out), lines(out / "predictions.jsonl")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
-
-
-@pytest.mark.slow
-async def test_a_real_vision_language_model_held_to_the_shape_of_a_verdict(tmp_path: Path) -> None:
-    with running(sys.executable, "-m", "bench.vlm_server", log=tmp_path / "log") as server:
-        assert server.stdout
-        summary, rows = await judged_four(tmp_path, f"http://127.0.0.1:{int(server.stdout.readline())}/v1", "tiny")
-    assert summary["statuses"] == {"ok": 4}
-    assert {choice for row in rows for choice in row["choices"].values()} <= {"A", "B", "tie"}
-    assert summary["judge"]["unreadable"] == 0
-
-
-@pytest.mark.slow
-async def test_a_real_vision_language_model_behind_transformers_own_server(tmp_path: Path) -> None:
-    """It says what it likes, and none of that is a vote."""
-    folder, port = tmp_path / "tiny", _free_port()
-    write_tiny(folder)
-    command = (str(Path(sys.executable).with_name("transformers")), "serve", "--port", str(port), "--device", "cpu")
-    log = tmp_path / "log"
-    with running(*command, "--host", "127.0.0.1", log=log, HF_HUB_OFFLINE="1") as server:
-        await until(lambda: "Application startup complete" in log.read_text() or server.poll() is not None, 300)
-        assert server.poll() is None, log.read_text()
-        summary, rows = await judged_four(tmp_path, f"http://127.0.0.1:{port}/v1", str(folder))
-    assert summary["statuses"] == {"judge_unparseable": 4}
-    assert all(reply["text"] for row in rows for reply in row["replies"])

@@ -1,21 +1,15 @@
 """An OpenAI-compatible chat endpoint with structured output, on a real, tiny, random vision-language model.
 
 It holds the model to the verdict's shape: of each letter it takes the one that the model finds likelier. (What
-transformers' own server does not do.) Prints its port.
+transformers' own server does not do.)
 """
 
 import base64
 import json
-import os
-import socket
-import sys
 from io import BytesIO
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 import torch
-import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
@@ -26,10 +20,10 @@ LETTERS = ("left", "right")  # words of its vocabulary, in the parts of A and B
 
 class Judge:
     def __init__(self) -> None:
-        torch.set_num_threads(1)
-        torch.manual_seed(0)
         self.processor = tiny_processor()
-        self.model = tiny_model(self.processor.tokenizer).eval()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.model = tiny_model(self.processor.tokenizer).eval()
 
     def inputs(self, messages: list[dict[str, Any]], written: str = "") -> Any:
         """As the model's own template and processor make them of a chat."""
@@ -69,15 +63,3 @@ def app(judge: Judge) -> FastAPI:
         return {"object": "chat.completion", "choices": [{"index": 0, "message": message}], "usage": usage}
 
     return api
-
-
-def main() -> None:
-    judge = Judge()
-    sock = socket.create_server(("127.0.0.1", 0))
-    sys.stdout.write(f"{sock.getsockname()[1]}\n")
-    sys.stdout.flush()
-    uvicorn.Server(uvicorn.Config(app(judge), log_level="error")).run([sock])
-
-
-if __name__ == "__main__":
-    main()

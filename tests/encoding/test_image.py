@@ -457,9 +457,9 @@ def test_a_dicom_of_tiny_elements_or_deep_nesting_ends_soon() -> None:
     sequence = struct.pack("<HH2sHLHHL", 8, 0x1140, b"SQ", 0, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
     limits = replace(LIMITS, bytes=20_000_000)
     for filler in (element * 2_000_000, sequence * 100_000):
-        begun = time.perf_counter()
+        begun = time.process_time()
         assert refusal(plain[:start] + filler + plain[start:], limits) is Code.IMAGE_INVALID
-        assert time.perf_counter() - begun < 30
+        assert time.process_time() - begun < 30
 
 
 def test_nothing_of_a_file_reaches_logs_or_warnings(

@@ -41,12 +41,18 @@ async def raw(port: int, sent: bytes, seconds: float = 60) -> bytes:
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     try:
         writer.write(sent)
+        return await until_closed(reader, seconds)
+    finally:
+        writer.close()
+
+
+async def until_closed(reader: asyncio.StreamReader, seconds: float = 60) -> bytes:
+    """What comes until the server closes the connection; nothing if it is reset, as one with unread bytes is."""
+    try:
         async with asyncio.timeout(seconds):
             return await reader.read()
     except ConnectionError:
         return b""
-    finally:
-        writer.close()
 
 
 def head(*lines: str, path: str = "/v1/score", method: str = "POST") -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from asking import JSON, body_with
 from commands import serving
 from faults.outside import held
-from hostile.attacking import GOOD, head, memory, raw, unharmed
+from hostile.attacking import GOOD, head, memory, raw, unharmed, until_closed
 from medreward.settings import MIB
 from serving import LOOPBACK, Server, running
 
@@ -31,9 +31,9 @@ HEADS = {
 
 
 @pytest.mark.parametrize("sent", HEADS.values(), ids=HEADS)
-async def test_b22_headers_too_large_or_too_many(fake: Server, sent: bytes) -> None:
-    async with unharmed(fake):
-        answer = await raw(fake.port, sent, seconds=8)  # sooner than the time for headers would end it
+async def test_b22_headers_too_large_or_too_many(sent: bytes) -> None:
+    async with running(header_seconds=600) as server, unharmed(server):  # it is not the time that ends it
+        answer = await raw(server.port, sent)
         if answer:  # the client may be cut off while it still sends
             assert b" 431 " in answer.partition(b"\r\n")[0] or b"headers_too_large" in answer
             assert b"application/problem+json" in answer
@@ -64,14 +64,15 @@ async def test_what_is_not_http_is_refused_in_our_words(fake: Server, sent: byte
 async def test_b53_slow_headers_are_cut_off() -> None:
     async with running(header_seconds=2) as server, unharmed(server):
         reader, writer = await asyncio.open_connection(LOOPBACK, server.port)
-        started = time.monotonic()
-        for byte in b"GET /livez HTTP/1.1\r\n" + b"X: y\r\n" * 1000:
-            if reader.at_eof():
+        answer = asyncio.create_task(until_closed(reader, 600))
+        for byte in b"GET /livez HTTP/1.1\r\n" + b"X: y\r\n" * 1000:  # takes a minute
+            if answer.done():
                 break
             writer.write(bytes([byte]))
             await asyncio.sleep(0.01)
-        assert await asyncio.wait_for(reader.read(), 60) == b""
-        assert time.monotonic() - started < 40  # all of it would take 60
+        else:
+            pytest.fail("it was not cut off")
+        assert answer.result() == b""
         writer.close()
 
 

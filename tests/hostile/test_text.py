@@ -142,18 +142,18 @@ LONG = {
 def test_b29_what_the_limit_lets_in_takes_linear_time(tmp_path: Path, family: str, text: str) -> None:
     loaded, text = load(FAMILIES[family], tmp_path), text[: Settings().text_chars]
     prompt = loaded.encoder.prompt("q")
-    start = time.perf_counter()
+    start = time.process_time()
     loaded.encoder.answer(prompt, text, Options())
-    assert time.perf_counter() - start < 10  # under half a second; quadratic time would be minutes
+    assert time.process_time() - start < 10  # under half a second; quadratic time would be minutes
 
 
 def test_b37_a_million_characters_are_refused_before_they_are_tokenised(tmp_path: Path) -> None:
     loaded = load(FAMILIES["bert"], tmp_path, max_chars=Settings().text_chars)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ItemError) as refused:
         loaded.encoder.answer(loaded.encoder.prompt("q"), "a" * 1_000_000, Options())
     assert (refused.value.code, refused.value.field) == (Code.TOO_LONG, "response")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 # Through both doors

@@ -19,7 +19,7 @@ import torch
 import transformers
 
 from backends.torch_vlm import test_own_size as own_size
-from backends.torch_vlm.checkpoints import FAMILIES, SIDE, TEXT, TOKENS, opened, write_checkpoint, write_manifest
+from backends.torch_vlm.checkpoints import EACH_FAMILY, SIDE, TEXT, TOKENS, opened, write_checkpoint, write_manifest
 from backends.torch_vlm.test_backend import groups
 from backends.torch_vlm.test_loading import VERBALISER
 from medreward.artifacts.manifest import read_manifest
@@ -88,7 +88,7 @@ async def all_gone(*pids: int) -> None:
     await until(lambda: all(is_gone(pid) for pid in pids))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_two_ranks_give_the_logits_of_one_from_half_of_the_weights(
     family: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

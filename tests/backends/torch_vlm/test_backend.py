@@ -12,7 +12,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from backends.torch_vlm.checkpoints import DEEP, FAMILIES, SIDE, TOKENS, VOCABULARY, Plain, opened, write_checkpoint
+from backends.torch_vlm.checkpoints import (
+    DEEP,
+    EACH_FAMILY,
+    FAMILIES,
+    SIDE,
+    TOKENS,
+    VOCABULARY,
+    Plain,
+    opened,
+    write_checkpoint,
+)
 from medreward.backends.base import Backend, Counts, Group, ModelImage
 from medreward.backends.torch_vlm.backend import TorchVlmBackend
 from medreward.errors import ItemError
@@ -34,7 +44,7 @@ class Loaded:
 deep = pytest.mark.parametrize("loaded", DEEP, indirect=True)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=EACH_FAMILY)
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
     threads = torch.get_num_threads()
     folder = tmp_path_factory.mktemp(request.param)

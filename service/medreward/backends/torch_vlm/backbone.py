@@ -101,6 +101,8 @@ class Backbone:
         self._row_tokens, self._run_tokens, self._prompt_tokens = limits
         self._forward_takes = inspect.signature(self.base.forward).parameters.keys()
         self._features_take = inspect.signature(self.base.get_image_features).parameters.keys()
+        # Of the whole model and of its decoder alike: transformers renamed it in 5.24, and warns of the old name.
+        self._cache_name = "cache" if "cache" in self._forward_takes else "past_key_values"
         self._windows = _windows(text)
         self.width: int = text.hidden_size
         self.vocabulary: int = self.base.get_input_embeddings().num_embeddings
@@ -216,9 +218,10 @@ class Backbone:
             inputs |= {GRID: torch.cat(grids)} if grids else {}
             inputs["pixel_values"] = torch.empty(len(images))  # nobody looks at them
         cache = DynamicCache()
+        inputs[self._cache_name] = cache
         self.base.rope_deltas = None
         with self._known(images):
-            hidden = self.base(input_ids=ids, past_key_values=cache, use_cache=True, **inputs).last_hidden_state
+            hidden = self.base(input_ids=ids, use_cache=True, **inputs).last_hidden_state
         starts = [len(prompt) for prompt in prompts]
         if self.base.rope_deltas is not None:  # positions of image tokens are no running numbers
             starts = [s + d for s, d in zip(starts, self.base.rope_deltas.flatten().tolist(), strict=True)]
@@ -250,8 +253,8 @@ class Backbone:
             input_ids=ids,
             position_ids=positions.to(self.device),
             attention_mask=self._mask(rows),
-            past_key_values=cache,
             use_cache=True,
+            **{self._cache_name: cache},
         ).last_hidden_state
         return hidden
 
