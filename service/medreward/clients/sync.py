@@ -79,6 +79,14 @@ class Client:
         return self._run(self._client.model())
 
     @property
+    def pin(self) -> bool | str:
+        return self._client.pin
+
+    @property
+    def served_by(self) -> ModelRef | None:
+        return self._client.served_by
+
+    @property
     def fingerprint(self) -> str | None:
         return self._client.fingerprint
 
