@@ -30,7 +30,7 @@ def of_a_text(wanted: str, answer: Answer) -> Callable[[Request], Answer]:
 
 
 HTML = b"<html>Bad gateway</html>"
-NOT_MEDREWARDS_404 = (404, {}, HTML)
+NOT_MEDREWARDS_404: Answer = (404, {}, HTML)
 REPLIES_THAT_PASS = {
     "html of a proxy": (502, {}, HTML),
     "rubbish": (200, {}, b"\x00\x01"),

@@ -588,6 +588,32 @@ def test_a_server_killed_in_the_middle_costs_retries_and_nothing_else(tmp_path: 
     assert max(step["step_time"] for step in log if "reward" in step) > 1
 
 
+@real
+@pytest.mark.slow
+def test_a_run_resumed_against_another_model_stops_until_that_one_is_accepted(server: Served, tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    other.mkdir()
+    finished(training(server.url, run, "--steps", "2", "--save"))
+    (noted,) = noted_in(run)
+    state = json.loads((run / "checkpoint-2" / "trainer_state.json").read_text())
+    assert noted in state["log_history"]
+    assert {row["medreward_fingerprint"] for row in logged(run)} == {noted["medreward/fingerprint"]}
+
+    finished(training(server.url, run, "--steps", "3", "--save", "--resume"))  # the same model: nothing is said
+    assert noted_in(run) == [noted]
+
+    with serving(other, "--fake-delay-ms", "0") as changed:
+        fingerprint = httpx.get(f"{changed.url}/v1/model", timeout=60).json()["fingerprint"]
+        refused = training(changed.url, run, "--steps", "4", "--resume")
+        _, err = refused.communicate(timeout=600)
+        assert refused.returncode
+        assert "VersionChanged: this run's rewards were those of tiny" in err
+        assert f"pin='{fingerprint}'" in err
+        log = finished(training(changed.url, run, "--steps", "4", "--resume", "--pin", fingerprint))
+    assert [entry["medreward/fingerprint"] for entry in noted_in(run)] == [noted["medreward/fingerprint"], fingerprint]
+    assert log[-1]["step"] == 4
+
+
 def as_sent(number: int) -> bytes:
     """The fake model's numbers come from a file's bytes, and the client makes a file of the trainer's pixels."""
     file = image_bytes(picture(number))

@@ -158,9 +158,8 @@ class AsyncClient:
     ) -> ScoreRequest:
         for name, weight in (weights or {}).items():
             if name not in DIMENSIONS or not math.isfinite(weight):
-                raise ValueError(
-                    f"the weight {name}={weight} is not a finite number of one of: {', '.join(DIMENSIONS)}"
-                )
+                dimensions = ", ".join(DIMENSIONS)
+                raise ValueError(f"the weight {name}={weight} is wrong: give finite numbers for some of {dimensions}")
         return ScoreRequest("", (), weights, Options(TooLong(too_long), Thinking(thinking)), self._lane, self._timeout)
 
     async def _score(
@@ -247,6 +246,8 @@ class AsyncClient:
             try:
                 found = await self._transport.model()
             except Refused:
+                found = None
+            if found and found.fingerprint == self._fingerprint:  # of another server behind the same address
                 found = None
             raise self._version_changed(found) from None
         self._check_version(reply.model)

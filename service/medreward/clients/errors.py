@@ -4,6 +4,7 @@ from medreward.types import ModelRef
 
 
 def described(model: ModelRef) -> str:
+    """`medreward-mini 1.1.0 (sha256:…)`"""
     return f"{model.name} {model.version} ({model.fingerprint})"
 
 

@@ -132,7 +132,9 @@ class RestTransport:
                 reason = cause
             raise Unreachable(self._address, str(reason) or type(error).__name__) from None
         except (httpx.RequestError, TimeoutError) as error:
-            raise Refused("unreachable", type(error).__name__, retryable=True) from None
+            raise Refused(
+                "unreachable", f"a call to {self._address} failed: {type(error).__name__}", retryable=True
+            ) from None
         if response.headers.get("x-request-id", id_) != id_:
             raise await self._hung_up(response)
         if not response.is_success:

@@ -99,7 +99,7 @@ class RpcTransport:
         if status is grpc.StatusCode.UNIMPLEMENTED:
             return Unreachable(self._address, f"what answers has no such service: {detail}")
         if status in RETRYABLE_STATUS:
-            return Refused("unreachable", f"{self._address}: {status.name}", retryable=True)
+            return Refused("unreachable", f"a call to {self._address} failed: {status.name}", retryable=True)
         if status is grpc.StatusCode.RESOURCE_EXHAUSTED:  # of the message itself, before the server read it
             return Refused(Code.BODY_TOO_LARGE, detail, retryable=False)
         return Refused(f"grpc_{status.name.lower()}", f"{self._address}: {detail}", retryable=False)

@@ -46,9 +46,11 @@ def reward_funcs(
     default, a run that is resumed against another model raises VersionChanged; a fingerprint as `pin` accepts that one.
     """
     if per_dimension and weights:
-        raise ValueError("with per_dimension, the weights are the trainer's reward_weights")
+        raise ValueError("with per_dimension=True, give the weights to the trainer, as reward_weights")
     if per_dimension and shaping and shaping.normalise_dimensions:
-        raise ValueError('with per_dimension, the trainer normalises: multi_objective_aggregation="normalize_then_sum"')
+        raise ValueError(
+            'with per_dimension=True, the trainer normalises: give it multi_objective_aggregation="normalize_then_sum"'
+        )
     if shaping and shaping.needs_weights and not weights and not per_dimension:
         raise ValueError("this shaping adds the dimensions up itself: give it weights={dimension: weight}")
     how: ScoreOptions = {"weights": weights, "too_long": TooLong(too_long), "thinking": Thinking(thinking)}
@@ -93,9 +95,10 @@ class Batches:
             triples = self._columns.triples(prompts, completions, columns, self._pictures)
             batch = self._last
             if batch is None or batch.triples != triples or function in batch.asked_by:
-                batch = self._last = self._asked(triples)
+                batch = self._asked(triples)
                 keep_to_one_model(self.client, columns)
                 log_batch(batch.scores, self.client.served_by, columns)
+                self._last = batch  # not before: rewards of a refused model are nobody's
             batch.asked_by.add(function)
             return batch
 
