@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, StringConstraints
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from medreward.encoding.thinking import Pair, ThinkingTags
 
 MIB: Final = 1024 * 1024
 ENV_PREFIX: Final = "MEDREWARD_"
@@ -20,6 +22,23 @@ def _split(written: object) -> object:
 
 
 HostNames = Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_split)]
+
+
+def _pairs(written: object) -> object:
+    if not isinstance(written, str):
+        return written
+    pairs = [pair.split() for pair in written.split(",") if pair.strip()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("write each pair as OPEN CLOSE with a space between, and a comma between pairs")
+    return pairs
+
+
+def _are_new(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
+    ThinkingTags(pairs)
+    return pairs
+
+
+TagPairs = Annotated[tuple[Pair, ...], NoDecode, BeforeValidator(_pairs), AfterValidator(_are_new)]
 
 
 class Settings(BaseSettings):
@@ -77,6 +96,10 @@ class Settings(BaseSettings):
     image_side: PositiveInt = Field(16_384, description="longest side of an image, in pixels")
     image_min_side: PositiveInt = Field(8, description="shortest side of an image, in pixels")
     image_aspect: PositiveInt = Field(32, description="longest side over shortest side, at most")
+
+    thinking_tags: TagPairs = Field(
+        (), description="more tags of thoughts, as '<plan> </plan>, [THINK] [/THINK]'; see docs/text.md"
+    )
 
     image_url_hosts: HostNames = Field((), description="hosts (name or name:port, commas) images are fetched from")
     image_url_ca: Path | None = Field(

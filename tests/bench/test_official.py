@@ -58,6 +58,7 @@ def test_what_neither_reading_takes_for_a_vote(text: str) -> None:
         f"\n {json.dumps(SIX, indent=2)}\n",
         f"```json\n{json.dumps(SIX)}\n```",
         f"<think>Perhaps a {{brace}}, or {json.dumps(all_six('A'))}?</think>\n\n```\n{json.dumps(SIX)}\n```",
+        f"◁think▷Perhaps {json.dumps(all_six('A'))}?◁/think▷{json.dumps(SIX)}",
         json.dumps({**SIX, "reason": "B names the side."}),
     ],
 )

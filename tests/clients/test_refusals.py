@@ -5,12 +5,13 @@ import inspect
 import time
 from base64 import b64decode
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import pytest
 
 from clients.canned import Answer, Request, canned, problem, right_answer
 from clients.processes import Process
-from medreward.clients import AsyncClient, Client, ClientError, Patience, Refused
+from medreward.clients import AsyncClient, Client, ClientError, Patience, Refused, Unreachable, VersionChanged
 from medreward.clients.rest import RestTransport
 from medreward.types import Item, ScoreRequest
 from pictures import png
@@ -29,9 +30,9 @@ def of_a_text(wanted: str, answer: Answer) -> Callable[[Request], Answer]:
 
 
 HTML = b"<html>Bad gateway</html>"
+NOT_MEDREWARDS_404: Answer = (404, {}, HTML)
 REPLIES_THAT_PASS = {
     "html of a proxy": (502, {}, HTML),
-    "404 of a proxy": (404, {}, HTML),
     "rubbish": (200, {}, b"\x00\x01"),
     "html and 200": (200, {"Content-Type": "text/html"}, HTML),
     "other json": (200, {}, b'{"results": []}'),
@@ -97,12 +98,71 @@ async def test_a_connection_that_runs_one_reply_behind_is_left_at_once() -> None
         await transport.close()
 
 
-async def test_nobody_there_is_an_error_per_response(door: str) -> None:
-    async with AsyncClient(f"{door}://127.0.0.1:9", patience=SHORT) as client:
-        (score,) = await client.score(png(), "q", ["r"])
-        assert score.error == "unreachable"
-        with pytest.raises(Refused, match="unreachable"):
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "no-such-host.invalid:8"])
+async def test_a_server_that_was_never_there_is_not_waited_for(door: str, host: str) -> None:
+    started = time.monotonic()
+    async with AsyncClient(f"{door}://{host}") as client:
+        for asking in (client.score(png(), "q", ["r"]), client.score(None, "q", ["r"]), client.model()):
+            with pytest.raises(Unreachable, match=rf"{door}://{host}.* Check the URL"):
+                await asking
+    assert time.monotonic() - started < 60  # under a second; with patience, 120
+
+
+async def test_a_wrong_door_is_not_waited_for(server: Process) -> None:
+    started = time.monotonic()
+    for url in (server.url("grpc").replace("grpc:", "http:"), server.url("http").replace("http:", "grpc:")):
+        async with AsyncClient(url, patience=SHORT) as client:
+            with pytest.raises(Refused):
+                await client.model()
+    async with AsyncClient(server.url("http").replace("http:", "https:")) as client:
+        with pytest.raises(Unreachable, match="SSL"):
+            await client.score(None, "q", ["r"])
+    assert time.monotonic() - started < 60
+
+
+async def test_a_404_of_somebody_else_is_a_wrong_url() -> None:
+    async with canned(lambda _: NOT_MEDREWARDS_404) as server, AsyncClient(server.url) as client:
+        with pytest.raises(Unreachable, match=rf"{server.url}.* 404"):
+            await client.score(png(), "q", ["r"])
+    assert len(server.requests) == 1
+
+
+async def test_a_404_of_a_proxy_before_a_server_that_was_there_passes() -> None:
+    answers = [right_answer, lambda _: NOT_MEDREWARDS_404, right_answer]
+    async with canned(lambda request: answers.pop(0)(request)) as server, AsyncClient(server.url) as client:
+        assert [(await client.score(None, "q", ["abc"]))[0].reward for _ in range(2)] == [3, 3]
+    assert len(server.asked) == 3
+
+
+async def test_a_server_that_was_there_is_waited_for() -> None:
+    async with AsyncExitStack() as life:
+        server = await life.enter_async_context(canned(right_answer))
+        async with AsyncClient(server.url, patience=SHORT) as client:
+            await client.score(None, "q", ["r"])
+            await life.aclose()
+            (score,) = await client.score(None, "q", ["r"])
+    assert score.error == "unreachable"
+    assert server.url in (score.message or "")
+
+
+async def test_a_server_that_is_only_starting_may_be_waited_for() -> None:
+    starting = first(NOT_MEDREWARDS_404, NOT_MEDREWARDS_404)
+    async with canned(starting) as server, AsyncClient(server.url, patience=Patience(start_seconds=60)) as client:
+        assert (await client.score(None, "q", ["abc"]))[0].reward == 3
+    async with (
+        canned(lambda _: NOT_MEDREWARDS_404) as server,
+        AsyncClient(server.url, patience=Patience(start_seconds=0.5)) as client,
+    ):
+        with pytest.raises(Unreachable):
+            await client.score(None, "q", ["abc"])
+    assert len(server.asked) > 1
+
+
+async def test_a_password_in_the_url_is_in_no_message() -> None:
+    async with AsyncClient("http://x:secret@127.0.0.1:9") as client:
+        with pytest.raises(Unreachable) as refused:
             await client.model()
+    assert "secret" not in str(refused.value)
 
 
 async def test_retry_after_is_waited_for() -> None:
@@ -234,8 +294,22 @@ async def test_a_deadline_of_the_client_ends_a_silent_server(monkeypatch: pytest
 
 
 async def test_another_model_than_the_named_one_is_refused(server: Process, door: str) -> None:
+    async with AsyncClient(server.url(door)) as client:
+        there = await client.model()
     async with AsyncClient(server.url(door), pin="sha256:other") as client:
-        with pytest.raises(ClientError, match="no longer has sha256:other"):
+        with pytest.raises(VersionChanged, match="pinned to sha256:other") as refused:
+            await client.score(None, "q", ["r"])
+    assert f"{there.name} {there.version} ({there.fingerprint})" in str(refused.value)
+    assert f"pin='{there.fingerprint}'" in str(refused.value)
+    assert (refused.value.wanted, refused.value.found) == ("sha256:other", there)
+
+
+async def test_another_model_that_does_not_say_its_name_is_refused() -> None:
+    async with (
+        canned(lambda _: problem(409, "version_changed")) as server,
+        AsyncClient(server.url, pin="sha256:x") as client,
+    ):
+        with pytest.raises(VersionChanged, match=r"another model now.*sha256:x"):
             await client.score(None, "q", ["r"])
 
 
@@ -248,7 +322,7 @@ def two_models() -> Callable[[Request], Answer]:
 async def test_scores_of_two_models_are_never_mixed() -> None:
     asked = [(None, f"q {n}", "r") for n in range(200)]
     async with canned(two_models()) as server, AsyncClient(server.url) as client:
-        with pytest.raises(ClientError, match="pinned to"):
+        with pytest.raises(VersionChanged, match=r"m 1 \(sha256:(a|b)\) now.* pinned to m 1 \(sha256:(?!\1)"):
             await client.score_many(asked)
         fingerprint = client.fingerprint
         with pytest.raises(ClientError, match="pinned to"):
@@ -263,11 +337,14 @@ async def test_without_a_pin_any_model_will_do() -> None:
     assert client.fingerprint is None
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:8000", ""])
-async def test_a_url_of_no_known_kind(url: str) -> None:
-    with pytest.raises(ValueError, match="begins with"):
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("ftp://x", "begin with"), ("127.0.0.1:8000", "begin with"), ("", "begin with"), ("grpc://", "names no server")],
+)
+async def test_a_url_of_no_known_kind(url: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
         AsyncClient(url)
-    with pytest.raises(ValueError, match="begins with"):
+    with pytest.raises(ValueError, match=says):
         Client(url)
 
 

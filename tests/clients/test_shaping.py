@@ -15,6 +15,7 @@ from medreward.clients.shaping import (
     Shaping,
     clipped,
     debiased,
+    length_correlation,
     normalised,
     normalised_sum,
     penalised,
@@ -184,6 +185,31 @@ def test_a_question_that_asks_for_long_answers_is_no_length_bias() -> None:
 def test_two_answers_are_not_explained_away() -> None:
     assert debiased([1.0, 2.0, None], [10, 20, 30], [0, 0, 0]) == [1.0, 2.0, None]
     assert debiased([1.0, 2.0, 5.0, 3.0], [7, 7, 7, 7], [0] * 4) == [1.0, 2.0, 5.0, 3.0]
+
+
+@given(rows=ROWS)
+def test_the_correlation_with_length_is_that_within_groups(rows: list[Row]) -> None:
+    rewards, groups, lengths = columns(rows)
+    moved = [None if reward is None else 3 * reward + 7 * group for reward, group, _ in rows]
+    longer = [length + 1000 * group for _, group, length in rows]
+    expected = length_correlation(rewards, lengths, groups)
+    assert length_correlation(moved, longer, groups) == (expected and pytest.approx(expected, abs=1e-6))
+    assert expected is None or -1.000001 < expected < 1.000001
+
+
+def test_a_reward_that_is_length_correlates_wholly() -> None:
+    lengths, groups = [1, 5, 3, 900, 700], [0, 0, 0, 1, 1]
+    assert length_correlation([length / 10 for length in lengths], lengths, groups) == pytest.approx(1)
+    assert length_correlation([-length / 10 for length in lengths], lengths, groups) == pytest.approx(-1)
+    assert length_correlation([1.0, 1.0, 4.0, None, 2.0], [1, 2, 2, 50, 2], groups) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "lengths"),
+    [([0.1, 0.1, 0.1, 2.0], [1, 2, 3, 4]), ([1.0, 2.0, 3.0, 4.0], [7, 7, 7, 8]), ([None] * 4, [1, 2, 3, 4])],
+)
+def test_without_a_difference_within_any_group_there_is_no_correlation(rewards: Rewards, lengths: list[int]) -> None:
+    assert length_correlation(rewards, lengths, [0, 0, 0, 1]) is None
 
 
 def test_a_dimension_that_the_model_has_not_is_never_a_number() -> None:

@@ -124,13 +124,15 @@ class OnlyTheBase:
             raise ModuleNotFoundError(f"No module named {name!r}")
 
 sys.meta_path.insert(0, OnlyTheBase())
-import medreward.clients
+import medreward.clients.trl
 from medreward.clients import Client
 loaded = blocked & {name.partition(".")[0] for name in sys.modules}
 assert not loaded, loaded
 image = open(sys.argv[2], "rb").read()
 with Client(sys.argv[1]) as client:
     scores = client.score_many([(image, "q", "r"), (sys.argv[2], "q", "r"), ({"bytes": image}, "q", "r")])
+    (reward,) = medreward.clients.trl.reward_funcs(client)
+    assert reward(["q"], ["r"], image=[image]) == [scores[0].reward]
 assert len({score.reward for score in scores}) == 1 and scores[0].reward is not None
 """
 
@@ -145,6 +147,6 @@ def test_it_works_with_the_base_install(server: Process, door: str, tmp_path: Pa
 
 def test_importing_loads_nothing_of_a_server_nor_of_images() -> None:
     heavy = "{'fastapi', 'torch', 'onnxruntime', 'numpy', 'PIL', 'transformers', 'trl'}"
-    script = f"import sys, medreward.clients; print(sorted({heavy} & sys.modules.keys()))"
+    script = f"import sys, medreward.clients.trl; print(sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

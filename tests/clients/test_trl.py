@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from io import BytesIO
 from multiprocessing.reduction import ForkingPickler as Pickler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -23,12 +25,13 @@ from PIL import Image
 
 import pictures
 from cases import b64
+from clients.canned import canned, right_answer
 from commands import CLEAN, Served, serving
-from medreward.clients import Client, NotScored, Score
+from medreward.clients import Client, NotScored, Patience, Refused, Score, Unreachable, VersionChanged
 from medreward.clients.images import image_bytes
 from medreward.clients.shaping import Shaping
 from medreward.clients.trl import reward_funcs
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, Flag
 
 QUESTION = "Is there a fracture?"
 COMPLETIONS = ["Yes.", "No, there is none.", "A nodule.", "Yes."]
@@ -103,6 +106,48 @@ def test_the_next_batch_is_asked_again(client: Counting) -> None:
     assert client.calls == 2
 
 
+def test_a_batch_that_was_changed_in_place_is_asked_again(client: Counting) -> None:
+    """The very same lists and arrays, with something else in them."""
+    first, second, *_ = reward_funcs(client, per_dimension=True)
+    pixels = pictures.pixels()
+    prompts, completions, images = [QUESTION], ["Yes."], [pixels]
+
+    def reward_of(function: Any, dimension: str) -> None:
+        (score,) = client.score(pixels, prompts[0], completions)
+        assert function(prompts, completions, image=images) == [(score.logits or {})[dimension]]
+
+    reward_of(first, "accuracy")
+    completions[0] = "No."
+    reward_of(second, "relevance")
+    pixels[:] = 255 - pixels
+    reward_of(first, "accuracy")
+    prompts[0] = "Is there a nodule?"
+    reward_of(second, "relevance")
+    assert client.calls == 4
+
+
+def test_another_image_beside_the_same_lists_is_asked_about(client: Counting) -> None:
+    first, second, *_ = reward_funcs(client, per_dimension=True)
+    prompts, completions, image = [QUESTION], ["Yes."], picture().convert("L")
+    first(prompts, completions, image=[image])
+    image.paste(0, (0, 0, 4, 4))
+    (score,) = client.score(image, QUESTION, completions)
+    assert second(prompts, completions, image=[image]) == [(score.logits or {})["relevance"]]
+
+
+def test_a_step_equal_to_the_last_one_has_its_own_scores_and_log(client: Counting) -> None:
+    """A trainer's table of completions has one row for each, and what failed once is asked again."""
+    functions = reward_funcs(client, per_dimension=True)
+    prompts, completions, images = [QUESTION] * 2, ["Yes.", "No."], [picture()] * 2
+    errors: list[Any] = []
+    told = {"log_extra": lambda column, values: errors.extend(values) if column == "medreward_error" else None}
+    for _ in range(2):
+        for function in functions:
+            function(prompts, completions, image=images, **told)
+    assert client.calls == 2
+    assert errors == [None] * 4
+
+
 async def test_the_async_form_shares_one_call_too(client: Counting) -> None:
     functions: list[Any] = reward_funcs(client, per_dimension=True, asynchronous=True)
     assert all(inspect.iscoroutinefunction(function.__call__) for function in functions)  # as TRL finds out
@@ -144,6 +189,51 @@ def test_each_row_keeps_its_own_image(client: Counting) -> None:
     seeds = [0, 0, 1, 0]
     rewards = reward([QUESTION] * 4, ["No."] * 4, image=[picture(seed) for seed in seeds])
     assert rewards == [answers(client, ["No."], seed)[0].reward for seed in seeds]
+
+
+SHOWN: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
+
+
+def test_where_images_were_looked_for_is_said_once(client: Counting, caplog: pytest.LogCaptureFixture) -> None:
+    (reward,) = reward_funcs(client)
+    metrics: dict[str, float] = {}
+    for text in ("No.", "Yes."):
+        rewards = reward([TALK], [text], picture=[picture()], completion_ids=[[1]], log_metric=metrics.__setitem__)
+        assert rewards == [client.score(None, QUESTION, [text])[0].reward]
+        assert metrics["medreward/flags/no_image"] == 1
+    (said,) = caplog.messages
+    assert "the columns images and image" in said
+    assert "The data set's columns: picture." in said
+    assert "image_column" in said
+    caplog.clear()
+    reward_funcs(client, allow_text_only=True)[0]([TALK], ["No."], picture=[picture()])
+    reward_funcs(client)[0]([TALK] * 2, ["No."] * 2, image=[picture(), None])  # a data set that has both
+    assert caplog.messages == []
+
+
+def test_a_prompt_that_shows_an_image_is_not_scored_without_it(client: Counting) -> None:
+    rows: dict[str, Any] = {"picture": [picture()] * 2}
+    (reward,) = reward_funcs(client)
+    with pytest.raises(ValueError, match="row 1 shows an image") as refused:
+        reward([TALK, SHOWN], ["No."] * 2, **rows)
+    for told in ("images and image", "columns: picture", "image_column", "allow_text_only=True"):
+        assert told in str(refused.value)
+    with pytest.raises(ValueError, match="Looked in: the column scan"):
+        reward_funcs(client, image_column="scan")[0]([SHOWN], ["No."], scan=[None])
+    assert client.calls == 0
+    (allowing,) = reward_funcs(client, allow_text_only=True)
+    assert allowing([SHOWN], ["No."]) == [client.score(None, QUESTION, ["No."])[0].reward]
+    (named,) = reward_funcs(client, image_column="picture")
+    assert named([SHOWN] * 2, ["No."] * 2, **rows) == [answers(client, ["No."])[0].reward] * 2
+
+
+def test_a_prompt_may_name_its_images_file(client: Counting, tmp_path: Path) -> None:
+    file = tmp_path / "scan.png"
+    file.write_bytes(pictures.png())
+    parts = [{"type": "image", "path": str(file), "image": None}, {"type": "text", "text": QUESTION}]
+    (reward,) = reward_funcs(client)
+    expected = [answers(client, ["No."])[0].reward]
+    assert reward([[{"role": "user", "content": parts}]], ["No."]) == expected
 
 
 def test_named_columns(client: Counting) -> None:
@@ -193,19 +283,50 @@ def test_what_cannot_be_scored_is_none_and_one_line(
     logits = answers(client, ["No."])[0].logits or {}
     assert rewards == [[logits[dimension], None, None, None, None] for dimension in DIMENSIONS]
     assert caplog.messages == ["4 of 5 responses not scored: image_invalid 2, unsupported_field 1, bad_text 1"]
-    assert metrics == {"medreward/unscored": 0.8}
-    assert extra == {
-        "medreward_error": [None, "unsupported_field", "image_invalid", "image_invalid", "bad_text"],
-    }
+    assert metrics["medreward/unscored"] == 0.8
+    assert extra["medreward_error"] == [None, "unsupported_field", "image_invalid", "image_invalid", "bad_text"]
 
 
 def test_the_trainers_log_has_the_parts_of_the_reward(client: Counting) -> None:
     metrics: dict[str, float] = {}
+    extra: dict[str, list[Any]] = {}
     (reward,) = reward_funcs(client)
-    reward([QUESTION] * 4, COMPLETIONS, image=[picture()] * 4, log_metric=metrics.__setitem__)
-    logits = [score.logits or {} for score in answers(client, COMPLETIONS)]
-    means = {f"medreward/{d}": pytest.approx(np.mean([six[d] for six in logits])) for d in DIMENSIONS}
-    assert metrics == means | {"medreward/unscored": 0.0}
+    told = {"log_metric": metrics.__setitem__, "log_extra": extra.__setitem__}
+    completions = [*COMPLETIONS[:3], ""]
+    rewards = reward([QUESTION] * 4, completions, image=[picture()] * 3 + [None], **told)
+    scores = [*answers(client, completions[:3]), *client.score(None, QUESTION, [""])]
+    means = {f"medreward/{d}": np.mean([(score.logits or {})[d] for score in scores]) for d in DIMENSIONS}
+    doubts = {f"medreward/uncertainty/{d}": np.mean([(s.uncertainty or {})[d] for s in scores]) for d in DIMENSIONS}
+    flags = {f"medreward/flags/{flag}": 0.0 for flag in Flag}
+    flags |= {"medreward/flags/no_image": 0.25, "medreward/flags/empty_response": 0.25}
+    of_length = np.corrcoef(rewards[:3], [len(text) for text in completions[:3]])[0, 1]  # the fourth is a group of one
+    expected = means | doubts | flags | {"medreward/unscored": 0.0, "medreward/length_correlation": of_length}
+    assert metrics == pytest.approx(expected)
+    assert extra == {
+        "medreward_error": [None] * 4,
+        "medreward_flags": ["", "", "", "no_image, empty_response"],
+        "medreward_fingerprint": [client.fingerprint] * 4,
+    }
+
+
+def test_the_correlation_with_length_is_each_dimensions_own(client: Counting) -> None:
+    metrics: dict[str, float] = {}
+    functions = reward_funcs(client, per_dimension=True)
+    prompts, images = [QUESTION] * 4, [picture()] * 4
+    rewards = [function(prompts, COMPLETIONS, image=images, log_metric=metrics.__setitem__) for function in functions]
+    lengths = [len(text) for text in COMPLETIONS]
+    for dimension, own in zip(DIMENSIONS, rewards, strict=True):
+        logged = metrics[f"medreward/length_correlation/{dimension}"]
+        assert logged == pytest.approx(np.corrcoef(own, lengths)[0, 1])
+
+
+def test_cut_responses_are_counted_and_said(client: Counting, caplog: pytest.LogCaptureFixture) -> None:
+    metrics: dict[str, float] = {}
+    (reward,) = reward_funcs(client, too_long="cut_middle")
+    told = {"log_metric": metrics.__setitem__}
+    reward([QUESTION] * 2, ["word " * 2000, "No."], image=[picture()] * 2, **told)
+    assert metrics["medreward/flags/cut_middle"] == 0.5
+    assert "1 of 2 responses were cut in their middle, which may raise their rewards" in caplog.messages
 
 
 def test_strict_stops_the_run(server: Served) -> None:
@@ -261,13 +382,105 @@ def test_a_copy_scores_the_same(server: Served, copied: Any) -> None:
     [
         ({"per_dimension": True, "weights": WEIGHTS}, "reward_weights"),
         ({"per_dimension": True, "shaping": Shaping(normalise_dimensions=True)}, "normalize_then_sum"),
-        ({"shaping": Shaping(normalise_dimensions=True)}, "needs weights"),
+        ({"shaping": Shaping(normalise_dimensions=True)}, "give it weights"),
         ({"thinking": "loud"}, "loud"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_training(client: Counting, wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         reward_funcs(client, **wrong)
+
+
+# which server, and which model
+
+
+def test_a_wrong_url_stops_the_run_at_once() -> None:
+    reward: Any
+    (reward,) = reward_funcs("http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(Unreachable, match=r"http://127\.0\.0\.1:9"):
+        reward([QUESTION], ["No."], image=[picture()])
+    assert time.monotonic() - started < 20  # a tenth of a second
+    reward.batches.client.close()
+
+
+async def test_a_server_that_never_spoke_medrewards_words_stops_the_run() -> None:
+    page = (200, {"Content-Type": "text/html"}, b"<html>Welcome</html>")
+    async with canned(lambda _: page) as server:
+        functions = await asyncio.to_thread(reward_funcs, server.url, patience=Patience(seconds=0.5))
+        with pytest.raises(Refused, match="no score at all yet"):
+            await asyncio.to_thread(functions[0], [QUESTION], ["No."], image=[picture()])
+        await asyncio.to_thread(functions[0].batches.client.close)
+
+
+@dataclass
+class State:
+    """A trainer's, as far as a reward function meets it."""
+
+    log_history: list[dict[str, Any]] = field(default_factory=list)
+    global_step: int = 0
+    is_world_process_zero: bool = True
+
+
+class Trainer:
+    """It hands out its own method, as TRL's do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.args = SimpleNamespace(output_dir=str(folder))
+
+    def log_metric(self, name: str, value: float) -> None: ...
+
+
+async def run_against(fingerprint: str, state: State, folder: Path, **options: Any) -> None:
+    """One step of a run whose server has that model."""
+    async with canned(lambda request: right_answer(request, fingerprint)) as server:
+        functions = await asyncio.to_thread(reward_funcs, server.url, **options)
+        told = {"trainer_state": state, "log_metric": Trainer(folder).log_metric}
+        try:
+            await asyncio.to_thread(functions[0], [QUESTION], ["No."], image=[picture()], **told)
+        finally:
+            await asyncio.to_thread(functions[0].batches.client.close)
+
+
+async def test_a_run_notes_its_model_in_the_log_and_beside_its_checkpoints(tmp_path: Path) -> None:
+    state = State()
+    await run_against("sha256:a", state, tmp_path)
+    await run_against("sha256:a", state, tmp_path)
+    noted = [{"medreward/fingerprint": "sha256:a", "medreward/model": "m 1", "step": 0}]
+    assert state.log_history == noted
+    assert json.loads((tmp_path / "medreward.json").read_text()) == noted
+
+
+async def test_a_resumed_run_refuses_another_model_until_it_is_accepted(tmp_path: Path) -> None:
+    state = State()
+    await run_against("sha256:a", state, tmp_path)
+    state.log_history.append({"loss": 1.0, "step": 5})
+    state.global_step = 5
+    with pytest.raises(VersionChanged) as refused:
+        await run_against("sha256:b", state, tmp_path)
+    for told in ("m 1 (sha256:a)", "m 1 (sha256:b)", "pin='sha256:b'", "pin=False"):
+        assert told in str(refused.value)
+    await run_against("sha256:b", state, tmp_path, pin="sha256:b")
+    fingerprints = [(entry["medreward/fingerprint"], entry["step"]) for entry in noted_in(tmp_path)]
+    assert fingerprints == [("sha256:a", 0), ("sha256:b", 5)]
+    await run_against("sha256:b", state, tmp_path)  # accepted once is accepted
+    with pytest.raises(VersionChanged):
+        await run_against("sha256:a", state, tmp_path)
+    await run_against("sha256:c", state, tmp_path, pin=False)
+
+
+def noted_in(folder: Path) -> list[dict[str, Any]]:
+    noted: list[dict[str, Any]] = json.loads((folder / "medreward.json").read_text())
+    return noted
+
+
+def files(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+async def test_only_the_main_process_writes(tmp_path: Path) -> None:
+    await run_against("sha256:a", State(is_world_process_zero=False), tmp_path)
+    assert files(tmp_path) == []
 
 
 # a real run
@@ -373,6 +586,32 @@ def test_a_server_killed_in_the_middle_costs_retries_and_nothing_else(tmp_path: 
     assert 0 not in expected
     assert {step["medreward/unscored"] for step in log if "reward" in step} == {0}
     assert max(step["step_time"] for step in log if "reward" in step) > 1
+
+
+@real
+@pytest.mark.slow
+def test_a_run_resumed_against_another_model_stops_until_that_one_is_accepted(server: Served, tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    other.mkdir()
+    finished(training(server.url, run, "--steps", "2", "--save"))
+    (noted,) = noted_in(run)
+    state = json.loads((run / "checkpoint-2" / "trainer_state.json").read_text())
+    assert noted in state["log_history"]
+    assert {row["medreward_fingerprint"] for row in logged(run)} == {noted["medreward/fingerprint"]}
+
+    finished(training(server.url, run, "--steps", "3", "--save", "--resume"))  # the same model: nothing is said
+    assert noted_in(run) == [noted]
+
+    with serving(other, "--fake-delay-ms", "0") as changed:
+        fingerprint = httpx.get(f"{changed.url}/v1/model", timeout=60).json()["fingerprint"]
+        refused = training(changed.url, run, "--steps", "4", "--resume")
+        _, err = refused.communicate(timeout=600)
+        assert refused.returncode
+        assert "VersionChanged: this run's rewards were those of tiny" in err
+        assert f"pin='{fingerprint}'" in err
+        log = finished(training(changed.url, run, "--steps", "4", "--resume", "--pin", fingerprint))
+    assert [entry["medreward/fingerprint"] for entry in noted_in(run)] == [noted["medreward/fingerprint"], fingerprint]
+    assert log[-1]["step"] == 4
 
 
 def as_sent(number: int) -> bytes:

@@ -72,6 +72,9 @@ def main() -> None:
     parser.add_argument("--images", action="store_true", help="a column `images` instead of `image`")
     parser.add_argument("--per-dimension", action="store_true")
     parser.add_argument("--asynchronous", action="store_true")
+    parser.add_argument("--save", action="store_true", help="a checkpoint after each step")
+    parser.add_argument("--resume", action="store_true", help="from the last checkpoint in OUT")
+    parser.add_argument("--pin", default=True)
     given = parser.parse_args()
 
     torch.set_num_threads(2)
@@ -86,7 +89,8 @@ def main() -> None:
         "logging_steps": 1,
         "log_completions": True,
         "report_to": "none",
-        "save_strategy": "no",
+        "save_strategy": "steps" if given.save else "no",
+        "save_steps": 1,
         "use_cpu": True,
         "disable_tqdm": True,
         "learning_rate": 1e-2,
@@ -97,13 +101,15 @@ def main() -> None:
     config, trainer_class = (GRPOConfig, GRPOTrainer) if given.trainer == "grpo" else (RLOOConfig, KeepingRLOOTrainer)
     trainer = trainer_class(
         model=tiny_model(processor.tokenizer),
-        reward_funcs=reward_funcs(given.url, per_dimension=given.per_dimension, asynchronous=given.asynchronous),
+        reward_funcs=reward_funcs(
+            given.url, per_dimension=given.per_dimension, asynchronous=given.asynchronous, pin=given.pin
+        ),
         args=config(**settings),
         train_dataset=rows(given.steps * 2, given.images),
         processing_class=processor,
         callbacks=[TellSteps()],
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=given.resume)
     tell(json.dumps(trainer.state.log_history))
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from medreward.encoding.text import FileTokenizer, TextEncoder
+from medreward.encoding.thinking import ThinkingTags
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.types import Flag, Options, Thinking, TooLong
 
@@ -316,6 +317,13 @@ def test_a_question_must_leave_room_for_one_token_of_answer(tmp_path: Path) -> N
         ("<think>a<think>b</think>c</think>yes", "yes"),
         ("</thi<think>x</think>nk>yes", "</think>yes"),
         ("<think>nothing but thought", ""),
+        ("<reasoning>hm</reasoning>yes", "yes"),
+        ("<thought>hm</thought>yes", "yes"),
+        ("◁think▷hm◁/think▷yes", "yes"),
+        ("opened by the template◁/think▷yes", "yes"),
+        ("<reasoning>a<thought>b</thought>c</reasoning>yes", "yes"),
+        ("<think>a</thought>b</think>yes", "yes"),
+        ("yes<thought>never closed</reasoning>", "yes"),
     ],
 )
 def test_thinking_is_stripped(qwen_encoder: TextEncoder, response: str, left: str) -> None:
@@ -332,6 +340,23 @@ def test_thinking_is_stripped(qwen_encoder: TextEncoder, response: str, left: st
 def test_what_is_no_think_block_stays(qwen_encoder: TextEncoder, response: str) -> None:
     prompt = qwen_encoder.prompt("q")
     assert qwen_encoder.answer(prompt, response, STRIP) == qwen_encoder.answer(prompt, response, Options())
+
+
+def test_a_server_may_know_tags_of_its_own(qwen_encoder: TextEncoder, tmp_path: Path) -> None:
+    own = [("[THINK]", "[/THINK]"), ("<t>", "</t>"), ("<t>s", "e</t>")]
+    kind = KINDS["qwen"]
+    tokenizer = FileTokenizer(saved(qwen(), tmp_path))
+    encoder = TextEncoder(tokenizer, kind.prompt, kind.answer, 1_000, 1_000, own_thinking_tags=own)
+    response = "a[THINK]hm[/THINK]b<t>hm</t>c<t>so</t> the longer tag is meant e</t>d<think>hm</think>e"
+    prompt = encoder.prompt("q")
+    assert encoder.answer(prompt, response, STRIP).ids == encoder.answer(prompt, "abcde", Options()).ids
+    assert qwen_encoder.answer(prompt, "[THINK]hm[/THINK]b", STRIP).flags == ()
+
+
+@pytest.mark.parametrize("pair", [("<think>", "</x>"), ("<x>", "<x>"), ("", "</x>"), ("<x>", "</think>")])
+def test_a_tag_that_is_empty_or_there_already_is_refused(pair: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="thinking tag"):
+        ThinkingTags([pair])
 
 
 def test_thinking_is_kept_by_default(qwen_encoder: TextEncoder) -> None:
@@ -423,6 +448,7 @@ HOSTILE = {
     "combining marks": "a" + "\u0301\u0316" * (MANY // 2),
     "opened blocks": "<think>" * (MANY // 7),
     "closed blocks": "</think>" * (MANY // 8),
+    "blocks of all kinds": "<think></thinking>◁think▷" * (MANY // 25),
 }
 
 

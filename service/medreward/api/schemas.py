@@ -67,8 +67,16 @@ class TurnShape(Shape):
 
 
 class OptionsShape(Shape):
-    too_long: Literal["error", "cut_middle"] = "error"
-    thinking: Literal["keep", "strip"] = "keep"
+    too_long: Literal["error", "cut_middle"] = Field(
+        "error",
+        description="for a response over the model's limit of tokens: an error, or cut out its middle, which is "
+        "flagged as cut_middle and may raise its reward",
+    )
+    thinking: Literal["keep", "strip"] = Field(
+        "keep",
+        description="strip: leave out what stands between <think> and </think>, <thinking>, <reasoning>, <thought>, "
+        "◁think▷ and the server's own tags",
+    )
 
     def to_options(self) -> Options:
         return Options(TooLong(self.too_long), Thinking(self.thinking))

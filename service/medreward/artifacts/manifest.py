@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from medreward.artifacts.toml import parse_toml, read_toml
+from medreward.encoding.thinking import Pair, ThinkingTags
 from medreward.types import DIMENSIONS, Evidence
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -60,11 +61,13 @@ class Text(Section):
     prompt: tuple[str, ...]  # holds "{question}" once, and "{image}" once where an image is tokens among tokens
     answer: tuple[str, ...]  # holds "{response}" once
     max_tokens: PositiveInt  # prompt and answer together
+    thinking_tags: tuple[Pair, ...] = ()  # beside the known ones: what `thinking: strip` leaves out
 
     @model_validator(mode="after")
     def has_its_places(self) -> Self:
         if self.prompt.count("{question}") != 1 or self.answer.count("{response}") != 1:
             raise ValueError("the prompt needs {question} once and the answer {response} once")
+        ThinkingTags(self.thinking_tags)
         return self
 
 
@@ -165,12 +168,22 @@ class Manifest(Section):
     def fingerprint(self) -> str:
         """Digest of what decides a score: files by content, template, preprocessing, calibration, limits, weights."""
         decides = self.model_dump(mode="json", include={"runtime", "image", "text", "onnx", "weights", "calibration"})
+        if not self.text.thinking_tags:  # a model without own tags has the fingerprint it had before there were any
+            del decides["text"]["thinking_tags"]
         if self.vlm:
             decides["vlm"] = self.vlm.model_dump(mode="json")
         beside = (self.card, self.golden, self.measured)
         decides["files"] = {name: digest for name, digest in self.files.items() if name not in beside}
         canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+    def with_thinking_tags(self, own: tuple[Pair, ...]) -> Self:
+        """This manifest with more tags, and so with another fingerprint. Raises ValueError for a tag it has already."""
+        tags = self.text.thinking_tags + own
+        ThinkingTags(tags)
+        more = self.model_copy(update={"text": self.text.model_copy(update={"thinking_tags": tags})})
+        more.__dict__.pop("fingerprint", None)  # the copy has the cached one of the original
+        return more
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from medreward.bench.cases import ANSWERS, Choice
+from medreward.encoding.thinking import KNOWN_TAGS
 from medreward.types import DIMENSIONS
 
-THOUGHTS: Final = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL)
+THOUGHTS: Final = re.compile("|".join(f"{re.escape(a)}.*?{re.escape(b)}" for a, b in KNOWN_TAGS), re.DOTALL)
 FENCE: Final = "```"
 #: For servers that can hold a model to a shape.
 RESPONSE_FORMAT: Final = {

@@ -85,14 +85,14 @@ def text_options(command: F) -> F:
             type=click.Choice([str(choice) for choice in Thinking]),
             default=str(Thinking.KEEP),
             show_default=True,
-            help="keep or strip think blocks in responses",
+            help="strip: leave out what stands between <think> tags and their like in responses; see docs/text.md",
         ),
         option(
             "--too-long",
             type=click.Choice([str(choice) for choice in TooLong]),
             default=str(TooLong.ERROR),
             show_default=True,
-            help="what to do with a text over the model's limit",
+            help="for a response over the model's limit: an error, or cut its middle out, which may raise its reward",
         ),
     ):
         command = decorate(command)

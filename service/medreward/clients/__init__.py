@@ -1,7 +1,7 @@
 """Clients of a MedReward server. Importing them loads nothing of the server: no fastapi, no torch, no onnxruntime."""
 
 from medreward.clients.client import AsyncClient
-from medreward.clients.errors import ClientError, Closed, NotScored, Refused, VersionChanged
+from medreward.clients.errors import ClientError, Closed, NotScored, Refused, Unreachable, VersionChanged
 from medreward.clients.groups import Triple
 from medreward.clients.retries import Patience
 from medreward.clients.score import Score
@@ -19,5 +19,6 @@ __all__ = [
     "Score",
     "Tls",
     "Triple",
+    "Unreachable",
     "VersionChanged",
 ]

@@ -4,13 +4,13 @@ import asyncio
 import math
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from weakref import WeakValueDictionary
 
-from medreward.clients.errors import NotScored, Refused, VersionChanged
+from medreward.clients.errors import NotScored, Refused, Unreachable, VersionChanged, described
 from medreward.clients.groups import (
     FORGETTINGS,
     Group,
@@ -34,6 +34,7 @@ INTERNAL_TRIES: Final = 3  # a fault of the server may pass, but is not waited o
 #: Refusals of a call that one of its responses may be the reason for.
 ABOUT_CONTENT: Final = frozenset({Code.INVALID_FIELD, Code.TOO_MANY, Code.BODY_TOO_LARGE})
 
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
 
@@ -41,6 +42,7 @@ class AsyncClient:
     """Scores over REST (`http://host:8000`) or gRPC (`grpc://host:8001`); with https and grpcs over TLS.
 
     A response that cannot be scored gives a Score without numbers that says why; with `strict` it raises NotScored.
+    A server that cannot be reached at all is waited for if it has answered before, otherwise Unreachable is raised.
     With `pin` (a fingerprint, or True for the first one seen) another model behind the URL raises VersionChanged.
     With `affinity` a call carries one image and its hash as `X-Affinity-Key`, for a balancer that hashes.
     With `store_images` false an image travels with every call about it: one trip less where each is asked about once.
@@ -66,7 +68,9 @@ class AsyncClient:
         self._timeout = timeout
         self._budget = RetryBudget(patience)
         self._slots = asyncio.Semaphore(concurrency)
-        self._pinned = bool(pin)
+        self._pin = pin
+        self._served_by: ModelRef | None = None
+        self._reached = False
         self._fingerprint = pin if isinstance(pin, str) else None
         self._strict = strict
         self._affinity = affinity
@@ -116,10 +120,10 @@ class AsyncClient:
         attempts = Attempts(self._budget)
         while True:
             try:
-                return await self._transport.model()
+                return await self._try(self._transport.model())
             except Refused as refused:
                 pause = attempts.pause(refused.retry_after)
-                if not refused.retryable or pause is None:
+                if not refused.retryable or pause is None or self._is_nobody_there(refused, attempts):
                     raise
             await asyncio.sleep(pause)
 
@@ -127,6 +131,16 @@ class AsyncClient:
     def fingerprint(self) -> str | None:
         """Of the model this client is pinned to; None before the first answer."""
         return self._fingerprint
+
+    @property
+    def pin(self) -> bool | str:
+        """As it was given."""
+        return self._pin
+
+    @property
+    def served_by(self) -> ModelRef | None:
+        """The model of the last answer; None before the first."""
+        return self._served_by
 
     async def close(self) -> None:
         await self._transport.close()
@@ -144,7 +158,8 @@ class AsyncClient:
     ) -> ScoreRequest:
         for name, weight in (weights or {}).items():
             if name not in DIMENSIONS or not math.isfinite(weight):
-                raise ValueError(f"weights are finite numbers of: {', '.join(DIMENSIONS)}")
+                dimensions = ", ".join(DIMENSIONS)
+                raise ValueError(f"the weight {name}={weight} is wrong: give finite numbers for some of {dimensions}")
         return ScoreRequest("", (), weights, Options(TooLong(too_long), Thinking(thinking)), self._lane, self._timeout)
 
     async def _score(
@@ -186,6 +201,8 @@ class AsyncClient:
                 if await self._ask(list(filter(_unfinished, call)), request, scores):
                     continue
             except Refused as refused:
+                if self._is_nobody_there(refused, attempts):
+                    raise
                 _fill(call, scores, Score(error=refused.code, message=refused.message))
                 if not refused.retryable:
                     return await self._split(call, refused, request, scores)
@@ -198,6 +215,21 @@ class AsyncClient:
             await asyncio.sleep(pause)
         return None
 
+    async def _try(self, call: Awaitable[T]) -> T:
+        """Notes that somebody is there; what they answer is another matter."""
+        try:
+            answer = await call
+        except Refused as refused:
+            self._reached |= not isinstance(refused, Unreachable)
+            raise
+        self._reached = True
+        return answer
+
+    def _is_nobody_there(self, refused: Refused, attempts: Attempts) -> bool:
+        """A server that was there once comes back; one that never was is a wrong URL, and waiting does not mend it."""
+        waited = attempts.seconds >= self._budget.patience.start_seconds
+        return isinstance(refused, Unreachable) and not self._reached and waited
+
     async def _ask(self, call: list[Group], request: ScoreRequest, scores: list[Score]) -> bool:
         """One try. False if what is left then is better asked after a pause."""
         if not call:
@@ -207,22 +239,39 @@ class AsyncClient:
         affinity = images.pop() if len(images) == 1 else None
         request = replace(request, id=uuid.uuid4().hex, items=items, fingerprint=self._fingerprint)
         try:
-            reply = await self._transport.score(request, affinity)
+            reply = await self._try(self._transport.score(request, affinity))
         except Refused as refused:
-            if refused.code == Code.VERSION_CHANGED:
-                raise VersionChanged(f"the server no longer has {self._fingerprint}") from None
-            raise
+            if refused.code != Code.VERSION_CHANGED:
+                raise
+            try:
+                found = await self._transport.model()
+            except Refused:
+                found = None
+            if found and found.fingerprint == self._fingerprint:  # of another server behind the same address
+                found = None
+            raise self._version_changed(found) from None
         self._check_version(reply.model)
         settled = [self._settle(*answered, scores) for answered in zip(call, reply.scores, strict=True)]
         return all(settled)
 
     def _check_version(self, model: ModelRef) -> None:
-        if not self._pinned:
-            return
-        if self._fingerprint is None:
+        if self._pin and self._fingerprint is None:
             self._fingerprint = model.fingerprint
-        if model.fingerprint != self._fingerprint:
-            raise VersionChanged(f"the server has {model.fingerprint}, this client is pinned to {self._fingerprint}")
+        if self._pin and model.fingerprint != self._fingerprint:
+            raise self._version_changed(model)
+        self._served_by = model
+
+    def _version_changed(self, found: ModelRef | None) -> VersionChanged:
+        assert self._fingerprint is not None
+        pinned = described(self._served_by) if self._served_by else self._fingerprint
+        why = "the first model that answered, by pin=True" if self._pin is True else "by its option `pin`"
+        accept = f"pin={found.fingerprint!r}" if found else "the new model's fingerprint as `pin`"
+        message = (
+            f"the server has {described(found) if found else 'another model'} now. This client is pinned to {pinned}, "
+            f"{why}. Rewards of two models are on two scales. To go on with the new one, make a client with {accept}; "
+            "pin=False takes any model"
+        )
+        return VersionChanged(message, self._fingerprint, found)
 
     def _settle(self, group: Group, answers: list[Score], scores: list[Score]) -> bool:
         """Takes what is final out of what is left. False if the rest needs time, not only its image again."""
@@ -265,7 +314,7 @@ class AsyncClient:
         async with self._storing.setdefault(image.sha256, asyncio.Lock()):
             if image.sha256 in self._stored:
                 return
-            await self._transport.put_image(image.data, image.sha256)
+            await self._try(self._transport.put_image(image.data, image.sha256))
             self._stored[image.sha256] = None
             if len(self._stored) > KNOWN_IMAGES:
                 self._stored.popitem(last=False)
@@ -284,18 +333,20 @@ async def _all(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 def _transport(url: str, connections: int, timeout: float, key: str | None, tls: Tls | None) -> Transport:
     if key is not None and not (key.isascii() and key.isprintable()):
-        raise ValueError("the key has characters that no header may have")
+        raise ValueError("the key has characters that no HTTP header can carry, perhaps a line break: copy it again")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     scheme, _, target = url.partition("://")
+    if scheme not in ("http", "https", "grpc", "grpcs"):
+        raise ValueError(f"the URL {url!r} does not begin with http://, https://, grpc:// or grpcs://")
+    if not target.strip("/"):
+        raise ValueError(f"the URL {url!r} names no server: write it like http://host:8000 or grpc://host:8001")
     if scheme in ("grpc", "grpcs"):
         from medreward.clients.rpc import RpcTransport
 
         return RpcTransport(target, timeout, headers, (tls or Tls()) if scheme == "grpcs" else None)
-    if scheme in ("http", "https"):
-        from medreward.clients.rest import RestTransport
+    from medreward.clients.rest import RestTransport
 
-        return RestTransport(url, connections, timeout, headers, tls)
-    raise ValueError("the URL begins with http, https, grpc or grpcs")
+    return RestTransport(url, connections, timeout, headers, tls)
 
 
 def _unfinished(group: Group) -> bool:
@@ -308,7 +359,7 @@ def _refuse_unsendable(group: Group, scores: list[Score]) -> int:
     if isinstance(group.image, Unreadable):
         _fill([group], scores, Score(error=Code.IMAGE_INVALID, message=group.image.reason))
         group.left = []
-    bad = Score(error=Code.BAD_TEXT, message="the text has lone surrogates")
+    bad = Score(error=Code.BAD_TEXT, message="the text has half of a surrogate pair, which is no Unicode text")
     for place, response in group.left:
         if not (_is_unicode(group.question) and _is_unicode(response)):
             scores[place] = bad

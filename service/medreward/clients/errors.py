@@ -1,5 +1,12 @@
 """What a client raises. An item that could not be scored is no exception but a Score without numbers, unless strict."""
 
+from medreward.types import ModelRef
+
+
+def described(model: ModelRef) -> str:
+    """`medreward-mini 1.1.0 (sha256:…)`"""
+    return f"{model.name} {model.version} ({model.fingerprint})"
+
 
 class ClientError(Exception):
     """Base of all that a client raises on purpose."""
@@ -10,7 +17,15 @@ class Closed(ClientError):
 
 
 class VersionChanged(ClientError):
-    """The server has another model than the one this client is pinned to: its numbers are on another scale."""
+    """Another model answers than the one that is wanted: its numbers are on another scale.
+
+    `wanted` is that one's fingerprint; `found` is the model that is there now, None where it could not be asked.
+    """
+
+    def __init__(self, message: str, wanted: str, found: ModelRef | None) -> None:
+        super().__init__(message)
+        self.wanted = wanted
+        self.found = found
 
 
 class NotScored(ClientError):
@@ -30,3 +45,11 @@ class Refused(ClientError):
         self.message = message
         self.retryable = retryable
         self.retry_after = retry_after
+
+
+class Unreachable(Refused):
+    """Nothing at the address answers, or what answers has no such route: a wrong URL, or a server that is away."""
+
+    def __init__(self, address: str, reason: str, code: str = "unreachable") -> None:
+        message = f"no MedReward server answers at {address}: {reason}. Check the URL, and that the server is running"
+        super().__init__(code, message, retryable=True)

@@ -70,7 +70,7 @@ def _from_row(row: Mapping[str, Any]) -> bytes | None:
         return bytes(row["bytes"])
     if row.get("path") is not None:
         return Path(row["path"]).read_bytes()
-    raise ValueError("neither bytes nor path")
+    raise ValueError("the row has neither bytes nor a path")
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Picture:

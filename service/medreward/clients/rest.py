@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 import msgspec
 
-from medreward.clients.errors import Refused
+from medreward.clients.errors import Refused, Unreachable
 from medreward.clients.score import Reply, Score
 from medreward.clients.transport import Tls, by_item, garbled
 from medreward.errors import Code
@@ -78,6 +78,8 @@ class RestTransport:
         self, url: str, connections: int, timeout_s: float, headers: Mapping[str, str], tls: Tls | None = None
     ) -> None:
         self._longest_s = timeout_s + SLACK_S
+        parsed = httpx.URL(url)
+        self._address = f"{parsed.scheme}://{parsed.netloc.decode()}{parsed.path}"  # no password, if the URL has one
         self._client = httpx.AsyncClient(
             base_url=url,
             headers=dict(headers),
@@ -124,12 +126,19 @@ class RestTransport:
         try:
             async with asyncio.timeout(self._longest_s):
                 response = await self._client.request(method, path, content=content, headers=headers)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
+            reason: BaseException = error
+            while cause := reason.__cause__ or reason.__context__:  # httpx's own words do not say what failed
+                reason = cause
+            raise Unreachable(self._address, str(reason) or type(error).__name__) from None
         except (httpx.RequestError, TimeoutError) as error:
-            raise Refused("unreachable", type(error).__name__, retryable=True) from None
+            raise Refused(
+                "unreachable", f"a call to {self._address} failed: {type(error).__name__}", retryable=True
+            ) from None
         if response.headers.get("x-request-id", id_) != id_:
             raise await self._hung_up(response)
         if not response.is_success:
-            raise _refused(response)
+            raise self._refused(response)
         return response
 
     async def _decoded(self, response: httpx.Response, shape: type[Any]) -> Any:
@@ -138,23 +147,24 @@ class RestTransport:
         except ValueError:
             raise await self._hung_up(response) from None
 
+    def _refused(self, response: httpx.Response) -> Refused:
+        status = response.status_code
+        after = response.headers.get("retry-after", "")
+        retry_after = float(after) if after.isdecimal() else None
+        try:
+            problem = msgspec.json.decode(response.content, type=Problem)
+        except ValueError:  # somebody else's words: a proxy's, or those of a server at a wrong address
+            if status == 404:
+                return Unreachable(self._address, "it answers 404, and not in MedReward's words", "http_404")
+            code = Code.BODY_TOO_LARGE if status == 413 else f"http_{status}"
+            detail = f"{self._address} answers {status}, and not in MedReward's words"
+            return Refused(code, detail, status in RETRYABLE_STATUS, retry_after)
+        return Refused(problem.code, problem.detail, status in RETRYABLE_STATUS, retry_after)
+
     async def _hung_up(self, response: httpx.Response) -> Refused:
         """Not the answer to what was asked: nothing more may be read from that connection."""
         await response.extensions["network_stream"].aclose()
         return garbled()
-
-
-def _refused(response: httpx.Response) -> Refused:
-    status = response.status_code
-    after = response.headers.get("retry-after", "")
-    retry_after = float(after) if after.isdecimal() else None
-    try:
-        problem = msgspec.json.decode(response.content, type=Problem)
-    except ValueError:  # a proxy's own words; it says 404 of a server that is on its way back, too
-        code = Code.BODY_TOO_LARGE if status == 413 else f"http_{status}"
-        passing = status in RETRYABLE_STATUS or status == 404
-        return Refused(code, "a reply that is not MedReward's", passing, retry_after)
-    return Refused(problem.code, problem.detail, status in RETRYABLE_STATUS, retry_after)
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

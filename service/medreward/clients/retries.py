@@ -12,11 +12,16 @@ LONGEST_PAUSE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long one call is tried for, and how many retries a second all calls of a client make together."""
+    """How long one call is tried for, and how many retries a second all calls of a client make together.
+
+    `start_seconds` is how long to wait for a server that has never answered yet: by default not at all, because the
+    likeliest reason is a wrong URL. Give it where the server is started together with its client.
+    """
 
     seconds: float = 120.0
     retries_per_second: float = 20.0
     burst: float = 50.0
+    start_seconds: float = 0.0
 
 
 class RetryBudget:
@@ -43,12 +48,17 @@ class Attempts:
     def __init__(self, budget: RetryBudget, random: Callable[[], float] = random.random) -> None:
         self._budget = budget
         self._random = random
-        self._end = budget.clock() + budget.patience.seconds
+        self._began = budget.clock()
         self.failed = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the first one began."""
+        return self._budget.clock() - self._began
 
     def pause(self, retry_after: float | None = None) -> float | None:
         """After a failed try: seconds before the next one, never fewer than the server said. None: give up."""
         jitter = self._random() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self.failed, 10))
         self.failed += 1
         wait = (retry_after or 0.0) + jitter + self._budget.take()
-        return wait if self._budget.clock() + wait <= self._end else None
+        return wait if self.seconds + wait <= self._budget.patience.seconds else None

@@ -8,7 +8,7 @@ import grpc
 
 from medreward.api.proto import reward_pb2 as pb
 from medreward.api.proto import reward_pb2_grpc
-from medreward.clients.errors import Refused
+from medreward.clients.errors import Refused, Unreachable
 from medreward.clients.score import Reply, Score
 from medreward.clients.transport import Tls, by_item, garbled
 from medreward.errors import RETRYABLE, Code
@@ -31,6 +31,7 @@ SLACK_S: Final = 5.0
 class RpcTransport:
     def __init__(self, target: str, timeout_s: float, headers: Mapping[str, str], tls: Tls | None = None) -> None:
         self._longest_s = timeout_s + SLACK_S
+        self._address = f"{'grpcs' if tls else 'grpc'}://{target}"
         self._metadata = [(name.lower(), value) for name, value in headers.items()]
         options = [
             ("grpc.max_receive_message_length", -1),
@@ -82,21 +83,26 @@ class RpcTransport:
         try:
             return await method(message, metadata=metadata, timeout=self._longest_s)
         except grpc.aio.AioRpcError as error:
-            raise _refused(error) from None
+            raise self._refused(error) from None
 
-
-def _refused(error: grpc.aio.AioRpcError) -> Refused:
-    trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
-    pushback = trailing.get("grpc-retry-pushback-ms", "")
-    if code := trailing.get("x-error-code"):
-        after = float(pushback) / 1000 if pushback.isdecimal() else None
-        return Refused(code, error.details() or "", code in RETRYABLE or code == Code.INTERNAL, after)
-    status: grpc.StatusCode = error.code()
-    if status in RETRYABLE_STATUS:
-        return Refused("unreachable", status.name, retryable=True)
-    if status is grpc.StatusCode.RESOURCE_EXHAUSTED:  # of the message itself, before the server read it
-        return Refused(Code.BODY_TOO_LARGE, error.details() or "", retryable=False)
-    return Refused(f"grpc_{status.name.lower()}", error.details() or "", retryable=False)
+    def _refused(self, error: grpc.aio.AioRpcError) -> Refused:
+        trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
+        pushback = trailing.get("grpc-retry-pushback-ms", "")
+        detail = error.details() or ""
+        if code := trailing.get("x-error-code"):
+            after = float(pushback) / 1000 if pushback.isdecimal() else None
+            return Refused(code, detail, code in RETRYABLE or code == Code.INTERNAL, after)
+        status: grpc.StatusCode = error.code()
+        never_connected = self._channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        if status is grpc.StatusCode.UNAVAILABLE and never_connected:
+            return Unreachable(self._address, detail)
+        if status is grpc.StatusCode.UNIMPLEMENTED:
+            return Unreachable(self._address, f"what answers has no such service: {detail}")
+        if status in RETRYABLE_STATUS:
+            return Refused("unreachable", f"a call to {self._address} failed: {status.name}", retryable=True)
+        if status is grpc.StatusCode.RESOURCE_EXHAUSTED:  # of the message itself, before the server read it
+            return Refused(Code.BODY_TOO_LARGE, detail, retryable=False)
+        return Refused(f"grpc_{status.name.lower()}", f"{self._address}: {detail}", retryable=False)
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:

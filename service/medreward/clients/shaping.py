@@ -66,13 +66,24 @@ def debiased(rewards: MaybeRewards, lengths: Sequence[float], groups: Sequence[H
     gives the plain regression over the batch. With fewer than two degrees of freedom, or equal lengths, nothing
     changes: a line through two points would explain everything.
     """
-    runs = _by_group(rewards, groups)
-    away = {i: (y, x) for run in runs for (i, y), (_, x) in zip(_centred(run), _lengths(run, lengths), strict=True)}
+    away = _from_group_means(rewards, lengths, groups)
     spread = sum(x * x for _, x in away.values())
-    if len(away) - len(runs) - 1 < 2 or not spread:
+    if len(away) - len({groups[i] for i in away}) - 1 < 2 or not spread:
         return list(rewards)
     slope = sum(x * y for y, x in away.values()) / spread
     return [None if reward is None else reward - slope * away[i][1] for i, reward in enumerate(rewards)]
+
+
+def length_correlation(rewards: MaybeRewards, lengths: Sequence[float], groups: Sequence[Hashable]) -> float | None:
+    """Pearson's correlation of reward and length over the batch, each taken from the mean of its group.
+
+    None where all rewards of each group are equal, or all lengths: there is nothing to see then.
+    """
+    away = _from_group_means(rewards, lengths, groups).values()
+    of_rewards, of_lengths = (math.sqrt(sum(pair[i] ** 2 for pair in away)) for i in (0, 1))
+    if not of_rewards or not of_lengths:
+        return None
+    return sum(y * x for y, x in away) / of_rewards / of_lengths
 
 
 def clipped(rewards: MaybeRewards, low: float, high: float) -> Rewards:
@@ -95,9 +106,9 @@ class Shaping:
 
     def __post_init__(self) -> None:
         if self.uncertainty_penalty < 0:
-            raise ValueError("uncertainty_penalty is not negative")
+            raise ValueError(f"uncertainty_penalty is {self.uncertainty_penalty}: it must be 0 or more")
         if self.clip and self.clip[0] >= self.clip[1]:
-            raise ValueError("clip is (low, high)")
+            raise ValueError(f"clip is {self.clip}: it must be (low, high) with low below high")
 
     @property
     def needs_weights(self) -> bool:
@@ -113,7 +124,7 @@ class Shaping:
     ) -> Rewards:
         """`groups`: for each score, what it shares with the other answers to its question. `lengths`: the answers'."""
         if self.needs_weights and not weights:
-            raise ValueError("this shaping needs weights: it adds the dimensions up itself")
+            raise ValueError("this shaping adds the dimensions up itself: give it weights={dimension: weight}")
         if self.uncertainty_penalty:
             scores = penalised(scores, weights or {}, self.uncertainty_penalty)
         rewards: Rewards = [score.reward for score in scores]
@@ -128,7 +139,7 @@ class Shaping:
 
 def _penalised(score: Score, weights: Mapping[str, float], k: float) -> Score:
     if score.uncertainty is None:
-        raise ValueError("this model gives no uncertainty, so there is nothing to penalise")
+        raise ValueError("this model gives no uncertainty: leave uncertainty_penalty 0, or serve a model that does")
     assert score.logits is not None
     doubts = {d: doubt for d in weights if (doubt := score.uncertainty[d]) is not None}
     steps = {d: math.copysign(k, weights[d]) * doubt for d, doubt in doubts.items()}
@@ -146,11 +157,18 @@ def _by_group(rewards: MaybeRewards, groups: Sequence[Hashable]) -> list[Numbers
     return list(numbers.values())
 
 
-def _lengths(numbers: Numbers, lengths: Sequence[float]) -> Numbers:
-    """Of the answers that have a number, from their mean."""
-    return _centred([(i, lengths[i]) for i, _ in numbers])
+def _from_group_means(
+    rewards: MaybeRewards, lengths: Sequence[float], groups: Sequence[Hashable]
+) -> dict[int, tuple[float, float]]:
+    """By place, for what has a reward: reward and length, each from the mean of its group."""
+    away: dict[int, tuple[float, float]] = {}
+    for numbers in _by_group(rewards, groups):
+        places = [i for i, _ in numbers]
+        from_means = zip(_centred([r for _, r in numbers]), _centred([lengths[i] for i in places]), strict=True)
+        away |= zip(places, from_means, strict=True)
+    return away
 
 
-def _centred(numbers: Numbers) -> Numbers:
-    mean = fmean(value for _, value in numbers)
-    return [(i, value - mean) for i, value in numbers]
+def _centred(values: Sequence[float]) -> list[float]:
+    mean = fmean(values) if min(values) < max(values) else values[0]  # of equal values, fmean may be a bit off
+    return [value - mean for value in values]

@@ -79,6 +79,14 @@ class Client:
         return self._run(self._client.model())
 
     @property
+    def pin(self) -> bool | str:
+        return self._client.pin
+
+    @property
+    def served_by(self) -> ModelRef | None:
+        return self._client.served_by
+
+    @property
     def fingerprint(self) -> str | None:
         return self._client.fingerprint
 
@@ -102,7 +110,7 @@ class Client:
         try:
             return future.result()
         except CancelledError:
-            raise Closed("this client was closed meanwhile") from None
+            raise Closed("the client was closed while this call was under way") from None
         except BaseException:
             future.cancel()
             raise
@@ -114,7 +122,9 @@ class Client:
                 self._open = not last
                 return asyncio.run_coroutine_threadsafe(work, self._loop)
         work.close()
-        raise Closed("this client is closed, or of another process, or called out of its own progress callback")
+        raise Closed(
+            "this client cannot be used: it is closed, was made in another process, or is called by its own callback"
+        )
 
     async def _end(self) -> None:
         running = asyncio.all_tasks() - {asyncio.current_task()}

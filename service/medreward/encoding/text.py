@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -10,11 +10,11 @@ from typing import Any, Final, Protocol
 
 import tokenizers
 
+from medreward.encoding.thinking import Pair, ThinkingTags
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.types import Flag, Options, Thinking, TooLong
 
 BAD_CHARACTER: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x80-\x9f\ud800-\udfff]")
-THINKING_TAG: Final = re.compile(r"<(/?)(think|thinking)>")
 MARKER_LOOK: Final = re.compile(r"<\S+>|\[\S+\]")
 WHITESPACE: Final = " \t\r\n▁"  # sentencepiece writes a space as the last one
 
@@ -78,10 +78,12 @@ class TextEncoder:
         max_tokens: int,
         max_chars: int,
         image_template: Sequence[str] = (),
+        own_thinking_tags: Iterable[Pair] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._max_chars = max_chars
+        self._thinking_tags = ThinkingTags(own_thinking_tags)
         self._control_token = re.compile(_any_of(tokenizer.control_tokens))
         self._around_question = {
             has_image: self._around("{question}", _with_image(prompt_template, image_template if has_image else ()))
@@ -105,9 +107,11 @@ class TextEncoder:
         """What follows this prompt. Its flags are the response's alone."""
         self._check(response, "response")
         flags = []
-        if options.thinking is Thinking.STRIP and THINKING_TAG.search(response):
-            response = _without_thinking(response)
-            flags.append(Flag.THINKING_STRIPPED)
+        if options.thinking is Thinking.STRIP:
+            left = self._thinking_tags.without_thoughts(response)
+            if left is not None:
+                response = left
+                flags.append(Flag.THINKING_STRIPPED)
         ids = self._tokenizer.encode(response)
         if not ids or response.isspace():
             flags.append(Flag.EMPTY_RESPONSE)
@@ -200,26 +204,6 @@ def _any_of(words: Collection[str]) -> str:
     if not branches:
         return "(?!)"
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
-
-
-def _without_thinking(text: str) -> str:
-    kept: list[str] = []
-    start = 0
-    block = ""
-    for tag in THINKING_TAG.finditer(text):
-        closing, name = tag.groups()
-        if not block and closing:  # the prompt had opened this block
-            kept.clear()
-            start = tag.end()
-        elif not block:
-            kept.append(text[start : tag.start()])
-            block = name
-        elif closing and name == block:
-            start = tag.end()
-            block = ""
-    if not block:
-        kept.append(text[start:])
-    return "".join(kept).strip()
 
 
 def _cut_middle(ids: list[int], room: int) -> list[int]:

@@ -61,6 +61,11 @@ def open_model(settings: Settings) -> Model:
 def _assemble(
     manifest: Manifest, tokenizer: Tokenizer, settings: Settings, folder: Path | None = None, verified_at: int = 0
 ) -> Model:
+    if settings.thinking_tags:
+        try:
+            manifest = manifest.with_thinking_tags(settings.thinking_tags)
+        except ValueError as error:
+            raise ConfigurationError(f"setting thinking_tags: {error}") from None
     text = TextEncoder(
         tokenizer,
         manifest.text.prompt,
@@ -68,6 +73,7 @@ def _assemble(
         manifest.text.max_tokens,
         settings.text_chars,
         manifest.vlm.image if manifest.vlm else (),
+        manifest.text.thinking_tags,
     )
     golden = read_golden(folder / manifest.golden) if folder and manifest.golden else ()
     card = (folder / manifest.card).read_text("utf-8") if folder and manifest.card else None

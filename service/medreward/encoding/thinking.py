@@ -1,0 +1,54 @@
+"""The tags around a policy's thoughts, and a text without what stands between them. The rules are in docs/text.md."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+Pair = tuple[str, str]  # the tag that opens a block of thoughts, and the one that closes it
+
+#: In every server; a server's own come behind them.
+KNOWN_TAGS: Final[tuple[Pair, ...]] = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<thought>", "</thought>"),
+    ("◁think▷", "◁/think▷"),
+)
+
+
+class ThinkingTags:
+    """Raises ValueError for own tags that are empty, or that are there twice."""
+
+    def __init__(self, own: Iterable[Pair] = ()) -> None:
+        pairs = (*KNOWN_TAGS, *own)
+        tags = [tag for pair in pairs for tag in pair]
+        for tag in tags:
+            if not tag:
+                raise ValueError("a thinking tag is empty")
+            if tags.count(tag) > 1:
+                raise ValueError(f"the thinking tag {tag} is given twice, or is a known one: leave it out")
+        self._closing = dict(pairs)
+        # Of two tags that begin alike, the longer one is meant.
+        self._any = re.compile("|".join(re.escape(tag) for tag in sorted(tags, key=len, reverse=True)))
+
+    def without_thoughts(self, text: str) -> str | None:
+        """The text outside of the blocks; None if it has no tag at all."""
+        if not self._any.search(text):
+            return None
+        kept: list[str] = []
+        start = 0
+        awaited = ""  # the tag that closes the block we are in
+        for match in self._any.finditer(text):
+            tag = match.group()
+            if awaited:
+                if tag == awaited:
+                    start, awaited = match.end(), ""
+            elif tag in self._closing:
+                kept.append(text[start : match.start()])
+                awaited = self._closing[tag]
+            else:  # a tag that closes: the prompt had opened this block
+                kept.clear()
+                start = match.end()
+        if not awaited:
+            kept.append(text[start:])
+        return "".join(kept).strip()
