@@ -59,7 +59,7 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
     if start:
         await engine.start()
     keys, tls = Keyring(engine.settings.keys_file), Tls.of(engine.settings)
-    apps = create_app(engine, keys), create_admin_app(engine, keys)
+    apps = create_app(engine, keys), create_admin_app(engine, keys, tls)
     doors = [Door(app, engine.settings, tls) for app in apps]
     sockets = [listening() for _ in doors]
     serving = [asyncio.create_task(door.serve([sock])) for door, sock in zip(doors, sockets, strict=True)]

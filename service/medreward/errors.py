@@ -1,6 +1,7 @@
 """One error family. A code is stable and public; a detail is our own fixed text, never a payload's."""
 
 from enum import StrEnum
+from itertools import takewhile
 from typing import Final
 
 
@@ -46,6 +47,9 @@ class Code(StrEnum):
     QUOTA_EXCEEDED = "quota_exceeded"
 
 
+#: Those that an item may have; the enum lists them first.
+ITEM_CODES: Final = tuple(takewhile(lambda code: code is not Code.MALFORMED, Code))
+
 #: Causes that may be gone on the next try; if every item fails with one of them, so does the request.
 RETRYABLE: Final = frozenset(
     {
@@ -60,14 +64,18 @@ RETRYABLE: Final = frozenset(
 
 
 class MedRewardError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose. The log has `for_log` in place of `detail` where it is given:
+    what the operator must know and the caller must not."""
 
-    def __init__(self, code: Code, detail: str, field: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self, code: Code, detail: str, field: str = "", retry_after: float | None = None, for_log: str = ""
+    ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.field = field
         self.retry_after = retry_after
+        self.for_log = for_log or detail
 
 
 class RequestError(MedRewardError):

@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import tempfile
+from collections import Counter
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -60,8 +61,8 @@ def new_secret() -> tuple[str, str, str, str]:
 
 def read_keys(file: Path) -> list[Key]:
     keys = [key for _, key in _lines(file) if key]
-    if len({key.id for key in keys}) < len(keys):
-        raise ConfigurationError(f"keys file {file}: an id stands there twice")
+    if twice := [id_ for id_, times in Counter(key.id for key in keys).items() if times > 1]:
+        raise ConfigurationError(f"keys file {file}: the id {twice[0]} is in it twice: take one of its lines out")
     return keys
 
 
@@ -70,7 +71,7 @@ def add_key(file: Path, key: Key) -> None:
     if file.exists():
         read_keys(file)
         if file.read_bytes()[-1:] not in (b"", b"\n"):
-            raise ConfigurationError(f"keys file {file}: the last line has no end")
+            raise ConfigurationError(f"keys file {file}: its last line does not end with a newline: add one")
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "wb") as end:
             end.write(msgspec.json.encode(key) + b"\n")

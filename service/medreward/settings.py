@@ -21,6 +21,7 @@ def _split(written: object) -> object:
     return [name for name in written.split(",") if name.strip()] if isinstance(written, str) else written
 
 
+RequestIds = Literal["keep", "hash", "uuid-only"]
 HostNames = Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -55,31 +56,41 @@ class Settings(BaseSettings):
         None, description="without model.toml: side of the square that every image is brought to"
     )
     require_evidence: str | None = Field(
-        None, description="serve only what this gate policy promoted: a file, or default; see docs/gate.md"
+        None, description="serve only a model that this gate policy promoted: a file, or default; see docs/gate.md"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="arithmetic of a VLM: fp32 or bf16; auto: bf16 on cuda, fp32 on cpu"
     )
     threads: int = Field(0, ge=0, description="inference threads; 0: one a core")
-    deterministic: bool = Field(False, description="VLMs: the same bits in any company, at a price; see docs/vlm.md")
+    deterministic: bool = Field(
+        False, description="VLMs: a triple gets the same bits whatever runs beside it, but later; see docs/vlm.md"
+    )
 
-    host: str = Field("127.0.0.1", description="address of the REST and gRPC doors")
+    host: str = Field("127.0.0.1", description="address of the REST and gRPC ports")
     port: Port = Field(8000, description="REST port; 0: any free one")
     grpc_port: Port = Field(8001, description="gRPC port; 0: any free one")
-    admin_host: str = Field("127.0.0.1", description="address of the admin door")
+    admin_host: str = Field("127.0.0.1", description="address of the admin port")
     admin_port: Port = Field(8002, description="admin port; 0: any free one")
 
-    keys_file: Path | None = Field(None, description="API keys; without them only loopback is listened on")
+    keys_file: Path | None = Field(
+        None, description="file of API keys; without it the server listens on loopback alone"
+    )
     insecure: bool = Field(False, description="listen beyond loopback without keys")
-    allowed_hosts: str = Field("", description="host names to answer to, by commas; *: any; see docs/access.md")
+    allowed_hosts: str = Field(
+        "", description="host names to answer to, separated by commas; *: any; see docs/access.md"
+    )
     tls_cert: Path | None = Field(None, description="certificate chain of all three ports, PEM")
     tls_key: Path | None = Field(None, description="private key of the certificate, PEM")
-    tls_client_ca: Path | None = Field(None, description="authorities of clients' certificates, PEM: clients need one")
+    tls_client_ca: Path | None = Field(
+        None, description="authorities of clients' certificates, PEM; with it every client must show one"
+    )
 
     body_bytes: PositiveInt = Field(32 * MIB, description="largest request body, REST and gRPC")
     body_seconds: Seconds = Field(30, description="longest time a body may take to arrive")
-    bodies_bytes: PositiveInt = Field(512 * MIB, description="bytes of all requests in memory together; more is shed")
+    bodies_bytes: PositiveInt = Field(
+        512 * MIB, description="bytes of all requests in memory together; more is refused"
+    )
     json_values: PositiveInt = Field(32_768, description="most values in a request: in JSON, or fields of a message")
     json_depth: PositiveInt = Field(32, description="most levels of nesting in a JSON body")
     header_bytes: PositiveInt = Field(32_768, description="most bytes in a request's headers or metadata")
@@ -110,7 +121,9 @@ class Settings(BaseSettings):
 
     deadline_seconds: Seconds = Field(60, description="deadline of a request that names none, and the longest one")
     drain_seconds: Seconds = Field(30, description="time accepted work has to finish after SIGTERM")
-    queue_cost: PositiveInt = Field(4_000_000, description="cost (tokens) that may be waiting or running; more is shed")
+    queue_cost: PositiveInt = Field(
+        4_000_000, description="cost (tokens) that may be waiting or running; more is refused"
+    )
     queue_pixels: PositiveInt = Field(
         1_000_000_000, description="pixels of images that may wait for a decoder or be in one"
     )
@@ -122,7 +135,7 @@ class Settings(BaseSettings):
     load_seconds: Seconds = Field(600, description="time a worker may take to load its model")
     hang_seconds: Seconds = Field(2, description="silence after which a worker is taken for hung and replaced")
     batch_seconds: Seconds = Field(60, description="time a batch may take before its worker is replaced")
-    probe_seconds: Seconds = Field(5, description="an idle worker proves itself this often")
+    probe_seconds: Seconds = Field(5, description="how often an idle worker gets a test triple")
 
     decoders: int = Field(0, ge=0, description="image decoders; 0: one a core")
     decode_seconds: Seconds = Field(10, description="time an image may take to decode")
@@ -136,4 +149,7 @@ class Settings(BaseSettings):
     image_store_seconds: Seconds = Field(3600, description="time a stored image is kept")
 
     fake_delay_ms: float = Field(0, ge=0, description="time the fake backend takes for a batch")
+    request_ids: RequestIds = Field(
+        "keep", description="callers' request ids that are no UUIDs: keep, hash, or uuid-only; see docs/operating.md"
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")

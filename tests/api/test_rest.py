@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from fastapi.openapi.models import OpenAPI
 import pictures
 from asking import PROBLEM, body_with, check_problem, post, send
 from cases import item
-from medreward.api.schemas import ModelReply, StoredReply
+from medreward.api.schemas import Index, ModelReply, StoredReply
+from medreward.artifacts.manifest import read_manifest
 from medreward.settings import Settings
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, Flag
 from serving import BODY_BYTES, Server, running
 
 
@@ -38,7 +40,8 @@ async def test_a_silly_request_id_is_replaced(fake: Server, silly: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/nowhere", 404, "not_found"),
+        ("POST", "/", 405, "method_not_allowed"),
         ("GET", "/v2/score", 404, "not_found"),
         ("GET", "/score", 405, "method_not_allowed"),
         ("DELETE", "/v1/score", 405, "method_not_allowed"),
@@ -115,6 +118,22 @@ async def test_the_model_page(tiny: Server) -> None:
     assert scored["model"] == reply.model_dump(include=set(scored["model"]), mode="json")
 
 
+async def test_the_first_page_leads_to_the_others(fake: Server) -> None:
+    index = Index.model_validate_json((await fake.rest.get("/")).content).model_dump()
+    pages = [path for path in index.values() if path.startswith("/")]
+    assert {"/docs", "/v1/model", "/readyz"} <= set(pages)
+    assert [(await fake.rest.get(path)).status_code for path in pages] == [200] * len(pages)
+
+
+async def test_the_model_page_says_what_its_uncertainty_is(fake: Server, tiny: Server, tiny_folder: Path) -> None:
+    assert (await fake.rest.get("/v1/model")).json()["uncertainty"] is None  # a single head
+    spread = (await tiny.rest.get("/v1/model")).json()["uncertainty"]
+    assert "standard deviation" in spread
+    written = read_manifest(tiny_folder / "model.toml")
+    described = written.model_copy(update={"uncertainty": "something else"})
+    assert described.fingerprint == written.fingerprint
+
+
 async def test_the_fake_model_says_so_in_every_answer(fake: Server) -> None:
     model = (await post(fake, {"question": "q", "response": "r"})).json()["model"]
     assert (model["name"], model["evidence"]) == ("fake", "none")
@@ -176,6 +195,40 @@ async def test_the_openapi_document(fake: Server) -> None:
     schemas = document["components"]["schemas"]
     assert {ref.rpartition("/")[2] for ref in references(document)} <= set(schemas)
     assert "http" not in {ref.partition(":")[0] for ref in references(document)}
+
+
+async def test_the_document_groups_routes_by_who_uses_them(fake: Server) -> None:
+    document = (await fake.rest.get("/openapi.json")).json()
+    described = {tag["name"] for tag in document["tags"] if tag["description"]}
+    routes = [about for methods in document["paths"].values() for about in methods.values()]
+    assert described == {tag for about in routes for tag in about["tags"]}
+    assert {"trainers", "screening", "images", "operators"} == described
+    assert all(about["description"] for about in routes)
+
+
+async def test_the_document_says_what_each_flag_and_the_uncertainty_are(fake: Server) -> None:
+    result = (await fake.rest.get("/openapi.json")).json()["components"]["schemas"]["ResultShape"]["properties"]
+    assert [flag for flag in Flag if f"`{flag}`: " not in result["flags"]["description"]] == []
+    assert "no probability of error" in result["uncertainty"]["description"]
+    assert "0 is sure" in result["uncertainty"]["description"]
+
+
+async def test_the_examples_of_the_document_are_real(fake: Server) -> None:
+    schemas = (await fake.rest.get("/openapi.json")).json()["components"]["schemas"]
+    triple, grouped, shown = [schemas[name]["example"] for name in ("TripleRequest", "GroupedRequest", "ScoreReply")]
+    assert (await post(fake, grouped)).status_code == 200
+    async with running(model="medreward-mini") as server:
+        given = (await post(server, triple, {"X-Request-Id": shown["id"]})).json()
+        page = (await server.rest.get("/v1/model")).json()
+    assert given["model"] == shown["model"]
+    assert given["model"]["evidence"] == "constructed"
+    assert "1 / cosh" in page["uncertainty"]
+    (given_result,), (shown_result,) = given["results"], shown["results"]
+    assert set(given_result) == set(shown_result)
+    for name in ("scores", "logits", "uncertainty"):
+        assert shown_result[name] == pytest.approx(given_result[name], abs=1e-3)
+    assert shown_result["reward"] == pytest.approx(given_result["reward"], abs=1e-3)
+    assert shown_result["flags"] == given_result["flags"]
 
 
 def references(node: Any) -> Iterator[str]:

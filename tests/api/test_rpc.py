@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import pictures
 from asking import Refusal, refused
 from cases import ANSWER, QUESTION, item, to_message
+from medreward.api.problems import OUR_FAULT
 from medreward.api.proto import reward_pb2 as pb
 from medreward.types import DIMENSIONS
 from serving import BODY_BYTES, IMAGE_BYTES, Server, running
@@ -177,8 +178,8 @@ async def test_a_fault_of_ours_tells_nothing(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await server.stub.Score(request("r"))
         replies = [reply async for reply in server.stub.ScoreStream(several([request("r")]))]
-    assert (raised.value.code(), raised.value.details()) == (grpc.StatusCode.INTERNAL, "a fault of the server")
-    assert [(r.error.code, r.error.message) for r in replies[0].results] == [("internal", "a fault of the server")]
+    assert (raised.value.code(), raised.value.details()) == (grpc.StatusCode.INTERNAL, OUR_FAULT.detail)
+    assert [(r.error.code, r.error.message) for r in replies[0].results] == [("internal", OUR_FAULT.detail)]
 
 
 # health and reflection

@@ -162,7 +162,10 @@ async def test_a_device_that_gives_no_finite_numbers_is_not_ready_until_it_does(
         sick.logits = math.inf
         await until(lambda: server.engine.not_ready() is not None)
         reply = await server.rest.get("/readyz")
-        assert (reply.status_code, reply.json()["detail"]) == (503, "the last probe of the device failed")
+        assert (reply.status_code, reply.json()["detail"]) == (
+            503,
+            "the model gave no finite numbers for the last test triple",
+        )
         sick.logits = None
         await until(lambda: server.engine.not_ready() is None)
 
@@ -173,7 +176,7 @@ async def test_a_model_that_fails_on_its_first_probe_is_not_served(
 ) -> None:
     sick.logits, sick.fails = logits, fails
     engine = Engine(settings_for(), Metrics(CollectorRegistry()))
-    with pytest.raises(ConfigurationError, match="probe"):
+    with pytest.raises(ConfigurationError, match="test triple"):
         await engine.start()
 
 

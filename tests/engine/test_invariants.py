@@ -155,6 +155,10 @@ class StubWorker:
     def is_ready(self) -> bool:
         return self._ready.is_set()
 
+    @property
+    def pid(self) -> int | None:
+        return None
+
     async def score(self, groups: Sequence[Group]) -> Done:
         self._world.expect(self.is_ready(), "a worker got a batch while it was being replaced")
         self._world.expect(not self._busy, "a worker got two batches at once")

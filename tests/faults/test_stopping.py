@@ -51,7 +51,8 @@ async def test_a_drain_that_takes_too_long_stops_hard_and_says_what_was_under_wa
         served.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(served.process.wait, 60) == 1
         last = json.loads(served.log.read_text().splitlines()[-1])
-        assert (last["event"], last["requests_in_flight"]) == ("stopped hard: the drain took too long", 1)
+        assert last["event"].startswith("stopped hard: the drain took longer than --drain-seconds")
+        assert last["requests_in_flight"] == 1
         await asyncio.gather(call, return_exceptions=True)
 
 

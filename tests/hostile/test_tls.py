@@ -1,9 +1,11 @@
 """TLS and mutual TLS on all three ports; certificates that are renewed under way."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +51,12 @@ class Files:
     def issue(self, who: str) -> str:
         """Writes a new certificate; its number."""
         leaf = self.authority.issue_cert(LOOPBACK)
-        leaf.private_key_pem.write_to_path(self._path(f"{who}.key"))
-        self._path(f"{who}.pem").write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+        self.write(who, leaf)
         return ssl_number(leaf.cert_chain_pems[0].bytes().decode())
+
+    def write(self, who: str, leaf: trustme.LeafCert, beside: bytes = b"") -> None:
+        leaf.private_key_pem.write_to_path(self._path(f"{who}.key"))
+        self._path(f"{who}.pem").write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems) + beside)
 
     def _path(self, name: str) -> Path:
         return self.folder / name
@@ -156,6 +161,33 @@ def test_nothing_older_than_tls_1_2_is_spoken(files: Files) -> None:
     tls = Tls.of(read_settings(**files.settings()))
     assert tls
     assert tls.context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+async def test_the_metrics_say_how_long_the_certificate_is_good(
+    files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the chain, what expires first; a renewed one counts."""
+    monkeypatch.setattr(tls_module, "WATCH_SECONDS", 0.02)
+    caplog.set_level(logging.INFO, "medreward")
+    context = ssl.create_default_context(cafile=files.ca)
+    now, authority = datetime.now(UTC), files.authority.cert_pem.bytes()
+    late = datetime(2060, 1, 1, tzinfo=UTC)  # written in another form than years before 2050
+    for expires, beside in ((now + timedelta(days=30), authority), (late, b"")):
+        files.write("server", files.authority.issue_cert(LOOPBACK, not_after=expires), beside)
+        async with running(**files.settings()) as server:
+            assert await seconds_left(server, context) == pytest.approx((expires - now).total_seconds(), abs=120)
+            files.write("server", files.authority.issue_cert(LOOPBACK, not_after=now + timedelta(days=2)))
+            await until(lambda: _said(caplog, "certificate read again"))
+            assert await seconds_left(server, context) == pytest.approx(2 * 86400, abs=120)
+            caplog.clear()
+
+
+async def seconds_left(server: Server, context: ssl.SSLContext) -> float:
+    address = f"https://{LOOPBACK}:{server.admin_port}"
+    async with httpx.AsyncClient(verify=context, base_url=address, trust_env=False) as admin:
+        text = (await admin.get("/metrics")).text
+    (line,) = [line for line in text.splitlines() if line.startswith("medreward_certificate_expiry_seconds ")]
+    return float(line.split()[1])
 
 
 async def test_a_renewed_certificate_is_shown_to_new_connections(

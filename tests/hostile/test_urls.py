@@ -512,5 +512,5 @@ def test_a_file_without_certificates_stops_the_start(tmp_path: Path) -> None:
         file = tmp_path / f"{content}.pem"
         if content:
             file.write_text(content)
-        with pytest.raises(ConfigurationError, match=r"no certificates of an authority in .*\.pem"):
+        with pytest.raises(ConfigurationError, match=r"image_url_ca: .*\.pem holds no PEM certificate"):
             fetcher_for(Settings(image_url_hosts="pacs.example", image_url_ca=file))

@@ -1,42 +1,68 @@
-"""The admin door: metrics, state, drain. Its own port, so that it is never exposed by accident."""
+"""The admin port: metrics, state, drain. It is a port of its own, so that nobody exposes it by accident."""
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from medreward import __version__
 from medreward.api.auth import Keyring
 from medreward.api.gate import Gate, admin_rules
 from medreward.api.observe import Observe
+from medreward.api.openapi import PROBLEMS, describe, paths
 from medreward.api.problems import answer_with_problems
+from medreward.api.schemas import StateReply
+from medreward.api.tls import Tls
 from medreward.engine.engine import Engine
 
-router = APIRouter()
+TAGS = [{"name": "operators", "description": "for those who run the server: Prometheus, deployment scripts, people"}]
+
+router = APIRouter(tags=["operators"], responses=PROBLEMS)
 
 
-def create_admin_app(engine: Engine, keys: Keyring) -> FastAPI:
-    app = FastAPI(title="MedReward admin", docs_url=None, redoc_url=None, openapi_url=None)
+def create_admin_app(engine: Engine, keys: Keyring, tls: Tls | None = None) -> FastAPI:
+    app = FastAPIOffline(
+        title="MedReward admin", version=__version__, redoc_url=None, redirect_slashes=False, openapi_tags=TAGS
+    )
     app.state.engine = engine
     app.include_router(router)
+    routes = [*app.routes, *router.routes]
     app.add_middleware(Gate, keys=keys, rules=admin_rules(engine.settings))
-    app.add_middleware(Observe, metrics=engine.metrics)
+    app.add_middleware(Observe, metrics=engine.metrics, rule=engine.settings.request_ids, routes=routes)
     answer_with_problems(app)
+    engine.metrics.expect(paths(router), "200")
+    if tls:
+        engine.metrics.certificate_expiry.set_function(tls.seconds_left)
+    describe(app)
     return app
 
 
-@router.get("/metrics")
+def engine_of(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    engine: Engine = request.app.state.engine
-    return Response(generate_latest(engine.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    """Prometheus' text format; docs/operating.md says what each metric is."""
+    return Response(generate_latest(engine_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/admin/state")
+@router.get("/admin/state", responses={200: {"model": StateReply}})
 async def state(request: Request) -> dict[str, object]:
-    engine: Engine = request.app.state.engine
-    return engine.state()
+    """What the server is doing now."""
+    return engine_of(request).state()
 
 
-@router.post("/admin/drain")
+@router.post("/admin/drain", responses={200: {"model": StateReply}})
 async def drain(request: Request) -> dict[str, object]:
-    """Refuse new requests, finish accepted ones; the process stays."""
-    engine: Engine = request.app.state.engine
-    engine.drain()
-    return engine.state()
+    """Refuses new requests and finishes accepted ones; the process stays. `/admin/undrain` takes it back."""
+    engine_of(request).drain()
+    return engine_of(request).state()
+
+
+@router.post("/admin/undrain", responses={200: {"model": StateReply}})
+async def undrain(request: Request) -> dict[str, object]:
+    """Takes requests again after `/admin/drain`; 503 when the server is stopping, which nothing takes back."""
+    engine_of(request).undrain()
+    return engine_of(request).state()

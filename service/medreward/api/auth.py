@@ -77,7 +77,7 @@ class Caller:
 
     def check_scope(self, *enough: Scope) -> None:
         if self.key and not set(enough) & set(self.key.scopes):
-            raise RequestError(Code.FORBIDDEN, "this key does not open this route")
+            raise RequestError(Code.FORBIDDEN, f"this key lacks the scope {' or '.join(enough)}")
 
     def check_lane(self, lane: Lane) -> None:
         if self.key and lane not in self.key.lanes:
@@ -88,7 +88,7 @@ class Caller:
         """Around a request: one of those in flight, and one of those a second. In a stream the key may have ended."""
         key = self.key
         if not self.is_valid:
-            raise _unauthenticated()
+            raise _unauthenticated("the key was revoked or has expired meanwhile")
         if key and key.in_flight and self._in_flight >= key.in_flight:
             raise _over_quota(f"this key may have {key.in_flight} requests in flight", 1)
         if key and key.requests_per_second:
@@ -108,8 +108,10 @@ class Caller:
                 raise _over_quota(f"this key may send {rate:g} triples a second", wait)
 
 
-def _unauthenticated() -> RequestError:
-    return RequestError(Code.UNAUTHENTICATED, "a valid API key is needed: Authorization: Bearer mr_…")
+def _unauthenticated(why: str) -> RequestError:
+    """`why` is for the log alone: a stranger does not learn how near a guess was."""
+    detail = "this server needs a valid API key: send the header Authorization: Bearer mr_…"
+    return RequestError(Code.UNAUTHENTICATED, detail, for_log=why)
 
 
 def _over_quota(detail: str, wait: float) -> RequestError:
@@ -142,8 +144,14 @@ class Keyring:
         caller = self._callers.get(id_)
         key = caller.key if caller and caller.key else NOBODY
         right = hmac.compare_digest(digest(key.salt, secret), key.hash)
-        if not right or not caller or not caller.is_valid:
-            raise _unauthenticated()
+        if not parts:
+            raise _unauthenticated(_malformed(authorization))
+        if not caller:
+            raise _unauthenticated(f"the key {id_} is unknown, or was revoked")
+        if not right:
+            raise _unauthenticated(f"the secret of the key {id_} is wrong")
+        if not caller.is_valid:
+            raise _unauthenticated(f"the key {id_} has expired")
         return caller
 
     async def watch(self) -> None:
@@ -177,6 +185,14 @@ class Keyring:
         for id_ in self._callers.keys() - callers.keys():
             self._callers[id_].revoked = True
         self._callers = callers
+
+
+def _malformed(authorization: Sequence[str]) -> str:
+    if not authorization:
+        return "no Authorization header was sent"
+    if len(authorization) > 1:
+        return "more than one Authorization header was sent"
+    return "the Authorization header holds no key of the form Bearer mr_<id>_<secret>"
 
 
 def stamp(file: Path) -> object:

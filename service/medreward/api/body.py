@@ -23,13 +23,13 @@ from medreward.types import InlineImage, Item, Options, ScoreRequest
 
 DETAILS: Final = {
     "missing": "this field is required",
-    "string_type": "must be a text",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "list_type": "must be a list",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
+    "string_type": "this field must be a text",
+    "float_type": "this field must be a number",
+    "finite_number": "this field must be a finite number",
+    "list_type": "this field must be a list",
+    "dict_type": "this field must be an object",
+    "model_type": "this field must be an object",
+    "model_attributes_type": "this field must be an object",
 }
 ECHOED: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 
@@ -64,7 +64,9 @@ class Call:
 async def read_body(request: Request, settings: Settings, share: Share) -> bytes:
     """The body within its limits of size and time."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise RequestError(Code.MEDIA_TYPE, "a compressed body is not accepted")
+        raise RequestError(
+            Code.MEDIA_TYPE, "this server reads no compressed bodies: send the body without Content-Encoding"
+        )
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) > settings.body_bytes:
         raise _too_large(settings)
@@ -78,9 +80,9 @@ async def read_body(request: Request, settings: Settings, share: Share) -> bytes
                 share.grow(len(chunk))
                 body += chunk
     except TimeoutError:
-        raise RequestError(Code.SLOW_BODY, f"the body took longer than {settings.body_seconds:g} s") from None
+        raise RequestError(Code.SLOW_BODY, f"the body did not arrive within {settings.body_seconds:g} s") from None
     except ClientDisconnect:
-        raise RequestError(Code.MALFORMED, "the body ended early") from None
+        raise RequestError(Code.MALFORMED, "the connection ended before the whole body had arrived") from None
     return bytes(body)
 
 
@@ -110,11 +112,17 @@ def _refuse_too_many(written: dict[str, Any], settings: Settings) -> None:
     if not isinstance(items, list):
         return
     if len(items) > settings.items:
-        raise RequestError(Code.TOO_MANY, f"more than {settings.items} items", "/items")
+        raise RequestError(
+            Code.TOO_MANY, f"the request has more than {settings.items} items: send it in parts", "/items"
+        )
     for i, item in enumerate(items):
         responses = item.get("responses") if isinstance(item, dict) else None
         if isinstance(responses, list) and len(responses) > settings.responses:
-            raise RequestError(Code.TOO_MANY, f"more than {settings.responses} responses", f"/items/{i}/responses")
+            raise RequestError(
+                Code.TOO_MANY,
+                f"the item has more than {settings.responses} responses: send it in parts",
+                f"/items/{i}/responses",
+            )
 
 
 def decode_json(body: bytes) -> Any:
@@ -140,7 +148,7 @@ def _detail(error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         return error["msg"].removeprefix("Value error, ")
     if error["type"] == "literal_error":
-        return f"must be one of {error['ctx']['expected']}"
+        return f"this field must be one of {error['ctx']['expected']}"
     return DETAILS.get(error["type"], "this value has the wrong type")
 
 
@@ -214,15 +222,15 @@ async def _stream_of(body: bytes) -> AsyncGenerator[bytes, None]:
 
 async def _item_in(form: FormData) -> Item:
     if set(form) - {"image", "question", "response"}:
-        raise RequestError(Code.UNKNOWN_FIELD, "the form has image, question and response", "")
+        raise RequestError(Code.UNKNOWN_FIELD, "the form has a field other than image, question and response", "")
     image, question, responses = form.get("image"), form.getlist("question"), form.getlist("response")
     if image is not None and not isinstance(image, UploadFile):
-        raise RequestError(Code.INVALID_FIELD, "image must be a file", "/image")
+        raise RequestError(Code.INVALID_FIELD, "the image in a form must be a file", "/image")
     if len(question) != 1 or not isinstance(question[0], str):
-        raise RequestError(Code.INVALID_FIELD, "question must be given once, as text", "/question")
+        raise RequestError(Code.INVALID_FIELD, "the form must have question once, as text", "/question")
     texts = [response for response in responses if isinstance(response, str)]
     if not texts or len(texts) < len(responses):
-        raise RequestError(Code.INVALID_FIELD, "response must be given, as text", "/response")
+        raise RequestError(Code.INVALID_FIELD, "the form must have response at least once, as text", "/response")
     images = (InlineImage(await image.read()),) if image is not None else ()
     return Item(question[0], tuple(texts), images)
 

@@ -10,6 +10,7 @@ from starlette.types import Scope as Asgi
 
 from medreward.api.auth import Caller, Keyring
 from medreward.api.hosts import Hosts, address_of, is_loopback
+from medreward.api.observe import entry_of
 from medreward.api.problems import problem
 from medreward.errors import RequestError
 from medreward.keys import Scope
@@ -55,7 +56,8 @@ class Gate:
         if scope["path"] in HEALTH:
             await self._app(scope, receive, send)
             return
-        lane = scope["lane"] = _lane(scope)
+        entry = entry_of(scope)
+        entry.lane = _lane(scope)
         answer = self._app
         with ExitStack() as until_answered:
             try:
@@ -63,12 +65,12 @@ class Gate:
                 if scope["path"] not in self._rules.without_key:
                     until_answered.enter_context(self._caller(scope).request())
             except RequestError as error:
-                answer = problem(error, scope["request_id"], lane)
+                answer = problem(error, entry)
             await answer(scope, receive, send)
 
     def _caller(self, scope: Asgi) -> Caller:
-        caller: Caller = self._keys.identify(_headers(scope, b"authorization"))
-        scope["caller"] = caller
+        caller = self._keys.identify(_headers(scope, b"authorization"))
+        entry_of(scope).caller = caller
         caller.check_scope(*self._rules.others.get(scope["path"], (self._rules.scope,)))
         return caller
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from medreward.api.observe import Entry, headers_of
 from medreward.api.problems import problem
 from medreward.errors import Code, RequestError
 from medreward.settings import Settings
@@ -95,13 +96,13 @@ class Heads(HttpToolsProtocol):
 
     def _too_large(self) -> RequestError:
         limits = self._settings
-        detail = f"the headers are more than {limits.headers}, or have more than {limits.header_bytes} bytes"
+        detail = f"the request has more than {limits.headers} headers, or more than {limits.header_bytes} bytes of them"
         return RequestError(Code.HEADERS_TOO_LARGE, detail)
 
     def send_400_response(self, msg: str) -> None:
-        id_ = uuid.uuid4().hex
-        reply = problem(self._refusal, id_)
-        lines = [*reply.raw_headers, (b"x-request-id", id_.encode()), (b"connection", b"close")]
+        entry = Entry(uuid.uuid4().hex, id_replaced=False, client="")
+        reply = problem(self._refusal, entry)
+        lines = [*reply.raw_headers, *headers_of(entry), (b"connection", b"close")]
         head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
         self.transport.write(STATUS_LINE[reply.status_code] + head + b"\r\n" + bytes(reply.body))
         self.transport.close()

@@ -39,7 +39,10 @@ class Hosts:
         written = HOST.fullmatch(headers[0]) if len(headers) == 1 else None
         host = (written[1] or written[2]).lower().rstrip(".") if written else ""
         if not host or not (self._any or self._answers_to(host)):
-            raise RequestError(Code.HOST_REFUSED, "this server does not answer under this host name")
+            raise RequestError(
+                Code.HOST_REFUSED,
+                "this server does not answer to this host name: an operator can allow it with --allowed-hosts",
+            )
 
     def _answers_to(self, host: str) -> bool:
         if self._names is not None:

@@ -7,6 +7,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
+from medreward.api.observe import Entry, entry_of, headers_of
 from medreward.errors import Code, MedRewardError, RequestError
 from medreward.types import Lane
 
@@ -50,12 +51,16 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.QUOTA_EXCEEDED: 503,  # 429 for the interactive lane
 }
 
-OUR_FAULT: Final = RequestError(Code.INTERNAL, "a fault of the server")
+OUR_FAULT: Final = RequestError(
+    Code.INTERNAL, "the server failed on this request; its log says why under the request's id"
+)
 
 
-def problem(error: MedRewardError, request_id: str, lane: Lane = Lane.BULK) -> Response:
+def problem(error: MedRewardError, entry: Entry) -> Response:
+    """The answer to a request that is refused, which its entry remembers."""
+    entry.refusal = error
     status = HTTP_STATUS[error.code]
-    if error.code in (Code.OVERLOADED, Code.QUOTA_EXCEEDED) and lane is Lane.INTERACTIVE:
+    if error.code in (Code.OVERLOADED, Code.QUOTA_EXCEEDED) and entry.lane is Lane.INTERACTIVE:
         status = 429
     body = {
         "type": f"urn:medreward:problem:{error.code}",
@@ -64,7 +69,7 @@ def problem(error: MedRewardError, request_id: str, lane: Lane = Lane.BULK) -> R
         "code": error.code,
         "detail": error.detail,
         "field": error.field or None,
-        "request_id": request_id,
+        "request_id": entry.request_id,
     }
     headers = {}
     if error.code is Code.UNAUTHENTICATED:
@@ -83,19 +88,23 @@ def answer_with_problems(app: FastAPI) -> None:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, MedRewardError)
-    return problem(error, request.scope["request_id"], request.scope.get("lane", Lane.BULK))
+    return problem(error, entry_of(request.scope))
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = Code.METHOD_NOT_ALLOWED if error.status_code == 405 else Code.NOT_FOUND
-    detail = "this route has other methods" if error.status_code == 405 else "there is no such route"
-    response = problem(RequestError(code, detail), request.scope["request_id"])
+    if error.status_code == 405:
+        detail = "this route does not take this method: the header Allow names those that it takes"
+        refusal = RequestError(Code.METHOD_NOT_ALLOWED, detail)
+    else:
+        refusal = RequestError(Code.NOT_FOUND, "there is no such route: /docs lists those there are")
+    response = problem(refusal, entry_of(request.scope))
     response.headers.update(error.headers or {})  # Allow
     return response
 
 
 async def _our_fault(request: Request, error: Exception) -> Response:
-    response = problem(OUR_FAULT, request.scope["request_id"])
-    response.headers["x-request-id"] = request.scope["request_id"]  # this handler stands outside Observe
+    entry = entry_of(request.scope)
+    response = problem(OUR_FAULT, entry)
+    response.raw_headers.extend(headers_of(entry))  # this handler stands outside Observe
     return response

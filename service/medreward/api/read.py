@@ -13,7 +13,7 @@ def option(kind: type[E], written: str, field: str) -> E:
     try:
         return kind(written)
     except ValueError:
-        raise RequestError(Code.INVALID_FIELD, f"must be one of: {', '.join(kind)}", field) from None
+        raise RequestError(Code.INVALID_FIELD, f"this must be one of: {', '.join(kind)}", field) from None
 
 
 def pointer_to(failed: Failed) -> str:
@@ -31,5 +31,5 @@ def read_deadline(written: str | None) -> float | None:
     if written is None:
         return None
     if not (written.isascii() and written.isdigit() and len(written) <= 9 and int(written)):
-        raise RequestError(Code.INVALID_FIELD, "must be a whole number of milliseconds above 0", "X-Deadline-Ms")
+        raise RequestError(Code.INVALID_FIELD, "this must be a whole number of milliseconds above 0", "X-Deadline-Ms")
     return int(written) / 1000

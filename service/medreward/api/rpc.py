@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -15,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from medreward.api.auth import ANYONE, Caller, Keyring
-from medreward.api.observe import observe, request_id
+from medreward.api.observe import UNMATCHED, Entry, observe, request_id
 from medreward.api.problems import OUR_FAULT
 from medreward.api.proto import reward_pb2 as pb
 from medreward.api.read import option, pointer_to, read_deadline, read_lane
@@ -26,6 +27,7 @@ from medreward.engine.limits import limits_of
 from medreward.errors import Code, MedRewardError, RequestError
 from medreward.keys import Scope
 from medreward.metrics import Metrics
+from medreward.settings import RequestIds
 from medreward.types import (
     DIMENSIONS,
     Failed,
@@ -49,6 +51,7 @@ from medreward.types import (
 log = logging.getLogger(__name__)
 
 SERVICE: Final = "medreward.v1.RewardService"
+STREAM: Final = f"/{SERVICE}/ScoreStream"
 HEALTH_METHODS: Final = "/grpc.health.v1.Health/"
 ROLES: Final = ("system", "user", "assistant")
 STREAM_CONCURRENCY: Final = 64
@@ -105,13 +108,26 @@ Ready = asyncio.Queue[pb.ScoreResponse | None]  # None: no more to come
 
 @dataclass(slots=True)
 class Call:
-    """One call on its way: what its metadata say, and what it ends in."""
+    """One call on its way: what its metadata say, what the log will say, and what it ends in."""
 
     metadata: Mapping[str, str]
-    id: str
-    caller: Caller = ANYONE
-    lane: Lane = Lane.BULK
+    entry: Entry
     code: grpc.StatusCode = grpc.StatusCode.OK
+
+    @property
+    def trailing(self) -> list[tuple[str, str]]:
+        """What every answer says of its request's id."""
+        replaced = [("x-request-id-replaced", "true")] if self.entry.id_replaced else []
+        return [("x-request-id", self.entry.request_id), *replaced]
+
+
+def _call_of(metadata: Mapping[str, str], context: Context, rule: RequestIds, caller: Caller = ANYONE) -> Call:
+    return Call(metadata, Entry(*request_id(metadata.get("x-request-id"), rule), _address(context.peer()), caller))
+
+
+def _address(peer: str) -> str:
+    """Of `ipv4:127.0.0.1:5000` and `ipv6:%5B::1%5D:5000` the address."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 class RewardService:
@@ -119,6 +135,9 @@ class RewardService:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._rule = engine.settings.request_ids
+        self._calls = 0
+        engine.metrics.grpc_calls.watch(lambda: self._calls, engine.settings.grpc_calls)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         def answering(
@@ -138,10 +157,15 @@ class RewardService:
         async with self._call("Score", context) as call:
             with self._engine.bodies.holding(len(message)):
                 request = self._read(pb.ScoreRequest, message)
-                call.id = request_id(request.request_id or call.id)
-                asked = _score_request(request, call, context)
-                call.caller.charge(asked.triples)
-                return score_reply(await self._engine.score(asked))
+                entry = call.entry
+                if request.request_id:
+                    entry.request_id, entry.id_replaced = request_id(request.request_id, self._rule)
+                asked = _score_request(request, call, entry.request_id, context)
+                entry.caller.charge(asked.triples)
+                response = await self._engine.score(asked)
+                entry.add(response)
+                context.set_trailing_metadata(tuple(call.trailing))
+                return score_reply(response, request.request_id)
 
     async def score_stream(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[pb.ScoreResponse]:
         async with self._call("ScoreStream", context, is_stream=True) as call:
@@ -161,7 +185,7 @@ class RewardService:
         async with self._call("PutImage", context) as call:
             with self._engine.bodies.holding(len(message)):
                 request = self._read(pb.PutImageRequest, message)
-                _, file = await self._engine.put_image(request.data, call.caller.tenant)
+                _, file = await self._engine.put_image(request.data, call.entry.caller.tenant)
             return pb.PutImageResponse(sha256=file.digest, width=file.header.width, height=file.header.height)
 
     async def get_model(self, message: bytes, context: Context) -> pb.Model:
@@ -169,7 +193,7 @@ class RewardService:
             self._read(pb.GetModelRequest, message)
             serving = self._engine.serving
             model, limits = serving.model, limits_of(self._engine.settings, serving.model)
-            limits |= call.caller.limits()
+            limits |= call.entry.caller.limits()
             return pb.Model(
                 ref=_ref(serving.ref),
                 dimensions=model.manifest.dimensions,
@@ -218,68 +242,78 @@ class RewardService:
         self, request: pb.ScoreRequest, size: int, call: Call, context: Context
     ) -> pb.ScoreResponse:
         """A stream goes on after a refused request: its refusal is the error of each of its results."""
+        entry = call.entry
+        id_ = request_id(request.request_id, self._rule)[0] if request.request_id else entry.request_id
         try:
-            with call.caller.request(), self._engine.bodies.holding(size):
-                asked = _score_request(request, call, context)
-                call.caller.charge(asked.triples)
-                return score_reply(await self._engine.score(asked))
+            with entry.caller.request(), self._engine.bodies.holding(size):
+                asked = _score_request(request, call, id_, context)
+                entry.caller.charge(asked.triples)
+                response = await self._engine.score(asked)
+                entry.add(response)
+                return score_reply(response, request.request_id)
         except MedRewardError as error:
-            return _refusal(request, call, error)
+            refused = error
         except Exception:
-            log.exception("a fault of ours", extra={"request_id": call.id})
-            return _refusal(request, call, OUR_FAULT)
+            log.exception("the server failed on this request", extra={"request_id": id_})
+            refused = OUR_FAULT
+        reply = _refusal(request, id_, refused)
+        entry.outcomes[str(refused.code)] += len(reply.results)
+        self._engine.metrics.refused.labels(STREAM, refused.code).inc()
+        return reply
 
     @asynccontextmanager
     async def _call(self, method: str, context: Context, is_stream: bool = False) -> AsyncIterator[Call]:
         """Around every call: its errors become status codes, and it is counted. A stream's messages are requests."""
         started = time.perf_counter()
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        call = Call(metadata, request_id(metadata.get("x-request-id")), CALLER.get())
+        call = _call_of(metadata, context, self._rule, CALLER.get())
+        entry = call.entry
+        self._calls += 1
         try:
-            with nullcontext() if is_stream else call.caller.request():
+            with nullcontext() if is_stream else entry.caller.request():
                 yield call
         except MedRewardError as error:
             await _abort(context, call, error)
         except Exception:
-            log.exception("a fault of ours", extra={"request_id": call.id})
+            log.exception("the server failed on this request", extra={"request_id": entry.request_id})
             await _abort(context, call, OUR_FAULT)
         except asyncio.CancelledError:
             call.code = grpc.StatusCode.CANCELLED
             raise
         finally:
+            self._calls -= 1
             seconds = time.perf_counter() - started
-            route = f"/{SERVICE}/{method}"
-            observe(self._engine.metrics, route, call.lane, call.code.name, call.id, seconds, call.caller)
+            observe(self._engine.metrics, f"/{SERVICE}/{method}", call.code.name, seconds, entry)
 
 
 def _written(reply: Message) -> bytes:
     return reply.SerializeToString()
 
 
-def _refusal(request: pb.ScoreRequest, call: Call, refused: MedRewardError) -> pb.ScoreResponse:
+def _refusal(request: pb.ScoreRequest, id_: str, refused: MedRewardError) -> pb.ScoreResponse:
     error = pb.Error(code=refused.code, message=refused.detail, field=refused.field)
     places = [(i, j) for i, item in enumerate(request.items) for j in range(len(item.responses))]
     results = [pb.Result(item=i, response=j, error=error) for i, j in places or [(0, 0)]]
-    return pb.ScoreResponse(request_id=request.request_id or call.id, results=results)
+    return pb.ScoreResponse(request_id=request.request_id or id_, results=results)
 
 
-def _score_request(request: pb.ScoreRequest, call: Call, context: Context) -> ScoreRequest:
-    metadata = call.metadata
-    call.lane = read_lane(request.lane or metadata.get("x-lane"))
-    call.caller.check_lane(call.lane)
+def _score_request(request: pb.ScoreRequest, call: Call, id_: str, context: Context) -> ScoreRequest:
+    metadata, entry = call.metadata, call.entry
+    entry.lane = read_lane(request.lane or metadata.get("x-lane"))
+    entry.caller.check_lane(entry.lane)
     deadlines = [context.time_remaining(), read_deadline(metadata.get("x-deadline-ms"))]
     return ScoreRequest(
-        id=request.request_id or call.id,  # as it was written, for the client matches by it
+        id=id_,
         items=tuple(_item(i, item) for i, item in enumerate(request.items)),
         weights=dict(request.weights),
         options=Options(
             option(TooLong, request.options.too_long or TooLong.ERROR, "/options/too_long"),
             option(Thinking, request.options.thinking or Thinking.KEEP, "/options/thinking"),
         ),
-        lane=call.lane,
+        lane=entry.lane,
         deadline_s=min((deadline for deadline in deadlines if deadline is not None), default=None),
         fingerprint=request.expect_fingerprint or metadata.get("x-model-fingerprint"),
-        tenant=call.caller.tenant,
+        tenant=entry.caller.tenant,
     )
 
 
@@ -304,10 +338,11 @@ def _image(image: pb.Image) -> ImageSource:
             return InlineImage(image.data)
 
 
-def score_reply(response: ScoreResponse) -> pb.ScoreResponse:
+def score_reply(response: ScoreResponse, written_id: str = "") -> pb.ScoreResponse:
+    """Under the id that the message had, as it was written there: the client matches by it."""
     t = response.timings
     return pb.ScoreResponse(
-        request_id=response.id,
+        request_id=written_id or response.id,
         model=_ref(response.model),
         results=[_result(result) for result in response.results],
         timings=pb.Timings(
@@ -348,7 +383,8 @@ def _six(values: Six) -> pb.Dimensions:
 
 async def _abort(context: Context, call: Call, error: MedRewardError) -> NoReturn:
     call.code = GRPC_CODE[error.code]
-    trailing = [("x-error-code", str(error.code)), ("x-request-id", call.id)]
+    call.entry.refusal = error
+    trailing = [("x-error-code", str(error.code)), *call.trailing]
     if error.field:
         trailing.append(("x-error-field", error.field))
     if error.retry_after is not None:
@@ -359,9 +395,10 @@ async def _abort(context: Context, call: Call, error: MedRewardError) -> NoRetur
 class KeyGate(grpc.aio.ServerInterceptor):
     """In front of every method but health's: a key that opens it, before the message is read."""
 
-    def __init__(self, keys: Keyring, metrics: Metrics) -> None:
+    def __init__(self, keys: Keyring, metrics: Metrics, rule: RequestIds) -> None:
         self._keys = keys
         self._metrics = metrics
+        self._rule = rule
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
@@ -373,17 +410,17 @@ class KeyGate(grpc.aio.ServerInterceptor):
             caller = self._keys.identify([value for key, value in metadata if key == "authorization"])
             caller.check_scope(Scope.SCORE)
         except RequestError as error:
-            return self._refusing(error, method if handler else "unmatched", dict(metadata))
+            return self._refusing(error, method if handler else UNMATCHED, dict(metadata))
         CALLER.set(caller)
         return handler
 
     def _refusing(self, error: RequestError, route: str, metadata: Mapping[str, str]) -> Any:
         async def refuse(_: object, context: Context) -> None:
-            call = Call(metadata, request_id(metadata.get("x-request-id")))
+            call = _call_of(metadata, context, self._rule)
             try:
                 await _abort(context, call, error)
             finally:
-                observe(self._metrics, route, call.lane, call.code.name, call.id, 0.0, ANYONE)
+                observe(self._metrics, route, call.code.name, 0.0, call.entry)
 
         return grpc.stream_stream_rpc_method_handler(refuse)  # of a stream no message is awaited
 
@@ -396,7 +433,7 @@ class Rpc:
         self._tls = tls
         settings = engine.settings
         self._server = grpc.aio.server(
-            interceptors=[KeyGate(keys, engine.metrics)],
+            interceptors=[KeyGate(keys, engine.metrics, settings.request_ids)],
             options=[
                 ("grpc.max_receive_message_length", settings.body_bytes + FRAMING_BYTES),
                 ("grpc.max_send_message_length", -1),
@@ -410,6 +447,8 @@ class Rpc:
             ],
             maximum_concurrent_rpcs=settings.grpc_calls,
         )
+        engine.metrics.expect((f"/{SERVICE}/Score", STREAM), "OK", Lane)
+        engine.metrics.expect((f"/{SERVICE}/PutImage", f"/{SERVICE}/GetModel"), "OK")
         self._health = health.aio.HealthServicer()
         self._server.add_generic_rpc_handlers((RewardService(engine).handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

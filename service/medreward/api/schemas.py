@@ -4,9 +4,12 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from medreward.api.examples import GROUPED_EXAMPLE, PROBLEM_EXAMPLE, REPLY_EXAMPLE, TRIPLE_EXAMPLE
+from medreward.errors import ITEM_CODES, Code
 from medreward.types import (
     Base64Image,
     Evidence,
+    Flag,
     ImageSource,
     Item,
     Options,
@@ -16,6 +19,20 @@ from medreward.types import (
     Turn,
     UrlImage,
 )
+
+#: What a flag says of the response that it is on.
+FLAGS: Final[dict[Flag, str]] = {
+    Flag.NO_IMAGE: "The item has no image: the model read the question and the response alone.",
+    Flag.CUT_MIDDLE: "The response was too long, and the middle of it was left out, as options.too_long asked. "
+    "The score is that of what was left, and may be higher than that of a shorter answer that says the same.",
+    Flag.THINKING_STRIPPED: "Thinking was taken out of the response before it was scored, as options.thinking asked.",
+    Flag.CONTROL_TOKENS: "The question or the response holds the text of one of the model's control tokens. "
+    "It was read as plain text.",
+    Flag.RAW_TEXT: "The text was scored without a template of the model. No model of this version does that.",
+    Flag.EMPTY_RESPONSE: "The response is empty, or nothing but white space. It is scored all the same.",
+    Flag.OUT_OF_SCOPE: "The image is unlike those that the model learnt from, so its scores mean little. "
+    "Only models that know their scope set it.",
+}
 
 
 class Shape(BaseModel):
@@ -127,6 +144,8 @@ class Beside(Shape):
 class TripleRequest(Question, Beside):
     """One triple."""
 
+    model_config = ConfigDict(json_schema_extra={"example": TRIPLE_EXAMPLE})
+
     response: str
 
     def to_items(self) -> tuple[Item, ...]:
@@ -135,6 +154,8 @@ class TripleRequest(Question, Beside):
 
 class GroupedRequest(Beside):
     """Many triples, grouped by image and question."""
+
+    model_config = ConfigDict(json_schema_extra={"example": GROUPED_EXAMPLE})
 
     items: list[ItemShape]
 
@@ -154,22 +175,31 @@ class Six(Shape):
 
 
 class ErrorShape(Shape):
-    code: str
+    code: Code = Field(description=f"one of {', '.join(ITEM_CODES)}")
     message: str
-    field: str
+    field: str = Field(description="JSON pointer into the request")
 
 
 class ResultShape(Shape):
+    """Of one response: its numbers, or why there are none."""
+
     item: int
     response: int
     status: Literal["ok", "error"]
     error: ErrorShape | None = None
-    scores: Six | None
-    logits: Six | None
-    uncertainty: Six | None
+    scores: Six | None = Field(description="0 to 1: sigmoid((logit - median) / scale); 0.5 is the calibration's median")
+    logits: Six | None = Field(
+        description="any finite number: sigmoid(a - b) is the model's probability that answer a beats answer b to the "
+        "same image and question"
+    )
+    uncertainty: Six | None = Field(
+        description="how little the model stands behind each logit: 0 is sure, and more is less sure. It has no upper "
+        "bound in general and is no probability of error; what it is for the model served stands in GET /v1/model. "
+        "null where the model has none."
+    )
     reward: float | None = Field(description="null without a score, and where a weight is on a dimension that is null")
-    flags: list[str]
-    cached: bool = False
+    flags: list[Flag] = Field(description="\n".join(f"- `{flag}`: {about}" for flag, about in FLAGS.items()))
+    cached: bool = Field(False, description="the numbers are those of the same triple, scored earlier")
 
 
 class ModelRefShape(Shape):
@@ -177,10 +207,14 @@ class ModelRefShape(Shape):
     version: str
     fingerprint: str
     runtime: str
-    evidence: Evidence
+    evidence: Evidence = Field(
+        description="of the model's training labels: physician (people), constructed (a rule), or none"
+    )
 
 
 class TimingsShape(Shape):
+    """Milliseconds; of several items, the longest of each phase."""
+
     decode: float
     queue: float
     inference: float
@@ -188,6 +222,8 @@ class TimingsShape(Shape):
 
 
 class ScoreReply(Shape):
+    model_config = ConfigDict(json_schema_extra={"example": REPLY_EXAMPLE})
+
     id: str
     model: ModelRefShape
     results: list[ResultShape] = Field(description="ordered by item, then response; one for each response sent")
@@ -205,11 +241,50 @@ class ModelReply(ModelRefShape):
     default_weights: dict[str, float]
     backend: str
     device: str
-    card: str | None
+    uncertainty: str | None = Field(
+        description="what a result's uncertainty is for this model, and its range; null where it has none"
+    )
+    card: str | None = Field(description="the model's card, Markdown")
+
+
+class WorkerState(Shape):
+    ready: bool
+    pid: int | None = None
+    device: int | None = None
+
+
+class StateReply(Shape):
+    """What the server is doing now."""
+
+    ready: bool = Field(description="whether requests are taken, as /readyz says")
+    reason: str | None = Field(description="why it is not ready: loading, draining, or what is wrong with its worker")
+    requests_in_flight: int = Field(description="requests accepted and not yet answered; 0 ends a drain")
+    cost_admitted: int = Field(description="of what may be queued and running: the limit is queue_cost")
+    pixels_admitted: int = Field(description="of images that wait for a decoder: the limit is queue_pixels")
+    triples_waiting: int
+    triples_in_flight: int = Field(description="waiting or running; identical triples count once")
+    request_bytes: int = Field(description="of all requests in memory: the limit is bodies_bytes")
+    stored_bytes: int = Field(description="of images stored by hash: the limit is image_store_bytes")
+    workers: list[WorkerState]
+
+
+class Index(Shape):
+    """Where to go from here."""
+
+    service: str
+    version: str
+    model: str
+    limits: str
+    ready: str
+    live: str
+    docs: str
+    openapi: str
 
 
 class Problem(Shape):
     """RFC 9457."""
+
+    model_config = ConfigDict(json_schema_extra={"example": PROBLEM_EXAMPLE})
 
     type: str
     title: str

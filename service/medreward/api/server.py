@@ -44,6 +44,7 @@ class Door(uvicorn.Server):
             http=guarding(settings),
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # by default 127.0.0.1 may name any client
             server_header=False,
             lifespan="off",
             ws="none",
@@ -62,7 +63,7 @@ async def serve(settings: Settings) -> None:
     keys, tls = Keyring(settings.keys_file), Tls.of(settings)
     engine = Engine(settings, Metrics(CollectorRegistry()))
     stop = _stop_on_signals()
-    doors = Door(create_app(engine, keys), settings, tls), Door(create_admin_app(engine, keys), settings, tls)
+    doors = Door(create_app(engine, keys), settings, tls), Door(create_admin_app(engine, keys, tls), settings, tls)
     sockets = _listen(host, settings.port), _listen(admin_host, settings.admin_port)
     rpc = Rpc(engine, keys, tls)
     if settings.grpc_port:
@@ -79,7 +80,7 @@ async def serve(settings: Settings) -> None:
             await stop.wait()
         log.info("draining")
     finally:
-        engine.drain()
+        engine.stop()
         try:
             async with asyncio.timeout(settings.drain_seconds):
                 await engine.idle()
@@ -88,7 +89,11 @@ async def serve(settings: Settings) -> None:
                 await rpc.stop(grace=1)
                 await asyncio.gather(*serving)
         except TimeoutError:
-            _stop_hard("stopped hard: the drain took too long", 1, **engine.state())
+            _stop_hard(
+                "stopped hard: the drain took longer than --drain-seconds, and requests are left unanswered",
+                1,
+                **engine.state(),
+            )
         for watch in watching:
             watch.cancel()
         await engine.close()
@@ -147,10 +152,14 @@ def _bindable(settings: Settings, name: str) -> str:
     if not is_loopback(address):
         if not (settings.keys_file or settings.insecure):
             raise ConfigurationError(
-                f"setting {name}: {host or address} is not loopback: give --keys-file, or --insecure to serve anyone"
+                f"setting {name}: {host or address} can be reached from other machines: "
+                "give --keys-file, or --insecure to serve anyone"
             )
         if settings.keys_file and not settings.tls_cert:
-            log.warning("keys travel in clear text: give --tls-cert, or end TLS in front", extra={"host": host})
+            log.warning(
+                "keys travel in clear text: give --tls-cert and --tls-key, or let a proxy in front end TLS",
+                extra={"host": host},
+            )
     return address
 
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import re
 import ssl
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +18,8 @@ from medreward.settings import Settings
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS: Final = 1.0
+PEM_CERTIFICATE: Final = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+EXPLICIT_VERSION, UTC_TIME = 0xA0, 0x17  # tags in a certificate's DER
 
 
 class Tls:
@@ -25,6 +30,7 @@ class Tls:
         self._pem = self._read()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._load_into(self.context)
+        self._expiry = expiry(cert)
 
     @classmethod
     def of(cls, settings: Settings) -> "Tls | None":
@@ -33,8 +39,12 @@ class Tls:
             return cls(cert, key, client_ca)
         for name, given in (("tls_cert", cert), ("tls_key", key)):
             if not given and (cert or key or client_ca):
-                raise ConfigurationError(f"setting {name}: is missing beside the other tls settings")
+                raise ConfigurationError(f"setting {name}: is missing: TLS needs both tls_cert and tls_key")
         return None
+
+    def seconds_left(self) -> float:
+        """Until the certificate, or another of its chain, expires; below 0 when one has."""
+        return self._expiry - time.time()
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """gRPC asks for the certificate at each new connection, in a thread of its own."""
@@ -72,6 +82,7 @@ class Tls:
         pem = self._read()
         self._load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
         self._load_into(self.context)  # what it holds counts for new connections
+        self._expiry = expiry(self._cert)
         self._pem = pem
 
     def _stamps(self) -> list[object]:
@@ -88,7 +99,11 @@ class Tls:
             context.load_cert_chain(self._cert, self._key, password="")  # never asked for on a terminal
         except (ssl.SSLError, ValueError, OSError) as error:
             why = getattr(error, "reason", None)
-            which = "tls_key: does not belong to" if why == "KEY_VALUES_MISMATCH" else "tls_key: no plain PEM key for"
+            which = (
+                "tls_key: does not belong to"
+                if why == "KEY_VALUES_MISMATCH"
+                else "tls_key: holds no PEM key without a passphrase for"
+            )
             raise ConfigurationError(f"setting {which} the certificate chain in tls_cert") from None
         if self._client_ca:
             context.verify_mode = ssl.CERT_REQUIRED
@@ -96,6 +111,34 @@ class Tls:
                 context.load_verify_locations(self._client_ca)
             except (ssl.SSLError, OSError):
                 raise ConfigurationError(f"setting tls_client_ca: {self._client_ca} holds no PEM certificate") from None
+
+
+def expiry(chain: Path) -> float:
+    """When the first certificate of this PEM file expires, in seconds since 1970."""
+    return min(_not_after(ssl.PEM_cert_to_DER_cert(pem)) for pem in PEM_CERTIFICATE.findall(chain.read_text("latin-1")))
+
+
+def _not_after(der: bytes) -> float:
+    """Of one certificate. By RFC 5280 it holds: version, serial, signature, issuer, validity (notBefore, notAfter)."""
+    certificate = _element(der, 0)[1]
+    at = _element(der, certificate)[1]
+    if der[at] == EXPLICIT_VERSION:
+        at = _element(der, at)[2]
+    for _ in ("serial", "signature", "issuer"):
+        at = _element(der, at)[2]
+    not_before = _element(der, at)[1]
+    tag, start, end = _element(der, _element(der, not_before)[2])
+    written, form = der[start:end].decode("ascii"), "%y%m%d%H%M%SZ" if tag == UTC_TIME else "%Y%m%d%H%M%SZ"
+    return datetime.strptime(written, form).replace(tzinfo=UTC).timestamp()
+
+
+def _element(der: bytes, at: int) -> tuple[int, int, int]:
+    """Tag of the element that begins here; where its content begins, and where it ends."""
+    size, start = der[at + 1], at + 2
+    if size >= 0x80:
+        start += size & 0x7F
+        size = int.from_bytes(der[at + 2 : start])
+    return der[at], start, start + size
 
 
 def _bytes(setting: str, file: Path) -> bytes:

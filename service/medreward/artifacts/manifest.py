@@ -117,6 +117,7 @@ class Manifest(Section):
     evidence: Evidence
     license: str
     provenance: str
+    uncertainty: str | None = None  # what it is for this model, and its range; for readers, not in the fingerprint
     card: FileName | None = None
     golden: FileName | None = None
     measured: FileName | None = None  # the figures behind the card

@@ -25,17 +25,21 @@ def command() -> None:
 
 @command.command()
 @file_argument
-@option("--name", required=True, help="whose key it is, for people")
-@option("--tenant", required=True, help="whose images and cached scores it sees")
+@option("--name", required=True, help="name of the key, for people")
+@option("--tenant", required=True, help="tenant whose images and cached scores it can use")
 @option("--lane", "lanes", multiple=True, type=click.Choice([str(lane) for lane in Lane]), help="lane it may use [all]")
 @option(
-    "--scope", "scopes", multiple=True, type=click.Choice([str(scope) for scope in Scope]), help="what it opens [score]"
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice([str(scope) for scope in Scope]),
+    help="routes that it opens [score]",
 )
-@option("--requests-per-second", type=rate, help="quota of requests")
-@option("--triples-per-second", type=rate, help="quota of responses to score")
-@option("--burst-seconds", type=rate, help="so many seconds' worth may come at once [10]")
+@option("--requests-per-second", type=rate, help="most requests a second, on average")
+@option("--triples-per-second", type=rate, help="most responses to score a second, on average")
+@option("--burst-seconds", type=rate, help="how many seconds' worth of a quota may come at once [10]")
 @option("--in-flight", type=click.IntRange(min=1), help="most requests at a time")
-@option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="first day (UTC) on which it opens nothing")
+@option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="day (UTC) from which it is refused")
 @json_option
 def new(file: Path, name: str, tenant: str, expires: datetime | None, as_json: bool, **limits: Any) -> int:
     """Add a key to FILE and print its text, which is kept nowhere."""

@@ -44,4 +44,6 @@ class Share:
     def refuse(self, more: int) -> None:
         """If there is no room for so many bytes more."""
         if self._bodies.held + more > self._bodies.limit:
-            raise RequestError(Code.OVERLOADED, "too many bytes of requests are in memory", retry_after=RETRY_SECONDS)
+            raise RequestError(
+                Code.OVERLOADED, "too many bytes of requests are in memory; try again later", retry_after=RETRY_SECONDS
+            )

@@ -12,17 +12,25 @@ LARGEST_WEIGHT: Final = 1_000_000  # a reward stays a finite number
 
 
 def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None:
-    if request.fingerprint is not None and request.fingerprint != model.manifest.fingerprint:
-        raise RequestError(Code.VERSION_CHANGED, "the server has another model than the one asked for")
+    found = model.manifest
+    if request.fingerprint is not None and request.fingerprint != found.fingerprint:
+        raise RequestError(
+            Code.VERSION_CHANGED,
+            f"the server has {found.name} {found.version}, {found.fingerprint}: it is not the model that was asked for",
+        )
     if not request.items:
         raise RequestError(Code.INVALID_FIELD, "at least one item is needed", "/items")
     if len(request.items) > limits.items:
-        raise RequestError(Code.TOO_MANY, f"more than {limits.items} items", "/items")
+        raise RequestError(Code.TOO_MANY, f"the request has more than {limits.items} items: send it in parts", "/items")
     for i, item in enumerate(request.items):
         if not item.responses:
             raise RequestError(Code.INVALID_FIELD, "at least one response is needed", f"/items/{i}/responses")
         if len(item.responses) > limits.responses:
-            raise RequestError(Code.TOO_MANY, f"more than {limits.responses} responses", f"/items/{i}/responses")
+            raise RequestError(
+                Code.TOO_MANY,
+                f"the item has more than {limits.responses} responses: send it in parts",
+                f"/items/{i}/responses",
+            )
 
 
 def weights_of(request: ScoreRequest, model: Model) -> Mapping[str, float]:
@@ -31,9 +39,9 @@ def weights_of(request: ScoreRequest, model: Model) -> Mapping[str, float]:
         return model.default_weights
     for name, weight in request.weights.items():
         if name not in DIMENSIONS:
-            raise RequestError(Code.INVALID_FIELD, f"weights may name: {', '.join(DIMENSIONS)}", "/weights")
+            raise RequestError(Code.INVALID_FIELD, f"a weight can be given to: {', '.join(DIMENSIONS)}", "/weights")
         if not abs(weight) <= LARGEST_WEIGHT:  # nor NaN
-            detail = f"a weight lies between -{LARGEST_WEIGHT} and {LARGEST_WEIGHT}"
+            detail = f"a weight must lie between -{LARGEST_WEIGHT} and {LARGEST_WEIGHT}"
             raise RequestError(Code.INVALID_FIELD, detail, f"/weights/{name}")
     return request.weights
 

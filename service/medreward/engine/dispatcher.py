@@ -43,6 +43,7 @@ class Dispatcher:
         self._probe = probe
         self._probe_seconds = probe_seconds
         self._proven = False
+        self.heads = 0  # of the model's ensemble, as the last probe had them
         self._tried = asyncio.Event()
         self._due = True
         self._task = asyncio.create_task(self._run(), name=f"dispatcher-{device}")
@@ -53,14 +54,14 @@ class Dispatcher:
     def not_ready(self) -> str | None:
         if self._task.done() or not self._worker.is_ready():
             return "the worker is being replaced"
-        return None if self._proven else "the last probe of the device failed"
+        return None if self._proven else "the model gave no finite numbers for the last test triple"
 
     async def probed(self) -> None:
         """Returns when the device has given finite numbers; ConfigurationError if the first probe was in vain."""
         await self._tried.wait()
         if not self._proven:
             raise ConfigurationError(
-                "the model failed on a probe: no finite numbers, or its process was lost (see the log)"
+                "the model gave no finite numbers for a test triple, or its process was lost: the log says which"
             )
 
     async def _run(self) -> None:
@@ -91,16 +92,17 @@ class Dispatcher:
         try:
             done = await self._worker.score([self._probe])
         except Exception:  # WorkerLost, most likely
-            log.exception("probe lost", extra={"device": self._device})
+            log.exception("the worker was lost over a test triple", extra={"device": self._device})
             self._proven = False
             self._tried.set()
             return
         outcome = done.outcomes[0][0]
         self._proven = not isinstance(outcome, ItemError) and bool(np.isfinite(outcome).all())
+        self.heads = self.heads if isinstance(outcome, ItemError) else len(outcome)
         self._due = not self._proven
         self._tried.set()
         if not self._proven:
-            log.error("probe failed", extra={"device": self._device})
+            log.error("the model gave no finite numbers for a test triple", extra={"device": self._device})
             await asyncio.sleep(PROBE_AGAIN_SECONDS)
 
     async def _fly(self, groups: list[list[Flight]]) -> None:
@@ -117,7 +119,7 @@ class Dispatcher:
         except Exception:
             log.exception("batch failed", extra={"device": self._device, "triples": len(flights)})
             for flight in flights:
-                self._flights.land(flight, ItemError(Code.INTERNAL, "a fault of the server"))
+                self._flights.land(flight, ItemError(Code.INTERNAL, "the server failed on this item; its log says why"))
             return
         self._observe(flights, done, dispatched)
         for flight, outcome in zip(flights, outcomes, strict=True):

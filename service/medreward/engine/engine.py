@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from medreward.artifacts.golden import tolerance
@@ -44,9 +46,11 @@ class Engine:
         self.images = _images(settings, metrics)
         self._serving: Serving | None = None
         self._draining = False
+        self._stopping = False
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._show()
 
     # life
 
@@ -64,6 +68,16 @@ class Engine:
     def drain(self) -> None:
         """Refuse new work; what was accepted goes on."""
         self._draining = True
+
+    def undrain(self) -> None:
+        """Take new work again; refused when the server stops."""
+        if self._stopping:
+            raise RequestError(Code.NOT_READY, "the server is stopping: it takes no requests any more")
+        self._draining = False
+
+    def stop(self) -> None:
+        """Drain for good."""
+        self._draining = self._stopping = True
 
     async def idle(self) -> None:
         """Returns when no accepted request is left."""
@@ -95,6 +109,22 @@ class Engine:
             "workers": [worker.state() for worker in self._serving.workers] if self._serving else [],
         }
 
+    def _show(self) -> None:
+        """Gauges ask the engine when they are scraped."""
+        metrics, settings = self.metrics, self.settings
+        metrics.ready.set_function(lambda: self.not_ready() is None)
+        metrics.requests_in_flight.set_function(lambda: self._in_flight)
+        metrics.request_bytes.watch(lambda: self.bodies.held, settings.bodies_bytes)
+        metrics.image_store_bytes.watch(lambda: self.images.store.bytes, settings.image_store_bytes)
+        metrics.queue_cost_limit.set(settings.queue_cost)
+        metrics.queue_pixels_limit.set(settings.queue_pixels)
+        metrics.processes.watch(self._processes)
+
+    def _processes(self) -> Iterator[tuple[str, int]]:
+        yield "front", os.getpid()
+        if self._serving:
+            yield from self._serving.processes()
+
     @property
     def serving(self) -> Serving:
         if self._serving is None:
@@ -122,7 +152,7 @@ class Engine:
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         serving = self.serving
         if self._draining:
-            raise RequestError(Code.NOT_READY, "the server is shutting down", retry_after=1)
+            raise RequestError(Code.NOT_READY, "the server is draining: it takes no new requests", retry_after=1)
         check_request(request, serving.model, self.settings)
         self._in_flight += 1
         self._idle.clear()
@@ -171,9 +201,13 @@ class Engine:
     def _observe(self, results: tuple[Result, ...]) -> None:
         ok = 0
         for result in results:
+            for flag in result.flags:
+                self.metrics.flags.labels(flag).inc()
             if isinstance(result, Scored):
                 ok += 1
                 self.metrics.score.observe(result.scores)
+                if result.uncertainty:
+                    self.metrics.uncertainty.observe(result.uncertainty)
             else:
                 self.metrics.items.labels(result.error.code).inc()
                 if result.error.code is Code.NON_FINITE_SCORE:
@@ -191,17 +225,20 @@ class Engine:
             item = Item(golden.question, (golden.response,), images)
             result = (await self._score(ScoreRequest("golden", (item,)), serving)).results[0]
             if isinstance(result, Failed):
-                raise ConfigurationError(f"{about} failed: {result.error.code}")
+                raise ConfigurationError(f"{about} cannot be scored: {result.error.code}: {result.error.detail}")
             for dimension, logit, expected in zip(DIMENSIONS, result.logits, golden.logits, strict=True):
                 if logit != expected and (logit is None or expected is None or abs(logit - expected) > allowed):
-                    raise ConfigurationError(f"{about}: {dimension} differs")
+                    raise ConfigurationError(
+                        f"{about}: {dimension} is {logit} here and {expected} in golden.json: "
+                        f"they may be {allowed:g} apart"
+                    )
 
 
 def _fault(error: Exception) -> ItemError:
     """Of ours; but for a machine that has no thread to spare, which may have one soon."""
     if str(error) == NO_THREAD:
         return ItemError(Code.OVERLOADED, "the server has no thread to spare; try again later", retry_after=1)
-    return ItemError(Code.INTERNAL, "a fault of the server")
+    return ItemError(Code.INTERNAL, "the server failed on this item; its log says why")
 
 
 def _images(settings: Settings, metrics: Metrics) -> Images:

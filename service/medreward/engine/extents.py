@@ -9,6 +9,10 @@ class Extents:
     def __init__(self, size: int) -> None:
         self._free = [(0, size)]  # start and end, in order
 
+    @property
+    def free(self) -> int:
+        return sum(end - start for start, end in self._free)
+
     def take(self, size: int) -> int | None:
         """Where so much is free."""
         for place, (start, end) in enumerate(self._free):

@@ -136,11 +136,17 @@ class Fetcher:
     def _place(self, url: str) -> Place:
         written = URL.fullmatch(url) if len(url) <= URL_CHARS else None
         if not written:
-            raise refused(Code.IMAGE_URL_REFUSED, "an image URL is https, a host name, a path; no user, no fragment")
+            raise refused(
+                Code.IMAGE_URL_REFUSED,
+                "an image URL must have https, a host name and a path, and no user and no fragment",
+            )
         host, port, target = written.groups()
         place = Place(host.lower(), int(port or HTTPS_PORT), target if target.startswith("/") else f"/{target}")
         if place.authority not in self._hosts:
-            raise refused(Code.IMAGE_URL_REFUSED, "this server fetches no images from this host")
+            raise refused(
+                Code.IMAGE_URL_REFUSED,
+                "this server fetches no images from this host: an operator can allow it with --image-url-hosts",
+            )
         return place
 
     async def _get(self, place: Place, allowance: Allowance) -> bytes | str:
@@ -181,9 +187,11 @@ class Fetcher:
                 self._hosts[place.authority].threads, self._resolve, place.host, place.port
             )
         except OSError:
-            raise _failed("the name of the image's host is not known") from None
+            raise _failed("the image's host name cannot be resolved") from None
         if not all(is_allowed(address, self._private) for address in addresses):
-            raise refused(Code.IMAGE_URL_REFUSED, "the image's host has an address that is not fetched from")
+            raise refused(
+                Code.IMAGE_URL_REFUSED, "the image's host name leads to an address that this server does not fetch from"
+            )
         return addresses[0]
 
 
@@ -196,7 +204,9 @@ def fetcher_for(settings: Settings) -> Fetcher | None:
         try:
             tls.load_verify_locations(settings.image_url_ca)
         except OSError:  # ssl.SSLError too
-            raise ConfigurationError(f"no certificates of an authority in {settings.image_url_ca}") from None
+            raise ConfigurationError(
+                f"setting image_url_ca: {settings.image_url_ca} holds no PEM certificate"
+            ) from None
     return Fetcher(
         settings.image_url_hosts,
         settings.image_url_private,

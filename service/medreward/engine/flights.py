@@ -49,6 +49,10 @@ class Flights:
         self._requests = metrics.cache_requests.labels("scores")
         self._hits = metrics.cache_hits.labels("scores")
 
+    @property
+    def cached_bytes(self) -> int:
+        return self._scores.bytes
+
     def __len__(self) -> int:
         return len(self._flying)
 

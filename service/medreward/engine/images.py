@@ -144,7 +144,9 @@ class Images:
 
     async def _fetched(self, url: str, allowance: Allowance) -> bytes:
         if self._fetcher is None:
-            raise ItemError(Code.IMAGE_URL_REFUSED, "this server fetches no image URLs", "image")
+            raise ItemError(
+                Code.IMAGE_URL_REFUSED, "this server fetches no images by URL: send the image itself", "image"
+            )
         return await self._fetcher.fetch(url, allowance)
 
     def _read(self, source: InlineImage | Base64Image | StoredImage, tenant: str) -> bytes:

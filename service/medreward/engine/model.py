@@ -54,7 +54,7 @@ def open_model(settings: Settings) -> Model:
     if settings.require_evidence is not None:
         require_evidence(folder, manifest.fingerprint, settings.require_evidence)
     if manifest.text.tokenizer is None:
-        raise ConfigurationError(f"model {manifest.name} names no tokenizer")
+        raise ConfigurationError(f"the manifest of model {manifest.name} names no tokenizer under [text]")
     return _assemble(manifest, FileTokenizer(folder / manifest.text.tokenizer), settings, folder, started)
 
 

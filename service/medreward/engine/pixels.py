@@ -48,11 +48,16 @@ class Slots:
 
     def __init__(self, pixels: int, max_bytes: int) -> None:
         """`pixels` are those of the largest picture."""
-        size = max(FEWEST_SLOTS * pixels * CHANNELS, max_bytes)
-        self.fd = anonymous_memory(size)
+        self.size = max(FEWEST_SLOTS * pixels * CHANNELS, max_bytes)
+        self.fd = anonymous_memory(self.size)
         self._memory = mapped(self.fd)
-        self._free = Extents(size)
+        self._free = Extents(self.size)
         self._pictures: OrderedDict[str, Picture] = OrderedDict()
+
+    @property
+    def bytes(self) -> int:
+        """Taken by pictures, held or kept."""
+        return self.size - self._free.free
 
     def get(self, key: str) -> Picture | None:
         picture = self._pictures.get(key)
@@ -174,7 +179,7 @@ class Decoders:
 
     async def _replace(self, child: ChildProcess) -> None:
         """Returns when the old one is gone, and writes into no slot any more."""
-        log.error("decoder lost")
+        log.error("an image decoder was lost and is being replaced")
         self.children.discard(child)
         child.kill()
         await child.end()
@@ -187,7 +192,7 @@ class Decoders:
             try:
                 return await self._spawn()
             except OSError as error:  # no file descriptor or no process to be had now
-                log.error("decoder did not start", extra={"error": type(error).__name__})
+                log.error("an image decoder did not start; it is tried again", extra={"error": type(error).__name__})
             await asyncio.sleep(SPAWN_AGAIN_SECONDS)
 
 
@@ -275,6 +280,8 @@ class Pictures:
             started = time.monotonic()
             with contextlib.suppress(DecoderLost):
                 await self._decoders.decode(child, file, picture)
-                self._time.learn(file.header.pixels, time.monotonic() - started)
+                seconds = time.monotonic() - started
+                self._time.learn(file.header.pixels, seconds)
+                self._metrics.decode_duration.observe(seconds)
                 return
         raise ItemError(Code.IMAGE_INVALID, "the image cannot be decoded", "image")

@@ -1,7 +1,9 @@
 """A model with all that scores it, from its files to its processes."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from medreward.backends.base import Group, ModelImage
@@ -21,6 +23,10 @@ from medreward.workers.supervisor import ProcessWorker
 from medreward.workers.worker import InlineWorker, Worker
 
 PROBE: Final = "probe"
+SPREAD: Final = (
+    "The standard deviation of a dimension's logit over the heads of the model's ensemble: 0 where they agree, without "
+    "an upper bound. It is no probability of error."
+)
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,34 @@ class Serving:
         reasons = [dispatcher.not_ready() for dispatcher in self.dispatchers]
         return None if None in reasons else reasons[0]
 
+    @property
+    def uncertainty(self) -> str | None:
+        """What this model's uncertainty is; None where it gives none, for it has a single head."""
+        if self.dispatchers[0].heads < 2:
+            return None
+        return self.model.manifest.uncertainty or SPREAD
+
+    def processes(self) -> Iterator[tuple[str, int]]:
+        """Role and process id of what runs the model and decodes its images; without the front."""
+        for worker in self.workers:
+            if worker.pid:
+                yield "worker", worker.pid
+                yield from (("rank", pid) for pid in _children(worker.pid))
+        yield from (("decoder", child.pid) for child in self.decoders.children)
+
     async def close(self) -> None:
         for dispatcher in self.dispatchers:
             dispatcher.close()
         await asyncio.gather(self.decoders.close(), *(worker.close() for worker in self.workers))
         self.slots.close()
+
+
+def _children(pid: int) -> list[int]:
+    """By /proc; none where the kernel does not list them."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 async def start_serving(settings: Settings, images: Images, metrics: Metrics) -> Serving:
@@ -106,6 +135,8 @@ def _assemble(
     flights = Flights(scheduler, settings.score_cache_bytes, metrics)
     pictures = Pictures(slots, decoders, Room(settings.queue_pixels), metrics)
     metrics.watch_queue(scheduler.room.taken, pictures.room.taken)
+    metrics.score_cache_bytes.watch(lambda: flights.cached_bytes, settings.score_cache_bytes)
+    metrics.pixel_cache_bytes.watch(lambda: slots.bytes, slots.size)
     work = asyncio.Event()
     dispatchers = [
         Dispatcher(device, worker, scheduler, flights, work, metrics, _probe(model, slots), settings.probe_seconds)

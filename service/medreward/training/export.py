@@ -42,6 +42,13 @@ MANIFEST: Final = "model.toml"
 CARD, GOLDEN, EVIDENCE = "card.md", "golden.json", "measured.json"
 BESIDE: Final = {"card": CARD, "golden": GOLDEN, "measured": EVIDENCE}  # what decides no score
 FAMILY: Final = "convolutional tower with BERT"
+#: What `Head.doubt` gives, for `GET /v1/model`.
+UNCERTAINTY: Final = (
+    "A doubt of each dimension from 0 (sure) to 1: 1 / cosh(x / 2). For accuracy and overall, x is how far the "
+    "response agrees with what the model itself would answer after looking at the image; it is 0 without an image, "
+    "so that the doubt is 1. For the other dimensions x is the dimension's logit. How well it ranks this model's "
+    "errors stands in its card. It is no standard deviation and no probability of error."
+)
 SMALL: Final = 256  # numbers that are not worth halving
 
 
@@ -279,6 +286,7 @@ def _manifest(settings: recipe.Recipe, levels: Mapping[str, Calibration], folder
         "evidence": "constructed",
         "license": settings.license,
         "provenance": settings.provenance,
+        "uncertainty": UNCERTAINTY,
         **{role: name for role, name in BESIDE.items() if name in names},
     }
     return toml(head, tables)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) -> Backend:
     if settings.tensor_parallel > 1 and (folder is None or manifest.runtime != "torch_vlm"):
-        raise ConfigurationError(f"tensor parallelism is for models of runtime torch_vlm, and {manifest.name} is none")
+        raise ConfigurationError(
+            f"--tensor-parallel is for models of runtime torch_vlm, and {manifest.name} has {manifest.runtime}"
+        )
     if manifest.runtime != "torch_vlm" and settings.dtype != "auto":
         raise ConfigurationError(f"{manifest.name} runs in fp32 alone: leave dtype at auto")
     if folder is None:

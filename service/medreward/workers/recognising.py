@@ -34,7 +34,9 @@ def _apart(*asked: str | bool | int | None) -> tuple[str, list[str]]:
         refused, text, remarks = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         said = done.stderr.splitlines()[-1:]
-        raise ConfigurationError(f"reading it ended with status {done.returncode}: {' '.join(said)}") from None
+        raise ConfigurationError(
+            f"the process that read it ended with status {done.returncode}: {' '.join(said)}"
+        ) from None
     if refused:
         raise ConfigurationError(refused)
     return text, remarks

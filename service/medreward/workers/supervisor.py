@@ -68,8 +68,12 @@ class ProcessWorker:
     def is_ready(self) -> bool:
         return self._ready.is_set()
 
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
     def state(self) -> dict[str, object]:
-        return {"ready": self.is_ready(), "pid": self._child.pid if self._child else None, "device": self._device}
+        return {"ready": self.is_ready(), "pid": self.pid, "device": self._device}
 
     async def score(self, groups: Sequence[Group]) -> Done:
         if not self._ready.is_set() or self._child is None:
@@ -118,10 +122,11 @@ class ProcessWorker:
                 while not isinstance(answer := await child.front.receive(), Loaded | Refused):
                     pass
         except TimeoutError:
-            raise ConfigurationError(f"the model did not load within {seconds:g} s: --load-seconds sets more") from None
+            raise ConfigurationError(f"the model did not load within {seconds:g} s: raise --load-seconds") from None
         except (OSError, EOFError):
             raise ConfigurationError(
-                "the worker ended while it loaded the model: killed, as where memory is short, or by what it said"
+                "the worker process ended while it loaded the model: it was killed, perhaps for want of memory, "
+                "or it failed as its own lines in the log say"
             ) from None
         return answer
 

@@ -56,6 +56,10 @@ class Worker(Protocol):
 
     def is_ready(self) -> bool: ...
 
+    @property
+    def pid(self) -> int | None:
+        """Of the worker's own process, if it has one now."""
+
     def state(self) -> dict[str, object]: ...
 
     async def score(self, groups: Sequence[Group]) -> Done:
@@ -165,6 +169,10 @@ class InlineWorker:
 
     def is_ready(self) -> bool:
         return True
+
+    @property
+    def pid(self) -> int | None:
+        return None
 
     def state(self) -> dict[str, object]:
         return {"ready": True}

@@ -1,0 +1,42 @@
+"""`/openapi.json` of the REST and the admin port: who uses which route, and what a key looks like."""
+
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from medreward.api.schemas import Problem
+
+REFERENCE: Final = "#/components/schemas/{model}"
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {"4XX": {"model": Problem}, "5XX": {"model": Problem}}
+
+
+def describe(app: FastAPI, *shapes: type[BaseModel]) -> None:
+    """Makes the app's document, once it is asked for, with these shapes beside those of its routes."""
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+            )
+            validated = [(shape, "validation") for shape in shapes]
+            _, definitions = models_json_schema(validated, ref_template=REFERENCE)  # type: ignore[arg-type]
+            document["components"]["schemas"].update(definitions.get("$defs", {}))
+            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{}, {"key": []}]  # without a keys file none is needed
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def paths(router: APIRouter) -> list[str]:
+    """Of all its routes, for the metrics."""
+    return [route.path for route in router.routes if isinstance(route, APIRoute)]
