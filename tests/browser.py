@@ -27,6 +27,7 @@ class Seen:
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     overflow: int = 0  # pixels that are wider than the window
+    cut: list[str] = field(default_factory=list)  # names of the regions that have to be scrolled sideways
     background: str = ""
 
 
@@ -53,6 +54,8 @@ class Browser:
                 break
         root = "document.documentElement"
         seen.overflow = self._value(session, f"{root}.scrollWidth - {root}.clientWidth", seen)
+        wide = "[...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth)"
+        seen.cut = json.loads(self._value(session, f"JSON.stringify({wide}.map(one => one.ariaLabel))", seen))
         seen.background = self._value(session, "getComputedStyle(document.body).backgroundColor", seen)
         self._call("Target.closeTarget", targetId=target)
         return seen

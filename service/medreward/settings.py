@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         None, description="without model.toml: side of the square that every image is brought to"
     )
     require_evidence: str | None = Field(
-        None, description="serve only a model that this gate policy promoted: a file, or default; see docs/gate.md"
+        None, description="serve only a model that this gate policy promoted: its name or file; see docs/gate.md"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     dtype: Literal["auto", "fp32", "bf16"] = Field(

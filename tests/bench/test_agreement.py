@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, fleiss_kappa, to_table
 
+from bench.gating import edit_rows
 from bench.runs import make_run
 from bench.sets import some_cases
 from bench.test_runs import medreward
@@ -102,6 +103,45 @@ def test_a_model_is_set_beside_the_majority_and_every_annotator(
     assert others["anna"]["agreement"] > others["cleo"]["agreement"]
 
 
+def test_people_and_a_model_are_held_against_the_same_majorities_on_the_same_cases(tmp_path: Path) -> None:
+    """A worked example. Ben and Cleo are split on cases 2 and 3, so Anna and the model are measured on the other four.
+
+    Anna has A B B A against A A B B: 2 of 4 agree, chance alone gives 1/2, kappa 0. The model has A A none B: 3 of 4
+    agree, chance alone gives 2/4 x 2/4 + 1/4 x 2/4 = 3/8, kappa (3/4 - 3/8) / (5/8) = 0.6.
+    """
+    votes = {"anna": "AAABBA", "ben": "AABABB", "cleo": "ABAABB"}
+    cases = [replace(case, labels={"overall": side}) for case, side in zip(some_cases(6), "AAAABB", strict=True)]
+    path = make_run(tmp_path / "model", cases, right=1)
+
+    def leave_out_the_fifth(rows: list[dict[str, Any]]) -> None:
+        rows[4].update(status="too_long", choices=dict.fromkeys(DIMENSIONS), logits=None)
+
+    edit_rows(path, leave_out_the_fifth)
+    rows = [
+        {"question_id": case.question_id, "annotator": name, "human_answer": {"overall": side}}
+        for name, sides in votes.items()
+        for case, side in zip(cases, sides, strict=True)
+    ]
+    found = agreement(read(written(tmp_path / "people.jsonl", rows)), [open_run(path)])
+    others = found["dimensions"]["overall"]["with_the_others"]
+    figures = ("n", "agreement", "kappa", "unanswered")
+    assert [others["anna"][name] for name in figures] == [4, 0.5, 0, 0]
+    assert [others["anna"]["runs"]["model"][name] for name in figures] == [4, 0.75, 0.6, 1]
+    assert [others["ben"][name] for name in figures] == [3, pytest.approx(2 / 3, abs=1e-6), 0.4, 0]
+    assert others["ben"]["runs"]["model"]["n"] == 3
+    majority = found["runs"][0]["dimensions"]["overall"]["majority"]
+    assert [majority[name] for name in figures] == [6, *(pytest.approx(x, abs=1e-6) for x in (5 / 6, 2 / 3)), 1]
+
+
+def test_a_run_of_some_of_the_cases_takes_people_along(file: Path, tmp_path: Path) -> None:
+    run = open_run(make_run(tmp_path / "part", CASES[:40], right=0.9))
+    found = agreement(read(file), [run])
+    assert found["runs"][0]["cases"] == 40
+    for row in found["dimensions"]["overall"]["with_the_others"].values():
+        assert row["n"] == row["runs"]["part"]["n"] <= 40
+    assert found["dimensions"]["overall"]["cases"] == 120
+
+
 def test_a_spreadsheet_with_gaps_says_the_same_as_lines(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     some = [dict(row) for row in rows]
     some[4] = some[4] | {"human_answer": {"overall": "tie", "accuracy": "A"}}
@@ -136,10 +176,10 @@ def test_the_same_id_in_two_organs_needs_its_organ(tmp_path: Path) -> None:
     found = agreement(read(written(tmp_path / "with.jsonl", rows)), [run])
     assert found["runs"][0]["dimensions"]["overall"]["majority"]["agreement"] == 1
     without = [{key: value for key, value in row.items() if key != "organ"} for row in rows[2:]]
-    with pytest.raises(ConfigurationError, match="several organs"):
+    with pytest.raises(ConfigurationError, match=r"several organs of .*; add `organ`"):
         agreement(read(written(tmp_path / "without.jsonl", without)), [run])
     elsewhere = [row | {"question_id": "unknown-" + row["question_id"]} for row in rows]
-    with pytest.raises(ConfigurationError, match="no case that was annotated"):
+    with pytest.raises(ConfigurationError, match="holds none of the annotated cases"):
         agreement(read(written(tmp_path / "elsewhere.jsonl", elsewhere)), [run])
 
 
@@ -149,14 +189,14 @@ RIGHT = {"question_id": "1", "annotator": "anna", "human_answer": {"overall": "A
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([], "line 2: no object with a human_answer"),
-        (RIGHT | {"human_answer": "A"}, "line 2: no object with a human_answer"),
-        (RIGHT | {"annotator": ""}, "line 2: no annotator"),
-        (RIGHT | {"question_id": None}, "line 2: no question_id"),
-        (RIGHT | {"human_answer": {"overall": "C"}}, "line 2: overall is 'C', not A, B or tie"),
-        (RIGHT | {"human_answer": {"beauty": "A"}}, "line 2: 'beauty' is no dimension"),
-        (RIGHT, "line 2: anna rated 1 before"),
-        (RIGHT | {"question_id": "2"}, "two annotators or more"),
+        ([], "line 2 must be a JSON object with an object human_answer"),
+        (RIGHT | {"human_answer": "A"}, "line 2 must be a JSON object with an object human_answer"),
+        (RIGHT | {"annotator": ""}, "line 2 has no annotator"),
+        (RIGHT | {"question_id": None}, "line 2 has no question_id"),
+        (RIGHT | {"human_answer": {"overall": "C"}}, "line 2: overall is 'C'; it must be A, B or tie"),
+        (RIGHT | {"human_answer": {"beauty": "A"}}, "line 2: 'beauty' is not one of the six dimensions"),
+        (RIGHT, "line 2: anna has already rated 1"),
+        (RIGHT | {"question_id": "2"}, "agreement needs two or more"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_said(row: Mapping[str, Any] | list[Any], message: str, tmp_path: Path) -> None:
@@ -170,7 +210,13 @@ async def test_the_command_prints_tables_and_json(file: Path, tmp_path: Path) ->
     run = make_run(tmp_path / "model", CASES)
     done = await medreward("bench", "agreement", file, "--run", run)
     assert done.code == 0, done
-    for words in ("120 cases, 3 annotators: anna, ben, cleo", "Fleiss' kappa", "majority of the others", "model"):
+    for words in (
+        "120 cases, 3 annotators: anna, ben, cleo",
+        "Fleiss' kappa",
+        "majority without anna",
+        "majority of all",
+        "model",
+    ):
         assert words in done.out
     as_json = await medreward("bench", "agreement", file, "--json")
     assert set(json.loads(as_json.out)["dimensions"]) == {*DIMENSIONS}

@@ -16,6 +16,7 @@ from bench.test_runs import medreward
 from medreward.bench.cases import CONSTRUCTED, Case
 from medreward.bench.comparing import compare
 from medreward.bench.finished import FinishedRun, open_run
+from medreward.bench.report.report import Report
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
@@ -60,7 +61,7 @@ def test_every_accuracy_is_that_of_the_runs_own_tables(compared: dict[str, Any],
             assert row["unanswered"] > 0
             assert row["accuracy"] == pytest.approx(strict["micro"][dimension]["accuracy"], abs=1e-6)
             assert row["ci95"] == pytest.approx(strict["micro"][dimension]["ci95"], abs=1e-6)  # no image is shared
-            assert row["macro"]["accuracy"] == pytest.approx(strict["macro"][dimension]["accuracy"], abs=1e-6)
+            assert {name: row["macro"][name] for name in strict["macro"][dimension]} == strict["macro"][dimension]
             for part in ("organ", "department", "question_type"):
                 assert row[part] == {name: given[dimension] for name, given in strict[part].items()}
                 assert row[part]
@@ -138,19 +139,36 @@ def test_cases_that_share_an_image_widen_every_interval(cases: list[Case], tmp_p
     assert (alone["design_effect"], shared_images["design_effect"]) == (1, pytest.approx(4, abs=0.1))
 
 
+def test_a_figure_has_one_interval_and_one_smallest_difference_wherever_it_stands(
+    cases: list[Case], tmp_path: Path
+) -> None:
+    """Four cases share an image, and ties are among the answers: that is where two ways of computing part."""
+    shared = [replace(case, image=cases[n // 4 * 4].image) for n, case in enumerate(cases)]
+    runs = [open_run(make_run(tmp_path / str(n), shared, seed=n, right=0.7, ties=0.1)) for n in range(2)]
+    compared, page = compare(runs), Report.of(runs[0], runs[1])
+    pairs = {row["dimension"]: row for row in compared["pairs"]}
+    for row in page.facts.dimensions:
+        strict = runs[0].summary["strict"]["micro"][row.name]
+        assert row.share
+        assert row.against
+        shown = (row.share.low, row.share.high)
+        assert compared["runs"][0]["dimensions"][row.name]["ci95"] == strict["ci95"] == pytest.approx(shown, abs=1e-6)
+        assert row.against.smallest == pytest.approx(pairs[row.name]["smallest_difference"], abs=1e-6)
+
+
 def _width(interval: list[float]) -> float:
     return interval[1] - interval[0]
 
 
 def test_runs_on_other_benchmarks_are_refused(cases: list[Case], folder: Path, tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", some_cases(CASES, seed=3))
-    with pytest.raises(ConfigurationError, match="another benchmark"):
+    with pytest.raises(ConfigurationError, match="a run on other data"):
         compare([open_run(folder / "good"), open_run(other)])
     part = make_run(tmp_path / "part", cases[:50])
     about = json.loads((part / "run.json").read_text())
     about["data_digest"] = open_run(folder / "good").digest
     (part / "run.json").write_text(json.dumps(about))
-    with pytest.raises(ConfigurationError, match=r"other cases of the benchmark than .*: 50, not 200"):
+    with pytest.raises(ConfigurationError, match=r"other cases of the data \(50\) than .* \(200\)"):
         compare([open_run(folder / "good"), open_run(part)])
 
 
@@ -179,7 +197,7 @@ async def test_what_cannot_be_compared_is_one_line_and_two(folder: Path, tmp_pat
     for runs, words in {
         (): "name two runs or more",
         (folder / "good",): "name two runs or more",
-        (folder / "good", tmp_path): "no finished run",
+        (folder / "good", tmp_path): "is not a finished run",
         (folder / "good", folder / "poor", "--csv", tmp_path): "Is a directory",
     }.items():
         done = await medreward("bench", "compare", *runs)

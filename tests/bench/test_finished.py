@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from importlib import metadata
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ from PIL import Image
 from bench.runs import make_run
 from bench.sets import some_cases, write_set
 from bench.test_runs import medreward
+from clients.canned import canned, right_answer
 from medreward.bench.blinding import Images, with_images
 from medreward.bench.finished import open_run
+from medreward.bench.rewards import Served
+from medreward.bench.runner import RUNTIMES, cpu_name
+from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, Options
 
 
 def edited(file: Path, edit: Callable[[list[dict[str, Any]]], object]) -> None:
@@ -118,7 +123,7 @@ def test_without_its_cases_a_run_takes_them_from_the_data_if_that_is_still_the_s
     assert open_run(path).cases == cases
     shutil.rmtree(data)
     write_set(data, some_cases(9, seed=1))
-    with pytest.raises(ConfigurationError, match="no more what it was"):
+    with pytest.raises(ConfigurationError, match="has changed since the run"):
         open_run(path)
 
 
@@ -140,7 +145,7 @@ def test_shuffled_images_are_never_the_cases_own_and_blank_ones_have_its_size() 
 async def test_a_run_with_other_images_is_a_run_of_its_own_on_the_same_benchmark(tmp_path: Path) -> None:
     data = write_set(tmp_path / "data", some_cases(9))
     base = ("bench", "run", "--data", data, "--model", "fake", "--out")
-    for images in ("own", "blank"):
+    for images in ("own", "blank", "none"):
         done = await medreward(*base, tmp_path / images, "--images", images)
         assert done.code == 0, done
     other = await medreward(*base, tmp_path / "own", "--images", "shuffled")
@@ -149,3 +154,21 @@ async def test_a_run_with_other_images_is_a_run_of_its_own_on_the_same_benchmark
     assert (own.digest, own.cases) == (blank.digest, blank.cases)
     assert own.predictions != blank.predictions
     assert (own.images, blank.images) == ("own", "blank")
+    versions = own.about["versions"]
+    assert {name: versions[name] for name in RUNTIMES} == {name: metadata.version(name) for name in RUNTIMES}
+    assert (own.about["cpu"], own.about["cores"]) == (cpu_name(), available_cores())
+    none = open_run(tmp_path / "none")
+    assert (none.images, none.cases) == ("none", own.cases)
+    assert none.predictions not in (own.predictions, blank.predictions)
+    assert "It was shown no image." in (tmp_path / "none" / "report.html").read_text()
+
+
+async def test_without_images_a_server_is_sent_none() -> None:
+    (case,) = with_images(some_cases(1), Images.NONE)
+    async with canned(right_answer) as server:
+        served = Served(server.url, None, Options(), 1, 1.0)
+        await served.about()
+        await served.answer(case)
+        await served.aclose()
+        (item,) = server.asked[0].items
+    assert item.get("image") is None

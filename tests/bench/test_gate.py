@@ -16,9 +16,11 @@ from scipy import stats
 from bench.gating import decided, edit, edit_rows, gate, statuses
 from bench.runs import make_run
 from bench.sets import some_cases
+from medreward.artifacts.evidence import policy_file
 from medreward.bench.cases import Case, DataSet
 from medreward.bench.gate import checks
 from medreward.bench.gate.quality import worse
+from medreward.bench.gate.verdict import needed_in_words
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
@@ -62,7 +64,7 @@ def test_an_equal_model_is_promoted_and_every_digest_is_written(
     predictions = (new / "predictions.jsonl").read_bytes()
     assert found["candidate"]["predictions"] == f"sha256:{hashlib.sha256(predictions).hexdigest()}"
     assert found["data"]["digest"] == DataSet(cases).digest
-    shipped = Path(checks.__file__).with_name("policy.toml").read_bytes()
+    shipped = policy_file("default").read_bytes()
     assert found["policy"]["digest"] == f"sha256:{hashlib.sha256(shipped).hexdigest()}"
     assert found["code"]["digest"].startswith("sha256:")
     assert set(statuses(new).values()) == {"pass", "skipped"}
@@ -96,7 +98,9 @@ def test_too_few_cases_decide_nothing_and_how_many_would_is_said(
     found = decided(new)
     assert found["verdict"] == "undecided"
     assert 299 <= found["cases_needed"] < 10_000  # 299 without a refusal show less than 1% of them
-    assert f"about {found['cases_needed']} cases would be needed, 60 are there" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"About {found['cases_needed']:,} cases would be needed. There are 60." in said
+    assert "undecided: new can be neither promoted nor refused: there is too little data (" in said
 
 
 BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -115,8 +119,8 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
         "other data",
     ),
     "it is not finished": (lambda run: (run / "predictions.part.jsonl").touch(), "not finished"),
-    "no summary": (lambda run: (run / "summary.json").unlink(), "no finished run"),
-    "blank images": (shown_blank, "shown blank images"),
+    "no summary": (lambda run: (run / "summary.json").unlink(), "is not a finished run"),
+    "blank images": (shown_blank, "--images blank; use a run that was made with --images own"),
 }
 
 
@@ -270,4 +274,111 @@ def test_the_number_of_cases_needed_is_that_of_the_textbook() -> None:
     seen, limit, variance, n = -0.01, -0.05, 0.2, 400
     bound = seen - z[0] * (variance / n) ** 0.5
     assert checks.needed(n, seen, bound, limit, 0.05, 0.8) == np.ceil(z.sum() ** 2 * variance / 0.04**2)
-    assert checks.needed(n, limit, bound, limit, 0.05, 0.8) is None
+    assert checks.needed(n, limit, bound, limit, 0.05, 0.8) == checks.NEVER
+
+
+def test_a_number_of_cases_that_nobody_will_have_is_said_in_words() -> None:
+    assert needed_in_words(None) == ""
+    assert needed_in_words(1_234) == "About 1,234 cases would be needed."
+    assert "will never decide it: about 104,477 would be needed" in needed_in_words(104_477)
+    assert "will never decide it" in needed_in_words(checks.NEVER)
+
+
+@pytest.fixture(scope="module")
+def as_imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two equal models on labels such as `bench import --layout questions` makes: on accuracy and overall alone."""
+    folder = tmp_path_factory.mktemp("imported")
+    two = [
+        replace(case, labels={d: case.labels[d] for d in ("accuracy", "overall")}, evidence="constructed")
+        for case in some_cases(CASES)
+    ]
+    new, old = (make_run(folder / name, two, right=0.75, seed=n, model=name) for n, name in enumerate(("new", "old")))
+    return new, old
+
+
+def test_a_dimension_without_labels_is_a_reason_of_its_own(
+    as_imported: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new, old = as_imported
+    assert gate("--candidate", new, "--baseline", old, "--out", tmp_path) == 3
+    found = decided(tmp_path)
+    assert {name for name, status in statuses(tmp_path).items() if status == "undecided"} == set()
+    assert statuses(tmp_path)["floor/creativity"] == statuses(tmp_path)["labels/creativity"] == "no label"
+    assert "labels/creativity: no case has a label on creativity" in found["reasons"]
+    said = capsys.readouterr().out
+    assert "neither promoted nor refused: the data has no labels on some dimension that the policy needs" in said
+    assert "too little data" not in said
+
+
+def test_a_policy_for_accuracy_and_overall_decides_on_what_importers_make(
+    as_imported: tuple[Path, Path], tmp_path: Path
+) -> None:
+    new, old = as_imported
+    flags = ("--policy", "accuracy-overall", "--out", tmp_path)
+    assert gate("--candidate", new, "--baseline", old, *flags) == 0
+    found = statuses(tmp_path)
+    assert {name for name in found if name.startswith(("floor/", "labels/"))} == {
+        f"{kind}/{dimension}" for kind in ("floor", "labels") for dimension in ("accuracy", "overall")
+    }
+    assert found["calibration"] == "pass"
+    assert gate("--candidate", old, "--baseline", new, *flags) == 0
+
+
+def test_a_policy_may_only_ask_of_the_dimensions_that_it_needs(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    policy = tmp_path / "own.toml"
+    policy.write_text(
+        'dimensions = ["overall"]\nalpha = 0.05\nfamily_alpha = 0.02\npower = 0.8\n[floors]\naccuracy = 0.5\n'
+    )
+    with pytest.raises(ConfigurationError, match="accuracy must be among `dimensions`"):
+        gate("--candidate", runs[0], "--policy", policy)
+
+
+def test_an_organ_of_a_few_cases_is_not_shown_however_it_came_out(cases: list[Case], tmp_path: Path) -> None:
+    """Five eyes, four of them lost."""
+    some = [replace(case, organ="eye" if n < 5 else case.organ) for n, case in enumerate(cases)]
+    new = make_run(tmp_path / "new", some, right=0.8, seed=1, model="new")
+    old = make_run(tmp_path / "old", some, right=0.75, seed=2, model="old")
+
+    def lose(rows: list[dict[str, Any]]) -> None:
+        for row, case in zip(rows[:4], some, strict=False):
+            wrong = {d: "B" if label == "A" else "A" for d, label in case.labels.items()}
+            logits = {side: {d: float(choice == side) for d, choice in wrong.items()} for side in ("A", "B")}
+            row.update(choices=wrong, logits=logits)
+
+    edit_rows(new, lose)
+    assert gate("--candidate", new, "--baseline", old) == 0
+    found = {check["name"]: check for check in decided(new)["checks"]}
+    assert found["organ/eye"]["value"] < -0.3
+    assert found["organ/eye"]["status"] == "not shown"
+    assert "too few cases" in found["organ/eye"]["what"]
+    assert {found[f"organ/{name}"]["status"] for name in ("brain", "lung", "upper_limb")} == {"pass"}
+
+
+def pinned(folder: Path, lines: str) -> Path:
+    """The default policy with these lines in its section `pinned`."""
+    file = folder / "pinned.toml"
+    file.write_text(f"{policy_file('default').read_text()}\n[pinned]\n{lines}\n")
+    return file
+
+
+def test_a_pinned_policy_decides_on_what_it_names_alone(
+    runs: tuple[Path, Path], as_imported: tuple[Path, Path], cases: list[Case], tmp_path: Path
+) -> None:
+    new, old = runs
+    own = ("--candidate", new, "--baseline", old)
+    coin = make_run(tmp_path / "coin", cases, right=0.5, seed=9, model="coin")
+    for lines, flags, message in (
+        ('data = "sha256:other"', own, "decides on the data sha256:other alone"),
+        ('labels = ["physician"]', own, "decides on physician labels alone; .* has not stated ones"),
+        ('baseline = "sha256:served"', own, "wants the baseline sha256:served; .* is a run of sha256:old"),
+        ('baseline = "sha256:old"', own[:2], "pins the baseline: name its run with --baseline"),
+        ("baseline_floors = { overall = 0.7 }", ("--candidate", new, "--baseline", coin), "at least 70.0% on overall"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            gate(*flags, "--policy", pinned(tmp_path, lines))
+        assert not (new / "gate.json").exists()
+    digest = DataSet(cases).digest
+    lines = (
+        f'data = "{digest}"\nlabels = ["not stated"]\nbaseline = "sha256:old"\nbaseline_floors = {{ overall = 0.7 }}'
+    )
+    assert gate(*own, "--policy", pinned(tmp_path, lines)) == 0

@@ -95,6 +95,14 @@ async def test_each_case_is_shown_in_both_orders_with_its_image_and_counted_in_i
     assert '"k"' not in json.dumps(run)
 
 
+async def test_without_images_a_judge_is_sent_none(data: Path, tmp_path: Path) -> None:
+    async with canned(lambda request: said(verdict("A"))) as server:
+        done = await judged(server, data, tmp_path / "run", "--images", "none")
+        assert done.code == 0, done
+        contents = [body_of(request)["messages"][0]["content"] for request in server.asked]
+    assert {part["type"] for content in contents for part in content} == {"text"}
+
+
 async def test_a_judge_that_always_takes_the_first_has_only_ties_but_an_official_figure(
     data: Path, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ from medreward.bench.comparing import compare
 from medreward.bench.finished import FinishedRun, open_run
 from medreward.bench.report.decision import read_gate
 from medreward.bench.report.examples import judged, lost, most_surprising, worst
+from medreward.bench.report.facts import Cell, Share
 from medreward.bench.report.labels import labels_of
 from medreward.bench.report.leaderboard import leaderboard
 from medreward.bench.report.pictures import data_uri
@@ -35,6 +36,7 @@ from medreward.bench.report.report import Report
 from medreward.bench.rundir import Identity, RunDirectory
 from medreward.bench.tables import summarise
 from medreward.errors import ConfigurationError
+from medreward.intervals import wilson
 from medreward.types import DIMENSIONS
 
 CASES = 90
@@ -194,7 +196,43 @@ def test_the_figures_are_those_of_the_tables_and_the_tests(run: FinishedRun, bas
         for dimension, cell in zip(DIMENSIONS, organ.cells, strict=True):
             strict = run.summary["strict"]["organ"][organ.name][dimension]
             assert cell.n == strict["n"]
-            assert cell.accuracy == pytest.approx(strict["accuracy"], abs=1e-6)
+            assert cell.share
+            assert cell.share.value == pytest.approx(strict["accuracy"], abs=1e-6)
+
+
+def test_a_cell_is_as_strong_as_its_whole_interval_is_away_from_a_coin() -> None:
+    def heat(right: int, n: int) -> int:
+        return Cell(n, Share(right / n, *wilson(right, n))).heat
+
+    assert heat(1, 1) == heat(0, 1) == heat(20, 30) == 0
+    assert heat(505, 505) == heat(0, 505) == 60
+    assert 0 < heat(20, 25) < heat(160, 200) < heat(404, 505)
+    assert Cell(0, None).heat == 0
+
+
+def test_a_length_that_is_right_as_often_stands_beside_the_figure(tmp_path: Path) -> None:
+    """On comprehensiveness the better answer is always the longer one; the model is always right there too."""
+    longer = [
+        replace(case, answers=("short", "the longer one"), labels={**case.labels, "comprehensiveness": "B"})
+        for case in some_cases(40)
+    ]
+    found = Report.of(open_run(make_run(tmp_path / "run", longer, right=1)))
+    rows = {row.name: row for row in found.facts.dimensions}
+    shortcut = rows["comprehensiveness"].shortcut
+    assert shortcut
+    assert (shortcut.name, shortcut.accuracy, shortcut.beaten) == ("length", 1, False)
+    accuracy = rows["accuracy"].shortcut
+    assert accuracy
+    assert accuracy.beaten
+    text = Page(found.page({}, 0)).text
+    assert "comprehensiveness 100.0 100.0 length 0.0 91.2 to 100.0" in text
+
+
+def test_the_words_of_the_page_are_plain(html: str) -> None:
+    text = Page(html).text
+    for plain in ("smallest detectable difference", "95% limit for a perfectly calibrated model"):
+        assert plain in text
+    assert not re.search("could have shown|by luck", text, re.IGNORECASE)
 
 
 def test_the_worst_cases_are_shown(run: FinishedRun, baseline: FinishedRun) -> None:
@@ -238,7 +276,7 @@ async def test_data_that_is_gone_leaves_its_texts_out_and_says_so(folder: Path, 
     run = make_run(tmp_path / "run", cases, data=str(tmp_path / "gone"))
     done = await medreward("bench", "report", run, "--json")
     assert done.code == 0, done
-    assert "--data names them" in done.err
+    assert "name the data with --data" in done.err
     out = run / "report.html"
     assert json.loads(done.out) == {
         "out": str(out),
@@ -288,8 +326,8 @@ def test_a_judge_and_a_dimension_without_labels_have_a_page(tmp_path: Path) -> N
     run = open_run(tmp_path / "run")
     text = Page(Report.of(run, run).page({}, 3)).text
     assert "Nothing was measured on overall." in text
-    assert "A judge gives no probabilities: nothing to calibrate." in text
-    assert "12 of 36 replies were no vote." in text
+    assert "A judge gives no probabilities, so there is no calibration to show." in text
+    assert "12 of 36 replies could not be read as a vote." in text
     assert "accuracy 12 0.0 100.0" in text  # the votes are for what was shown first
     assert "None" not in text.replace("None.", "").replace("None of the 12 cases says", "")
     assert "Accuracy, %" in Page(leaderboard(compare([run, run]))).text
@@ -318,8 +356,8 @@ def test_a_verdict_on_something_else_is_refused(run: FinishedRun, baseline: Fini
         json.dumps(gate_file(baseline, None)): "other predictions",
         json.dumps(gate_file(run, run)): "another baseline",
         json.dumps(gate_file(run, None)): "another baseline",
-        json.dumps(gate_file(run, baseline, "perhaps")): "no verdict",
-        "{": "no verdict",
+        json.dumps(gate_file(run, baseline, "perhaps")): "not a verdict",
+        "{": "not a verdict",
     }.items():
         file.write_text(written)
         with pytest.raises(ConfigurationError, match=word):
@@ -375,7 +413,7 @@ async def test_a_run_ends_with_its_report_and_a_comparison_with_its_page(folder:
     assert "Origin of the labels not stated." in done.out
     assert f"{CASES} cases ({CASES} ok): {out / 'report.html'}" in done.out
     page = Page((out / "report.html").read_text())
-    assert "This is no model" in page.text
+    assert "This is the fake model: its scores mean nothing." in page.text
     assert page.of("img")
     html = tmp_path / "board.html"
     done = await medreward("bench", "compare", folder / "run", folder / "baseline", "--html", html)
@@ -426,6 +464,7 @@ def test_a_browser_opens_it_without_a_complaint_a_request_or_a_scroll_bar(
             assert seen.complaints == []
             assert [url for url in seen.requests if not url.startswith("data:")] == [file.as_uri()]
             assert seen.overflow == 0
+            assert width == 400 or seen.cut == []
             assert seen.background == {"light": "rgb(244, 246, 249)", "dark": "rgb(14, 18, 23)"}[scheme]
 
 

@@ -177,6 +177,8 @@ async def test_the_files_say_what_was_answered(data: Path, tmp_path: Path) -> No
     assert run["runtime"] == "fake/cpu/fp32"
     assert run["data_digest"].startswith("sha256:")
     assert {"settings", "versions", "totals"} <= set(run)
+    assert not {"torch", "onnxruntime"} & set(run["versions"])  # what the server runs in is not known here
+    assert "cpu" not in run
 
 
 async def test_another_model_data_or_setting_is_another_run(data: Path, tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ async def test_another_model_data_or_setting_is_another_run(data: Path, tmp_path
             "data_digest": bench_run(other_data, out, server.url, "--limit", "5"),
             "settings (limit)": bench_run(data, out, server.url),
             "settings (too_long)": bench_run(data, out, server.url, "--limit", "5", "--too-long", "cut_middle"),
-            "holds something else": bench_run(data, data, server.url),
+            "holds files that are not a run's": bench_run(data, data, server.url),
         }.items():
             done = await medreward(*command)
             assert (done.code, done.out) == (2, ""), done

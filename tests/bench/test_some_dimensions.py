@@ -71,7 +71,7 @@ def test_runs_are_compared_on_what_all_have(runs: list[FinishedRun]) -> None:
 
 def test_runs_with_nothing_in_common_are_not_compared(runs: list[FinishedRun], tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", CASES, has=["accuracy"])
-    with pytest.raises(ConfigurationError, match="no dimension that"):
+    with pytest.raises(ConfigurationError, match="no labelled dimension in common"):
         compare([runs[0], open_run(other)])
 
 
@@ -98,10 +98,16 @@ def test_a_report_without_overall_has_a_page(tmp_path: Path, runs: list[Finished
     assert "Nothing was measured on overall." in Report.of(run, runs[1]).page({}, 3)
 
 
-def test_the_gate_does_not_run(folder: Path) -> None:
+def test_the_gate_decides_where_the_policy_needs_what_the_model_has(folder: Path, tmp_path: Path) -> None:
     for candidate, baseline in (("one", "six"), ("six", "one")):
-        with pytest.raises(ConfigurationError, match=r"six dimensions, and the model of .*one has no accuracy, rel"):
+        with pytest.raises(
+            ConfigurationError, match=r"the model of .*one has no accuracy, rel.*, which the policy dec"
+        ):
             gate("--candidate", folder / candidate, "--baseline", folder / baseline)
+    policy = tmp_path / "overall.toml"
+    numbers = "alpha = 0.05\nfamily_alpha = 0.02\npower = 0.8\nmax_unanswered = 0.5\n"
+    policy.write_text(f'dimensions = ["overall"]\n{numbers}[floors]\noverall = 0.01\n')
+    assert gate("--candidate", folder / "one", "--baseline", folder / "six", "--policy", policy) == 0
 
 
 def test_a_null_among_numbers_is_damage(tmp_path: Path) -> None:
@@ -128,10 +134,10 @@ def test_the_commands_say_what_was_not_measured(
 ) -> None:
     data, out = write_set(tmp_path / "data", CASES[:6]), tmp_path / "run"
     assert bench("run", "--data", data, "--model", two_folder, "--out", out) == 0
-    assert f"The model has no {', '.join(DIMENSIONS[1:-1])}: nothing was measured there." in capsys.readouterr().out
+    assert f"The model has no {', '.join(DIMENSIONS[1:-1])}, so nothing was measured there." in capsys.readouterr().out
     both = ("compare", folder / "one", folder / "six")
     assert bench(*both) == 0
-    assert f"The model of one has no {', '.join(OTHERS)}: left out for all runs." in capsys.readouterr().out
+    assert f"The model of one has no {', '.join(OTHERS)}, which is left out for all runs." in capsys.readouterr().out
     people = tmp_path / "people.jsonl"
     rows = [
         {"question_id": case.question_id, "annotator": name, "human_answer": {**case.labels}}

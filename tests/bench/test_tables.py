@@ -9,14 +9,14 @@ import pytest
 
 from bench.sets import some_cases
 from medreward.bench.cases import Case
-from medreward.bench.tables import macro, summarise
+from medreward.bench.tables import summarise
 from medreward.intervals import wilson
 from medreward.types import DIMENSIONS
 
 
 def prediction(case: Case, choice: str | None) -> dict[str, Any]:
-    status = "ok" if choice else "too_long"
-    return {"status": status, "choices": dict.fromkeys(DIMENSIONS, choice), "logits": None}
+    about = {"question_id": case.question_id, "organ": case.organ, "status": "ok" if choice else "too_long"}
+    return about | {"choices": dict.fromkeys(DIMENSIONS, choice), "logits": None}
 
 
 def labelled(organ: str, labels: str, **given: Any) -> list[Case]:
@@ -81,7 +81,7 @@ def test_the_macro_interval_covers_the_truth_about_as_often_as_it_says() -> None
     covered = 0
     for _ in range(300):
         cases = [case for organ, size in sizes.items() for case in labelled(organ, "A" * size)]
-        answered = [(case, prediction(case, "A" if chance.random() < shares[case.organ] else "B")) for case in cases]
-        low, high = macro(answered, "overall")["ci95"]
+        answered = [prediction(case, "A" if chance.random() < shares[case.organ] else "B") for case in cases]
+        low, high = overall(summarise(cases, answered)["strict"]["macro"])["ci95"]
         covered += low <= truth <= high
     assert covered >= 274

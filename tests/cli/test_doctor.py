@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from commands import CLEAN, Run
+from medreward.cli import extras
 
 
 def checks(output: str) -> dict[str, dict[str, Any]]:
@@ -47,9 +50,27 @@ def test_a_port_in_use_is_a_warning(run: Run) -> None:
     assert "--port" in check["advice"]
 
 
+def test_what_is_missing_can_be_installed_from_a_clone_and_from_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parents[2]
+    assert extras.install("bench") == f"{sys.executable} -m pip install -e '{root}[bench]'"
+    monkeypatch.setattr(extras, "ROOT", tmp_path)
+    assert extras.install("bench") == f"{sys.executable} -m pip install 'medreward[bench]'"
+
+
+def test_without_a_package_bench_names_the_command_that_installs_it(tmp_path: Path) -> None:
+    script = "import sys; sys.modules['pyarrow'] = None; from medreward.cli import main; main()"
+    command = [sys.executable, "-c", script, "bench", "check", "phantom"]
+    done = subprocess.run(command, capture_output=True, text=True, env=CLEAN, cwd=tmp_path, timeout=300, check=False)
+    assert done.returncode == 2, done.stderr
+    wanted = f"medreward bench needs pyarrow, which is not installed; run {extras.install('bench')}"
+    assert done.stderr == f"medreward: {wanted}\n"
+
+
 def test_without_the_servers_packages_it_says_what_to_install(tmp_path: Path) -> None:
     script = "import sys; sys.modules['pydantic'] = None; from medreward.cli import main; main()"
     command = [sys.executable, "-c", script, "doctor", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=CLEAN, cwd=tmp_path, timeout=300, check=False)
     assert done.returncode == 1, done.stderr
-    assert "medreward[cpu]" in checks(done.stdout)["model"]["advice"]
+    assert "[cpu]" in checks(done.stdout)["model"]["advice"]

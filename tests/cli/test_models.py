@@ -26,7 +26,7 @@ def test_list_names_what_can_be_served(run: Run, models_dir: Path) -> None:
 
 def test_an_empty_repository_is_said_to_be_empty(run: Run, tmp_path: Path) -> None:
     assert json.loads(run("models", "list", "--json", "--models-dir", tmp_path).stdout) == []
-    assert f"no models in {tmp_path}" in run("models", "list", "--models-dir", tmp_path).stderr
+    assert f"there are no models in {tmp_path}" in run("models", "list", "--models-dir", tmp_path).stderr
 
 
 def test_inspect_shows_the_manifest_and_the_text_the_model_reads(run: Run, models_dir: Path) -> None:

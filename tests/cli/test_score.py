@@ -123,4 +123,4 @@ def test_scoring_here_without_the_servers_packages_says_what_to_install(tmp_path
     script = "import sys; sys.modules['pydantic'] = None; from medreward.cli import main; main()"
     command = [sys.executable, "-c", script, "score", *TWO]
     done = subprocess.run(command, capture_output=True, text=True, env=CLEAN, cwd=tmp_path, timeout=300, check=False)
-    assert_refused(done, "pydantic", "medreward[cpu]")
+    assert_refused(done, "pydantic", "[cpu]")

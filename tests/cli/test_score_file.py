@@ -256,7 +256,7 @@ def test_a_server_that_will_not_stops_the_run_and_the_next_goes_on(
 ) -> None:
     stub.answer = lambda response: (status, refusal(code), {}) if response == "answer 2" else (200, reply(), {})
     asked = ["score-file", write(tmp_path / "in.jsonl", some_rows(4)), tmp_path / "out.jsonl", "--url", stub.url]
-    assert_refused(run(*asked, "--retry-seconds", "0.3"), "stopped after 2 rows, run again to go on", code)
+    assert_refused(run(*asked, "--retry-seconds", "0.3"), "stopped after 2 rows; run it again to go on", code)
     assert len(read(tmp_path / "out.jsonl")) == 2
     stub.answer = lambda response: (200, reply(), {})
     assert run(*asked).returncode == 0
@@ -347,7 +347,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, stub: Stub
     command = [sys.executable, "-c", script, "score-file", str(source), str(tmp_path / "out.parquet")]
     command += ["--url", stub.url]
     done = subprocess.run(command, capture_output=True, text=True, env=CLEAN, timeout=300, check=False)
-    assert_refused(done, "pyarrow", "medreward[parquet]")
+    assert_refused(done, "pyarrow", "[parquet]")
 
 
 def test_progress_is_drawn_on_a_terminal_only(server: Served, tmp_path: Path, run: Run) -> None:

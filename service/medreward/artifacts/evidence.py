@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -12,57 +13,100 @@ from medreward.errors import ConfigurationError
 FOLDER: Final = "evidence"
 DEFAULT_POLICY: Final = "default"
 PROMOTE: Final = "promote"
+REFUSE: Final = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A verdict in a model's folder, and what it rests on."""
+
+    file: Path
+    verdict: str
+    fingerprint: str
+    policy_digest: str
+    data_digest: str | None
+    labels: Mapping[str, int] | None  # how many cases have labels of which kind
+    baseline: str | None  # its fingerprint
+
+
+def policies() -> list[str]:
+    """Returns the names of the policies that the package brings."""
+    return sorted(file.stem for file in _packaged().glob("*.toml"))
 
 
 def policy_file(name: str) -> Path:
-    """A path, or `default` for the one that the package brings."""
-    if name == DEFAULT_POLICY:
-        return Path(str(resources.files("medreward.bench.gate") / "policy.toml"))
-    return Path(name)
+    """Returns the file of a policy that the package brings, or else the path itself."""
+    return _packaged() / f"{name}.toml" if name in policies() else Path(name)
 
 
 def policy_digest(file: Path) -> str:
-    """What `sha256sum` says."""
+    """Returns what `sha256sum` says; fails where there is no such file."""
     try:
         return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
     except OSError:
-        raise ConfigurationError(f"no policy at {file}") from None
+        raise ConfigurationError(
+            f"there is no policy at {file}; name a TOML file or one of {', '.join(policies())}"
+        ) from None
 
 
 def write_evidence(folder: Path, document: Mapping[str, Any]) -> Path:
-    """The latest verdict under a policy replaces the one before, so that a refusal is not outlived by a promotion."""
-    digest: str = document["policy"]["digest"]
-    file = folder / FOLDER / f"gate-{digest.removeprefix('sha256:')[:12]}.json"
+    """Writes a verdict into a model's folder and returns its file, of which there is one for each policy and data.
+
+    The latest verdict replaces the one before, so that no promotion outlives a later refusal on the same data.
+    """
+    digests = document["policy"]["digest"], document["data"]["digest"]
+    name = "-".join(digest.removeprefix("sha256:")[:12] for digest in digests)
+    file = folder / FOLDER / f"gate-{name}.json"
     file.parent.mkdir(exist_ok=True)
     draft = file.with_suffix(".tmp")
     draft.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
     return draft.replace(file)
 
 
-def require_evidence(folder: Path, fingerprint: str, policy: str) -> None:
-    """Refuses a model that was not promoted, as it is, under this policy, as it is."""
+def require_evidence(folder: Path, fingerprint: str, policy: str) -> Evidence:
+    """Returns the promotion of this very model under this very policy; fails where there is none.
+
+    It fails too where the model was refused under the policy on any data: one promotion does not outweigh that.
+    """
     wanted = policy_digest(policy_file(policy))
-    reasons = [reason for file in _files(folder) if (reason := _wanting(file, fingerprint, wanted))]
-    if not _files(folder):
-        reasons = [f"there is none in {folder / FOLDER}"]
-    elif len(reasons) < len(_files(folder)):
-        return
-    raise ConfigurationError(f"model {folder.name} has no evidence under policy {policy}: {'; '.join(reasons)}")
+    files = sorted((folder / FOLDER).glob("*.json"))
+    reasons, promoted = [], []
+    for file in files:
+        evidence = _read(file)
+        if evidence is None:
+            reasons.append(f"{file.name} cannot be read")
+        elif evidence.fingerprint != fingerprint:
+            reasons.append(f"{file.name} is about another model ({evidence.fingerprint}, not {fingerprint})")
+        elif evidence.policy_digest != wanted:
+            reasons.append(f"{file.name} is a verdict under another policy ({evidence.policy_digest}, not {wanted})")
+        elif evidence.verdict == REFUSE:
+            raise ConfigurationError(f"model {folder.name} was refused under policy {policy}: see {file}")
+        elif evidence.verdict == PROMOTE:
+            promoted.append(evidence)
+        else:
+            reasons.append(f"{file.name} says {evidence.verdict}")
+    if not promoted:
+        why = "; ".join(reasons) or f"there is none in {folder / FOLDER}"
+        raise ConfigurationError(f"model {folder.name} has no evidence under policy {policy}: {why}")
+    return promoted[-1]
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted((folder / FOLDER).glob("*.json"))
+def _packaged() -> Path:
+    return Path(str(resources.files("medreward.bench.gate") / "policies"))
 
 
-def _wanting(file: Path, fingerprint: str, policy: str) -> str | None:
-    """Why this evidence is not enough."""
+def _read(file: Path) -> Evidence | None:
     try:
         document = json.loads(file.read_bytes())
-        found, model, verdict = document["policy"]["digest"], document["candidate"]["fingerprint"], document["verdict"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return f"{file.name} cannot be read"
-    if model != fingerprint:
-        return f"{file.name} is of another model ({model}, not {fingerprint})"
-    if found != policy:
-        return f"{file.name} is of another policy ({found}, not {policy})"
-    return None if verdict == PROMOTE else f"{file.name} says {verdict}"
+        data, baseline = document.get("data") or {}, document.get("baseline") or {}
+        return Evidence(
+            file,
+            document["verdict"],
+            document["candidate"]["fingerprint"],
+            document["policy"]["digest"],
+            data.get("digest"),
+            data.get("labels"),
+            baseline.get("fingerprint"),
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None

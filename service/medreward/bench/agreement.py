@@ -1,13 +1,14 @@
 """How far annotators agree, each with the others, and a model with their majority and with each of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from medreward.bench.annotators import Annotations
-from medreward.bench.comparing import bounds, labels_of, rounded
+from medreward.bench.comparing import labels_of
+from medreward.bench.figures import bounds, rounded
 from medreward.bench.finished import SIDES, FinishedRun
 from medreward.bench.statistics import Floats, Ints
 from medreward.bench.statistics.accuracy import credits_of
@@ -15,15 +16,57 @@ from medreward.bench.statistics.agreement import MISSING, cohen, fleiss, interva
 from medreward.errors import ConfigurationError
 from medreward.intervals import wilson
 
+#: A category of its own beside B, tie and A, so that a model's missing answer agrees with nothing.
+NO_ANSWER: Final = 3
+
 
 def agreement(annotations: Annotations, runs: Sequence[FinishedRun] = ()) -> dict[str, Any]:
-    """As JSON can hold it; what is not defined is None."""
+    """Returns what JSON can hold; what is not defined is None.
+
+    People and models are held against the same majorities on the same cases: with runs, those that every run has.
+    """
+    names = labels_of(runs)
+    places = [_places(annotations, run) for run in runs]
+    shared = [number for number in range(len(annotations.cases)) if all(of[number] is not None for of in places)]
+    if not shared:
+        paths = " or ".join(str(run.path) for run in runs)
+        raise ConfigurationError(f"{paths} holds none of the annotated cases; name a run on the annotated data")
     rated = [dimension for dimension, sides in annotations.sides.items() if not np.isnan(sides).all()]
+    chosen = {
+        dimension: {
+            name: np.array([SIDES[run.predictions[of[case] or 0].choices[dimension]] for case in shared])
+            for name, run, of in zip(names, runs, places, strict=True)
+            if dimension not in run.missing
+        }
+        for dimension in rated
+    }
+    sides = {dimension: annotations.sides[dimension][shared] for dimension in rated}
     return {
         "annotators": [*annotations.annotators],
         "cases": len(annotations.cases),
-        "dimensions": {dimension: _among(annotations, dimension) for dimension in rated},
-        "runs": [_of_run(annotations, run, name, rated) for name, run in zip(labels_of(runs), runs, strict=True)],
+        "dimensions": {
+            dimension: _among(annotations, dimension)
+            | {"with_the_others": _with_the_others(annotations.annotators, sides[dimension], chosen[dimension])}
+            for dimension in rated
+        },
+        "runs": [
+            {
+                "run": name,
+                "cases": len(shared),
+                "dimensions": {
+                    dimension: {
+                        "majority": _with(chosen[dimension][name], majority(sides[dimension])),
+                        "annotators": {
+                            person: _with(chosen[dimension][name], sides[dimension][:, number])
+                            for number, person in enumerate(annotations.annotators)
+                        },
+                    }
+                    for dimension in rated
+                    if name in chosen[dimension]
+                },
+            }
+            for name in names
+        ],
     }
 
 
@@ -41,31 +84,30 @@ def _among(annotations: Annotations, dimension: str) -> dict[str, Any]:
         "krippendorff_ci95": bounds(interval(krippendorff, several) if len(several) > 1 else None),
         "majority": {name: int((decided == side).sum()) for name, side in SIDES.items() if name},
         "pairs": [
-            {"first": people[one], "second": people[other], **_kappa(sides[:, one], sides[:, other])}
+            {
+                "first": people[one],
+                "second": people[other],
+                "n": int((ratings[:, [one, other]] != MISSING).all(axis=1).sum()),
+                **_kappa(ratings[:, one], ratings[:, other]),
+            }
             for one, other in combinations(range(len(people)), 2)
         ],
-        "with_the_others": {
-            name: _with(sides[rated, number], majority(np.delete(sides[rated], number, axis=1)))
-            for number, name in enumerate(people)
-            for rated in [~np.isnan(sides[:, number])]
-        },
     }
 
 
-def _of_run(annotations: Annotations, run: FinishedRun, name: str, dimensions: Sequence[str]) -> dict[str, Any]:
-    by_case, chosen = _places(annotations, run), run.predictions
-    asked = [number for number, place in enumerate(by_case) if place is not None]
-    if not asked:
-        raise ConfigurationError(f"no case that was annotated is in {run.path}")
-    figures = {}
-    for dimension in (dimension for dimension in dimensions if dimension not in run.missing):
-        choices = np.array([SIDES[chosen[place].choices[dimension]] for place in by_case if place is not None])
-        sides = annotations.sides[dimension][asked]
-        figures[dimension] = {
-            "majority": _with(choices, majority(sides)),
-            "annotators": {person: _with(choices, sides[:, n]) for n, person in enumerate(annotations.annotators)},
+def _with_the_others(people: Sequence[str], sides: Floats, chosen: Mapping[str, Floats]) -> dict[str, Any]:
+    """Returns for each person how often they agree with the majority of the others, and how often each model does.
+
+    All are counted on the cases that the person rated and on which the others have a majority.
+    """
+    rows = {}
+    for number, person in enumerate(people):
+        rated = ~np.isnan(sides[:, number])
+        reference = majority(np.delete(sides[rated], number, axis=1))
+        rows[person] = _with(sides[rated, number], reference) | {
+            "runs": {name: _with(choices[rated], reference) for name, choices in chosen.items()}
         }
-    return {"run": name, "cases": len(asked), "dimensions": figures}
+    return rows
 
 
 def _places(annotations: Annotations, run: FinishedRun) -> list[int | None]:
@@ -77,31 +119,34 @@ def _places(annotations: Annotations, run: FinishedRun) -> list[int | None]:
     for organ, id_ in annotations.cases:
         found = [place for place in by_id.get(id_, ()) if organ in (None, run.cases[place].organ)]
         if len(found) > 1:
-            raise ConfigurationError(f"{id_} is in several organs of {run.path}: the annotations must say which organ")
+            raise ConfigurationError(f"{id_} is in several organs of {run.path}; add `organ` to the annotations")
         places.append(found[0] if found else None)
     return places
 
 
 def _with(choices: Floats, reference: Floats) -> dict[str, Any]:
-    """Where the reference is A or B: a tie agrees half, no answer not at all."""
+    """Returns agreement and kappa over the same cases: those on which the reference is A or B.
+
+    In the agreement a tie counts half and a missing answer nothing. In kappa both are categories of their own.
+    """
     decided = np.abs(reference) == 1
-    credit = credits_of(reference[decided], choices[decided])
+    choices, reference = choices[decided], reference[decided]
+    credit = credits_of(reference, choices)
     n = len(credit)
+    categories = np.where(np.isnan(choices), NO_ANSWER, _categories(choices))
     return {
         "n": n,
         "agreement": rounded(credit.mean()) if n else None,
         "ci95": bounds(wilson(float(credit.sum()), n)) if n else None,
-        "unanswered": int(np.isnan(choices[decided]).sum()),
-        **{name: value for name, value in _kappa(choices, reference).items() if name != "n"},
+        "unanswered": int(np.isnan(choices).sum()),
+        **_kappa(categories, _categories(reference)),
     }
 
 
-def _kappa(one: Floats, other: Floats) -> dict[str, Any]:
-    """Cohen's, on what both chose."""
-    found = cohen(_categories(one), _categories(other))
-    kappa, kappa_bounds = found or (None, None)
-    both = int((~np.isnan(one) & ~np.isnan(other)).sum())
-    return {"n": both, "kappa": rounded(kappa), "kappa_ci95": bounds(kappa_bounds)}
+def _kappa(one: Ints, other: Ints) -> dict[str, Any]:
+    """Returns Cohen's kappa on what both chose."""
+    kappa, kappa_bounds = cohen(one, other) or (None, None)
+    return {"kappa": rounded(kappa), "kappa_ci95": bounds(kappa_bounds)}
 
 
 def _categories(sides: Floats) -> Ints:

@@ -58,7 +58,7 @@ def _from_lines(name: str, text: str) -> Iterator[Row]:
         except ValueError:
             row = None
         if not isinstance(row, dict) or not isinstance(row.get("human_answer"), dict):
-            raise ConfigurationError(f"{where}: no object with a human_answer")
+            raise ConfigurationError(f"{where} must be a JSON object with an object human_answer")
         yield where, row, row["human_answer"]
 
 
@@ -72,13 +72,13 @@ def _from_csv(name: str, text: str) -> Iterator[Row]:
 def _choice(where: str, row: Mapping[str, Any], answers: Mapping[str, Any]) -> Choice:
     for name in ("question_id", "annotator"):
         if not isinstance(row.get(name), str | int) or row[name] == "":
-            raise ConfigurationError(f"{where}: no {name}")
+            raise ConfigurationError(f"{where} has no {name}")
     sides = {}
     for dimension, answer in answers.items():
         if dimension not in DIMENSIONS:
-            raise ConfigurationError(f"{where}: {dimension!r} is no dimension")
+            raise ConfigurationError(f"{where}: {dimension!r} is not one of the six dimensions")
         if answer is not None and str(answer).strip() not in SIDES:
-            raise ConfigurationError(f"{where}: {dimension} is {answer!r}, not A, B or tie")
+            raise ConfigurationError(f"{where}: {dimension} is {answer!r}; it must be A, B or tie")
         if answer is not None:
             sides[dimension] = str(answer).strip()
     organ = row.get("organ")
@@ -94,10 +94,10 @@ def _table(file: Path, choices: Sequence[Choice]) -> Annotations:
     for choice in choices:
         place = places[choice.organ, choice.question_id], annotators.index(choice.annotator)
         if place in seen:
-            raise ConfigurationError(f"{choice.where}: {choice.annotator} rated {choice.question_id} before")
+            raise ConfigurationError(f"{choice.where}: {choice.annotator} has already rated {choice.question_id}")
         seen.add(place)
         for dimension, side in choice.sides.items():
             sides[dimension][place] = SIDES[side]
     if len(annotators) < 2:
-        raise ConfigurationError(f"{file}: agreement needs two annotators or more")
+        raise ConfigurationError(f"{file} has choices of one annotator; agreement needs two or more")
     return Annotations(annotators, cases, sides)

@@ -15,7 +15,10 @@ CONSTRUCTED: Final = "constructed"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One question about one image, two answers, and which of them people (or a rule) prefer on each dimension."""
+    """One question about one image, two answers, and which of them people (or a rule) prefer on each dimension.
+
+    `image` is empty where a run shows no image.
+    """
 
     question_id: str | int
     organ: str

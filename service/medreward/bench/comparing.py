@@ -1,7 +1,6 @@
 """Any number of runs on one benchmark: what each is worth, which differ, and what this many cases could have shown."""
 
 import csv
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -12,18 +11,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from medreward.bench.figures import bounds, macro, micro, rounded, shortcut_accuracies, shortcuts
 from medreward.bench.finished import FinishedRun, Measured
-from medreward.bench.statistics import Floats, Interval
-from medreward.bench.statistics.accuracy import bootstrap, grouped_wilson, macro_bootstrap
+from medreward.bench.statistics import Floats
+from medreward.bench.statistics.accuracy import bootstrap, macro_bootstrap
 from medreward.bench.statistics.calibration import calibration, won
 from medreward.bench.statistics.many import cochran_q, friedman, letters, ranks, repeated_measures_anova
-from medreward.bench.statistics.paired import adjusted, difference, mcnemar, odds_ratio, smallest_difference
-from medreward.bench.statistics.shortcuts import by_length, by_position
+from medreward.bench.statistics.paired import adjusted, difference, mcnemar, odds_ratio, smallest_detectable
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
 ALPHA: Final = 0.05
-DIGITS: Final = 6
 PARTS: Final = ("organ", "department", "question_type")
 
 
@@ -34,7 +32,9 @@ def compare(runs: Sequence[FinishedRun], alpha: float = ALPHA) -> dict[str, Any]
     first = runs[0]
     dimensions = [dimension for dimension in DIMENSIONS if all(len(run.measured(dimension).labels) for run in runs)]
     if not dimensions:
-        raise ConfigurationError("there is no dimension that the models of all runs have")
+        raise ConfigurationError(
+            "the models of these runs have no labelled dimension in common, so there is nothing to compare"
+        )
     pairs = {dimension: _pairs(runs, names, dimension) for dimension in dimensions}
     places = {dimension: _places(runs, names, pairs[dimension], dimension, alpha) for dimension in dimensions}
     return {
@@ -48,7 +48,7 @@ def compare(runs: Sequence[FinishedRun], alpha: float = ALPHA) -> dict[str, Any]
             | {"dimensions": {d: places[d][number] | _figures_of(run.measured(d)) for d in dimensions}}
             for number, (run, name) in enumerate(zip(runs, names, strict=True))
         ],
-        "shortcuts": {dimension: _shortcuts(first.measured(dimension)) for dimension in dimensions},
+        "shortcuts": {dimension: shortcut_accuracies(first.measured(dimension)) for dimension in dimensions},
         "pairs": [row for dimension in dimensions for row in pairs[dimension]],
         "all_runs": {dimension: _all_runs(runs, dimension) for dimension in dimensions},
     }
@@ -58,12 +58,11 @@ def refuse_other_benchmarks(runs: Sequence[FinishedRun]) -> None:
     for run in runs[1:]:
         if run.digest != runs[0].digest:
             raise ConfigurationError(
-                f"{run.path} is a run on another benchmark than {runs[0].path}: {run.digest}, not {runs[0].digest}"
+                f"{run.path} is a run on other data ({run.digest}) than {runs[0].path} ({runs[0].digest})"
             )
         if run.cases != runs[0].cases:
             raise ConfigurationError(
-                f"{run.path} has other cases of the benchmark than {runs[0].path}: {len(run.cases)}, "
-                f"not {len(runs[0].cases)}"
+                f"{run.path} has other cases of the data ({len(run.cases)}) than {runs[0].path} ({len(runs[0].cases)})"
             )
 
 
@@ -76,21 +75,6 @@ def labels_of(runs: Sequence[FinishedRun]) -> list[str]:
 def evidence(run: FinishedRun) -> dict[str, int]:
     """How many labels are of which kind."""
     return dict(sorted(Counter(case.evidence or "not stated" for case in run.cases).items()))
-
-
-def figures(measured: Measured, inside: npt.NDArray[np.bool_] | None = None) -> dict[str, Any]:
-    """As in summary.json, but for an interval that knows which cases share an image."""
-    if inside is None:
-        inside = np.ones(len(measured.labels), dtype=np.bool_)
-    credit, choices = measured.credits[inside], measured.choices[inside]
-    return {
-        "accuracy": rounded(credit.mean()),
-        "ci95": bounds(grouped_wilson(credit, measured.images[inside])),
-        "n": len(credit),
-        "correct": int((credit == 1).sum()),
-        "ties": int((choices == 0).sum()),
-        "unanswered": int(np.isnan(choices).sum()),
-    }
 
 
 def as_csv(compared: Mapping[str, Any]) -> str:
@@ -109,16 +93,16 @@ def _csv_rows(compared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for dimension, row in run["dimensions"].items():
             about = {"run": run["run"], "model": run["model"], "images": run["images"], "dimension": dimension}
             place = {"rank": row["rank"], "group": row["group"]}
-            yield about | {"part": "all", "name": ""} | place | _flat(row, "ci95")
-            yield about | {"part": "macro", "name": ""} | _flat(row["macro"], "bootstrap95")
+            yield about | {"part": "all", "name": ""} | place | _flat(row)
+            yield about | {"part": "macro", "name": ""} | _flat(row["macro"])
             for part in PARTS:
                 for name, figure in row[part].items():
-                    yield about | {"part": part, "name": name} | _flat(figure, "ci95")
+                    yield about | {"part": part, "name": name} | _flat(figure)
 
 
-def _flat(row: Mapping[str, Any], interval: str) -> dict[str, Any]:
-    low, high = row[interval] or (None, None)
-    counts = {name: row[name] for name in ("n", "correct", "ties", "unanswered") if name in row}
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = row["ci95"] or (None, None)
+    counts = {name: row[name] for name in ("n", "correct", "ties", "unanswered")}
     return {"accuracy": row["accuracy"], "low": low, "high": high} | counts
 
 
@@ -138,13 +122,12 @@ def _about(run: FinishedRun, name: str) -> dict[str, Any]:
 
 def _figures_of(measured: Measured) -> dict[str, Any]:
     credit = measured.credits
-    organs = [credit[measured.organs == organ].mean() for organ in np.unique(measured.organs)]
     columns = {"organ": measured.organs, "department": measured.departments, "question_type": measured.question_types}
     return {
-        **figures(measured),
+        **micro(measured),
         "bootstrap95": bounds(bootstrap(credit, measured.images)),
         "macro": {
-            "accuracy": rounded(np.mean(organs)),
+            **macro(measured),
             "bootstrap95": bounds(macro_bootstrap(credit, measured.organs, measured.images)),
         },
         **{part: _by_part(measured, column) for part, column in columns.items()},
@@ -153,22 +136,13 @@ def _figures_of(measured: Measured) -> dict[str, Any]:
     }
 
 
-def shortcuts(measured: Measured) -> dict[str, Floats]:
-    """Credits of what needs no understanding."""
-    return {"length": by_length(measured.labels, measured.lengths), "position": by_position(measured.labels)}
-
-
-def _shortcuts(measured: Measured) -> dict[str, float | None]:
-    return {name: rounded(credit.mean()) for name, credit in shortcuts(measured).items()}
-
-
 def _over(credit: Floats, shortcut: Floats, measured: Measured) -> dict[str, Any]:
     found = difference(credit, shortcut, measured.images)
     return {"difference": rounded(found.value), "ci95": bounds((found.low, found.high))}
 
 
 def _by_part(measured: Measured, names: npt.NDArray[np.str_]) -> dict[str, Any]:
-    return {str(name): figures(measured, names == name) for name in np.unique(names) if name}
+    return {str(name): micro(measured.inside(names == name)) for name in np.unique(names) if name}
 
 
 def _calibration(measured: Measured) -> dict[str, Any] | None:
@@ -197,7 +171,6 @@ def _pair(one: Measured, other: Measured) -> dict[str, Any]:
     test = mcnemar(one.credits, other.credits)
     seen = difference(one.credits, other.credits, one.images)
     ratio, ratio_bounds = odds_ratio(test.better, test.worse)
-    discordant = test.discordant / test.n
     return {
         "n": test.n,
         "better": test.better,
@@ -208,7 +181,7 @@ def _pair(one: Measured, other: Measured) -> dict[str, Any]:
         "odds_ratio_ci95": bounds(ratio_bounds),
         "p": test.p,
         "design_effect": rounded(seen.design_effect),
-        "smallest_difference": rounded(smallest_difference(round(test.n / seen.design_effect), discordant)),
+        "smallest_difference": rounded(smallest_detectable(one.credits, other.credits, one.images)),
     }
 
 
@@ -235,12 +208,3 @@ def _all_runs(runs: Sequence[FinishedRun], dimension: str) -> dict[str, Any]:
         name: None if found is None else asdict(found) | {"statistic": rounded(found.statistic)}
         for name, found in tests.items()
     }
-
-
-def bounds(interval: Interval | None) -> list[float | None] | None:
-    return None if interval is None else [rounded(bound) for bound in interval]
-
-
-def rounded(value: float | np.floating[Any] | None) -> float | None:
-    """None for what JSON cannot hold."""
-    return round(float(value), DIGITS) if value is not None and math.isfinite(value) else None

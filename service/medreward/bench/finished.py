@@ -1,7 +1,7 @@
 """A run that is over, read back for what is computed from it; one with a hole in it is refused."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -84,6 +84,27 @@ class Measured:
     def credits(self) -> Floats:
         return credits_of(self.labels, self.choices)
 
+    def inside(self, cases: npt.NDArray[np.bool_]) -> "Measured":
+        """Returns these cases alone."""
+        return Measured(*(getattr(self, array.name)[cases] for array in fields(self)))
+
+
+def measure(cases: Sequence[Asked], predictions: Sequence[Predicted], dimension: str) -> Measured:
+    """Returns the cases with a label on the dimension as arrays, in their order."""
+    rows = [pair for pair in zip(cases, predictions, strict=True) if dimension in pair[0].labels]
+    cases = [case for case, _ in rows]
+    numbers = {image: number for number, image in enumerate(sorted({case.image for case in cases}))}
+    return Measured(
+        labels=np.array([SIDES[case.labels[dimension]] for case in cases], dtype=np.float64),
+        choices=np.array([SIDES[prediction.choices[dimension]] for _, prediction in rows], dtype=np.float64),
+        margins=np.array([margin(prediction, dimension) for _, prediction in rows], dtype=np.float64),
+        images=np.array([numbers[case.image] for case in cases], dtype=np.int64),
+        lengths=np.array([case.lengths for case in cases], dtype=np.int64).reshape(-1, 2),
+        organs=np.array([case.organ for case in cases], dtype=np.str_),
+        departments=np.array([case.department or "" for case in cases], dtype=np.str_),
+        question_types=np.array([case.question_type or "" for case in cases], dtype=np.str_),
+    )
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -122,32 +143,17 @@ class FinishedRun:
 
     @cached_property
     def _measured(self) -> dict[str, Measured]:
-        return {dimension: self._measure(dimension) for dimension in DIMENSIONS}
-
-    def _measure(self, dimension: str) -> Measured:
-        pairs = zip(self.cases, self.predictions, strict=True)
-        has = dimension not in self.missing
-        rows = [(case, prediction) for case, prediction in pairs if has and dimension in case.labels]
-        cases = [case for case, _ in rows]
-        numbers = {image: number for number, image in enumerate(sorted({case.image for case in cases}))}
-        return Measured(
-            labels=np.array([SIDES[case.labels[dimension]] for case in cases]),
-            choices=np.array([SIDES[prediction.choices[dimension]] for _, prediction in rows]),
-            margins=np.array([margin(prediction, dimension) for _, prediction in rows]),
-            images=np.array([numbers[case.image] for case in cases], dtype=np.int64),
-            lengths=np.array([case.lengths for case in cases], dtype=np.int64).reshape(-1, 2),
-            organs=np.array([case.organ for case in cases], dtype=np.str_),
-            departments=np.array([case.department or "" for case in cases], dtype=np.str_),
-            question_types=np.array([case.question_type or "" for case in cases], dtype=np.str_),
-        )
+        return {
+            d: measure((), (), d) if d in self.missing else measure(self.cases, self.predictions, d) for d in DIMENSIONS
+        }
 
 
 def open_run(path: Path) -> FinishedRun:
     for name in (RUN, PREDICTIONS, SUMMARY):
         if not (path / name).is_file():
-            raise ConfigurationError(f"{path} is no finished run: it has no {name}")
+            raise ConfigurationError(f"{path} is not a finished run, for it has no {name}")
     if (path / JOURNAL).exists():
-        raise ConfigurationError(f"{path} is not finished: start its medreward bench run again")
+        raise ConfigurationError(f"{path} is not finished; start the same medreward bench run again, and it goes on")
     about, summary = (_read(path / name) for name in (RUN, SUMMARY))
     _decoded(path / RUN, lambda given: msgspec.convert(given, Needed), about)
     run = FinishedRun(path, about, summary, _cases(path, about), _lines(path / PREDICTIONS, Predicted))
@@ -158,16 +164,18 @@ def open_run(path: Path) -> FinishedRun:
 def _refuse_holes(run: FinishedRun) -> None:
     predictions = run.path / PREDICTIONS
     if not run.cases or run.keys != [prediction.key for prediction in run.predictions]:
-        raise ConfigurationError(f"{predictions} is damaged: its rows are not those of the cases")
+        raise ConfigurationError(f"{predictions} is damaged: its rows do not match the cases")
     for answered in (run.summary.get("cases"), run.about["totals"].get("cases")):
         if answered not in (None, len(run.cases)):
             raise ConfigurationError(
-                f"{run.path} is damaged: {len(run.cases)} cases are there, {answered} were answered"
+                f"{run.path} is damaged: it has {len(run.cases)} cases, of which {answered} were answered"
             )
     for prediction in run.predictions:
         logits = prediction.logits.values() if prediction.logits else ()
         if any({*given} != {*DIMENSIONS} for given in (prediction.choices, *logits)):
-            raise ConfigurationError(f"{predictions} is damaged: {prediction.question_id} has not the six dimensions")
+            raise ConfigurationError(
+                f"{predictions} is damaged: {prediction.question_id} does not have the six dimensions"
+            )
         if any({name for name, logit in six.items() if logit is None} != run.missing for six in logits):
             raise ConfigurationError(
                 f"{predictions} is damaged: {prediction.question_id} lacks a logit that others have"
@@ -180,7 +188,7 @@ def _cases(path: Path, about: Mapping[str, Any]) -> list[Asked]:
         return _lines(path / CASES, Asked)
     data = open_set(str(about.get("data")))
     if data.digest != about["data_digest"]:
-        raise ConfigurationError(f"{path} has no {CASES}, and {about.get('data')} is no more what it was")
+        raise ConfigurationError(f"{path} has no {CASES}, and {about.get('data')} has changed since the run")
     limit = about["settings"].get("limit")
     return [msgspec.convert(asked(case), Asked) for case in data.cases[:limit]]
 

@@ -123,8 +123,8 @@ def import_pairs(layout: str, source: Path, seed: int) -> list[Pair]:
     try:
         return list(LAYOUTS[layout](source, seed))
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # pyarrow's errors are kinds of these
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise ConfigurationError(f"{source} is not laid out as {layout}: {reason}") from None
+        reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+        raise ConfigurationError(f"{source} does not have the layout {layout}: {reason}") from None
     except OSError as error:
         raise ConfigurationError(f"{error.filename or source}: {error.strerror or error}") from None
 
@@ -178,5 +178,5 @@ def _lines(source: Path) -> Iterator[Row]:
 def _json(text: bytes, source: Path) -> list[Row]:
     rows = json.loads(text)
     if not isinstance(rows, list):
-        raise ConfigurationError(f"{source} is no JSON list")
+        raise ConfigurationError(f"{source} must be a JSON list")
     return rows

@@ -64,7 +64,7 @@ class Judge:
 
     async def answer(self, case: Case) -> Answer:
         try:
-            image = data_url(case.image)
+            image = data_url(case.image) if case.image else None
         except (OSError, ValueError, SyntaxError):
             return unanswered(Code.IMAGE_INVALID)
         replies = [
@@ -88,10 +88,11 @@ class Judge:
     async def aclose(self) -> None:
         await self._chat.aclose()
 
-    async def _ask(self, case: Case, image: str, order: str, sample: int) -> Reply:
+    async def _ask(self, case: Case, image: str | None, order: str, sample: int) -> Reply:
         shown = case.answers if order == ORDERS[0] else case.answers[::-1]
         text = filled(self._asking.prompt, case.question, shown)
-        content = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": text}]
+        shown_image = [{"type": "image_url", "image_url": {"url": image}}] if image else []
+        content = [*shown_image, {"type": "text", "text": text}]
         body: dict[str, Any] = {
             "model": self._asking.model,
             "messages": [{"role": "user", "content": content}],
@@ -123,9 +124,9 @@ def read_prompt(file: Path | None) -> str:
     try:
         prompt = file.read_text("utf-8")
     except (OSError, ValueError):
-        raise ConfigurationError(f"cannot read the prompt {file}") from None
+        raise ConfigurationError(f"the prompt {file} cannot be read as text") from None
     if missing := [f"{{{place}}}" for place in PLACES if f"{{{place}}}" not in prompt]:
-        raise ConfigurationError(f"the prompt {file} has no {' and no '.join(missing)}")
+        raise ConfigurationError(f"the prompt {file} must hold {' and '.join(missing)}")
     return prompt
 
 

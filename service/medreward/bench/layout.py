@@ -24,7 +24,7 @@ ROWS: Final = 64  # at a time, for a row holds an image
 def read(folder: Path, departments: Mapping[str, str] | None = None) -> DataSet:
     """What is there, and what is wrong with it. `departments` is by question_id or by organ, the first counts more."""
     if not (folder / LABELS).is_dir():
-        raise ConfigurationError(f"{folder} has no folder {LABELS}: not the layout of Med-RewardBench")
+        raise ConfigurationError(f"{folder} does not have the layout of Med-RewardBench: it has no folder {LABELS}")
     organs = sorted({file.stem for file in _files(folder)})
     if not organs:
         raise ConfigurationError(f"{folder / LABELS} has no .jsonl file")

@@ -48,7 +48,7 @@ class Served:
         too_long, thinking = self._options.too_long, self._options.thinking
         try:
             both = await self._client.score(
-                case.image, case.question, case.answers, too_long=too_long, thinking=thinking
+                case.image or None, case.question, case.answers, too_long=too_long, thinking=thinking
             )
         except ClientError as error:
             raise StoppedError(f"{self._url}: {error}") from None
@@ -90,7 +90,7 @@ class InProcess:
         return _about(self._engine.serving.ref)
 
     async def answer(self, case: Case) -> Answer:
-        item = Item(case.question, case.answers, (InlineImage(case.image),))
+        item = Item(case.question, case.answers, (InlineImage(case.image),) if case.image else ())
         request = ScoreRequest(uuid.uuid4().hex, (item,), options=self._options, lane=Lane.BULK)
         try:
             results = (await self._engine.score(request)).results

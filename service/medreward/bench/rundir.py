@@ -52,7 +52,9 @@ class RunDirectory:
         try:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ConfigurationError(f"another run is writing to {path}") from None
+            raise ConfigurationError(
+                f"another medreward bench run is writing to {path}; wait for it, or name another folder"
+            ) from None
         self._journal.seek(0)
         written = self._journal.read()
         whole = written[: written.rfind(b"\n") + 1]
@@ -100,7 +102,9 @@ class RunDirectory:
         file = self._path / RUN
         if not file.exists():
             if self._path.exists() and {path.name for path in self._path.iterdir()} - BEFORE_RUN:
-                raise ConfigurationError(f"{self._path} holds something else; name a folder that is not there yet")
+                raise ConfigurationError(
+                    f"{self._path} holds files that are not a run's; name a folder that does not exist yet"
+                )
             return None
         try:
             begun = json.loads(file.read_bytes())
@@ -111,7 +115,9 @@ class RunDirectory:
         now = json.loads(json.dumps(asdict(identity)))
         other = [_difference(name, begun.get(name), now[name]) for name in DECIDING if begun.get(name) != now[name]]
         if other:
-            raise ConfigurationError(f"{self._path} is a run of something else, by its {', '.join(other)}")
+            raise ConfigurationError(
+                f"{self._path} was begun with another {' and another '.join(other)}; name another folder"
+            )
         return begun
 
 

@@ -1,6 +1,7 @@
 """A run: every case once, some side by side, each recorded as soon as it is answered."""
 
 import asyncio
+import importlib.util
 import platform
 import time
 from collections import Counter
@@ -10,15 +11,18 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from medreward.bench.answering import Answering
 from medreward.bench.blinding import Images, with_images
 from medreward.bench.cases import Case, DataSet
 from medreward.bench.rundir import Identity, RunDirectory
 from medreward.bench.tables import summarise
+from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 
+#: What computes a score, where it is installed.
+RUNTIMES: Final = ("onnxruntime", "torch", "transformers")
 Progress = Callable[[int, int], None]
 
 
@@ -31,6 +35,7 @@ class Plan:
     limit: int | None = None
     images: Images = Images.OWN
     folder: Path | None = None  # of the model, where it is known
+    in_process: bool = False  # the model runs here, so what it runs on is known
 
 
 async def run(data: DataSet, answering: Answering, plan: Plan, progress: Progress) -> dict[str, Any]:
@@ -56,7 +61,7 @@ async def run(data: DataSet, answering: Answering, plan: Plan, progress: Progres
                 "data": plan.data,
                 "evidence": _counts(case.evidence or "not stated" for case in cases),
                 "findings": len(data.findings),
-                "versions": {"medreward": metadata.version("medreward"), "python": platform.python_version()},
+                **_machine(plan.in_process),
                 "concurrency": plan.concurrency,
                 "totals": {"cases": len(cases), **answering.totals(predictions)},
                 "last_part": {
@@ -74,10 +79,12 @@ def _runnable(data: DataSet, plan: Plan) -> list[Case]:
     if data.fatal:
         first, *others = data.fatal
         more = f" and {len(others)} more" if others else ""
-        raise ConfigurationError(f"{plan.data}: {first}{more}; see medreward bench check")
+        raise ConfigurationError(
+            f"{plan.data} cannot be measured on: {first}{more}; medreward bench check lists everything"
+        )
     cases = list(data.cases[: plan.limit])
     if not cases:
-        raise ConfigurationError(f"{plan.data}: no case with a label")
+        raise ConfigurationError(f"{plan.data} has no case with a label")
     return cases
 
 
@@ -98,6 +105,24 @@ async def _ask_all(
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+
+
+def _machine(in_process: bool) -> dict[str, Any]:
+    """Returns versions and, where the model runs in this process, those of its runtimes and the name of the CPU."""
+    names = ("medreward", "numpy", *(RUNTIMES if in_process else ()))
+    versions = {name: metadata.version(name) for name in names if importlib.util.find_spec(name)}
+    about: dict[str, Any] = {"versions": {"python": platform.python_version(), **versions}}
+    return about | ({"cpu": cpu_name(), "cores": available_cores()} if in_process else {})
+
+
+def cpu_name() -> str:
+    """Returns the processor's own name where the system tells it, or else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _counts(words: Iterable[str]) -> dict[str, int]:

@@ -31,8 +31,8 @@ def folder_of(ref: str) -> Path:
     if hub := HUB_ID.fullmatch(ref):
         return downloaded(hub["repo"], hub["revision"], "dataset", [f"{LABELS}/*"])
     if re.fullmatch(r"[\w.-]+/[\w.-]+", ref):
-        raise ConfigurationError(f"{ref} is no folder; from the hub it needs a revision: {ref}@REVISION")
-    raise ConfigurationError(f"{ref} is no folder, no org/name@revision and not {PHANTOM}")
+        raise ConfigurationError(f"{ref} is not a folder; to take it from the hub, name a revision: {ref}@REVISION")
+    raise ConfigurationError(f"{ref} is neither a folder nor org/name@revision nor {PHANTOM}")
 
 
 def read_departments(file: Path) -> dict[str, str]:

@@ -1,16 +1,17 @@
 """summary.json: the official figures, the strict ones, and what a reader needs to judge them."""
 
-import math
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from medreward.bench import official, verdict
 from medreward.bench.answering import missing
 from medreward.bench.cases import ANSWERS, Case
-from medreward.intervals import Z, wilson
+from medreward.bench.figures import macro, micro, row, shortcut_accuracies
+from medreward.bench.finished import Asked, Measured, Predicted, measure
+from medreward.bench.rundir import asked as asked_of
 from medreward.types import DIMENSIONS
 
 Answered = tuple[Case, Mapping[str, Any]]
@@ -18,97 +19,42 @@ Answered = tuple[Case, Mapping[str, Any]]
 
 def summarise(cases: Sequence[Case], predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of the answers alone: the same predictions give the same bytes."""
-    answered = list(zip(cases, predictions, strict=True))
-    lacks = missing(prediction.get("logits") for prediction in predictions)
+    asked = [msgspec.convert(asked_of(case), Asked) for case in cases]
+    predicted = [msgspec.convert(prediction, Predicted) for prediction in predictions]
     is_judge = any("replies" in prediction for prediction in predictions)
     summary: dict[str, Any] = {
         "cases": len(cases),
         "statuses": dict(sorted(Counter(prediction["status"] for prediction in predictions).items())),
-        "official": _official(answered),
+        "official": _official(list(zip(cases, predictions, strict=True))),
         "strict": {
-            "micro": _by_dimension(answered, micro, lacks),
-            "macro": _by_dimension(answered, macro, lacks),
-            "organ": _split(answered, lambda case: case.organ, lacks),
-            "department": _split(answered, lambda case: case.department, lacks),
-            "question_type": _split(answered, lambda case: case.question_type, lacks),
+            "micro": _strict(asked, predicted, micro),
+            "macro": _strict(asked, predicted, macro),
+            "organ": _split(asked, predicted, [case.organ for case in asked]),
+            "department": _split(asked, predicted, [case.department for case in asked]),
+            "question_type": _split(asked, predicted, [case.question_type for case in asked]),
         },
+        "shortcuts": {d: shortcut_accuracies(measure(asked, predicted, d)) for d in DIMENSIONS},
     }
     return summary | ({"judge": _of_judge(predictions)} if is_judge else {})
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Labelled cases of one dimension."""
-
-    n: int
-    correct: int
-    ties: int
-    unanswered: int
-
-    @classmethod
-    def of(cls, answered: Iterable[Answered], dimension: str) -> "Tally":
-        given = [
-            (case.labels[dimension], prediction["choices"][dimension])
-            for case, prediction in answered
-            if dimension in case.labels
-        ]
-        choices = [choice for _, choice in given]
-        return cls(
-            len(given), sum(label == choice for label, choice in given), choices.count("tie"), choices.count(None)
-        )
-
-    @property
-    def credit(self) -> float:
-        return self.correct + self.ties / 2
-
-    def row(self, accuracy: float | None, ci95: tuple[float, float] | None) -> dict[str, Any]:
-        return {
-            "accuracy": None if accuracy is None else round(accuracy, 6),
-            "ci95": None if ci95 is None else [round(max(0.0, ci95[0]), 6), round(min(1.0, ci95[1]), 6)],
-            "n": self.n,
-            "correct": self.correct,
-            "ties": self.ties,
-            "unanswered": self.unanswered,
-        }
+Figure = Callable[[Measured], dict[str, Any]]
 
 
-def micro(answered: Sequence[Answered], dimension: str) -> dict[str, Any]:
-    """Every case weighs the same."""
-    tally = Tally.of(answered, dimension)
-    if not tally.n:
-        return tally.row(None, None)
-    return tally.row(tally.credit / tally.n, wilson(tally.credit, tally.n))
-
-
-def macro(answered: Sequence[Answered], dimension: str) -> dict[str, Any]:
-    """Every organ weighs the same; one without a label on this dimension is left out."""
-    whole = Tally.of(answered, dimension)
-    organs = dict.fromkeys(case.organ for case, _ in answered)
-    tallies = [Tally.of([pair for pair in answered if pair[0].organ == organ], dimension) for organ in organs]
-    tallies = [tally for tally in tallies if tally.n]
-    if not tallies:
-        return whole.row(None, None)
-    accuracy = fmean(tally.credit / tally.n for tally in tallies)
-    half = Z * math.sqrt(sum(_variance(tally) for tally in tallies)) / len(tallies)
-    return whole.row(accuracy, (accuracy - half, accuracy + half))
-
-
-def _variance(tally: Tally) -> float:
-    """Of one organ's accuracy; two right and two wrong cases are added to its share, or a perfect organ had none."""
-    share = (tally.credit + 2) / (tally.n + 4)
-    return share * (1 - share) / tally.n
-
-
-def _by_dimension(
-    answered: Sequence[Answered], figure: Callable[[Sequence[Answered], str], Any], lacks: Container[str]
-) -> dict[str, Any]:
+def _strict(asked: Sequence[Asked], predicted: Sequence[Predicted], figure: Figure) -> dict[str, Any]:
     """Of a dimension that the model has not there is no accuracy: nothing was measured."""
-    return {d: Tally.of(answered, d).row(None, None) if d in lacks else figure(answered, d) for d in DIMENSIONS}
+    lacks = missing(prediction.logits for prediction in predicted)
+    measured = {dimension: measure(asked, predicted, dimension) for dimension in DIMENSIONS}
+    return {d: row(None, None, one) if d in lacks else figure(one) for d, one in measured.items()}
 
 
-def _split(answered: Sequence[Answered], part: Callable[[Case], str | None], lacks: Container[str]) -> dict[str, Any]:
-    names = sorted({name for case, _ in answered if (name := part(case)) is not None})
-    return {name: _by_dimension([pair for pair in answered if part(pair[0]) == name], micro, lacks) for name in names}
+def _split(asked: Sequence[Asked], predicted: Sequence[Predicted], names: Sequence[str | None]) -> dict[str, Any]:
+    """Returns a micro table for each name that some case has."""
+    tables = {}
+    for name in sorted({name for name in names if name is not None}):
+        places = [place for place, one in enumerate(names) if one == name]
+        tables[name] = _strict([asked[place] for place in places], [predicted[place] for place in places], micro)
+    return tables
 
 
 def _official(answered: Iterable[Answered]) -> dict[str, dict[str, float]]:

@@ -6,6 +6,7 @@ import sys
 import click
 
 from medreward import __version__
+from medreward.cli.extras import install
 from medreward.cli.options import nearest, refuse_unknown_variables
 from medreward.errors import ConfigurationError, MedRewardError
 
@@ -66,8 +67,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("medreward"):
             raise
-        extra = "medreward[train]" if error.name in TRAINING else "medreward[cpu] or medreward[gpu]"
-        _fail(f"{error.name} is not installed; this command needs {extra}", 2)
+        extra = "train" if error.name in TRAINING else "cpu"
+        _fail(f"{error.name} is not installed, and this command needs it; run {install(extra)}", 2)
 
 
 def _fail(message: str, code: int) -> None:

@@ -19,6 +19,7 @@ from medreward.bench.layout import undecodable, write
 from medreward.cli import bench_agreement, bench_compare, bench_report
 from medreward.cli.asking import concurrency_option, key_option, retry_seconds_option, text_options, url_option
 from medreward.cli.bench_report import REPORT, write_report
+from medreward.cli.extras import install
 from medreward.cli.gate import gate
 from medreward.cli.options import departments_option, json_option, local_options, option
 from medreward.cli.show import print_json, print_table, progress_bar
@@ -40,7 +41,7 @@ def command() -> None:
     """Measure a model or a judge on Med-RewardBench, or on a set in its format."""
     for name in NEEDED:
         if not importlib.util.find_spec(name):
-            raise ConfigurationError(f"medreward bench needs {name}: pip install 'medreward[bench]'")
+            raise ConfigurationError(f"medreward bench needs {name}, which is not installed; run {install('bench')}")
 
 
 command.add_command(bench_compare.command)
@@ -54,7 +55,10 @@ command.add_command(gate)
 @departments_option
 @json_option
 def check(data: str, departments: Path | None, as_json: bool) -> int:
-    """Look for what would make a figure wrong; exit 2 if anything does. DATA: a folder, org/name@revision, phantom."""
+    """Look in DATA for what would make a figure wrong. Exit 2 if anything does.
+
+    DATA is a folder, org/name@revision on the hub, or phantom.
+    """
     from medreward.bench.sources import open_set
 
     found = open_set(data, departments)
@@ -71,13 +75,19 @@ def check(data: str, departments: Path | None, as_json: bool) -> int:
 @command.command("import")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@option("--layout", type=click.Choice([*LAYOUTS]), required=True, help="what IN is")
-@option("--seed", type=int, default=0, show_default=True, help="of which answer is A, and of constructed wrong answers")
+@option("--layout", type=click.Choice([*LAYOUTS]), required=True, help="the layout of IN (docs/bench.md)")
+@option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="decides which answer is A, and which wrong answers are taken",
+)
 @json_option
 def import_(source: Path, target: Path, layout: str, seed: int, as_json: bool) -> int:
-    """Another data set into the format, in the new folder OUT."""
+    """Convert another data set, and write it in the benchmark's format into the new folder OUT."""
     if target.exists():
-        raise ConfigurationError(f"{target} exists; name a folder that is not there yet")
+        raise ConfigurationError(f"{target} already exists; name a folder that does not exist yet")
     pairs = import_pairs(layout, source, seed)
     cases = [pair.case(seed) for pair in pairs]
     write(target, cases, {case.key: pair.columns for case, pair in zip(cases, pairs, strict=True)})
@@ -98,34 +108,46 @@ def read_url(context: click.Context, flag: click.Parameter, written: str | None)
 @command.command()
 @option("--data", required=True, metavar="DATA", help="a folder, org/name@revision on the hub, or phantom")
 @departments_option
-@option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="the run's folder; goes on in it")
+@option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="folder of the run")
 @url_option(read_url)
 @key_option
 @local_options
 @option("--judge", metavar="BASE_URL", help="OpenAI-compatible endpoint to measure as a judge, as in http://host/v1")
-@option("--judge-model", metavar="NAME", help="the judge's name there")
+@option("--judge-model", metavar="NAME", help="name of the judge's model at that endpoint")
 @option("--judge-key", hidden=True, help="its key; a variable only, for flags are seen by others")
-@option("--judge-prompt", type=click.Path(path_type=Path), metavar="FILE", help="with {question} {answer_a} {answer_b}")
-@option("--samples", type=click.IntRange(1), default=1, show_default=True, help="of each order, for a judge")
-@option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="of a judge")
-@option("--max-tokens", type=click.IntRange(1), help="of a judge's reply; without it the endpoint's own limit")
-@option("--price-in", type=click.FloatRange(0), help="of a million tokens that a judge reads")
-@option("--price-out", type=click.FloatRange(0), help="of a million tokens that a judge writes")
+@option(
+    "--judge-prompt",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="the judge's prompt; it must hold {question}, {answer_a} and {answer_b}",
+)
+@option(
+    "--samples", type=click.IntRange(1), default=1, show_default=True, help="how often a judge is asked in each order"
+)
+@option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="temperature of a judge")
+@option(
+    "--max-tokens", type=click.IntRange(1), help="longest reply of a judge, in tokens; without it the endpoint decides"
+)
+@option("--price-in", type=click.FloatRange(0), help="price of a million tokens that a judge reads")
+@option("--price-out", type=click.FloatRange(0), help="price of a million tokens that a judge writes")
 @text_options
-@option("--limit", type=click.IntRange(1), help="only the first cases")
+@option("--limit", type=click.IntRange(1), help="ask about this many cases, the first ones")
 @option(
     "--images",
     type=click.Choice([str(images) for images in Images]),
     default=str(Images.OWN),
     show_default=True,
-    help="blank or shuffled shows what is right without seeing",
+    help="what is shown: each case's own image, a plain grey one of its size (blank), no image, or another case's",
 )
 @concurrency_option
 @retry_seconds_option
 @json_option
 @click.pass_context
 def run(context: click.Context, /, as_json: bool, **given: Any) -> int:
-    """Ask about every case, and write predictions and tables into RUN; started again, it goes on where it stopped."""
+    """Ask about every case, and write predictions, tables and a report into RUN.
+
+    A run that was stopped goes on where it stopped when the same command is started again.
+    """
     try:
         summary, data = asyncio.run(_run(context, given))
     except OSError as error:
@@ -146,11 +168,12 @@ async def _run(context: click.Context, given: dict[str, Any]) -> tuple[dict[str,
     if written:  # a flag wins over what stands in the environment
         given.update({name: None for name in ANSWERING if name not in written})
     if sum(given[name] is not None for name in ANSWERING) != 1:
-        raise click.UsageError("name one of --url, --model and --judge")
+        raise click.UsageError("name exactly one of --url, --model and --judge")
     data = await asyncio.to_thread(open_set, given["data"], given["departments"])
     answering, settings = await _answering(given)
     images, folder = Images(given["images"]), _model_folder(given)
-    plan = Plan(given["data"], given["out"], settings, given["concurrency"], given["limit"], images, folder)
+    here = not given["url"] and not given["judge"]
+    plan = Plan(given["data"], given["out"], settings, given["concurrency"], given["limit"], images, folder, here)
     async with aclosing(answering):
         with progress_bar("cases") as progress:
             return await run(data, answering, plan, progress), data
@@ -209,11 +232,14 @@ def _print(summary: dict[str, Any], cases: Iterable[Case], out: Path) -> None:
     from medreward.bench.report.labels import labels_of
 
     micro, macro = summary["strict"]["micro"], summary["strict"]["macro"]
-    numbers = ["accuracy", "95%", "macro", "n", "correct", "ties", "unanswered"]
-    rows = [[d, *_figures(micro[d]), _share(macro[d]["accuracy"]), *_counts(micro[d])] for d in DIMENSIONS]
+    numbers = ["accuracy", "95%", "macro", "n", "correct", "ties", "unanswered", "by length alone", "by position alone"]
+    shortcuts = {d: [_share(value) for value in summary["shortcuts"][d].values()] for d in DIMENSIONS}
+    rows = [
+        [d, *_figures(micro[d]), _share(macro[d]["accuracy"]), *_counts(micro[d]), *shortcuts[d]] for d in DIMENSIONS
+    ]
     print_table(["dimension", *numbers], rows, numbers)
     if missing := [d for d in DIMENSIONS if micro[d]["n"] and micro[d]["accuracy"] is None]:
-        click.echo(f"The model has no {', '.join(missing)}: nothing was measured there.")
+        click.echo(f"The model has no {', '.join(missing)}, so nothing was measured there.")
     statuses = ", ".join(f"{count} {status}" for status, count in summary["statuses"].items())
     labels = labels_of(Counter(case.evidence or "not stated" for case in cases))
     click.echo(f"{labels.headline} {labels.detail}")

@@ -14,11 +14,20 @@ from medreward.cli.show import print_json, print_table
 @click.command("agreement")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @option(
-    "--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="RUN", help="a model to set beside them"
+    "--run",
+    "runs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="also show this run's model; may be repeated",
 )
 @json_option
 def command(file: Path, runs: Sequence[Path], as_json: bool) -> int:
-    """Cohen's and Fleiss' kappa and Krippendorff's alpha. FILE: JSON lines, or CSV (docs/bench.md)."""
+    """How far annotators agree: Cohen's and Fleiss' kappa, Krippendorff's alpha.
+
+    FILE is JSON lines or CSV (docs/bench.md). With --run, people and models are held against the same majorities on the
+    same cases.
+    """
     from medreward.bench.agreement import agreement
     from medreward.bench.annotators import read
     from medreward.bench.finished import open_run
@@ -57,10 +66,12 @@ def _pairs(dimensions: Mapping[str, Any]) -> Iterator[list[str]]:
 def _with(found: Mapping[str, Any]) -> Iterator[list[str]]:
     for dimension, among in found["dimensions"].items():
         for person, row in among["with_the_others"].items():
-            yield [dimension, person, "majority of the others", *_figures(row)]
+            yield [dimension, person, f"majority without {person}", *_figures(row)]
+            for run, beside in row["runs"].items():
+                yield [dimension, run, f"majority without {person}", *_figures(beside)]
         for run in (run for run in found["runs"] if dimension in run["dimensions"]):
             own = run["dimensions"][dimension]
-            yield [dimension, run["run"], "majority", *_figures(own["majority"])]
+            yield [dimension, run["run"], "majority of all", *_figures(own["majority"])]
             for person, row in own["annotators"].items():
                 yield [dimension, run["run"], person, *_figures(row)]
 

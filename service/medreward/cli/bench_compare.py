@@ -20,13 +20,17 @@ from medreward.types import DIMENSIONS
     type=click.Choice([*DIMENSIONS]),
     default="overall",
     show_default=True,
-    help="of the printed order and pairs; JSON and CSV hold all",
+    help="dimension that orders the table and whose pairs are printed; JSON and CSV have all",
 )
-@option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="write every accuracy, a line each")
-@option("--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="write a page that loads nothing")
+@option(
+    "--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="also write every accuracy, one a line"
+)
+@option(
+    "--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="also write a page that loads nothing"
+)
 @json_option
 def command(runs: Sequence[Path], dimension: str, csv_file: Path | None, html_file: Path | None, as_json: bool) -> int:
-    """Accuracy, ranks and exact McNemar tests of two or more runs on one benchmark."""
+    """Compare two or more runs on the same data: accuracy, ranks and exact McNemar tests."""
     if len(runs) < 2:
         raise click.UsageError("name two runs or more")
     from medreward.bench.comparing import as_csv, compare
@@ -52,20 +56,21 @@ def command(runs: Sequence[Path], dimension: str, csv_file: Path | None, html_fi
 def _print(compared: Mapping[str, Any], dimension: str) -> None:
     dimensions = list(compared["shortcuts"])
     if dimension not in dimensions:
-        raise ConfigurationError(f"{dimension} has no labels, or not every model has it")
+        raise ConfigurationError(f"{dimension} has no labels, or not every model has it; choose another --dimension")
     labels = ", ".join(f"{count} {kind}" for kind, count in compared["evidence"].items())
     click.echo(f"{compared['cases']} cases, {compared['different_images']} images; labels: {labels}")
     ordered = sorted(compared["runs"], key=lambda run: -run["dimensions"][dimension]["accuracy"])
     print_table(["run", "rank", *dimensions, "macro"], _board(ordered, compared, dimension), [*dimensions, "macro"])
-    columns = ["difference", "95%", "better", "worse", "p", "Holm", "smallest"]
+    columns = ["difference", "95%", "better", "worse", "p", "Holm", "smallest detectable"]
     print_table(["first", "second", *columns], _pairs(compared["pairs"], dimension), columns)
     click.echo(f"{dimension}: {_tests(compared['all_runs'][dimension])}")
     for run in ordered:
         if run["missing"]:
-            click.echo(f"The model of {run['run']} has no {', '.join(run['missing'])}: left out for all runs.")
+            click.echo(f"The model of {run['run']} has no {', '.join(run['missing'])}, which is left out for all runs.")
     click.echo(
         "Runs that share a letter do not differ (Holm over the pairs of a dimension, "
-        f"{100 * compared['alpha']:g}%). Smallest: the difference that these cases would have shown 4 times in 5."
+        f"{100 * compared['alpha']:g}%). Smallest detectable: a true difference of this many points would "
+        "be found on these cases four times in five."
     )
 
 
@@ -110,7 +115,7 @@ def _tests(tests: Mapping[str, Mapping[str, Any] | None]) -> str:
             for name, found in tests.items()
             if found
         )
-        or "the runs are alike on every case"
+        or "the runs do not differ on any case"
     )
 
 

@@ -24,11 +24,16 @@ EXAMPLES: Final = 6
 @click.command("report")
 @click.argument("path", metavar="RUN", type=click.Path(path_type=Path))
 @baseline_option
-@option("--gate", type=click.Path(path_type=Path), metavar="FILE", help="gate.json; the one in RUN if not named")
-@option("--data", metavar="DATA", help="where questions and images are, if not where they were")
+@option(
+    "--gate",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="the gate's verdict; without it, gate.json in RUN if there is one",
+)
+@option("--data", metavar="DATA", help="where questions and images are now, if they were moved")
 @departments_option
-@option("--cases", type=click.IntRange(0), default=EXAMPLES, show_default=True, help="in each list of cases")
-@option("--out", type=click.Path(path_type=Path), metavar="FILE", help=f"{REPORT} in RUN if not named")
+@option("--cases", type=click.IntRange(0), default=EXAMPLES, show_default=True, help="how many cases each list shows")
+@option("--out", type=click.Path(path_type=Path), metavar="FILE", help=f"file to write; without it, {REPORT} in RUN")
 @json_option
 def command(
     path: Path,
@@ -40,7 +45,7 @@ def command(
     out: Path | None,
     as_json: bool,
 ) -> int:
-    """RUN as one HTML file that loads nothing: verdict, figures, cases that went wrong, and where it all is from."""
+    """Write RUN as one HTML file that loads nothing: verdict, figures, cases that went wrong, and provenance."""
     from medreward.bench.comparing import refuse_other_benchmarks
     from medreward.bench.finished import open_run
     from medreward.bench.report.decision import read_gate
@@ -88,7 +93,7 @@ def _texts(run: "FinishedRun", data: str | None, departments: Path | None) -> "M
     except ConfigurationError as error:
         if data or departments:
             raise
-        click.echo(f"no questions and images in the report: {error}; --data names them", err=True)
+        click.echo(f"the report has no questions and images, for {error}; name the data with --data", err=True)
         return {}
     return {case.key: case for case in found.cases}
 
@@ -98,13 +103,14 @@ def _print(found: "Report") -> None:
 
     labels = f"{found.labels.headline} {found.labels.detail}"
     print_panel(found.decision.word, [*found.decision.sentences, labels], found.decision.tone)
-    columns = ["accuracy", "95%", "cases"]
+    columns = ["accuracy", "95%", "cases", "better shortcut"]
     against = ["baseline", "difference", "95%", "p (Holm)"] if found.baseline else []
     rows = []
     for row in found.facts.dimensions:
-        if not row.share:
+        if not row.share or not row.shortcut:
             continue
         cells = [row.name, share(row.share.value), f"{share(row.share.low)} to {share(row.share.high)}", str(row.n)]
+        cells.append(f"{share(row.shortcut.accuracy)} by {row.shortcut.name}")
         if other := row.against:
             ends = f"{points(other.difference.low)} to {points(other.difference.high)}"
             cells += [share(other.share.value), points(other.difference.value), ends, p_value(other.p)]

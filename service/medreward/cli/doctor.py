@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
+from medreward.cli.extras import install
 from medreward.cli.options import json_option, local_options, option
 from medreward.cli.show import print_json, print_table
 from medreward.cores import available_cores
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # pydantic is not for a client's install
 GIB: Final = 1024**3
 NEEDED: Final = "server"  # the extra that serving takes, beside what every install has
 BESIDE: Final = ("cpu", "gpu", "vlm", "parquet")  # looked at where they are installed
-SERVER_ADVICE: Final = "install medreward[cpu] or medreward[gpu]"
+SERVER_ADVICE: Final = f"run {install('cpu')} (on a GPU: [gpu] in place of [cpu])"
 SHM_BYTES: Final = GIB // 4
 ENOUGH_MEMORY: Final = 2 * GIB
 CGROUP: Final = Path("/sys/fs/cgroup")
@@ -42,12 +43,18 @@ class Check:
 
 @click.command("doctor")
 @local_options
-@option("--parity", is_flag=False, flag_value="", metavar="[REF]", help="compare this VLM with plain transformers")
+@option(
+    "--parity",
+    is_flag=False,
+    flag_value="",
+    metavar="[REF]",
+    help="compare this VLM here with the same in plain transformers",
+)
 @json_option
 def command(parity: str | None, as_json: bool, **local: Any) -> int:
-    """Look at this machine: packages, devices, memory, ports and the default model; exit 1 if it cannot be served.
+    """Look at this machine: packages, devices, memory, ports and the default model. Exit 1 if it cannot be served.
 
-    With --parity: score a few phantoms here and in transformers itself; exit 1 if a logit differs by too much.
+    With --parity, score a few phantoms here and in transformers itself. Exit 1 if a logit differs by too much.
     """
     if parity is not None:
         from medreward.cli.parity import check_parity
@@ -164,7 +171,7 @@ def _model(settings: "Settings") -> Check:
     if manifest.runtime == "onnx" and not util.find_spec("onnxruntime"):
         raise ConfigurationError(f"{manifest.name} needs onnxruntime: {SERVER_ADVICE}")
     if manifest.runtime == "torch_vlm" and not (util.find_spec("torch") and util.find_spec("transformers")):
-        raise ConfigurationError(f"{manifest.name} needs torch and transformers: install medreward[vlm]")
+        raise ConfigurationError(f"{manifest.name} needs torch and transformers: run {install('vlm')}")
     return Check("model", "ok", f"{manifest.name} {manifest.version}, {len(manifest.files)} files verified")
 
 

@@ -2,11 +2,11 @@
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from medreward.artifacts.evidence import DEFAULT_POLICY, write_evidence
+from medreward.artifacts.evidence import DEFAULT_POLICY, policies, write_evidence
 from medreward.cli.asking import key_option, read_url, url_option
 from medreward.cli.options import baseline_option, json_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table
@@ -16,26 +16,36 @@ if TYPE_CHECKING:
     from medreward.bench.gate.deciding import Decision
 
 RUN = click.Path(path_type=Path)
+POLICIES: Final = f"what must be shown: {', '.join(policies())}, or a TOML file"
 
 
 @click.command()
-@option("--candidate", type=RUN, required=True, metavar="RUN", help="the run of the model to release")
+@option("--candidate", type=RUN, required=True, metavar="RUN", help="run of the model to release")
 @baseline_option
-@option("--blanked", type=RUN, metavar="RUN", help="the candidate's run with --images blank")
-@option("--policy", default=DEFAULT_POLICY, metavar="FILE", show_default=True, help="what must be shown: TOML")
+@option("--blanked", type=RUN, metavar="RUN", help="run of the candidate that was made with --images blank")
+@option("--policy", default=DEFAULT_POLICY, metavar="POLICY", show_default=True, help=POLICIES)
 @url_option(read_url)
-@option("--baseline-url", callback=read_url, metavar="URL", help="server of the model that would be replaced")
+@option("--baseline-url", callback=read_url, metavar="URL", help="server of the model that it would replace")
 @key_option
 @option(
-    "--evidence", type=RUN, metavar="MODEL_DIR", help="folder of the candidate's model, if it is not found by itself"
+    "--evidence",
+    type=RUN,
+    metavar="MODEL_DIR",
+    help="the candidate's model folder, to write the verdict into; without --out it is found by itself where it can be",
 )
 @models_dir_option
 @option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="folder of gate.json; the candidate's run without it"
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="write the verdict here alone; without it, into the candidate's run and into the model's folder",
 )
 @json_option
 def gate(as_json: bool, out: Path | None, policy: str, **given: Any) -> int:
-    """May this model replace the one that serves? Exit 0 promote, 1 refuse, 2 could not run, 3 too little data."""
+    """Say whether this model may replace the one that serves.
+
+    Exit 0: promote. 1: refuse. 2: the gate could not run. 3: undecided, for too little data or for want of labels.
+    """
     from medreward.artifacts.repository import bundled_models
     from medreward.bench.gate.deciding import Brought, decide
     from medreward.bench.gate.policy import read_policy
@@ -46,7 +56,7 @@ def gate(as_json: bool, out: Path | None, policy: str, **given: Any) -> int:
     try:
         forget(folder)
         rules = read_policy(policy)
-        brought = Brought.read(**given | {"models_dir": given["models_dir"] or bundled_models()})
+        brought = Brought.read(rules, **given | {"models_dir": given["models_dir"] or bundled_models()})
         decision = asyncio.run(decide(rules, brought))
         write(folder, decision)
     except OSError as error:
@@ -55,30 +65,39 @@ def gate(as_json: bool, out: Path | None, policy: str, **given: Any) -> int:
         print_json(document(decision))
     else:
         _print(decision, folder)
-    _leave_evidence(decision)
+    _leave_evidence(decision, wanted=out is None or given["evidence"] is not None)
     return EXIT[decision.verdict]
 
 
-def _leave_evidence(decision: "Decision") -> None:
-    """On stderr, for stdout is the decision, which stands even where the model's folder cannot be written to."""
+def _leave_evidence(decision: "Decision", wanted: bool) -> None:
+    """Writes the decision into the model's folder if that is wanted, and says so on stderr, for stdout is the decision.
+
+    The decision stands even where the folder cannot be written to.
+    """
     from medreward.bench.gate.writing import document
 
     folder = decision.brought.folder
+    if not wanted:
+        click.echo("nothing was written into the model's folder: --out was given without --evidence", err=True)
+        return
     if not folder:
-        click.echo("no folder of this model here: gate.json is its evidence", err=True)
+        click.echo("no evidence was written: the model's folder is not known here; name it with --evidence", err=True)
         return
     try:
         click.echo(f"evidence: {write_evidence(folder, document(decision))}", err=True)
     except OSError as error:
-        click.echo(f"no evidence was left in {folder}: {error.strerror or error}", err=True)
+        click.echo(f"no evidence was written into {folder}: {error.strerror or error}", err=True)
 
 
 def _print(decision: "Decision", folder: Path) -> None:
-    from medreward.bench.gate.writing import GATE, SAYS, labels
+    from medreward.bench.gate.verdict import needed_in_words
+    from medreward.bench.gate.writing import GATE, labels, says
 
     candidate = decision.brought.candidate
-    print_table(["check", "status", ""], [[check.name, check.status, check.what] for check in decision.checks])
+    print_table(
+        ["check", "outcome", "what was seen"], [[check.name, check.status, check.what] for check in decision.checks]
+    )
     click.echo(f"labels: {labels(candidate)}")
-    if decision.needed:
-        click.echo(f"about {decision.needed} cases would be needed, {len(candidate.cases)} are there")
-    click.echo(f"{decision.verdict}: {candidate.about['model']['name']} {SAYS[decision.verdict]} ({folder / GATE})")
+    if needed := needed_in_words(decision.needed):
+        click.echo(f"{needed} There are {len(candidate.cases):,}.")
+    click.echo(f"{decision.verdict}: {candidate.about['model']['name']} {says(decision)} ({folder / GATE})")

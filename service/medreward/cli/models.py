@@ -28,7 +28,7 @@ def command() -> None:
 @models_dir_option
 @json_option
 def list_(models_dir: Path | None, as_json: bool) -> int:
-    """The bundled models."""
+    """List the bundled models."""
     from medreward.artifacts.repository import list_models
 
     folder = _models_dir(models_dir)
@@ -39,7 +39,7 @@ def list_(models_dir: Path | None, as_json: bool) -> int:
         columns = ["name", "version", "evidence", "runtime", "fingerprint"]
         print_table(columns, [[*map(str, model.values())] for model in map(_short, found)])
     else:
-        click.echo(f"no models in {folder}", err=True)
+        click.echo(f"there are no models in {folder}", err=True)
     return 0
 
 
@@ -50,7 +50,7 @@ def list_(models_dir: Path | None, as_json: bool) -> int:
 @image_size_option
 @json_option
 def inspect(ref: str, as_json: bool, **where: Any) -> int:
-    """What a model is, and the text that it is shown."""
+    """Show what a model is, and the text that it reads."""
     from medreward.engine.files import find
 
     folder, manifest = find(_settings(ref, **where))
@@ -90,10 +90,10 @@ def verify(ref: str, as_json: bool, **where: Any) -> int:
 @command.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("out", type=click.Path(path_type=Path))
-@option("--data", type=click.Path(path_type=Path), metavar="DIR", help="folder of sets, to measure the model on")
+@option("--data", type=click.Path(path_type=Path), metavar="DIR", help="folder of data sets to measure the model on")
 @json_option
 def export(run: Path, out: Path, data: Path | None, as_json: bool) -> int:
-    """A run of `medreward train` to a folder that `medreward serve` takes; --data measures it for its card."""
+    """Turn a run of `medreward train` into a folder that can be served. With --data, measure it for its card."""
     from medreward.training.export import export_run
 
     with progress_bar("answers") as progress:
@@ -107,12 +107,12 @@ def export(run: Path, out: Path, data: Path | None, as_json: bool) -> int:
 
 @command.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@option("--name", metavar="NAME", help="in place of the folder's own")
+@option("--name", metavar="NAME", help="name of the model; without it, the folder's")
 @heads_option
 @image_size_option
 @json_option
 def adopt(folder: Path, name: str | None, heads: str | None, image_size: int | None, as_json: bool) -> int:
-    """Write the manifest of a transformers checkpoint, with its own chat template as the text."""
+    """Write the manifest (model.toml) of a transformers checkpoint, with its own chat template as the text."""
     from medreward.artifacts.manifest import read_manifest
     from medreward.artifacts.repository import MANIFEST_FILE
     from medreward.backends.torch_vlm.adopt import adopt as write_manifest
@@ -135,12 +135,23 @@ def adopt(folder: Path, name: str | None, heads: str | None, image_size: int | N
 @option(
     "--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="folder of sets, with dev_pairs.jsonl"
 )
-@option("--phantoms", type=click.IntRange(2), default=300, show_default=True, help="to draw, and half as many held out")
-@option("--out", type=click.Path(path_type=Path), metavar="FILE", help="write JSON too, or Markdown to a name in .md")
+@option(
+    "--phantoms",
+    type=click.IntRange(2),
+    default=300,
+    show_default=True,
+    help="how many phantoms to draw; half as many more are held out",
+)
+@option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="also write the figures, as Markdown if FILE ends in .md, else as JSON",
+)
 @models_dir_option
 @json_option
 def measure(ref: str, data: Path, phantoms: int, out: Path | None, models_dir: Path | None, as_json: bool) -> int:
-    """What a model is worth on dev pairs and phantoms: shares right, calibration, length, size, and more."""
+    """Measure a model on dev pairs and phantoms: shares right, calibration, length, size, and more."""
     from medreward.engine.files import open_verified
     from medreward.training.card import card, tables
     from medreward.training.measure import measure_folder

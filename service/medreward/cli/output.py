@@ -73,7 +73,9 @@ class Output:
     def _refuse_what_is_not_ours(self, asked: Asked) -> None:
         if not self._record.exists():
             if self._path.exists():
-                raise ConfigurationError(f"{self._path} exists and was not begun by score-file; move it away")
+                raise ConfigurationError(
+                    f"{self._path} already exists and was not begun by score-file; move it away or name another file"
+                )
             draft = self._record.with_name(f"{self._record.name}.tmp")
             draft.write_text(json.dumps(asdict(asked), indent=2) + "\n", "utf-8")
             draft.replace(self._record)

@@ -1,5 +1,6 @@
 """`medreward doctor --parity`: does a VLM give here what it gives in transformers itself?"""
 
+from contextlib import suppress
 from typing import Any
 
 from medreward.backends.base import Group, ModelImage
@@ -7,10 +8,10 @@ from medreward.cli.show import print_json, print_table
 from medreward.encoding.image import ImageLimits, decode, probe
 from medreward.engine.limits import image_limits
 from medreward.engine.model import Model, open_model
-from medreward.errors import ConfigurationError
-from medreward.phantoms.golden import golden_images
+from medreward.errors import ConfigurationError, ItemError
+from medreward.phantoms.golden import Golden, golden_images
 from medreward.settings import Settings
-from medreward.types import Options
+from medreward.types import Options, TooLong
 from medreward.workers.loading import open_vlm
 
 PHANTOMS = 4
@@ -21,9 +22,11 @@ def check_parity(settings: Settings, as_json: bool) -> int:
     model = open_model(settings)
     manifest = model.manifest
     if manifest.runtime != "torch_vlm":
-        raise ConfigurationError(f"--parity is for models of runtime torch_vlm; {manifest.name} is {manifest.runtime}")
+        raise ConfigurationError(
+            f"--parity compares models of runtime torch_vlm, and {manifest.name} is {manifest.runtime}"
+        )
     if settings.tensor_parallel > 1:
-        raise ConfigurationError("--parity compares on one device: leave tensor parallelism at 1")
+        raise ConfigurationError("--parity compares on one device; set --tensor-parallel to 1")
     assert model.folder is not None
     no_caches = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
     backend = open_vlm(settings.model_copy(update=no_caches), manifest, model.folder)
@@ -56,17 +59,30 @@ def _written(fact: object) -> str:
 
 
 def _groups(model: Model, limits: ImageLimits) -> dict[str, Group]:
-    """Phantoms with a question and answers to it; the last is asked without its image, where the model allows that."""
+    """Returns phantoms with a question and answers to it; the last without its image, where the model allows that.
+
+    An answer that is too long for the model is cut as `cut_middle` cuts it: both ways get the same ids. A phantom whose
+    question alone is too long is left out; fails where that leaves nothing.
+    """
     groups: dict[str, Group] = {}
+    last: Golden | None = None
     for golden in golden_images(PHANTOMS, KINDS):
         header = probe(golden.png, limits)
         pixels = decode(golden.png, header, model.image.of(header.width, header.height))
-        groups[golden.name] = _group(model, golden.question.text, golden.answers, ModelImage(golden.name, pixels))
+        with suppress(ItemError):
+            groups[golden.name] = _group(model, golden, ModelImage(golden.name, pixels))
+            last = golden
+    if last is None:
+        raise ConfigurationError(
+            f"{model.manifest.name} takes {model.manifest.text.max_tokens} tokens, too few for any question of ours: "
+            "nothing can be compared"
+        )
     if not model.manifest.image.required:
-        groups["no image"] = _group(model, golden.question.text, golden.answers, None)
+        groups["no image"] = _group(model, last, None)
     return groups
 
 
-def _group(model: Model, question: str, answers: Any, image: ModelImage | None) -> Group:
-    prompt = model.text.prompt(question, has_image=image is not None)
-    return Group(image, prompt.ids, [model.text.answer(prompt, answer.text, Options()).ids for answer in answers])
+def _group(model: Model, golden: Golden, image: ModelImage | None) -> Group:
+    prompt = model.text.prompt(golden.question.text, has_image=image is not None)
+    cut = Options(too_long=TooLong.CUT_MIDDLE)
+    return Group(image, prompt.ids, [model.text.answer(prompt, answer.text, cut).ids for answer in golden.answers])

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from medreward.cli.extras import install
 from medreward.errors import Code, ConfigurationError, ItemError, MedRewardError, RequestError
 
 SUFFIXES: Final = (".jsonl", ".parquet")
@@ -60,7 +61,9 @@ def import_pyarrow() -> ModuleType:
     try:
         import pyarrow.parquet
     except ImportError:
-        raise ConfigurationError("Parquet files need pyarrow: pip install 'medreward[parquet]'") from None
+        raise ConfigurationError(
+            f"Parquet files need pyarrow, which is not installed; run {install('parquet')}"
+        ) from None
     arrow: ModuleType = pyarrow
     return arrow
 

@@ -17,9 +17,16 @@ from medreward.types import DIMENSIONS
 
 
 @click.command("score")
-@option("--image", type=click.Path(path_type=Path), metavar="FILE", help="JPEG, PNG, WebP or DICOM; none: text only")
+@option(
+    "--image",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="image: JPEG, PNG, WebP or DICOM; without it, text alone is scored",
+)
 @option("--question", required=True, metavar="TEXT", help="question about the image")
-@option("--response", "responses", type=WholeText(), multiple=True, required=True, help="to score; may be repeated")
+@option(
+    "--response", "responses", type=WholeText(), multiple=True, required=True, help="response to score; may be repeated"
+)
 @where_options
 @asking_options
 @json_option
@@ -58,7 +65,7 @@ def _base64(image: Path) -> str:
     try:
         return base64.b64encode(image.read_bytes()).decode()
     except OSError as error:
-        raise ConfigurationError(f"cannot read the image {image}: {error.strerror}") from None
+        raise ConfigurationError(f"the image {image} cannot be read: {error.strerror}") from None
 
 
 def _print(reply: dict[str, Any]) -> None:

@@ -66,7 +66,7 @@ def command(
     as_json: bool,
     **local: Any,
 ) -> int:
-    """Score the rows of a JSONL or Parquet file; started again, it goes on where it stopped.
+    """Score the rows of a JSONL or Parquet file. Started again, it goes on where it stopped.
 
     A row has a question, a response or responses, and an image: a path relative to IN, base64, bytes, or null.
     """
@@ -101,7 +101,9 @@ async def _score_missing(job: Job, scorer: Scorer, model: Mapping[str, str], out
                         output.append({**row, "model": model})
                         advance(output.rows, total)
                 except (MedRewardError, UnreachableError) as error:
-                    raise ConfigurationError(f"stopped after {output.rows} rows, run again to go on: {error}") from None
+                    raise ConfigurationError(
+                        f"score-file stopped after {output.rows} rows; run it again to go on: {error}"
+                    ) from None
     output.finish(_id_type(job.source))
 
 

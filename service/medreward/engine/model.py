@@ -1,8 +1,9 @@
 """A model as the front knows it: its manifest, its text and image rules. Its backend is loaded where it runs."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from medreward.engine.files import open_verified
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 from medreward.types import DIMENSIONS, ModelRef
+
+log = logging.getLogger("medreward")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ def open_model(settings: Settings) -> Model:
     started = time.time_ns()
     folder, manifest = open_verified(settings)
     if settings.require_evidence is not None:
-        require_evidence(folder, manifest.fingerprint, settings.require_evidence)
+        used = require_evidence(folder, manifest.fingerprint, settings.require_evidence)
+        about = {name: value for name, value in asdict(used).items() if name != "file"}
+        log.info("evidence", extra={"file": str(used.file), "policy": settings.require_evidence, **about})
     if manifest.text.tokenizer is None:
         raise ConfigurationError(f"the manifest of model {manifest.name} names no tokenizer under [text]")
     return _assemble(manifest, FileTokenizer(folder / manifest.text.tokenizer), settings, folder, started)

@@ -296,7 +296,6 @@ def chat(template: str) -> Callable[[Path], Any]:
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "transformers cannot read it"),
         (lambda folder: (folder / "chat_template.jinja").unlink(), "no chat template"),
         (lambda folder: change_config(folder, model_type="idefics3"), "how idefics3 writes an image"),
-        (lambda folder: (folder / "model.toml").write_text(""), "has a model.toml"),
         (chat("{{ raise_exception('never') }}"), "cannot render"),
         (chat("<s>{{ messages[0].content[-1].text }}</s>"), "question and response once each"),
         (chat(WORDLEVEL.replace("<vision><image></vision>", "")), "image"),
@@ -305,7 +304,7 @@ def chat(template: str) -> Callable[[Path], Any]:
 def test_what_is_not_recognised_is_said(folder: Path, damage: Callable[[Path], Any], says: str) -> None:
     damage(folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ConfigurationError, match=f"is not adopted: .*{says}"):
+    with pytest.raises(ConfigurationError, match=f"cannot be adopted, and nothing was written: .*{says}"):
         adopt(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -318,3 +317,10 @@ def test_tokens_that_differ_from_transformers_own_are_said(folder: Path) -> None
     assert done.return_value == 0
     assert "not transformers' own with an image, from token" in done.stderr
     assert "Yes" in done.stderr
+
+
+def test_a_manifest_that_is_there_is_left_as_it_is(folder: Path) -> None:
+    (folder / "model.toml").write_text("")
+    with pytest.raises(ConfigurationError, match=r"already has a model\.toml; nothing was written"):
+        adopt(folder)
+    assert (folder / "model.toml").read_text() == ""

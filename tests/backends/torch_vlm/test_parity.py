@@ -17,6 +17,7 @@ from backends.torch_vlm.checkpoints import value_head, write_checkpoint, write_m
 from medreward.backends.torch_vlm.backbone import Backbone
 from medreward.backends.torch_vlm.parity import Compared, Orders, orders
 from medreward.cli.doctor import command
+from medreward.errors import ConfigurationError
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,20 @@ def test_an_exact_model_passes(folder: Path) -> None:
     assert len(found["differences"]) == 5
     assert 0 < found["largest"] <= found["tolerance"] == 1e-4
     assert (found["pair_orders"], found["pair_orders_that_flip"]) == (5 * 15 * 6, 0)
+
+
+def test_a_model_of_few_tokens_is_compared_on_answers_that_fit(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    manifest = (copy / "model.toml").read_text()
+    few = re.sub(r"max_tokens = \d+", "max_tokens = 64", manifest)
+    assert few != manifest
+    (copy / "model.toml").write_text(few)
+    code, found = doctor(copy)
+    assert (code, found["ok"]) == (0, True)
+    assert 0 < found["largest"] <= found["tolerance"]
+    (copy / "model.toml").write_text(re.sub(r"max_tokens = \d+", "max_tokens = 8", manifest))
+    with pytest.raises(ConfigurationError, match="takes 8 tokens, too few for any question of ours"):
+        doctor(copy)
 
 
 def test_a_value_head_is_compared_on_its_one_dimension(folder: Path, tmp_path: Path) -> None:

@@ -43,12 +43,12 @@ def adopt(folder: Path, name: str | None = None, verbalise: bool = False, side: 
     """Writes the manifest, or a ConfigurationError says what was not recognised and why. What it gives back is what
     will not be as in transformers.
     """
+    if (folder / MANIFEST_FILE).exists():
+        raise ConfigurationError(f"{folder} already has a {MANIFEST_FILE}; nothing was written")
     try:
-        if (folder / MANIFEST_FILE).exists():
-            raise ConfigurationError(f"it has a {MANIFEST_FILE}")
         made = make_manifest(folder, name or plain_name(folder.resolve().name), verbalise, side)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{folder} is not adopted: {error}") from error
+        raise ConfigurationError(f"{folder} cannot be adopted, and nothing was written: {error}") from error
     draft = folder / f".{MANIFEST_FILE}"
     try:
         draft.write_text(made.text, "utf-8")

@@ -8,18 +8,22 @@ from typing import Final
 from scipy import stats
 
 POINTS: Final = 100
+#: The number of cases that stands for "any number is too small".
+NEVER: Final = 100_000_000
 
 
 class Status(StrEnum):
     PASS = "pass"  # noqa: S105
     FAIL = "fail"
-    UNDECIDED = "undecided"
+    UNDECIDED = "undecided"  # too little data
+    NO_LABEL = "no label"  # the data cannot show it, however much of it there is
+    NOT_SHOWN = "not shown"  # too few cases to say anything, and nothing is asked of them
     SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`low` and `high` are one-sided bounds of `value`. `needed` cases would likely decide what these could not."""
+    """`low` and `high` are one-sided bounds of `value`. With `needed` cases an undecided check would likely decide."""
 
     name: str
     status: Status
@@ -37,16 +41,16 @@ def of(passed: bool, failed: bool = True) -> Status:
     return Status.PASS if passed else Status.FAIL if failed else Status.UNDECIDED
 
 
-def needed(n: int, seen: float, bound: float, limit: float, alpha: float, power: float) -> int | None:
-    """Cases by which the bound would be on the side of the limit where the figure is now, with this power.
+def needed(n: int, seen: float, bound: float, limit: float, alpha: float, power: float) -> int:
+    """Returns with how many cases the bound would be on the figure's own side of the limit, with this power.
 
-    Bounds come nearer with the root of the number of cases. None where the figure is the limit.
+    Bounds come nearer with the root of the number of cases. Where the figure is the limit, it is NEVER.
     """
     distance = abs(seen - limit)
     if not distance:
-        return None
+        return NEVER
     z_alpha, z_power = stats.norm.ppf(1 - alpha), stats.norm.ppf(power)
-    return math.ceil(n * float(abs(bound - seen) * (1 + z_power / z_alpha) / distance) ** 2)
+    return min(NEVER, math.ceil(n * float(abs(bound - seen) * (1 + z_power / z_alpha) / distance) ** 2))
 
 
 def points(value: float) -> str:

@@ -14,7 +14,7 @@ from medreward.bench.blinding import Images
 from medreward.bench.finished import FinishedRun, open_run
 from medreward.bench.gate import checks
 from medreward.bench.gate.checks import Check, Status
-from medreward.bench.gate.fitting import refuse_another_model, refuse_another_set, refuse_broken
+from medreward.bench.gate.fitting import refuse_another_model, refuse_another_set, refuse_broken, refuse_unpinned
 from medreward.bench.gate.live import Served, live
 from medreward.bench.gate.parity import allowed_from, difference, parity, recorded
 from medreward.bench.gate.policy import Policy, Written
@@ -41,6 +41,7 @@ class Brought:
     @classmethod
     def read(
         cls,
+        policy: Written,
         candidate: Path,
         baseline: Path | None,
         blanked: Path | None,
@@ -50,16 +51,17 @@ class Brought:
         evidence: Path | None,
         models_dir: Path,
     ) -> "Brought":
-        """Refuses what does not fit together."""
-        run = open_run(candidate)
-        refuse_broken(run)
+        """Returns the runs, or refuses what does not fit together or is not what the policy pins."""
+        run, dimensions = open_run(candidate), policy.policy.dimensions
+        refuse_broken(run, dimensions)
         other = open_run(baseline) if baseline else None
         if other:
-            refuse_broken(other)
+            refuse_broken(other, dimensions)
             refuse_another_set(other, run)
+        refuse_unpinned(policy, run, other)
         blind = open_run(blanked) if blanked else None
         if blind:
-            refuse_broken(blind, Images.BLANK)
+            refuse_broken(blind, dimensions, Images.BLANK)
             refuse_another_set(blind, run)
             refuse_another_model(blind, run)
         if baseline_url and not (url and other):
@@ -108,17 +110,21 @@ def _of_runs(policy: Policy, brought: Brought) -> Iterator[Check]:
     of_candidate, of_baseline = Answers.of(candidate), Answers.of(baseline) if baseline else None
     yield from quality(policy, Sheet.of(candidate), of_candidate, of_baseline, Answers.of(blanked) if blanked else None)
     if not baseline:
-        yield Check("non_inferiority", Status.SKIPPED, "without --baseline nothing to compare with")
+        yield Check("non_inferiority", Status.SKIPPED, "there is nothing to compare with: no --baseline was given")
     elif policy.parity and _same_model(candidate, baseline):
         yield _equal_numbers(policy.parity.tolerance, candidate, baseline)
     if policy.shortcuts and not blanked:
-        yield Check("shortcut/blanked", Status.SKIPPED, "no --blanked run of `bench run --images blank`")
+        yield Check(
+            "shortcut/blanked", Status.SKIPPED, "no --blanked run was given; `bench run --images blank` makes one"
+        )
 
 
 def _complete(run: FinishedRun) -> Check:
     """The first cases are the first organs: whatever they show, it is not about the set."""
     limit = run.about.get("settings", {}).get("limit")
-    what = f"only the first {len(run.cases)} cases of the set (--limit)" if limit else f"{len(run.cases)} cases"
+    what = (
+        f"only the first {len(run.cases)} cases of the set were run (--limit)" if limit else f"{len(run.cases)} cases"
+    )
     return Check("complete", checks.of(not limit, failed=False), what, n=len(run.cases))
 
 
@@ -137,7 +143,9 @@ def _equal_numbers(exact: float, candidate: FinishedRun, baseline: FinishedRun) 
 
 async def _of_endpoints(policy: Policy, brought: Brought) -> AsyncIterator[Check]:
     if not brought.url:
-        yield Check("live", Status.SKIPPED, "without --url no endpoint was asked: no parity, smoke or load")
+        yield Check(
+            "live", Status.SKIPPED, "no endpoint was asked, so parity, smoke and load are open: no --url was given"
+        )
         return
     candidate, baseline = Served(brought.url, brought.key, brought.candidate), None
     if brought.baseline_url and brought.baseline:

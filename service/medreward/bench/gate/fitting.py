@@ -1,41 +1,83 @@
 """Which runs can be held against each other at all. What cannot is no verdict: the gate could not run."""
 
 import math
+from collections.abc import Sequence
 
 from medreward.bench.answering import OK, by_logits
 from medreward.bench.blinding import Images
+from medreward.bench.comparing import evidence
 from medreward.bench.finished import FinishedRun, Predicted
+from medreward.bench.gate.checks import percent
+from medreward.bench.gate.policy import Written
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
 
 
-def refuse_broken(run: FinishedRun, images: Images = Images.OWN) -> None:
+def refuse_broken(run: FinishedRun, dimensions: Sequence[str], images: Images = Images.OWN) -> None:
+    """Refuses a run that contradicts itself, lacks a dimension that is needed, or was shown other images."""
     for prediction in run.predictions:
         if not _agrees_with_itself(prediction):
             raise ConfigurationError(
                 f"{run.path} is damaged: the answer to {prediction.question_id} contradicts itself"
             )
-    if run.missing:
-        names = ", ".join(dimension for dimension in DIMENSIONS if dimension in run.missing)
-        raise ConfigurationError(f"the gate decides on all six dimensions, and the model of {run.path} has no {names}")
+    if lacking := [dimension for dimension in dimensions if dimension in run.missing]:
+        raise ConfigurationError(
+            f"the model of {run.path} has no {', '.join(lacking)}, which the policy decides on; "
+            "use a policy whose `dimensions` leave it out"
+        )
     if run.images != images:
-        raise ConfigurationError(f"{run.path} was shown {run.images} images, wanted is a run with {images} ones")
+        raise ConfigurationError(
+            f"{run.path} was made with --images {run.images}; use a run that was made with --images {images}"
+        )
+
+
+def refuse_unpinned(policy: Written, candidate: FinishedRun, baseline: FinishedRun | None) -> None:
+    """Refuses what a promotion under this policy must not rest on."""
+    pinned = policy.policy.pinned
+    if not pinned:
+        return
+    if pinned.data and candidate.digest != pinned.data:
+        raise ConfigurationError(
+            f"policy {policy.name} decides on the data {pinned.data} alone; {candidate.path} is a run on "
+            f"{candidate.digest}"
+        )
+    if others := [kind for kind in evidence(candidate) if pinned.labels and kind not in pinned.labels]:
+        raise ConfigurationError(
+            f"policy {policy.name} decides on {' and '.join(pinned.labels)} labels alone; {candidate.path} has "
+            f"{' and '.join(others)} ones"
+        )
+    if not pinned.baseline and not pinned.baseline_floors:
+        return
+    if not baseline:
+        raise ConfigurationError(f"policy {policy.name} pins the baseline: name its run with --baseline")
+    fingerprint = baseline.about["model"].get("fingerprint")
+    if pinned.baseline and fingerprint != pinned.baseline:
+        raise ConfigurationError(
+            f"policy {policy.name} wants the baseline {pinned.baseline}; {baseline.path} is a run of {fingerprint}"
+        )
+    for dimension, floor in pinned.baseline_floors.items():
+        credit = baseline.measured(dimension).credits
+        if not len(credit) or credit.mean() < floor:
+            seen = f"it has {percent(float(credit.mean()))}" if len(credit) else "nothing was measured there"
+            raise ConfigurationError(
+                f"policy {policy.name} wants a baseline of at least {percent(floor)} on {dimension}; "
+                f"{seen} in {baseline.path}"
+            )
 
 
 def refuse_another_set(run: FinishedRun, candidate: FinishedRun) -> None:
     if run.digest != candidate.digest:
         raise ConfigurationError(
-            f"{run.path} is of other data ({run.digest}) than {candidate.path} ({candidate.digest})"
+            f"{run.path} is a run on other data ({run.digest}) than {candidate.path} ({candidate.digest})"
         )
     if list(run.cases) != list(candidate.cases):
         raise ConfigurationError(
-            f"{run.path} and {candidate.path} are not of the same cases: was one run with --limit?"
+            f"{run.path} and {candidate.path} do not have the same cases; was one run with --limit?"
         )
 
 
 def refuse_another_model(run: FinishedRun, candidate: FinishedRun) -> None:
     if run.about["model"] != candidate.about["model"]:
-        raise ConfigurationError(f"{run.path} is of another model than {candidate.path}")
+        raise ConfigurationError(f"{run.path} is a run of another model than {candidate.path}")
 
 
 def _agrees_with_itself(prediction: Predicted) -> bool:

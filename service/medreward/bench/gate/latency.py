@@ -23,13 +23,13 @@ def compared(name: str, figure: str, rounds: Rounds, max_ratio: float, alpha: fl
     """Candidate over baseline: a paired t test on logarithms, so that what slows the whole machine slows both."""
     bounds = _mean(np.log(rounds.candidate / rounds.baseline), alpha)
     value, low, high = (math.exp(bound) for bound in bounds)
-    what = f"{figure}: {value:.2f} times the baseline's ({low:.2f} to {high:.2f}), under {max_ratio:g} wanted"
+    what = f"{figure}: {value:.2f} times the baseline's ({low:.2f} to {high:.2f}); must be below {max_ratio:g}"
     return Check(name, checks.of(high < max_ratio, low > max_ratio), what, value, low, high, max_ratio)
 
 
 def below(name: str, figure: str, rounds: Floats, limit: float, alpha: float) -> Check:
     value, low, high = _mean(rounds, alpha)
-    what = f"{figure}: {value:.1f} ({low:.1f} to {high:.1f}), under {limit:g} wanted"
+    what = f"{figure}: {value:.1f} ({low:.1f} to {high:.1f}); must be below {limit:g}"
     return Check(name, checks.of(high < limit, low > limit), what, value, low, high, limit)
 
 
@@ -45,5 +45,5 @@ def _mean(values: Floats, alpha: float) -> tuple[float, float, float]:
 def failed(failures: int, n: int, limit: float, alpha: float) -> Check:
     interval = stats.binomtest(failures, n).proportion_ci(1 - 2 * alpha, method="exact")
     low, high = float(interval.low), float(interval.high)
-    what = f"{failures} of {n} requests without the right answer in time, under {checks.percent(limit)} wanted"
+    what = f"{failures} of {n} requests had no right answer in time; fewer than {checks.percent(limit)} may"
     return Check("load/failed", checks.of(high < limit, low > limit), what, failures / n, low, high, limit, n)

@@ -66,7 +66,7 @@ def cases_of(run: FinishedRun) -> list[Case]:
     whole = [case for case in cases if case]
     seen = [(hashlib.sha256(case.image).hexdigest(), *map(len, case.answers)) for case in whole]
     if seen != [(asked.image, *asked.lengths) for asked in run.cases]:
-        raise ConfigurationError(f"{ref} is no more the set that {run.path} was taken on")
+        raise ConfigurationError(f"{ref} is no longer the set that {run.path} is a run on")
     return whole
 
 
@@ -142,7 +142,7 @@ async def _load(
         milliseconds = 1000 * np.array([one.quantile(load.quantile) for one in taken])
         yield latency.below("load/limit", f"{_figure(load)}, ms", milliseconds, load.max_ms, alpha)
     if not baseline:
-        yield Check("load/latency", Status.SKIPPED, "without --baseline-url nothing to compare with")
+        yield Check("load/latency", Status.SKIPPED, "there is nothing to compare with: no --baseline-url was given")
         return
     slowness = latency.Rounds(*(np.array([one.quantile(load.quantile) for one in each]) for each in rounds))
     yield latency.compared("load/latency", _figure(load), slowness, load.max_ratio, alpha)

@@ -38,6 +38,6 @@ def allowed_from(run: FinishedRun, runtime: str, exact: float) -> float:
 
 
 def parity(name: str, against: str, allowed: float, largest: float, n: int) -> Check:
-    what = f"logits of {n} differ from {against} by up to {largest:.2g}, at most {allowed:.2g} wanted"
+    what = f"logits of {n} cases differ from {against} by up to {largest:.2g}; at most {allowed:.2g} is allowed"
     value = largest if math.isfinite(largest) else None
     return Check(name, checks.of(largest <= allowed), what, value, limit=allowed, n=n)

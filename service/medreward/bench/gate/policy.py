@@ -1,9 +1,10 @@
 """What a release must show, read from TOML. A section that is not there is not looked at."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from medreward.artifacts.evidence import policy_digest, policy_file
 from medreward.artifacts.toml import read_toml
@@ -13,6 +14,7 @@ Dimension = Literal["accuracy", "relevance", "comprehensiveness", "creativity", 
 Dimensions = Annotated[tuple[Dimension, ...], Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Alpha = Annotated[float, Field(gt=0, lt=0.5)]
+Digest = Annotated[str, Field(pattern="^sha256:")]
 
 
 class Section(BaseModel):
@@ -57,7 +59,18 @@ class Load(Section):
     max_ms: Annotated[float, Field(gt=0)] | None = None
 
 
+class Pinned(Section):
+    """What a promotion under this policy may rest on; runs on anything else are no decision."""
+
+    data: Digest | None = None
+    labels: tuple[str, ...] = ()  # kinds, as `bench run` counts them: physician, constructed, not stated
+    baseline: Digest | None = None  # its fingerprint
+    baseline_floors: Mapping[Dimension, Share] = {}  # the accuracy that a baseline must have to be one
+
+
 class Policy(Section):
+    dimensions: Dimensions = DIMENSIONS
+    pinned: Pinned | None = None
     require: tuple[Literal["baseline", "blanked", "url"], ...] = ()
     alpha: Alpha
     family_alpha: Alpha
@@ -65,12 +78,22 @@ class Policy(Section):
     floors: dict[Dimension, Share] = {}
     non_inferiority: tuple[Pool, ...] = ()
     no_organ_worse: bool = False
+    organ_margin: Share = 0.1
     max_unanswered: Share | None = None
     calibration: Calibration | None = None
     shortcuts: Shortcuts | None = None
     parity: Parity | None = None
     smoke: bool = False
     load: Load | None = None
+
+    @model_validator(mode="after")
+    def _only_these_dimensions(self) -> Self:
+        named = {*self.floors, *(d for pool in self.non_inferiority for d in pool.dimensions)}
+        named |= {*self.shortcuts.dimensions} if self.shortcuts else set()
+        named |= {*self.pinned.baseline_floors} if self.pinned else set()
+        if others := [d for d in DIMENSIONS if d in named and d not in self.dimensions]:
+            raise ValueError(f"{', '.join(others)} must be among `dimensions`, for the policy asks something of it")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +106,6 @@ class Written:
 
 
 def read_policy(name: str) -> Written:
-    """From a file, or `default`."""
+    """Returns the policy of a file, or one that the package brings, by its name."""
     file = policy_file(name)
     return Written(name, policy_digest(file), read_toml(file, Policy, "policy"))

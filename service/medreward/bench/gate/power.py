@@ -201,7 +201,7 @@ ACCURACIES: Final = (0.62, 0.67, 0.72, 0.77, 0.82)
 
 
 @click.command()
-@click.option("--policy", default="default", show_default=True, help="a file, or default")
+@click.option("--policy", default="default", show_default=True, help="a file, or a policy's name")
 @click.option("--cases", default=World().cases, show_default=True)
 @click.option("--repetitions", default=1000, show_default=True)
 def main(policy: str, cases: int, repetitions: int) -> None:

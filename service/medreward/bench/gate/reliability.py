@@ -7,7 +7,7 @@ from scipy.special import expit
 
 from medreward.bench.gate import checks
 from medreward.bench.gate.checks import Check, Status, percent, points
-from medreward.bench.gate.policy import Calibration
+from medreward.bench.gate.policy import Calibration, Policy
 from medreward.bench.gate.sheet import Answers, Column, Sheet, column
 from medreward.bench.statistics import Floats
 from medreward.bench.statistics.calibration import BINS
@@ -15,12 +15,10 @@ from medreward.bench.statistics.calibration import BINS
 RESAMPLES: Final = 400
 
 
-def check(
-    wanted: Calibration, alpha: float, power: float, sheet: Sheet, candidate: Answers, baseline: Answers | None
-) -> Check:
-    """The expected calibration error over all dimensions; its bounds are a Bayesian bootstrap's, of images."""
-    name, cases = "calibration", column(sheet, candidate)
-    against = column(sheet, baseline) if baseline else None
+def check(policy: Policy, wanted: Calibration, sheet: Sheet, candidate: Answers, baseline: Answers | None) -> Check:
+    """Returns the check of the expected calibration error; its bounds are a Bayesian bootstrap's, of images."""
+    name, cases = "calibration", column(sheet, candidate, policy.dimensions)
+    against = column(sheet, baseline, policy.dimensions) if baseline else None
     compared = against is not None and bool(np.isfinite(against.margins).any())
     limit = wanted.max_increase if compared else wanted.max_error
     if limit is None:
@@ -33,15 +31,18 @@ def check(
     if compared and against:
         errors = errors - _errors(against, weights)
     seen = float(errors[0])
-    low, high = (float(bound) for bound in np.quantile(errors[1:], [alpha, 1 - alpha]))
+    low, high = (float(bound) for bound in np.quantile(errors[1:], [policy.alpha, 1 - policy.alpha]))
     status = checks.of(high < limit, low > limit)
-    needed = checks.needed(len(sheet), seen, high, limit, alpha, power) if status == Status.UNDECIDED else None
+    needed = None
+    if status == Status.UNDECIDED:
+        needed = checks.needed(len(sheet), seen, high, limit, policy.alpha, policy.power)
     if compared:
         what = (
-            f"error {points(seen)} points over the baseline's ({points(low)} to {points(high)}), under {points(limit)}"
+            f"the error is {points(seen)} points over the baseline's ({points(low)} to {points(high)}); "
+            f"must be below {points(limit)}"
         )
     else:
-        what = f"error {percent(seen)} ({percent(low)} to {percent(high)}), under {percent(limit)} wanted"
+        what = f"the error is {percent(seen)} ({percent(low)} to {percent(high)}); must be below {percent(limit)}"
     return Check(name, status, what, seen, low, high, limit, len(sheet), needed)
 
 

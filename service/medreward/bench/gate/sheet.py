@@ -33,6 +33,10 @@ class Sheet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def labelled(self, dimension: str) -> int:
+        """Returns how many cases have a label on the dimension."""
+        return int((~np.isnan(self.labels[:, DIMENSIONS.index(dimension)])).sum())
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -47,9 +51,10 @@ class Answers:
         margins = [[margin(prediction, d) for d in DIMENSIONS] for prediction in run.predictions]
         return cls(np.array(choices), np.array(margins))
 
-    @property
-    def unanswered(self) -> int:
-        return int(np.isnan(self.choices).any(axis=1).sum())
+    def unanswered(self, dimensions: Sequence[str]) -> int:
+        """Returns how many cases have no answer on one of these dimensions."""
+        places = [DIMENSIONS.index(dimension) for dimension in dimensions]
+        return int(np.isnan(self.choices[:, places]).any(axis=1).sum())
 
 
 @dataclass(frozen=True)

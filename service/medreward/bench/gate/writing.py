@@ -12,17 +12,17 @@ from xml.etree import ElementTree
 from medreward.bench.finished import FinishedRun
 from medreward.bench.gate.checks import Check, Status
 from medreward.bench.gate.deciding import Decision
-from medreward.bench.gate.verdict import Verdict
+from medreward.bench.gate.verdict import Verdict, needed_in_words, why_undecided
 from medreward.bench.rundir import PREDICTIONS
 
 GATE: Final = "gate.json"
 JUNIT: Final = "gate.junit.xml"
 MARKDOWN: Final = "gate.md"
-SAYS: Final = {
-    Verdict.PROMOTE: "may replace the baseline",
-    Verdict.REFUSE: "must not be released",
-    Verdict.UNDECIDED: "cannot be told from too little data",
-}
+SAYS: Final = {Verdict.PROMOTE: "may replace the baseline", Verdict.REFUSE: "must not be released"}
+
+OPEN: Final = {Status.UNDECIDED, Status.NO_LABEL}
+FAILURES: Final = {Status.FAIL, *OPEN}
+SKIPS: Final = {Status.SKIPPED, Status.NOT_SHOWN}
 
 
 def document(decision: Decision) -> dict[str, Any]:
@@ -46,9 +46,16 @@ def document(decision: Decision) -> dict[str, Any]:
 
 
 def deciding(decision: Decision) -> list[Check]:
-    """The checks that a verdict other than promote comes from."""
-    statuses = {Verdict.REFUSE: Status.FAIL, Verdict.UNDECIDED: Status.UNDECIDED}
-    return [check for check in decision.checks if check.status == statuses.get(decision.verdict)]
+    """Returns the checks that a verdict other than promote comes from."""
+    statuses = {Verdict.REFUSE: {Status.FAIL}, Verdict.UNDECIDED: OPEN}.get(decision.verdict, set())
+    return [check for check in decision.checks if check.status in statuses]
+
+
+def says(decision: Decision) -> str:
+    """Returns what the verdict means for the candidate, to stand behind its name."""
+    if decision.verdict != Verdict.UNDECIDED:
+        return SAYS[decision.verdict]
+    return f"can be neither promoted nor refused: {why_undecided({check.status for check in decision.checks})}"
 
 
 def write(folder: Path, decision: Decision) -> None:
@@ -65,19 +72,19 @@ def forget(folder: Path) -> None:
 
 
 def junit(decision: Decision) -> bytes:
-    """Undecided is a failure there, for nothing was shown; its type says which."""
+    """Returns the checks as a CI reads them. Undecided is a failure there, of that type, for nothing was shown."""
     cases = decision.checks
     counts = {
         "tests": len(cases),
-        "failures": sum(check.status in (Status.FAIL, Status.UNDECIDED) for check in cases),
-        "skipped": sum(check.status == Status.SKIPPED for check in cases),
+        "failures": sum(check.status in FAILURES for check in cases),
+        "skipped": sum(check.status in SKIPS for check in cases),
     }
     suite = ElementTree.Element("testsuite", {"name": "medreward bench gate"} | {k: str(v) for k, v in counts.items()})
     for check in cases:
         case = ElementTree.SubElement(suite, "testcase", {"classname": "gate", "name": check.name})
-        if check.status in (Status.FAIL, Status.UNDECIDED):
+        if check.status in FAILURES:
             ElementTree.SubElement(case, "failure", {"type": check.status, "message": check.what})
-        elif check.status == Status.SKIPPED:
+        elif check.status in SKIPS:
             ElementTree.SubElement(case, "skipped", {"message": check.what})
     ElementTree.indent(suite)
     whole: bytes = ElementTree.tostring(suite, "utf-8", xml_declaration=True)
@@ -90,17 +97,17 @@ def markdown(decision: Decision) -> str:
 
 def _markdown(decision: Decision) -> Iterator[str]:
     brought = decision.brought
-    yield f"## {decision.verdict.upper()}: {_name(brought.candidate)} {SAYS[decision.verdict]}"
+    yield f"## {decision.verdict.upper()}: {_name(brought.candidate)} {says(decision)}"
     yield ""
     against = f"against {_name(brought.baseline)}" if brought.baseline else "without a baseline"
     yield f"{against}, on {len(brought.candidate.cases)} cases; labels: {labels(brought.candidate)}."
-    if decision.needed:
-        yield f"About {decision.needed} cases would be needed."
+    if needed := needed_in_words(decision.needed):
+        yield needed
     yield ""
-    yield "| | check | |"
-    yield "| --- | --- | --- |"
+    yield "| | check | outcome | what was seen |"
+    yield "| --- | --- | --- | --- |"
     for check in sorted(decision.checks, key=lambda check: list(ORDER).index(check.status)):
-        yield f"| {ORDER[check.status]} | {_cell(check.name)} | {_cell(check.what)} |"
+        yield f"| {ORDER[check.status]} | {_cell(check.name)} | {check.status} | {_cell(check.what)} |"
     yield ""
     yield f"policy {_cell(decision.policy.name)} `{decision.policy.digest}`  "
     yield f"data `{brought.candidate.digest}`  "
@@ -110,7 +117,14 @@ def _markdown(decision: Decision) -> Iterator[str]:
     yield f"code `{decision.code}`"
 
 
-ORDER: Final = {Status.FAIL: "✗", Status.UNDECIDED: "?", Status.SKIPPED: "–", Status.PASS: "✓"}  # noqa: RUF001
+ORDER: Final = {
+    Status.FAIL: "✗",
+    Status.NO_LABEL: "?",
+    Status.UNDECIDED: "?",
+    Status.NOT_SHOWN: "–",  # noqa: RUF001  # a dash is meant
+    Status.SKIPPED: "–",  # noqa: RUF001
+    Status.PASS: "✓",
+}
 
 
 def labels(run: FinishedRun) -> str:

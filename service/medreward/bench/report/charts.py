@@ -67,18 +67,26 @@ class Series:
     marks: Sequence[Mark | None]
 
 
-def accuracies(name: str, rows: Sequence[str], series: Sequence[Series], title: str) -> Markup:
-    """Dots with intervals; the first series is the candidate. A dashed line shows what a coin reaches."""
-    lows = [mark.low for one in series for mark in one.marks if mark]
+def accuracies(
+    name: str, rows: Sequence[str], series: Sequence[Series], title: str, shortcuts: Sequence[float | None] = ()
+) -> Markup:
+    """Returns dots with intervals; the first series is the candidate. A dashed line shows what a coin reaches.
+
+    `shortcuts` are what the better shortcut reaches in each row, shown as a short upright line.
+    """
+    shown = [(value, row) for row, value in enumerate(shortcuts) if value is not None]
+    lows = [*(mark.low for one in series for mark in one.marks if mark), *(value for value, _ in shown)]
     with _drawn(name, title, 0.9 + 0.42 * len(rows) * max(1.0, 0.6 * len(series))) as (axes, result):
         axes.axvline(COIN, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for place, one in enumerate(series):
             _dots(axes, one, place, len(series))
+        if shown:
+            axes.plot(*zip(*shown, strict=True), "|", color=INK, markersize=17, label="shortcut")
         _rows(axes, rows)
         axes.set_xlim(min([COIN, *lows]) - 3, 101.5)
         axes.set_xlabel("accuracy, % (dashed: a coin)")
-        if len(series) > 1:
-            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+        if len(series) > 1 or shown:
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
     return result()
 
 

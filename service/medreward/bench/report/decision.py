@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from medreward.bench.finished import FinishedRun
+from medreward.bench.gate.verdict import needed_in_words, why_undecided
 from medreward.bench.report.facts import Row
 from medreward.bench.report.labels import Tone
 from medreward.bench.report.page import points, share
@@ -18,10 +19,10 @@ from medreward.errors import ConfigurationError
 WORDS: Final[Mapping[str, tuple[str, Tone, str]]] = {
     "promote": ("Promote", "good", "The release gate found nothing against it: it may replace the model that serves."),
     "refuse": ("Refuse", "bad", "The release gate refuses it: it must not replace the model that serves."),
-    "undecided": ("Undecided", "warn", "Too little data for the release gate to promote or to refuse it."),
+    "undecided": ("Undecided", "warn", "The release gate can neither promote nor refuse it: "),
 }
 URGENT: Final[Sequence[Tone]] = ("bad", "warn", "good", "plain")
-TONES: Final[Mapping[str, Tone]] = {"pass": "good", "fail": "bad", "undecided": "warn"}
+TONES: Final[Mapping[str, Tone]] = {"pass": "good", "fail": "bad", "undecided": "warn", "no label": "warn"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def read_gate(file: Path, run: FinishedRun, baseline: FinishedRun | None) -> Gat
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror or error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file} is no verdict of medreward bench gate: {error}") from None
+        raise ConfigurationError(f"{file} is not a verdict of medreward bench gate: {error}") from None
     if gate.candidate.get("predictions") != _digest(run):
         raise ConfigurationError(f"{file} is a verdict on other predictions than those of {run.path}")
     if baseline and (gate.baseline or {}).get("predictions") != _digest(baseline):
@@ -85,14 +86,16 @@ def _digest(run: FinishedRun) -> str:
 
 def by_gate(gate: Gate, overall: Row) -> Decision:
     word, tone, sentence = WORDS[gate.verdict]
-    needed = [f"About {gate.cases_needed} cases would be needed."] if gate.cases_needed else []
+    if gate.verdict == "undecided":
+        sentence += f"{why_undecided({check.status for check in gate.checks}) or 'see its checks'}."
+    needed = [words] if (words := needed_in_words(gate.cases_needed)) else []
     checks = [Check(one.name, one.status, TONES.get(one.status, "plain"), one.what) for one in gate.checks]
     checks.sort(key=lambda check: URGENT.index(check.tone))
     return Decision(word, tone, [sentence, *needed, *seen(overall)], checks)
 
 
 def without_gate(overall: Row) -> Decision:
-    nothing = "No release decision stands here: medreward bench gate makes one."
+    nothing = "There is no release decision here; medreward bench gate makes one."
     if not overall.against:
         return Decision("Measured, not decided", "plain", [*seen(overall), nothing])
     if not overall.against.is_significant:

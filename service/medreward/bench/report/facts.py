@@ -1,17 +1,20 @@
 """The figures of a report, from one run or two: what is shown, not how."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from medreward.bench.figures import shortcuts
 from medreward.bench.finished import FinishedRun, Measured
 from medreward.bench.statistics.accuracy import grouped_wilson
 from medreward.bench.statistics.calibration import Calibration, calibration
-from medreward.bench.statistics.paired import Difference, adjusted, difference, mcnemar, smallest_difference
-from medreward.bench.statistics.shortcuts import by_length, by_position
+from medreward.bench.statistics.paired import Difference, adjusted, difference, mcnemar, smallest_detectable
 from medreward.types import DIMENSIONS
+
+#: Percent of a heatmap's colour, over which text can still be read.
+STRONGEST: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,19 @@ class Against:
 
 
 @dataclass(frozen=True, slots=True)
+class Shortcut:
+    """The better shortcut on these cases, and by how much the run is ahead of it."""
+
+    name: str
+    accuracy: float
+    lead: Difference
+
+    @property
+    def beaten(self) -> bool:
+        return self.lead.low > 0
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One dimension, or one organ on one dimension. No share: no labelled case, or the model has no such dimension."""
 
@@ -48,22 +64,32 @@ class Row:
     unanswered: int
     by_length: float | None
     by_position: float | None
+    shortcut: Shortcut | None
     against: Against | None
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
+    """A cell of a heatmap; `share` is None where no case has a label."""
+
     n: int
-    accuracy: float | None
+    share: Share | None
 
     @property
     def tone(self) -> str:
-        return "below" if self.accuracy is not None and self.accuracy < 0.5 else "above"
+        return "below" if self.share and self.share.value < 0.5 else "above"
 
     @property
     def heat(self) -> int:
-        """How strong its colour is, in percent; text on it stays readable."""
-        return 0 if self.accuracy is None else round(120 * abs(self.accuracy - 0.5))
+        """Returns how strong the cell's colour is, in percent, so that text on it stays readable.
+
+        It is as strong as the whole interval is away from a coin. So a figure of few cases fades, and one that may well
+        be a coin's has no colour.
+        """
+        if not self.share:
+            return 0
+        nearest = max(self.share.low - 0.5, 0.5 - self.share.high, 0.0)
+        return round(min(STRONGEST, 150 * nearest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +121,13 @@ def facts(run: FinishedRun, baseline: FinishedRun | None) -> Facts:
         dimensions=_rows([(name, one, other[name]) for name, one in measured.items()]),
         organs=_rows(
             [
-                (organ, _part(overall, overall.organs == organ), others and _part(others, overall.organs == organ))
+                (organ, overall.inside(overall.organs == organ), others and others.inside(overall.organs == organ))
                 for organ in organs
             ]
         ),
-        heat=[_heat(organ, [_part(one, one.organs == organ) for one in measured.values()]) for organ in organs],
+        heat=[_heat(organ, [one.inside(one.organs == organ) for one in measured.values()]) for organ in organs],
         departments=[
-            _heat(department, [_part(one, one.departments == department) for one in measured.values()])
+            _heat(department, [one.inside(one.departments == department) for one in measured.values()])
             for department in _names(case.department for case in run.cases)
         ],
         calibrations={name: found for name, found in calibrations.items() if found},
@@ -110,10 +136,6 @@ def facts(run: FinishedRun, baseline: FinishedRun | None) -> Facts:
 
 def _names(names: Iterable[str | None]) -> list[str]:
     return sorted({name for name in names if name})
-
-
-def _part(measured: Measured, inside: npt.NDArray[np.bool_]) -> Measured:
-    return Measured(*(getattr(measured, array.name)[inside] for array in fields(measured)))
 
 
 def _heat(name: str, parts: Iterable[Measured]) -> HeatRow:
@@ -129,22 +151,30 @@ def _rows(pairs: Sequence[tuple[str, Measured, Measured | None]]) -> list[Row]:
 def _row(name: str, mine: Measured, other: Measured | None, corrected: Iterator[float]) -> Row:
     n = len(mine.labels)
     if not n:
-        return Row(name, 0, None, 0, 0, None, None, None)
+        return Row(name, 0, None, 0, 0, None, None, None, None)
+    found = shortcuts(mine)
     return Row(
         name=name,
         n=n,
         share=_share(mine),
         ties=int((mine.choices == 0).sum()),
         unanswered=int(np.isnan(mine.choices).sum()),
-        by_length=float(by_length(mine.labels, mine.lengths).mean()),
-        by_position=float(by_position(mine.labels).mean()),
+        by_length=float(found["length"].mean()),
+        by_position=float(found["position"].mean()),
+        shortcut=_shortcut(mine),
         against=_against(mine, other, next(corrected)) if other else None,
     )
 
 
+def _shortcut(mine: Measured) -> Shortcut:
+    found = shortcuts(mine)
+    name = max(found, key=lambda name: found[name].mean())
+    return Shortcut(name, float(found[name].mean()), difference(mine.credits, found[name], mine.images))
+
+
 def _against(mine: Measured, other: Measured, p: float) -> Against:
     found = difference(mine.credits, other.credits, mine.images)
-    return Against(_share(other), found, p, smallest_difference(found.n, found.discordant))
+    return Against(_share(other), found, p, smallest_detectable(mine.credits, other.credits, mine.images))
 
 
 def _share(one: Measured) -> Share:
@@ -152,4 +182,4 @@ def _share(one: Measured) -> Share:
 
 
 def _cell(one: Measured) -> Cell:
-    return Cell(len(one.labels), float(one.credits.mean()) if len(one.labels) else None)
+    return Cell(len(one.labels), _share(one) if len(one.labels) else None)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from medreward.bench.report import charts
 from medreward.bench.report.charts import Mark, Series
-from medreward.bench.report.facts import Cell, HeatRow
+from medreward.bench.report.facts import Cell, HeatRow, Share
 from medreward.bench.report.labels import labels_of
 from medreward.bench.report.page import rendered
 
@@ -65,4 +65,8 @@ def _rivals(pairs: Iterable[Mapping[str, Any]], names: Sequence[str], by: str) -
 def _heat(runs: Sequence[Mapping[str, Any]], dimension: str) -> tuple[list[str], list[HeatRow]]:
     organs = list(runs[0]["dimensions"][dimension]["organ"])
     rows = [(run["run"], run["dimensions"][dimension]["organ"]) for run in runs]
-    return organs, [HeatRow(name, [Cell(cell[o]["n"], cell[o]["accuracy"]) for o in organs]) for name, cell in rows]
+    return organs, [HeatRow(name, [_cell(cells[organ]) for organ in organs]) for name, cells in rows]
+
+
+def _cell(figure: Mapping[str, Any]) -> Cell:
+    return Cell(figure["n"], Share(figure["accuracy"], *figure["ci95"]) if figure["n"] else None)

@@ -60,6 +60,7 @@ ROWS: Final[Mapping[str, Callable[[FinishedRun], str]]] = {
     "findings in the data": _about("findings"),
     "settings": _about("settings"),
     "versions": _about("versions"),
+    "processor": lambda run: _written({name: run.about[name] for name in ("cpu", "cores") if name in run.about}),
     "totals": _about("totals"),
     "last part of the run": _about("last_part"),
     "predictions.jsonl": _file(PREDICTIONS),

@@ -1,6 +1,6 @@
 """One run as a page: the verdict first, then what it rests on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,12 @@ from medreward.bench.report.page import NONE, points, rendered, share
 from medreward.bench.report.provenance import provenance
 from medreward.types import DIMENSIONS
 
+#: What the model saw where it was not each case's own image.
+SHOWN: Final[Mapping[str, str]] = {
+    Images.BLANK: "It was shown a plain grey image of the same size in place of each image.",
+    Images.NONE: "It was shown no image.",
+    Images.SHUFFLED: "It was shown another case's image in place of each image.",
+}
 #: Of the curves: what everything else is about, and what all of medicine is about.
 CURVES: Final = ("overall", "accuracy")
 
@@ -41,8 +47,8 @@ class Shown:
             data=f"{run.about.get('data')} ({len(run.cases)} cases)",
             date=run.about.get("last_part", {}).get("finished", "unknown date")[:10],
             warnings=[
-                *(["This is no model: its scores are a hash of what was asked."] if model["name"] == "fake" else []),
-                *([f"It was shown {run.images} images."] if run.images != Images.OWN else []),
+                *(["This is the fake model: its scores mean nothing."] if model["name"] == "fake" else []),
+                *([SHOWN[run.images]] if run.images in SHOWN else []),
                 *([f"Only the first {limit} cases were asked."] if limit else []),
                 *([f"The model has no {', '.join(d for d in DIMENSIONS if d in run.missing)}."] if run.missing else []),
             ],
@@ -117,8 +123,8 @@ def _figures(run: FinishedRun, found: Facts) -> list[Figure]:
         ends = f"{points(against.difference.low)} to {points(against.difference.high)}"
         figures.append(Figure("overall against baseline", points(against.difference.value), f"points, {ends}"))
     if one := found.calibrations.get("overall"):
-        luck = f"points; by luck up to {share(one.by_luck)}"
-        figures.append(Figure("calibration error, overall", share(one.ece), luck))
+        limit = f"points; 95% limit for a perfectly calibrated model: {share(one.by_luck)}"
+        figures.append(Figure("calibration error, overall", share(one.ece), limit))
     codes = {code: count for code, count in run.summary["statuses"].items() if code != OK}
     told = "".join(f", {count} {code}" for code, count in codes.items())
     return [*figures, Figure("without an answer", str(sum(codes.values())), f"of {len(run.cases)} cases{told}")]
@@ -137,7 +143,9 @@ def _dimension_charts(baseline: FinishedRun | None, rows: Sequence[Row]) -> list
     if baseline:
         series.append(Series("baseline", [_mark(row.against.share) if row.against else None for row in rows]))
     caption = "Accuracy on the six dimensions"
-    drawn = [Drawn(caption, charts.accuracies("accuracy", DIMENSIONS, series, f"{caption}; the table has the figures"))]
+    shortcuts = [100 * row.shortcut.accuracy if row.shortcut else None for row in rows]
+    title = f"{caption}; the table has the figures"
+    drawn = [Drawn(caption, charts.accuracies("accuracy", DIMENSIONS, series, title, shortcuts))]
     if baseline:
         caption = "Difference from the baseline"
         marks = Series(caption, [_mark(row.against.difference) if row.against else None for row in rows])

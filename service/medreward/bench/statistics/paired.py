@@ -178,6 +178,19 @@ def smallest_difference(n: int, discordant: float, *, alpha: float = 0.05, power
     return float(found)
 
 
+def smallest_detectable(
+    first: Floats, second: Floats, groups: Groups, *, alpha: float = 0.05, power: float = 0.8
+) -> float | None:
+    """Returns the smallest true difference that the exact test on these cases would have found with this power.
+
+    It counts as many cases as would tell as much if none shared an image. None where the runs differ on no case, or
+    where not even all discordant cases on one side would be found.
+    """
+    test = mcnemar(first, second)
+    n = round(test.n / design_effect(first - second, groups))
+    return smallest_difference(n, test.discordant / test.n, alpha=alpha, power=power)
+
+
 def _score(better: float, worse: float, n: float, delta: float) -> float:
     """How many standard errors lie between what was seen and delta, if delta were true."""
     return (better - worse - n * delta) / math.sqrt(n * _variance(better, worse, n, delta))
