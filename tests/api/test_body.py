@@ -144,7 +144,9 @@ async def test_both_paths_and_both_forms_are_one_route(tiny: Server) -> None:
 
 
 async def test_a_reply_is_what_the_schema_says(tiny: Server) -> None:
-    reply = await post(tiny, {"items": [item(image=SCAN, responses=["asked by no other test", ""]), item(question="", response="a")]})
+    reply = await post(
+        tiny, {"items": [item(image=SCAN, responses=["asked by no other test", ""]), item(question="", response="a")]}
+    )
     score = ScoreReply.model_validate_json(reply.content)
     assert [result.status for result in score.results] == ["ok", "ok", "error"]
     assert score.model.runtime == "onnx/cpu/fp32"
