@@ -62,14 +62,14 @@ def test_a_stray_of_any_process_is_seen(room: Room, what: str) -> None:
 def test_what_stays_on_this_machine_and_in_its_folders_is_no_stray(room: Room) -> None:
     done = room.run(sys.executable, "-c", program(WITHIN))
     assert done.returncode == 0, done
-    assert room.strays() == []
+    room.assert_silent()
 
 
 def test_a_client_prints_nothing_and_starts_nothing(room: Room) -> None:
     running = "import threading, medreward.clients.trl; assert threading.active_count() == 1"
     done = room.run(sys.executable, "-W", "error", "-c", running)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert room.strays() == []
+    room.assert_silent()
 
 
 def test_serve_with_scores_through_both_doors(room: Room) -> None:
@@ -81,26 +81,26 @@ def test_serve_with_scores_through_both_doors(room: Room) -> None:
             over_grpc = STUB(channel).Score(to_message(body), timeout=60)
     assert [result["status"] for result in over_rest.json()["results"]] == ["ok"] * 4
     assert len(over_grpc.results) == 4
-    assert room.strays() == []
+    room.assert_silent()
 
 
 def test_score(room: Room) -> None:
     assert "constructed" in room.medreward("score", "--question", QUESTION, "--response", "yes")
-    assert room.strays() == []
+    room.assert_silent()
 
 
 def test_score_file(room: Room) -> None:
     (room.work / "rows.jsonl").write_text('{"question": "Why?", "response": "For rest."}\n')
     room.medreward("score-file", "rows.jsonl", "scored.jsonl")
     assert (room.work / "scored.jsonl").exists()
-    assert room.strays() == []
+    room.assert_silent()
 
 
 def test_bench_run_and_report(room: Room) -> None:
     write_set(room.work / "set", some_cases(6))
     room.medreward("bench", "run", "--data", "set", "--model", "medreward-mini", "--out", "run")
-    assert room.strays() == []
+    room.assert_silent()
     (room.work / "run" / "report.html").unlink()
     room.medreward("bench", "report", "run")
     assert (room.work / "run" / "report.html").exists()
-    assert room.strays() == []
+    room.assert_silent()

@@ -31,12 +31,12 @@ def test_serve_a_vision_language_model_over_two_processes(room: Room, tmp_path: 
         url = f"http://127.0.0.1:{ports['port']}/v1/score"
         answered = httpx.post(url, json={"items": [item]}, timeout=120)
     assert [result["status"] for result in answered.json()["results"]] == ["ok"] * 2
-    assert room.strays() == []
+    room.assert_silent()
 
 
 def test_doctor(room: Room) -> None:
     assert "onnxruntime providers" in room.medreward("doctor")
-    assert room.strays() == []
+    room.assert_silent()
 
 
 @pytest.mark.slow
@@ -46,7 +46,7 @@ def test_train(room: Room) -> None:
     recipe = write_recipe(room.work / "encoder", room.work / "recipe.toml")
     room.medreward("train", "--recipe", recipe, "--data", "data", "--out", "trained")
     assert (room.work / "trained" / "checkpoint.pt").exists()
-    assert room.strays() == []
+    room.assert_silent()
 
 
 @pytest.mark.slow
@@ -56,4 +56,4 @@ def test_a_trl_trainer_with_our_reward(room: Room, tmp_path: Path) -> None:
         done = room.run(sys.executable, TRL_RUN, server.url, "trained", "--steps", "2", PYTHONPATH=path)
     assert done.returncode == 0, done
     assert "step 2" in done.stdout
-    assert room.strays() == []
+    room.assert_silent()

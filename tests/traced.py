@@ -105,6 +105,10 @@ class Room:
         for line in log.read_text().splitlines():
             json.loads(line)
 
+    def assert_silent(self) -> None:
+        strays = self.strays()
+        assert not strays, "\n".join(["", *strays, f"(every call: {self.log})"])
+
     def strays(self) -> list[str]:
         """Calls that speak beyond loopback or ask for a name, files written elsewhere, and files left behind."""
         calls = list(_calls(self.log))
