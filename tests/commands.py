@@ -41,7 +41,7 @@ def serving(folder: Path, *flags: str) -> Iterator[Served]:
     with log.open("w") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=CLEAN, cwd=folder)
     try:
-        listening = _first_ready(process, log)
+        listening = first_ready(process, log)
         urls = [f"http://127.0.0.1:{listening[port]}" for port in ("port", "admin_port")]
         yield Served(process, urls[0], urls[1], listening["grpc_port"], log)
     finally:
@@ -49,7 +49,7 @@ def serving(folder: Path, *flags: str) -> Iterator[Served]:
         process.communicate(timeout=60)
 
 
-def _first_ready(process: subprocess.Popen[str], log: Path) -> dict[str, Any]:
+def first_ready(process: subprocess.Popen[str], log: Path) -> dict[str, Any]:
     for _ in range(2400):  # a worker may have to load torch
         written = log.read_text()
         assert process.poll() is None, written

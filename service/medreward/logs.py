@@ -3,6 +3,7 @@
 import logging
 import sys
 import traceback
+import warnings
 from datetime import UTC, datetime
 from types import TracebackType
 
@@ -36,3 +37,17 @@ def configure(level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    warnings.showwarning = _warned
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    """A library's warning as a line of JSON. Its text stays out: it may quote what the library was given."""
+    where = {"category": category.__name__, "at": f"{filename}:{lineno}"}
+    logging.getLogger("medreward").warning("a library warned", extra=where)

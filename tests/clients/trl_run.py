@@ -6,12 +6,9 @@ and reward into OUT/completions; a line "step N" says that a step is done, the l
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
-
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pyarrow as pa
 import pyarrow.parquet as pq

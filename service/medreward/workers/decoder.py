@@ -1,5 +1,7 @@
 """A decoder process: a stranger's file in, pixels into their slot. A crash in an image library ends only this."""
 
+from contextlib import suppress
+
 from medreward.encoding.image import decode
 from medreward.errors import ItemError
 from medreward.workers.children import be_a_child
@@ -27,4 +29,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(BrokenPipeError):  # the front ended while we had an answer for it
+        main()

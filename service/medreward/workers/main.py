@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -124,4 +125,5 @@ class _Locked(Child):
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(BrokenPipeError):  # the front ended while we had an answer for it
+        main()

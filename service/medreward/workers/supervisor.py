@@ -96,9 +96,9 @@ class ProcessWorker:
 
     async def _spawn(self) -> None:
         visible = _visible(self._device, self._settings.tensor_parallel)
-        self._child = await ChildProcess.start(
-            "medreward.workers.main", self._shared_fd, variables={"CUDA_VISIBLE_DEVICES": visible}
-        )
+        # The front has put the model on this disk: nothing that the worker imports has to ask the hub, so none may.
+        variables = {"CUDA_VISIBLE_DEVICES": visible, "HF_HUB_OFFLINE": "1"}
+        self._child = await ChildProcess.start("medreward.workers.main", self._shared_fd, variables)
         settings, manifest = self._settings.model_dump(mode="json"), self._manifest.model_dump(mode="json")
         folder = str(self._folder) if self._folder else None
         try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from markupsafe import Markup
 
 from medreward.bench.statistics.calibration import Bin
+from medreward.quiet import without_font_caches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,8 +156,9 @@ def _rows(axes: "Axes", names: Sequence[str]) -> None:
 
 @contextmanager
 def _drawn(name: str, title: str, height: float) -> Iterator[tuple["Axes", "_Result"]]:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    with without_font_caches():
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
 
     style: Any = {**STYLE, "svg.hashsalt": name}
     with mpl.rc_context(style):
