@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from medreward.api.auth import Keyring
-from medreward.api.http import create_app
+from medreward.api.access.keyring import Keyring
+from medreward.api.rest.app import create_app
 from medreward.engine.engine import Engine
 from medreward.metrics import Metrics
 from medreward.settings import ENV_PREFIX, Settings

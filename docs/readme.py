@@ -19,7 +19,7 @@ def body_of(request: str) -> bytes:
     """Returns the body that the example's Python sends, beside images that are drawn as the README draws them."""
     with tempfile.TemporaryDirectory() as folder:
         for region in IMAGES:
-            draw = [sys.executable, "-m", "medreward.phantoms", region, f"{region}.png"]
+            draw = [sys.executable, "-m", "medreward.lab.phantoms", region, f"{region}.png"]
             subprocess.run(draw, cwd=folder, check=True, capture_output=True)
         return subprocess.run([sys.executable, "-c", request], cwd=folder, check=True, capture_output=True).stdout
 

@@ -22,7 +22,7 @@ from medreward.engine.limits import image_limits
 from medreward.engine.model import open_model
 from medreward.settings import Settings
 from medreward.types import Options, TooLong
-from medreward.workers.loading import open_backend
+from medreward.workers.device.loading import open_backend
 
 GROUPS = (1, 8)
 UNCACHED = [word for cache in ("feature", "prefix", "score") for word in (f"--{cache}-cache-bytes", "0")]

@@ -21,7 +21,7 @@ from medreward.artifacts.manifest import read_manifest
 from medreward.artifacts.repository import MANIFEST_FILE
 from medreward.backends.base import Group, ModelImage
 from medreward.settings import Settings
-from medreward.workers.spread import Spread
+from medreward.workers.device.spread import Spread
 
 
 @dataclass

@@ -47,7 +47,7 @@ def declared() -> list[tuple[str, Requirement]]:
 
 
 @pytest.mark.parametrize("package", FLOORS)
-def test_a31_a_floor_is_declared_wherever_the_package_is_asked_for(package: str) -> None:
+def test_a_floor_is_declared_wherever_the_package_is_asked_for(package: str) -> None:
     asked = [requirement for _, requirement in declared() if requirement.name == package]
     assert asked
     for requirement in asked:
@@ -56,7 +56,7 @@ def test_a31_a_floor_is_declared_wherever_the_package_is_asked_for(package: str)
 
 
 @pytest.mark.parametrize("package", FLOORS)
-def test_a31_what_runs_here_is_not_below_its_floor(package: str) -> None:
+def test_what_runs_here_is_not_below_its_floor(package: str) -> None:
     assert Version(metadata.version(package)) >= Version(FLOORS[package])
 
 

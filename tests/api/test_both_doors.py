@@ -4,9 +4,8 @@ import asyncio
 import math
 from dataclasses import replace
 
-import pytest
-
 import pictures
+import pytest
 from asking import Answer, NoNumbers, Numbers, Refusal, over_grpc, over_rest, refused
 from cases import (
     ANSWER,
@@ -24,12 +23,13 @@ from cases import (
     responses_of,
     singles,
 )
-from medreward.api.problems import HTTP_STATUS
-from medreward.api.proto import reward_pb2 as pb
-from medreward.api.rpc import GRPC_CODE
-from medreward.errors import Code
 from serving import Server, running
 from waiting import until
+
+from medreward.api.rest.status import HTTP_STATUS
+from medreward.api.rpc.server import GRPC_CODE
+from medreward.errors import Code
+from medreward.proto import reward_pb2 as pb
 
 TRIPLE = {"image": SCAN, "question": QUESTION, "response": ANSWER}
 

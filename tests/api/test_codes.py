@@ -3,8 +3,8 @@
 import grpc
 import pytest
 
-from medreward.api.problems import HTTP_STATUS
-from medreward.api.rpc import GRPC_CODE
+from medreward.api.rest.status import HTTP_STATUS
+from medreward.api.rpc.server import GRPC_CODE
 from medreward.errors import RETRYABLE, Code
 
 CONTRACT = {400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medreward.cli import app
-from medreward.phantoms import benchmark
+from medreward.lab.phantoms import benchmark
 
 
 def test_the_embedded_benchmark_runs_and_says_that_its_labels_are_constructed(

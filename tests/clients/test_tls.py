@@ -9,9 +9,9 @@ import pytest
 import trustme
 
 from clients.canned import MODEL, canned, right_answer
-from medreward.api.proto import reward_pb2 as pb
-from medreward.api.proto import reward_pb2_grpc
 from medreward.clients import AsyncClient, Patience, Refused, Tls
+from medreward.proto import reward_pb2 as pb
+from medreward.proto import reward_pb2_grpc
 
 IMPATIENT = Patience(seconds=0.5)
 

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from medreward.engine.batch_time import BatchTime
+from medreward.engine.queue.batch_time import BatchTime
 
 
 def test_it_learns_what_a_batch_costs_at_once_and_by_token() -> None:

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
+from serving import running as running_server
+from serving import settings_for
+from waiting import until
 
 from medreward.backends.base import Group, Logits
 from medreward.backends.fake import FakeBackend, WordTokenizer
@@ -21,9 +24,6 @@ from medreward.errors import Code, ConfigurationError, RequestError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import Failed, Flag, Item, Lane, Scored, ScoreRequest
-from serving import running as running_server
-from serving import settings_for
-from waiting import until
 
 
 @asynccontextmanager
@@ -180,7 +180,7 @@ async def test_a_model_that_fails_on_its_first_probe_is_not_served(
         await engine.start()
 
 
-async def test_c26_without_a_thread_to_spare_what_needs_one_may_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_thread_to_spare_what_needs_one_may_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_more(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 

@@ -7,8 +7,8 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from medreward.encoding.image import ImageLimits
-from medreward.engine.fetch import Allowance
-from medreward.engine.images import Images, ImageStore
+from medreward.engine.images.fetch import Allowance
+from medreward.engine.images.resolve import Images, ImageStore
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.types import Base64Image, InlineImage, StoredImage, UrlImage
@@ -68,7 +68,7 @@ class TestStore:
         assert store.get("b", digest) is None
         assert put(store, "b", b"image") == (digest, True)
 
-    def test_b45_a_tenant_that_fills_the_store_drops_its_own(self) -> None:
+    def test_a_tenant_that_fills_the_store_drops_its_own(self) -> None:
         store = ImageStore(90, 60)
         small = [put(store, "small", bytes([n] * 10))[0] for n in range(3)]
         large = [put(store, "large", bytes([100 + n] * 10))[0] for n in range(50)]
@@ -76,7 +76,7 @@ class TestStore:
         assert [digest for digest in large if store.get("large", digest)] == large[-6:]
         assert store.bytes == 90
 
-    def test_b45_whoever_holds_most_makes_room_for_a_newcomer(self) -> None:
+    def test_whoever_holds_most_makes_room_for_a_newcomer(self) -> None:
         store = ImageStore(90, 60)
         first = [put(store, "first", bytes([n] * 10))[0] for n in range(9)]
         second = [put(store, "second", bytes([100 + n] * 10))[0] for n in range(9)]

@@ -12,26 +12,26 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from pictures import png
 from prometheus_client import CollectorRegistry
 
 from medreward.backends.base import CostModel, Counts, Group, Heads
 from medreward.encoding.image import ImageLimits, ImageSpec
-from medreward.engine.dispatcher import Dispatcher
-from medreward.engine.fetch import Allowance
-from medreward.engine.flights import Flight, Flights, prompt_digest
-from medreward.engine.images import ImageFile, Images, ImageStore
+from medreward.engine.images.fetch import Allowance
+from medreward.engine.images.pictures import FEWEST_SLOTS, DecoderLost, Decoders, Picture, Pictures, Slots
+from medreward.engine.images.resolve import ImageFile, Images, ImageStore
 from medreward.engine.items import Asked, Items
 from medreward.engine.model import open_model
-from medreward.engine.pixels import FEWEST_SLOTS, DecoderLost, Decoders, Picture, Pictures, Slots
-from medreward.engine.scheduler import INTERACTIVE_IN_A_ROW, Cut, GroupKey, Room, Scheduler
+from medreward.engine.queue.dispatcher import Dispatcher
+from medreward.engine.queue.flights import Flight, Flights, prompt_digest
+from medreward.engine.queue.scheduler import INTERACTIVE_IN_A_ROW, Cut, GroupKey, Room, Scheduler
 from medreward.engine.scoring import Scoring
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import Failed, InlineImage, Item, Lane, Options, Result, Scored, ScoreRequest, Timings
-from medreward.workers.children import ChildProcess
-from medreward.workers.worker import Done, WorkerLost
-from pictures import png
+from medreward.workers.device.worker import Done, WorkerLost
+from medreward.workers.process import ChildProcess
 
 HOUR = 3600.0
 SPEC = ImageSpec(2, 2)

@@ -14,15 +14,15 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from medreward.encoding.image import ImageHeader, ImageSpec
-from medreward.engine import pixels
-from medreward.engine.extents import Extents
-from medreward.engine.images import ImageFile
-from medreward.engine.pixels import FEWEST_SLOTS, DecoderLost, Decoders, Picture, Pictures, Slots
-from medreward.engine.scheduler import Room
+from medreward.engine.images import pictures as pixels
+from medreward.engine.images.extents import Extents
+from medreward.engine.images.pictures import FEWEST_SLOTS, DecoderLost, Decoders, Picture, Pictures, Slots
+from medreward.engine.images.resolve import ImageFile
+from medreward.engine.queue.scheduler import Room
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.types import Lane
-from medreward.workers.children import ChildProcess
+from medreward.workers.process import ChildProcess
 
 SPEC = ImageSpec(16, 16)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medreward.engine.scheduler import INTERACTIVE_IN_A_ROW, GroupKey, Scheduler, Work
+from medreward.engine.queue.scheduler import INTERACTIVE_IN_A_ROW, GroupKey, Scheduler, Work
 from medreward.errors import Code, ItemError
 from medreward.types import Lane
 

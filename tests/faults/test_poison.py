@@ -6,12 +6,12 @@ from zlib import crc32
 
 import httpx
 import pytest
-
 from asking import check_problem
+from serving import Server, running
+
 from medreward.backends.base import Group
 from medreward.engine import serving as engine_serving
-from medreward.workers.worker import Done, InlineWorker, WorkerLost
-from serving import Server, running
+from medreward.workers.device.worker import Done, InlineWorker, WorkerLost
 
 POISON = "arsenic"
 

@@ -13,29 +13,31 @@ from typing import Any
 
 import grpc
 import msgspec
-import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from prometheus_client import CollectorRegistry
-from starlette.routing import Mount, Route
-
 import pictures
+import pytest
 from asking import Refusal, check_problem, over_grpc, over_rest, post, refusal_of, refused
 from cases import ANSWER, QUESTION, SCAN, Body
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from keyring import KeysFile, bearer
+from prometheus_client import CollectorRegistry
+from serving import LOOPBACK, Server, running, settings_for
+from starlette.routing import Mount, Route
+
 from medreward import logs
-from medreward.api import admin, auth, http
+from medreward.api import admin
+from medreward.api.access import keyring as keyring_module
+from medreward.api.access.hosts import Hosts, address_of, is_loopback
+from medreward.api.access.keyring import Bucket, Caller, Keyring
+from medreward.api.access.keys import Scope
 from medreward.api.admin import create_admin_app
-from medreward.api.auth import Bucket, Caller, Keyring
-from medreward.api.hosts import Hosts, address_of, is_loopback
-from medreward.api.http import create_app
-from medreward.api.proto import reward_pb2 as pb
+from medreward.api.rest import app as rest_app
+from medreward.api.rest.app import create_app
 from medreward.engine.engine import Engine
 from medreward.errors import Code, RequestError
-from medreward.keys import Scope
 from medreward.metrics import Metrics
+from medreward.proto import reward_pb2 as pb
 from medreward.types import Lane
-from serving import LOOPBACK, Server, running, settings_for
 
 TRIPLE: Body = {"question": QUESTION, "response": ANSWER}
 WITH_IMAGE: Body = {"image": SCAN, **TRIPLE}
@@ -113,7 +115,7 @@ def routes_of_both_doors() -> Iterator[tuple[str, str, str]]:
     """What the apps themselves have, and what their routers bring: a new route is among them."""
     engine, keys = Engine(settings_for(), Metrics(CollectorRegistry())), Keyring(None)
     doors = {
-        "rest": [*create_app(engine, keys).routes, *http.router.routes],
+        "rest": [*create_app(engine, keys).routes, *rest_app.router.routes],
         "admin": [*create_admin_app(engine, keys).routes, *admin.router.routes],
     }
     for door, routes in doors.items():
@@ -125,13 +127,13 @@ def routes_of_both_doors() -> Iterator[tuple[str, str, str]]:
                     yield door, method, route.path
 
 
-def test_a13_the_routes_are_seen() -> None:
+def test_the_routes_are_seen() -> None:
     paths = {path for _, _, path in routes_of_both_doors()}
     assert paths >= {"/score", "/v1/images/{sha256}", "/docs", "/openapi.json", "/metrics", "/admin/drain", "/livez"}
 
 
 @pytest.mark.parametrize(("door", "method", "path"), list(routes_of_both_doors()))
-async def test_a13_every_route_but_health_needs_a_key(guarded: Guarded, door: str, method: str, path: str) -> None:
+async def test_every_route_but_health_needs_a_key(guarded: Guarded, door: str, method: str, path: str) -> None:
     client = guarded.server.rest if door == "rest" else guarded.server.admin
     reply = await client.request(method, path)
     if path in ("/livez", "/readyz"):
@@ -141,7 +143,7 @@ async def test_a13_every_route_but_health_needs_a_key(guarded: Guarded, door: st
         assert reply.headers["www-authenticate"] == "Bearer"
 
 
-async def test_a13_routes_that_do_not_exist_need_a_key_too(guarded: Guarded) -> None:
+async def test_routes_that_do_not_exist_need_a_key_too(guarded: Guarded) -> None:
     for client in (guarded.server.rest, guarded.server.admin):
         for path in ("/not/there", "/livez/x", "/readyzz", "/metrics/"):
             check_problem(await client.get(path), 401, "unauthenticated")
@@ -149,7 +151,7 @@ async def test_a13_routes_that_do_not_exist_need_a_key_too(guarded: Guarded) -> 
     check_problem(await guarded.server.rest.get("/not/there", headers=bearer(guarded.key)), 404, "not_found")
 
 
-async def test_a13_grpc_needs_a_key_but_for_health(guarded: Guarded) -> None:
+async def test_grpc_needs_a_key_but_for_health(guarded: Guarded) -> None:
     server = guarded.server
     health: Any = health_pb2_grpc.HealthStub(server.channel)
     assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
@@ -165,7 +167,7 @@ async def test_a13_grpc_needs_a_key_but_for_health(guarded: Guarded) -> None:
     assert refusal_of(ended.value) == no_key
 
 
-async def test_a13_reflection_needs_a_key(guarded: Guarded) -> None:
+async def test_reflection_needs_a_key(guarded: Guarded) -> None:
     channel: Any = guarded.server.channel
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
     asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
@@ -241,7 +243,7 @@ WRONG = list(wrong_keys("mr_" + "1" * 16 + "_" + "B" * 43))
 
 
 @pytest.mark.parametrize("what", WRONG)
-async def test_b55_a_wrong_key_is_401_and_one_line_without_it(
+async def test_a_wrong_key_is_401_and_one_line_without_it(
     guarded: Guarded, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = wrong_keys(guarded.key)[what]
@@ -263,7 +265,7 @@ async def test_b55_a_wrong_key_is_401_and_one_line_without_it(
 
 
 @pytest.mark.parametrize("what", [what for what in WRONG if what not in ("not ASCII", "1 MB")])
-async def test_b55_grpc_refuses_wrong_keys_with_one_line(
+async def test_grpc_refuses_wrong_keys_with_one_line(
     guarded: Guarded, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     metadata = tuple(("authorization", value) for value in wrong_keys(guarded.key)[what])
@@ -276,13 +278,13 @@ async def test_b55_grpc_refuses_wrong_keys_with_one_line(
     assert secret_of(guarded.key)[:20] not in line
 
 
-async def test_b55_a_megabyte_of_key_over_grpc_ends_that_call_alone(guarded: Guarded) -> None:
+async def test_a_megabyte_of_key_over_grpc_ends_that_call_alone(guarded: Guarded) -> None:
     with pytest.raises(grpc.aio.AioRpcError):
         await guarded.server.stub.GetModel(pb.GetModelRequest(), metadata=tuple(bearer("a" * 1_000_000).items()))
     assert isinstance(await over_grpc(guarded.server, TRIPLE, bearer(guarded.key)), list)
 
 
-def test_b55_an_unknown_id_and_a_wrong_form_cost_a_hash_and_a_comparison_too(
+def test_an_unknown_id_and_a_wrong_form_cost_a_hash_and_a_comparison_too(
     keys: KeysFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = keys.new()
@@ -293,7 +295,7 @@ def test_b55_an_unknown_id_and_a_wrong_form_cost_a_hash_and_a_comparison_too(
         hashed.append(secret)
         return hashlib.sha256(bytes.fromhex(salt) + secret.encode()).hexdigest()
 
-    monkeypatch.setattr(auth, "digest", counted)
+    monkeypatch.setattr(keyring_module, "digest", counted)
     assert ring.identify([f"Bearer {key}"]).tenant == "a"
     for values in wrong_keys(key).values():
         hashed.clear()
@@ -335,7 +337,7 @@ TARGETS = [
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("host", [b"localhost", b"localhost/livez?", b"localhost/v1/x?", b"x\r\nHost: y"])
-async def test_b46_no_spelling_of_a_target_gets_around_the_key(guarded: Guarded, target: bytes, host: bytes) -> None:
+async def test_no_spelling_of_a_target_gets_around_the_key(guarded: Guarded, target: bytes, host: bytes) -> None:
     reply = await exchange(
         guarded.server.port, b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n"
     )
@@ -344,7 +346,7 @@ async def test_b46_no_spelling_of_a_target_gets_around_the_key(guarded: Guarded,
     assert b"fingerprint" not in reply
 
 
-async def test_b46_what_is_spelt_otherwise_is_the_same_route_with_a_key(guarded: Guarded) -> None:
+async def test_what_is_spelt_otherwise_is_the_same_route_with_a_key(guarded: Guarded) -> None:
     request = f"Host: x\r\nConnection: close\r\nAuthorization: Bearer {guarded.key}\r\n\r\n".encode()
     for target, status in ((b"/%76%31/model", b"200"), (b"/livez/../v1/model", b"404"), (b"http://x/v1/model", b"200")):
         assert (await exchange(guarded.server.port, b"GET " + target + b" HTTP/1.1\r\n" + request)).split()[1] == status
@@ -444,7 +446,7 @@ async def test_a_key_ends_on_the_day_it_says(keys: KeysFile) -> None:
 async def test_a_broken_file_changes_nothing_and_is_said_once(
     keys: KeysFile, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(keyring_module, "WATCH_SECONDS", 0.02)
     key = keys.new()
     whole = keys.path.read_text()
     async with running(keys_file=keys.path) as server:
@@ -465,7 +467,7 @@ async def test_a_broken_file_changes_nothing_and_is_said_once(
         await until_answered(server, key)
 
 
-async def test_c27_keys_are_rotated_and_revoked_under_load(keys: KeysFile) -> None:
+async def test_keys_are_rotated_and_revoked_under_load(keys: KeysFile) -> None:
     """The old key opens nothing within two seconds; what was in flight with it, and all else, is answered."""
     old, other = keys.new("a"), keys.new("b")
     loop = asyncio.get_running_loop()
@@ -497,15 +499,13 @@ async def test_c27_keys_are_rotated_and_revoked_under_load(keys: KeysFile) -> No
         await asyncio.gather(*clients)
     assert {status for who, _, status in answers if who != "still the old one"} == {200}
     last = max(began for who, began, status in answers if who == "still the old one" and status == 200)
-    assert 2 * auth.WATCH_SECONDS < 2  # the second look takes it
+    assert 2 * keyring_module.WATCH_SECONDS < 2  # the second look takes it
     assert last - revoked < 10  # and what a busy machine adds
     assert {status for who, _, status in answers if who == "still the old one"} == {200, 401}
 
 
-async def test_c27_a_stream_that_outlives_its_key_scores_no_more(
-    keys: KeysFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(auth, "WATCH_SECONDS", 0.02)
+async def test_a_stream_that_outlives_its_key_scores_no_more(keys: KeysFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring_module, "WATCH_SECONDS", 0.02)
     key = keys.new()
     message = pb.ScoreRequest(items=[pb.Item(question="q", responses=["r"])])
     async with running(keys_file=keys.path) as server:
@@ -536,7 +536,7 @@ def test_a_changed_key_keeps_what_it_has_used(keys: KeysFile) -> None:
 # B45: tenants
 
 
-async def test_b45_nothing_of_a_tenant_is_seen_by_another(keys: KeysFile) -> None:
+async def test_nothing_of_a_tenant_is_seen_by_another(keys: KeysFile) -> None:
     a, b = bearer(keys.new("a")), bearer(keys.new("b"))
     image = pictures.png(77)
     digest = hashlib.sha256(image).hexdigest()
@@ -575,7 +575,7 @@ async def test_b45_nothing_of_a_tenant_is_seen_by_another(keys: KeysFile) -> Non
         assert isinstance(await over_grpc(server, stored, b), list)
 
 
-async def test_b45_over_grpc_tenants_are_as_far_apart(keys: KeysFile) -> None:
+async def test_over_grpc_tenants_are_as_far_apart(keys: KeysFile) -> None:
     a, b = (tuple(bearer(keys.new(tenant)).items()) for tenant in "ab")
     image = pictures.png(78)
     stored = pb.Image(sha256=hashlib.sha256(image).hexdigest())
@@ -593,7 +593,7 @@ async def test_b45_over_grpc_tenants_are_as_far_apart(keys: KeysFile) -> None:
         assert [(await result(b)).cached for _ in range(2)] == [False, True]
 
 
-async def test_b45_twins_of_two_tenants_at_the_same_time_are_scored_apart(keys: KeysFile) -> None:
+async def test_twins_of_two_tenants_at_the_same_time_are_scored_apart(keys: KeysFile) -> None:
     tenants = [bearer(keys.new("a")), bearer(keys.new("b"))]
     async with running(keys_file=keys.path, fake_delay_ms=200) as server:
         await over_rest(server, {"question": QUESTION, "response": "keeps the device busy"}, tenants[0])

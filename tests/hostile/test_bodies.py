@@ -12,16 +12,16 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pytest
-
 import pictures
+import pytest
 from asking import JSON, NoNumbers, Numbers, body_with, check_problem, over_grpc, over_rest, send
 from cases import ANSWER, item
 from commands import serving
+from serving import Server, running
+
 from faults.outside import until
 from hostile.attacking import BIG, GOOD, head, memory, peak_memory, raw, timed, unharmed
 from medreward.settings import MIB
-from serving import Server, running
 
 CANARY = "Jane-Doe-1970"
 
@@ -43,7 +43,7 @@ STRUCTURES: dict[str, tuple[bytes, bytes, bytes]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
-async def test_b25_a_body_of_millions_of_values_is_refused_before_it_is_parsed(structure: tuple[bytes, ...]) -> None:
+async def test_a_body_of_millions_of_values_is_refused_before_it_is_parsed(structure: tuple[bytes, ...]) -> None:
     async with running(body_bytes=BIG) as server, unharmed(server):
         reply, seconds = await timed(server, filled(BIG, *structure))
         check_problem(reply, 413, "too_many")
@@ -60,12 +60,12 @@ async def test_b25_a_body_of_millions_of_values_is_refused_before_it_is_parsed(s
         b'{"question":' + b"[" * 32_000,
     ],
 )
-async def test_b25_nesting_is_refused_before_it_is_parsed(fake: Server, body: bytes) -> None:
+async def test_nesting_is_refused_before_it_is_parsed(fake: Server, body: bytes) -> None:
     async with unharmed(fake):
         check_problem(await send(fake, body), 400, "json_too_deep")
 
 
-async def test_b25_what_stands_in_a_text_is_no_structure(fake: Server) -> None:
+async def test_what_stands_in_a_text_is_no_structure(fake: Server) -> None:
     for text in ("," * 100_000, "[{" * 60_000, '"[\\' * 20_000, "\\" * 50_001 + "{" * 50_000):
         reply = await send(fake, json.dumps(GOOD | {"response": text}).encode())
         assert reply.status_code != 413
@@ -74,7 +74,7 @@ async def test_b25_what_stands_in_a_text_is_no_structure(fake: Server) -> None:
     assert (await send(fake, json.dumps(most).encode())).status_code == 200
 
 
-async def test_b23_a_body_in_chunks_of_one_byte_ends_at_its_time_or_its_size() -> None:
+async def test_a_body_in_chunks_of_one_byte_ends_at_its_time_or_its_size() -> None:
     async with running(body_seconds=2, body_bytes=2000, header_seconds=2) as server, unharmed(server):
         too_many = b"".join(b"1\r\n \r\n" for _ in range(2001))
         lines = "Content-Type: application/json", "Transfer-Encoding: chunked"
@@ -83,7 +83,7 @@ async def test_b23_a_body_in_chunks_of_one_byte_ends_at_its_time_or_its_size() -
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity, gzip", "GZIP"])
-async def test_b24_a_compressed_body_is_not_unpacked(fake: Server, coding: str) -> None:
+async def test_a_compressed_body_is_not_unpacked(fake: Server, coding: str) -> None:
     async with unharmed(fake):
         bomb = gzip.compress(b" " * 50 * MIB)
         check_problem(await send(fake, bomb, content_encoding=coding), 415, "media_type")
@@ -99,20 +99,20 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("body", AMBIGUOUS.values(), ids=AMBIGUOUS)
-async def test_b26_json_that_can_be_read_in_two_ways(fake: Server, body: bytes) -> None:
+async def test_json_that_can_be_read_in_two_ways(fake: Server, body: bytes) -> None:
     async with unharmed(fake):
         check_problem(await send(fake, body), 400, "malformed")
 
 
 @pytest.mark.parametrize("number", ["1e400", "9223372036854775808", "-9223372036854775809", "true", '"1"', "[1]"])
-async def test_b27_numbers_that_are_none_for_a_weight(fake: Server, number: str) -> None:
+async def test_numbers_that_are_none_for_a_weight(fake: Server, number: str) -> None:
     async with unharmed(fake):
         reply = await send(fake, body_with(f', "weights": {{"overall": {number}}}'))
         check_problem(reply, 422, "invalid_field", "/weights/overall")
 
 
 @pytest.mark.parametrize("deadline", ["1e400", "-1", "1.5", "true", "9223372036854775808", "٣"])
-async def test_b27_numbers_that_are_none_for_a_deadline(fake: Server, deadline: str) -> None:
+async def test_numbers_that_are_none_for_a_deadline(fake: Server, deadline: str) -> None:
     headers = JSON | {"x-deadline-ms": deadline.encode()}
     reply = await fake.rest.post("/score", content=body_with(""), headers=headers)  # type: ignore[arg-type]
     check_problem(reply, 422, "invalid_field", "X-Deadline-Ms")
@@ -122,7 +122,7 @@ FOREIGN = ["chat_template", "chat_template_kwargs", "mm_hashes", "prompt_embeds"
 
 
 @pytest.mark.parametrize("field", FOREIGN)
-async def test_b35_fields_of_other_servers_are_not_known(fake: Server, field: str) -> None:
+async def test_fields_of_other_servers_are_not_known(fake: Server, field: str) -> None:
     for body, pointer in (
         (GOOD | {field: CANARY}, f"/{field}"),
         ({"items": [GOOD | {field: {}}]}, f"/items/0/{field}"),
@@ -132,7 +132,7 @@ async def test_b35_fields_of_other_servers_are_not_known(fake: Server, field: st
         assert CANARY not in reply.text
 
 
-async def test_b36_an_empty_response_is_scored_the_same_alone_and_beside_others(tiny: Server) -> None:
+async def test_an_empty_response_is_scored_the_same_alone_and_beside_others(tiny: Server) -> None:
     answers = [await over_rest(tiny, GOOD | {"response": text}) for text in ("", " \n\t")]
     beside = await over_rest(tiny, {"items": [item(question=GOOD["question"], responses=["a", "", " \n\t"])]})
     alone = [answer[0] for answer in answers if isinstance(answer, list)]
@@ -145,7 +145,7 @@ async def test_b36_an_empty_response_is_scored_the_same_alone_and_beside_others(
 
 
 @pytest.mark.parametrize(("count", "code"), [(10_000, "too_many"), (0, "invalid_field")])
-async def test_b38_too_many_candidates_and_none(fake: Server, count: int, code: str) -> None:
+async def test_too_many_candidates_and_none(fake: Server, count: int, code: str) -> None:
     body = {"items": [item(responses=["a"] * count)]}
     async with unharmed(fake):
         reply = await send(fake, json.dumps(body).encode())
@@ -156,12 +156,12 @@ async def test_b38_too_many_candidates_and_none(fake: Server, count: int, code: 
         assert (answer.code, answer.field) == (code, "/items/0/responses")
 
 
-async def test_b38_ten_thousand_items(fake: Server) -> None:
+async def test_ten_thousand_items(fake: Server) -> None:
     reply = await send(fake, json.dumps({"items": [item(response="a")] * 10_000}).encode())
     check_problem(reply, 413, "too_many", "/items")
 
 
-async def test_b39_equal_candidates_get_equal_scores(tiny: Server) -> None:
+async def test_equal_candidates_get_equal_scores(tiny: Server) -> None:
     answer = await over_rest(tiny, {"items": [item(responses=[ANSWER, "other", ANSWER, ANSWER])]})
     assert isinstance(answer, list)
     same = [result.logits for n, result in enumerate(answer) if n != 1 and isinstance(result, Numbers)]
@@ -169,7 +169,7 @@ async def test_b39_equal_candidates_get_equal_scores(tiny: Server) -> None:
     assert len(set(same)) == 1
 
 
-async def test_b44_the_server_takes_its_own_hash_of_an_image(tiny: Server) -> None:
+async def test_the_server_takes_its_own_hash_of_an_image(tiny: Server) -> None:
     """The client's names for an image decide nothing: not a header, not a file name, not a media type."""
     one, other = pictures.png(31), pictures.png(32)
     stored = [
@@ -234,7 +234,7 @@ FORMS: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 @pytest.mark.parametrize(("sent", "status", "code"), FORMS.values(), ids=FORMS)
-async def test_b48_forms_that_mean_harm(fake: Server, sent: dict[str, Any], status: int, code: str) -> None:
+async def test_forms_that_mean_harm(fake: Server, sent: dict[str, Any], status: int, code: str) -> None:
     async with unharmed(fake):
         reply = await fake.rest.post("/score", **sent)
         assert (reply.status_code, reply.json()["code"]) == (status, code)
@@ -260,7 +260,7 @@ class Evil:
 @pytest.mark.parametrize(
     "kind", ["application/octet-stream", "application/x-pickle", "application/msgpack", "application/x-npz"]
 )
-async def test_b49_other_kinds_of_body_are_never_unpacked(fake: Server, body: bytes, kind: str) -> None:
+async def test_other_kinds_of_body_are_never_unpacked(fake: Server, body: bytes, kind: str) -> None:
     async with unharmed(fake):
         check_problem(await send(fake, body, content_type=kind), 415, "media_type")
         check_problem(await send(fake, body), 400, "malformed")
@@ -270,7 +270,7 @@ async def test_b49_other_kinds_of_body_are_never_unpacked(fake: Server, body: by
 @pytest.mark.parametrize(
     "name", ["../../etc/passwd", "x" * 10_000, "sha256:unknown"], ids=["a path", "10 KB", "unknown"]
 )
-async def test_b56_another_models_name_opens_nothing(fake: Server, name: str) -> None:
+async def test_another_models_name_opens_nothing(fake: Server, name: str) -> None:
     """The V2 routes have no model's name yet: what names a model today is its fingerprint."""
     async with unharmed(fake):
         reply = await send(fake, body_with(""), x_model_fingerprint=name)
@@ -279,7 +279,7 @@ async def test_b56_another_models_name_opens_nothing(fake: Server, name: str) ->
         check_problem(await fake.rest.get(f"/v2/models/{name}"), 404, "not_found")
 
 
-async def test_b59_one_bad_item_of_32_leaves_the_others_their_scores(tiny: Server) -> None:
+async def test_one_bad_item_of_32_leaves_the_others_their_scores(tiny: Server) -> None:
     items = [item(response=f"Finding {n}.") for n in range(32)]
     items[13] |= {"image": "not base64"}
     for ask in (over_rest, over_grpc):
@@ -298,7 +298,7 @@ async def test_b59_one_bad_item_of_32_leaves_the_others_their_scores(tiny: Serve
             assert result.logits == alone[0].logits
 
 
-async def test_b60_the_largest_request_is_admitted_by_cost_or_refused() -> None:
+async def test_the_largest_request_is_admitted_by_cost_or_refused() -> None:
     """64 items of 256 long responses and large images: more than the queue holds, so an overload and not a crash."""
     image = b64encode(pictures.png(3, 500, 500)).decode()
     items = [item(image=image, responses=[f"{n} {m} " + "word " * 40 for m in range(256)]) for n in range(64)]
@@ -344,7 +344,7 @@ async def several(body: bytes) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.slow
-async def test_b23_b25_many_large_bodies_take_bounded_memory(tmp_path: Path) -> None:
+async def test_b25_many_large_bodies_take_bounded_memory(tmp_path: Path) -> None:
     """A server of its own: forty bodies of 8 MiB at once, a budget of 64 MiB."""
     flags = "--bodies-bytes", str(64 * MIB)
     body = filled(8 * MIB, b'{"question": "q", "response": "', b"\xc3\xa9", b'"}')

@@ -8,19 +8,19 @@ from typing import Any
 
 import grpc
 import httpx
+import pictures
 import pytest
 import trustme
+from cases import Body, b64
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydicom import dcmread
+from waiting import until
 
-import pictures
-from cases import Body, b64
 from hostile import files
 from hostile.outside import Outside, outside, printed
 from hostile.site import Site, moved, page, site_at
-from medreward.api.proto import reward_pb2 as pb
-from waiting import until
+from medreward.proto import reward_pb2 as pb
 
 CANARY = "Zoe-Canary-19610417"
 QUESTION = "Is there a fracture?"
@@ -264,7 +264,7 @@ def nowhere(text: str | bytes) -> bool:
     return CANARY.lower() not in plain.lower()
 
 
-async def test_b58_a_canary_sent_everywhere_is_found_nowhere(server: Outside, site: Site) -> None:
+async def test_a_canary_sent_everywhere_is_found_nowhere(server: Outside, site: Site) -> None:
     seen, scored = 0, 0
     async for reply in over_rest(server, site):
         told = f"{reply.status_code} {reply.headers} {reply.text}"
@@ -291,7 +291,7 @@ async def test_b58_a_canary_sent_everywhere_is_found_nowhere(server: Outside, si
     assert sorted(file.name for file in server.served.log.parent.iterdir()) == ["ca.pem", "serve.log"]
 
 
-async def test_b58_a_request_id_is_the_one_thing_that_comes_back_and_is_logged(server: Outside) -> None:
+async def test_a_request_id_is_the_one_thing_that_comes_back_and_is_logged(server: Outside) -> None:
     body = {"question": QUESTION, "response": "yes"}
     reply = await server.rest.post("/score", json=body, headers={"X-Request-Id": "trace-7"})
     assert (reply.json()["id"], reply.headers["x-request-id"]) == ("trace-7", "trace-7")
@@ -300,7 +300,7 @@ async def test_b58_a_request_id_is_the_one_thing_that_comes_back_and_is_logged(s
     assert [(line["event"], line["request_id"]) for line in lines] == [("request", "trace-7")]
 
 
-async def test_b58_an_id_that_is_none_is_answered_over_grpc_but_not_logged(server: Outside) -> None:
+async def test_an_id_that_is_none_is_answered_over_grpc_but_not_logged(server: Outside) -> None:
     written = f"{CANARY} with a space"
     item = pb.Item(question=QUESTION, responses=["yes"])
     assert (await server.stub.Score(pb.ScoreRequest(request_id=written, items=[item]))).request_id == written

@@ -12,14 +12,14 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-
 from asking import Refusal, refused
 from commands import serving
-from hostile.attacking import BIG, GOOD, memory, unharmed
-from medreward.api.proto import reward_pb2 as pb
-from medreward.settings import MIB
 from serving import BODY_BYTES, LOOPBACK, Server, running
 from waiting import until
+
+from hostile.attacking import BIG, GOOD, memory, unharmed
+from medreward.proto import reward_pb2 as pb
+from medreward.settings import MIB
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -54,13 +54,13 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("message", UNREADABLE.values(), ids=UNREADABLE)
-async def test_b50_a_message_that_cannot_be_read_is_refused_in_our_words(fake: Server, message: bytes) -> None:
+async def test_a_message_that_cannot_be_read_is_refused_in_our_words(fake: Server, message: bytes) -> None:
     async with unharmed(fake):
         assert await send(fake, message) == Refusal(INVALID, "malformed", "")
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_b50_every_method_refuses_rubbish(fake: Server, method: str) -> None:
+async def test_every_method_refuses_rubbish(fake: Server, method: str) -> None:
     assert await send(fake, b"\xff\xff\xff", method) == Refusal(INVALID, "malformed", "")
 
 
@@ -72,7 +72,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("message", UNKNOWN.values(), ids=UNKNOWN)
-async def test_b50_an_unknown_field_is_refused_as_in_json(fake: Server, message: bytes) -> None:
+async def test_an_unknown_field_is_refused_as_in_json(fake: Server, message: bytes) -> None:
     async with unharmed(fake):
         assert await send(fake, message) == Refusal(INVALID, "unknown_field", "")
 
@@ -82,7 +82,7 @@ MANY = {"items": b"\x12\x00", "responses": None, "request ids": b"\x0a\x00", "un
 
 @pytest.mark.slow
 @pytest.mark.parametrize("field", MANY)
-async def test_b50_a_message_of_millions_of_fields_is_refused_before_it_is_parsed(field: str) -> None:
+async def test_a_message_of_millions_of_fields_is_refused_before_it_is_parsed(field: str) -> None:
     """Parsed, 32 MiB of empty items would take two seconds and a gigabyte."""
     one = MANY[field]
     inner = b"\x1a\x00" * (8 * MIB)
@@ -101,12 +101,12 @@ def _varint(value: int) -> bytes:
     return bytes([*parts, value])
 
 
-async def test_b50_a_message_over_the_cap(fake: Server) -> None:
+async def test_a_message_over_the_cap(fake: Server) -> None:
     async with unharmed(fake):
         assert (await send(fake, b"\0" * (BODY_BYTES + MIB))).status is EXHAUSTED
 
 
-async def test_b50_messages_beyond_the_budget_are_shed() -> None:
+async def test_messages_beyond_the_budget_are_shed() -> None:
     async with running(bodies_bytes=MIB) as server, unharmed(server):
         large = pb.PutImageRequest(data=b"\0" * 2 * MIB).SerializeToString()
         assert await send(server, large, "PutImage") == Refusal(EXHAUSTED, "overloaded", "")
@@ -121,7 +121,7 @@ async def test_b50_messages_beyond_the_budget_are_shed() -> None:
 
 
 @pytest.mark.slow
-async def test_b24_a_compressed_message_is_not_unpacked(tmp_path: Path) -> None:
+async def test_a_compressed_message_is_not_unpacked(tmp_path: Path) -> None:
     """1000:1, in a frame made by hand: gRPC's own client would need the unpacked message first."""
     bomb = gzip.compress(b"\0" * 256 * MIB)
     with serving(tmp_path) as served:
@@ -173,7 +173,7 @@ def _send_frame(port: int, packed: bytes) -> None:
 
 
 @pytest.mark.slow
-async def test_b53_a_rapid_reset_leaves_the_good_client_its_server(tmp_path: Path) -> None:
+async def test_a_rapid_reset_leaves_the_good_client_its_server(tmp_path: Path) -> None:
     """20,000 streams opened and reset at once over one connection."""
     with serving(tmp_path) as served:
         before = memory(served)
@@ -194,13 +194,13 @@ async def test_b53_a_rapid_reset_leaves_the_good_client_its_server(tmp_path: Pat
         reading.cancel()
 
 
-async def test_b22_metadata_of_64_kb(fake: Server) -> None:
+async def test_metadata_of_64_kb(fake: Server) -> None:
     async with unharmed(fake):
         assert (await send(fake, good(), metadata=(("x-long", "x" * 65_536),))).status is EXHAUSTED
 
 
 @pytest.mark.parametrize("deadline", ["0.001", "expired"])
-async def test_b51_a_deadline_that_cannot_be_met_is_not_queued(slow: Server, deadline: str) -> None:
+async def test_a_deadline_that_cannot_be_met_is_not_queued(slow: Server, deadline: str) -> None:
     await until(lambda: slow.engine.state()["cost_admitted"] == 0)
     batches = slow.engine.metrics.batch_items.collect()
     if deadline == "expired":
@@ -214,7 +214,7 @@ async def test_b51_a_deadline_that_cannot_be_met_is_not_queued(slow: Server, dea
     assert slow.engine.bodies.held == 0
 
 
-async def test_b52_clients_that_leave_a_call_give_its_bytes_back(slow: Server) -> None:
+async def test_clients_that_leave_a_call_give_its_bytes_back(slow: Server) -> None:
     """B52's crowd of a thousand is tests/faults/test_crowds.py; this is what they hold in memory."""
     calls = [slow.stub.Score(pb.ScoreRequest.FromString(good())) for _ in range(20)]
     await asyncio.sleep(0.1)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from asking import JSON, body_with
 from commands import serving
+from serving import LOOPBACK, Server, running
+
 from faults.outside import held
 from hostile.attacking import GOOD, head, memory, raw, unharmed, until_closed
 from medreward.settings import MIB
-from serving import LOOPBACK, Server, running
 
 IDLE = 10_000
 
@@ -31,7 +31,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("sent", HEADS.values(), ids=HEADS)
-async def test_b22_headers_too_large_or_too_many(sent: bytes) -> None:
+async def test_headers_too_large_or_too_many(sent: bytes) -> None:
     async with running(header_seconds=600) as server, unharmed(server):  # it is not the time that ends it
         answer = await raw(server.port, sent)
         if answer:  # the client may be cut off while it still sends
@@ -40,7 +40,7 @@ async def test_b22_headers_too_large_or_too_many(sent: bytes) -> None:
             assert b"xxxx" not in answer
 
 
-async def test_b22_headers_within_the_limits(fake: Server) -> None:
+async def test_headers_within_the_limits(fake: Server) -> None:
     headers = JSON | {f"x-{n}": "x" * 300 for n in range(90)}
     assert (await fake.rest.post("/score", content=body_with(""), headers=headers)).status_code == 200
 
@@ -61,7 +61,7 @@ async def test_what_is_not_http_is_refused_in_our_words(fake: Server, sent: byte
     assert b'"code":"malformed"' in answer
 
 
-async def test_b53_slow_headers_are_cut_off() -> None:
+async def test_slow_headers_are_cut_off() -> None:
     async with running(header_seconds=2) as server, unharmed(server):
         reader, writer = await asyncio.open_connection(LOOPBACK, server.port)
         answer = asyncio.create_task(until_closed(reader, 600))
@@ -77,7 +77,7 @@ async def test_b53_slow_headers_are_cut_off() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", head(path="/livez", method="GET") + b"\r\n"])
-async def test_b53_a_connection_that_asks_nothing_is_closed(sent: bytes) -> None:
+async def test_a_connection_that_asks_nothing_is_closed(sent: bytes) -> None:
     async with running(header_seconds=1, keep_alive_seconds=1) as server:
         answer = await raw(server.port, sent)  # ends when the server closes it
         assert answer.startswith(b"HTTP/1.1 200 ") if b"GET" in sent or sent.startswith(b"POST") else answer == b""
@@ -110,7 +110,7 @@ async def test_an_answer_to_a_request_that_came_early_is_not_cut_off() -> None:
         assert answer.count(b"HTTP/1.1 200 ") == 2
 
 
-async def test_b53_the_connection_that_waits_longest_makes_room() -> None:
+async def test_the_connection_that_waits_longest_makes_room() -> None:
     async with running(connections=3, header_seconds=120) as server:
         clients = [await asyncio.open_connection(LOOPBACK, server.port)]
         for _ in range(3):
@@ -130,7 +130,7 @@ async def _read(reader: asyncio.StreamReader) -> None:
 
 
 @pytest.mark.slow
-async def test_b53_ten_thousand_idle_connections_take_bounded_memory(tmp_path: Path) -> None:
+async def test_ten_thousand_idle_connections_take_bounded_memory(tmp_path: Path) -> None:
     """A server of its own: 10,000 that send half a header, and a good client beside them."""
     with serving(tmp_path, "--header-seconds", "60") as served:
         port = int(served.url.rpartition(":")[2])
@@ -164,7 +164,7 @@ TARGETS = {
 
 
 @pytest.mark.parametrize(("target", "status"), TARGETS.values(), ids=TARGETS)
-async def test_b46_targets_that_try_to_get_round_the_routes(fake: Server, target: str, status: int) -> None:
+async def test_targets_that_try_to_get_round_the_routes(fake: Server, target: str, status: int) -> None:
     async with unharmed(fake):
         answer = await raw(fake.port, head("Connection: close", path=target, method="GET"))
         assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:200]
@@ -172,12 +172,12 @@ async def test_b46_targets_that_try_to_get_round_the_routes(fake: Server, target
         assert b"application/problem+json" in answer
 
 
-async def test_b46_an_absolute_target_is_its_path(fake: Server) -> None:
+async def test_an_absolute_target_is_its_path(fake: Server) -> None:
     answer = await raw(fake.port, head("Connection: close", path="http://localhost/livez", method="GET"))
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-async def test_b47_thousands_of_ranges(fake: Server) -> None:
+async def test_thousands_of_ranges(fake: Server) -> None:
     async with unharmed(fake):
         page = (await fake.rest.get("/docs")).text
         path = "/" + page.partition('src="/')[2].partition('"')[0]

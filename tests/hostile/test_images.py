@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NoReturn
 
-import pytest
-from PIL import Image
-
 import pictures
+import pytest
 from asking import NoNumbers, Numbers, over_grpc, over_rest, post
 from cases import ANSWER, QUESTION, b64, item
+from PIL import Image
+
 from hostile import files
 from hostile.outside import Outside, forget_highest, highest_memory, memory, outside
-from medreward.api.problems import HTTP_STATUS
+from medreward.api.rest.status import HTTP_STATUS
 from medreward.encoding.image import probe
 from medreward.engine.limits import image_limits
 from medreward.errors import Code, ItemError
@@ -150,18 +150,18 @@ def test_a_bomb_is_one() -> None:
     assert (len(zeros), set(zeros)) == (100_000_001, {0})
 
 
-async def test_b6_16_bit_grey_scores_as_its_high_byte(server: Outside) -> None:
+async def test_16_bit_grey_scores_as_its_high_byte(server: Outside) -> None:
     assert await numbers(server, files.deep_png()) == await numbers(server, files.shallow_png())
 
 
-async def test_b8_all_eight_orientations_score_as_the_upright_one(server: Outside) -> None:
+async def test_all_eight_orientations_score_as_the_upright_one(server: Outside) -> None:
     upright = await numbers(server, files.turned_png(1))
     for orientation in range(2, 9):
         assert await numbers(server, files.turned_png(orientation)) == upright, orientation
     assert len({files.turned_png(orientation) for orientation in range(1, 9)}) == 8
 
 
-async def test_b10_what_stands_behind_or_before_an_image_changes_nothing(server: Outside) -> None:
+async def test_what_stands_behind_or_before_an_image_changes_nothing(server: Outside) -> None:
     for dressed, plain in (
         (pictures.jpeg() + files.archive(), pictures.jpeg()),
         (files.with_preamble(b"MZ"), pictures.dicom()),
@@ -170,7 +170,7 @@ async def test_b10_what_stands_behind_or_before_an_image_changes_nothing(server:
 
 
 @pytest.mark.parametrize("make", [make for name, (_, make) in FILES.items() if name.startswith("B9")])
-def test_b9_no_other_decoder_is_called(monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
+def test_no_other_decoder_is_called(monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
     def called(*_: object) -> NoReturn:
         raise AssertionError
 
@@ -186,7 +186,7 @@ def test_b9_no_other_decoder_is_called(monkeypatch: pytest.MonkeyPatch, make: Ma
 # What only the JSON and multipart doors have
 
 
-async def test_b12_the_bytes_decide_whatever_type_and_name_are_given(server: Outside) -> None:
+async def test_the_bytes_decide_whatever_type_and_name_are_given(server: Outside) -> None:
     form = {"question": QUESTION, "response": ANSWER}
     right = await numbers(server, pictures.jpeg())
     for name, kind in (("a.png", "image/png"), ("a.jpg", "image/jpeg"), ("a.exe", "text/html"), ("", "no type at all")):
@@ -218,13 +218,13 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("written", VARIANTS.values(), ids=VARIANTS)
-async def test_b13_base64_is_strict(server: Outside, written: str) -> None:
+async def test_base64_is_strict(server: Outside, written: str) -> None:
     for image in (written, {"base64": written}):
         answer = await over_rest(server, {"items": [item(image=image, response="a")]})
         assert answer == [NoNumbers(0, 0, "image_invalid", "/items/0/image")]
 
 
-async def test_b14_base64_beyond_the_limit_is_refused_before_it_is_decoded(server: Outside) -> None:
+async def test_base64_beyond_the_limit_is_refused_before_it_is_decoded(server: Outside) -> None:
     most = Settings().image_bytes
     too_long = "A" * (most * 4 // 3 + 8)
     for image in (too_long, "!" * len(too_long)):  # the second would not decode
@@ -232,7 +232,7 @@ async def test_b14_base64_beyond_the_limit_is_refused_before_it_is_decoded(serve
         assert answer == [NoNumbers(0, 0, "image_too_large", "/items/0/image")]
 
 
-async def test_b15_null_is_no_image(server: Outside) -> None:
+async def test_null_is_no_image(server: Outside) -> None:
     for body in (item(image=None, response="a"), item(response="a")):
         answer = await over_rest(server, {"items": [body]})
         assert isinstance(answer, list)
@@ -240,7 +240,7 @@ async def test_b15_null_is_no_image(server: Outside) -> None:
         assert answer[0].flags == ("no_image",)
 
 
-async def test_b44_a_claimed_hash_is_looked_up_and_never_believed(server: Outside) -> None:
+async def test_a_claimed_hash_is_looked_up_and_never_believed(server: Outside) -> None:
     mine, other = pictures.jpeg(1), pictures.jpeg(2)
     claimed = hashlib.sha256(other).hexdigest()
     stored = await server.rest.put("/v1/images", content=mine, headers={"X-Sha256": claimed, "ETag": claimed})

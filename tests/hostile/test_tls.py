@@ -13,18 +13,18 @@ import grpc
 import httpx
 import pytest
 import trustme
-
 from asking import post
 from commands import ANY_PORTS, CLEAN, MEDREWARD
 from keyring import KeysFile, bearer
-from medreward.api import tls as tls_module
-from medreward.api.proto import reward_pb2 as pb
-from medreward.api.tls import Tls
+from serving import LOOPBACK, STUB, Server, running
+
+from medreward.api.access import tls as tls_module
+from medreward.api.access.tls import Tls
 from medreward.cli.serve import read_settings
 from medreward.clients import AsyncClient, Patience, Refused
 from medreward.clients import Tls as ClientTls
 from medreward.errors import ConfigurationError
-from serving import LOOPBACK, STUB, Server, running
+from medreward.proto import reward_pb2 as pb
 
 TRIPLE = {"question": "Is there a fracture?", "response": "Yes."}
 IMPATIENT = Patience(seconds=0.5)

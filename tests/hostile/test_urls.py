@@ -5,19 +5,19 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pictures
 import pytest
 import trustme
-from pydantic import ValidationError
-
-import pictures
 from asking import NoNumbers, Numbers, over_grpc, over_rest
 from cases import ANSWER, QUESTION, SCAN, Body, item
-from hostile.site import Site, hang, moved, page, site_at
-from medreward.engine.fetch import FETCHES, REDIRECTS, Allowance, Fetcher, Resolve, fetcher_for, is_allowed
-from medreward.errors import Code, ConfigurationError, ItemError
-from medreward.settings import Settings
+from pydantic import ValidationError
 from serving import Server, running
 from waiting import until
+
+from hostile.site import Site, hang, moved, page, site_at
+from medreward.engine.images.fetch import FETCHES, REDIRECTS, Allowance, Fetcher, Resolve, fetcher_for, is_allowed
+from medreward.errors import Code, ConfigurationError, ItemError
+from medreward.settings import Settings
 
 #: A fetch whose time ends in the handshake leaves its socket to the collector: which test that falls into is chance.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -165,7 +165,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("url", REFUSED.values(), ids=REFUSED)
-async def test_b16_b17_b20_what_is_refused_before_anything_is_looked_up(urls: Server, site: Site, url: str) -> None:
+async def test_b17_b20_what_is_refused_before_anything_is_looked_up(urls: Server, site: Site, url: str) -> None:
     body = {"items": [item(image={"url": url.replace("{port}", str(site.port))}, response="a")]}
     before = site.connections
     assert await over_rest(urls, body) == [NoNumbers(0, 0, "image_url_refused", "/items/0/image")]
@@ -188,7 +188,7 @@ async def test_without_hosts_every_url_is_refused(fake: Server, site: Site) -> N
     assert fetcher_for(Settings()) is None
 
 
-async def test_c14_fetches_that_hang_hold_up_nobody_else(urls: Server, site: Site) -> None:
+async def test_fetches_that_hang_hold_up_nobody_else(urls: Server, site: Site) -> None:
     site.pages["/hang"] = hang
     stuck = {"items": [item(image={"url": f"https://127.0.0.1:{site.port}/hang"}, response="a")] * 40}
     mixed = {"items": [*stuck["items"], item(image=SCAN, response="a")]}
@@ -225,25 +225,25 @@ NEVER = [
 
 
 @pytest.mark.parametrize("address", [*PUBLIC, *INSIDE, *NEVER])
-def test_b17_which_addresses_are_fetched_from(address: str) -> None:
+def test_which_addresses_are_fetched_from(address: str) -> None:
     assert is_allowed(address, private=False) is (address in PUBLIC)
     assert is_allowed(address, private=True) is (address in PUBLIC + INSIDE)
 
 
 @pytest.mark.parametrize("answer", [[METADATA], ["::1", METADATA], [*HERE, METADATA], ["fe80::1"], ["0.0.0.0"]])
-async def test_b17_b19_a_listed_name_with_a_forbidden_address_is_refused(site: Site, answer: list[str]) -> None:
+async def test_b19_a_listed_name_with_a_forbidden_address_is_refused(site: Site, answer: list[str]) -> None:
     before = site.connections
     assert await refusal(site, "https://scans.example:{}/scan", Names(answer)) is Code.IMAGE_URL_REFUSED
     assert site.connections == before
 
 
-async def test_b17_private_networks_are_refused_unless_a_setting_allows_them(site: Site) -> None:
+async def test_private_networks_are_refused_unless_a_setting_allows_them(site: Site) -> None:
     site.pages["/scan"] = page(IMAGE)
     assert await fetched(site, "https://scans.example:{}/scan", private=True) == IMAGE
     assert await refusal(site, "https://scans.example:{}/scan", private=False) is Code.IMAGE_URL_REFUSED
 
 
-async def test_b19_the_name_is_looked_up_once_and_the_connection_goes_there(site: Site) -> None:
+async def test_the_name_is_looked_up_once_and_the_connection_goes_there(site: Site) -> None:
     site.pages["/scan?a=1"] = page(IMAGE)
     names = Names(HERE, [METADATA])
     assert await fetched(site, "HTTPS://Scans.Example:{}/scan?a=1", names) == IMAGE
@@ -259,7 +259,7 @@ async def test_a_name_that_is_not_known_is_a_failed_fetch(site: Site) -> None:
     assert await refusal(site, "https://scans.example:{}/", unknown) is Code.IMAGE_FETCH_FAILED
 
 
-async def test_c14_a_name_server_that_hangs_holds_up_its_own_host_only(site: Site) -> None:
+async def test_a_name_server_that_hangs_holds_up_its_own_host_only(site: Site) -> None:
     def slow(host: str, port: int) -> list[str]:
         time.sleep(SECONDS if host == "scans.example" else 0)
         return HERE
@@ -329,13 +329,13 @@ async def test_a_certificate_must_be_trusted_and_for_this_name(site: Site) -> No
         "https://[::1]:{}/scan",
     ],
 )
-async def test_b18_a_redirect_is_checked_like_a_url(site: Site, to: str) -> None:
+async def test_a_redirect_is_checked_like_a_url(site: Site, to: str) -> None:
     site.pages |= {"/away": moved(to.format(site.port)), "/scan": page(IMAGE)}
     assert await refusal(site, "https://scans.example:{}/away") is Code.IMAGE_URL_REFUSED
     assert len(site.requests) == 1
 
 
-async def test_b18_a_listed_host_may_not_lead_to_a_forbidden_address(site: Site) -> None:
+async def test_a_listed_host_may_not_lead_to_a_forbidden_address(site: Site) -> None:
     def names(host: str, port: int) -> list[str]:
         return HERE if host == "scans.example" else [METADATA]
 
@@ -344,14 +344,14 @@ async def test_b18_a_listed_host_may_not_lead_to_a_forbidden_address(site: Site)
     assert len(site.requests) == 1
 
 
-async def test_b18_a_redirect_within_the_rules_is_followed_and_looked_up_anew(site: Site) -> None:
+async def test_a_redirect_within_the_rules_is_followed_and_looked_up_anew(site: Site) -> None:
     names = Names(HERE)
     site.pages |= {"/a/b": moved("../c?d"), "/c?d": moved(f"https://other.example:{site.port}/e"), "/e": page(IMAGE)}
     assert await fetched(site, "https://scans.example:{}/a/b", names) == IMAGE
     assert names.asked == ["scans.example", "scans.example", "other.example"]
 
 
-async def test_b18_redirects_end(site: Site) -> None:
+async def test_redirects_end(site: Site) -> None:
     site.pages |= {f"/{n}": moved(f"/{n + 1}") for n in range(REDIRECTS + 1)}
     site.pages[f"/{REDIRECTS + 1}"] = page(IMAGE)
     assert await fetched(site, "https://scans.example:{}/1") == IMAGE
@@ -364,7 +364,7 @@ async def test_b18_redirects_end(site: Site) -> None:
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n"]
 )
-async def test_b21_an_endless_stream_is_cut_at_the_byte_cap(site: Site, head: bytes) -> None:
+async def test_an_endless_stream_is_cut_at_the_byte_cap(site: Site, head: bytes) -> None:
     sent = 0
 
     async def endless(writer: asyncio.StreamWriter) -> None:
@@ -385,7 +385,7 @@ async def test_b21_an_endless_stream_is_cut_at_the_byte_cap(site: Site, head: by
 @pytest.mark.parametrize(
     "start", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["mute", "head", "body"]
 )
-async def test_b21_a_slow_answer_is_cut_at_the_time_cap(site: Site, start: bytes) -> None:
+async def test_a_slow_answer_is_cut_at_the_time_cap(site: Site, start: bytes) -> None:
     async def drip(writer: asyncio.StreamWriter) -> None:
         writer.write(start)
         while True:
@@ -404,7 +404,7 @@ def connections_to(site: Site) -> int:
     return sum(row[2].endswith(f":{site.port:04X}") and row[3] == "01" for row in rows)
 
 
-async def test_b21_fetches_cut_short_leave_nothing_open(site: Site) -> None:
+async def test_fetches_cut_short_leave_nothing_open(site: Site) -> None:
     site.pages["/hang"] = hang
     left = [asyncio.create_task(fetched(site, "https://scans.example:{}/hang", seconds=60)) for _ in range(10)]
     await until(lambda: connections_to(site) == len(left))
@@ -417,7 +417,7 @@ async def test_b21_fetches_cut_short_leave_nothing_open(site: Site) -> None:
     await until(lambda: connections_to(site) == 0)
 
 
-async def test_b21_time_runs_over_all_redirects_together(site: Site) -> None:
+async def test_time_runs_over_all_redirects_together(site: Site) -> None:
     async def slow(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(SECONDS * 0.8)
         writer.write(moved("/slow"))
@@ -446,12 +446,12 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
-async def test_b21_a_broken_answer_is_a_failed_fetch(site: Site, answer: bytes) -> None:
+async def test_a_broken_answer_is_a_failed_fetch(site: Site, answer: bytes) -> None:
     site.pages["/broken"] = answer
     assert await refusal(site, "https://scans.example:{}/broken") is Code.IMAGE_FETCH_FAILED
 
 
-async def test_b21_no_more_than_the_promised_length_is_read(site: Site) -> None:
+async def test_no_more_than_the_promised_length_is_read(site: Site) -> None:
     site.pages["/short"] = page(IMAGE, length=len(IMAGE) - 9)
     assert await fetched(site, "https://scans.example:{}/short") == IMAGE[:-9]  # which then is image_invalid
 

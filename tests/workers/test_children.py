@@ -5,21 +5,23 @@ import socket
 import subprocess
 import sys
 
-import pytest
-
 import pictures
+import pytest
 from commands import CLEAN
+
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.encoding.image import ImageHeader, ImageSpec
 from medreward.settings import Settings
-from medreward.workers.children import anonymous_memory
 from medreward.workers.frames import Decode, Load, packed
+from medreward.workers.process import anonymous_memory
 
 LOAD = Load(Settings(model="fake").model_dump(mode="json"), FAKE_MANIFEST.model_dump(mode="json"), None, 0)
 DECODE = Decode(0, ImageHeader("png", 64, 48), ImageSpec(8, 8), pictures.png(0))
 
 
-@pytest.mark.parametrize(("module", "asked"), [("medreward.workers.main", LOAD), ("medreward.workers.decoder", DECODE)])
+@pytest.mark.parametrize(
+    ("module", "asked"), [("medreward.workers.device.child", LOAD), ("medreward.workers.decode.child", DECODE)]
+)
 def test_a_child_whose_front_ended_before_the_answer_ends_without_a_word(module: str, asked: Load | Decode) -> None:
     ours, theirs = socket.socketpair()
     memory = anonymous_memory(4096)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from waiting import until
 
 from backends.torch_vlm import test_own_size as own_size
 from backends.torch_vlm.checkpoints import EACH_FAMILY, SIDE, TEXT, TOKENS, opened, write_checkpoint, write_manifest
@@ -29,14 +30,13 @@ from medreward.backends.torch_vlm.sharing import join, shareable
 from medreward.cli.parity import check_parity
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.settings import Settings
-from medreward.workers import rank, spread, supervisor
-from medreward.workers.children import anonymous_memory
+from medreward.workers.device import rank, spread, supervisor
+from medreward.workers.device.loading import open_backend
+from medreward.workers.device.spread import Failed, FromRank, Numbers, Score, Scored, Spread
+from medreward.workers.device.supervisor import ProcessWorker
+from medreward.workers.device.worker import DeviceBroken, Runner, WorkerLost
 from medreward.workers.frames import Load, Loaded, Refused
-from medreward.workers.loading import open_backend
-from medreward.workers.spread import Failed, FromRank, Numbers, Score, Scored, Spread
-from medreward.workers.supervisor import ProcessWorker
-from medreward.workers.worker import DeviceBroken, Runner, WorkerLost
-from waiting import until
+from medreward.workers.process import anonymous_memory
 
 EXACT = 1e-4
 FAMILY = "qwen2_5_vl"

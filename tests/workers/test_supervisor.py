@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
-from medreward.workers import supervisor
-from medreward.workers.children import anonymous_memory
-from medreward.workers.pixels import Place, at, mapped
-from medreward.workers.supervisor import ProcessWorker
-from medreward.workers.worker import Done, WorkerLost
-from waiting import until
+from medreward.workers.device import supervisor
+from medreward.workers.device.supervisor import ProcessWorker
+from medreward.workers.device.worker import Done, WorkerLost
+from medreward.workers.memory import Place, at, mapped
+from medreward.workers.process import anonymous_memory
 
 SIDE = 64
 BYTES = SIDE * SIDE * 3

@@ -8,9 +8,9 @@ import torch
 
 from medreward.backends.base import CostModel, Counts, Group, Logits
 from medreward.errors import Code, ConfigurationError, ItemError
+from medreward.workers.device.child import serve
+from medreward.workers.device.worker import DeviceBroken, InlineWorker, Runner
 from medreward.workers.frames import GroupFrame, Run
-from medreward.workers.main import serve
-from medreward.workers.worker import DeviceBroken, InlineWorker, Runner
 
 
 class Moody:
@@ -168,7 +168,7 @@ def test_a_worker_process_whose_device_is_broken_ends(monkeypatch: pytest.Monkey
     def leave(code: int) -> None:
         raise Gone(code)
 
-    monkeypatch.setattr("medreward.workers.main.os._exit", leave)
+    monkeypatch.setattr("medreward.workers.device.child.os._exit", leave)
     front = Asking([Run([GroupFrame(None, "", "", [1], [[1]])])])
     with pytest.raises(Gone, match="70"):
         serve(front, Runner(Broken()), np.zeros((1, 1, 1, 3), np.uint8))

@@ -6,13 +6,13 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from medreward import __version__
-from medreward.api.auth import Keyring
-from medreward.api.gate import Gate, admin_rules
-from medreward.api.observe import Observe
+from medreward.api.access.keyring import Keyring
+from medreward.api.access.tls import Tls
+from medreward.api.observing import Observe
 from medreward.api.openapi import PROBLEMS, describe, paths
-from medreward.api.problems import answer_with_problems
-from medreward.api.schemas import StateReply
-from medreward.api.tls import Tls
+from medreward.api.rest.gate import Gate, admin_rules
+from medreward.api.rest.schemas import StateReply
+from medreward.api.rest.status import answer_with_problems
 from medreward.engine.engine import Engine
 
 TAGS = [{"name": "operators", "description": "for those who run the server: Prometheus, deployment scripts, people"}]

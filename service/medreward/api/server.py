@@ -14,13 +14,13 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from medreward.api.access.hosts import address_of, is_loopback
+from medreward.api.access.keyring import Keyring
+from medreward.api.access.tls import Tls
 from medreward.api.admin import create_admin_app
-from medreward.api.auth import Keyring
-from medreward.api.heads import guarding
-from medreward.api.hosts import address_of, is_loopback
-from medreward.api.http import create_app
-from medreward.api.rpc import Rpc
-from medreward.api.tls import Tls
+from medreward.api.rest.app import create_app
+from medreward.api.rest.connections import guarding
+from medreward.api.rpc.server import Rpc
 from medreward.engine.engine import Engine
 from medreward.errors import ConfigurationError
 from medreward.metrics import Metrics

@@ -47,7 +47,7 @@ def read_departments(file: Path) -> dict[str, str]:
 
 def _phantoms(departments: dict[str, str]) -> DataSet:
     """Their own digest is over pixels, the same on every machine; a PNG's bytes need not be."""
-    from medreward.phantoms import benchmark
+    from medreward.lab.phantoms import benchmark
 
     with tempfile.TemporaryDirectory() as folder:
         digest = benchmark.write(Path(folder))

@@ -7,9 +7,9 @@ from typing import Any, Final
 import click
 import msgspec
 
+from medreward.api.access.keys import Key, Scope, add_key, new_secret, read_keys, remove_key
 from medreward.cli.options import json_option, option
 from medreward.cli.show import print_json, print_table
-from medreward.keys import Key, Scope, add_key, new_secret, read_keys, remove_key
 from medreward.types import Lane
 
 COLUMNS: Final = ["id", "name", "tenant", "lanes", "scopes", "quotas", "expires"]

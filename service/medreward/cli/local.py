@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from prometheus_client import CollectorRegistry
 
-from medreward.api.body import parse_json
-from medreward.api.replies import model_ref, score_reply
+from medreward.api.rest.replies import model_ref, score_reply
+from medreward.api.rest.requests import parse_json
 from medreward.engine.engine import Engine
 from medreward.metrics import Metrics
 from medreward.settings import Settings

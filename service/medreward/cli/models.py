@@ -94,7 +94,7 @@ def verify(ref: str, as_json: bool, **where: Any) -> int:
 @json_option
 def export(run: Path, out: Path, data: Path | None, as_json: bool) -> int:
     """Turn a run of `medreward train` into a folder that can be served. With --data, measure it for its card."""
-    from medreward.training.export import export_run
+    from medreward.lab.training.export import export_run
 
     with progress_bar("answers") as progress:
         manifest = export_run(run, out, data, progress)
@@ -153,8 +153,8 @@ def adopt(folder: Path, name: str | None, heads: str | None, image_size: int | N
 def measure(ref: str, data: Path, phantoms: int, out: Path | None, models_dir: Path | None, as_json: bool) -> int:
     """Measure a model on dev pairs and phantoms: shares right, calibration, length, size, and more."""
     from medreward.engine.files import open_verified
-    from medreward.training.card import card, tables
-    from medreward.training.measure import measure_folder
+    from medreward.lab.training.card import card, tables
+    from medreward.lab.training.measure import measure_folder
 
     folder, manifest = open_verified(_settings(ref, models_dir=models_dir))
     with progress_bar("answers") as progress:

@@ -9,10 +9,10 @@ from medreward.encoding.image import ImageLimits, decode, probe
 from medreward.engine.limits import image_limits
 from medreward.engine.model import Model, open_model
 from medreward.errors import ConfigurationError, ItemError
-from medreward.phantoms.golden import Golden, golden_images
+from medreward.lab.phantoms.golden import Golden, golden_images
 from medreward.settings import Settings
 from medreward.types import Options, TooLong
-from medreward.workers.loading import open_vlm
+from medreward.workers.device.loading import open_vlm
 
 PHANTOMS = 4
 KINDS = ("right_full_insightful", "wrong_full", "refusal", "terse", "wandering", "hedge")

@@ -24,9 +24,9 @@ def command(recipe_file: Path, data: tuple[Path, ...], out: Path) -> int:
     """Train a reward model."""
     from rich.console import Console
 
-    from medreward.training.corpus import read_corpus
-    from medreward.training.recipe import read_recipe
-    from medreward.training.train import Run, assemble
+    from medreward.lab.training.corpus import read_corpus
+    from medreward.lab.training.recipe import read_recipe
+    from medreward.lab.training.train import Run, assemble
 
     settings = read_recipe(recipe_file)
     console = Console(stderr=True)

@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import grpc
 
-from medreward.api.proto import reward_pb2 as pb
-from medreward.api.proto import reward_pb2_grpc
 from medreward.clients.errors import Refused, Unreachable
 from medreward.clients.score import Reply, Score
 from medreward.clients.transport import Tls, by_item, garbled
 from medreward.errors import RETRYABLE, Code
+from medreward.proto import reward_pb2 as pb
+from medreward.proto import reward_pb2_grpc
 from medreward.types import DIMENSIONS, Evidence, ImageSource, InlineImage, Item, ModelRef, ScoreRequest, StoredImage
 from medreward.types import UrlImage as Url
 

@@ -10,11 +10,11 @@ from typing import Final
 from medreward.artifacts.golden import tolerance
 from medreward.engine.bodies import Bodies
 from medreward.engine.checks import check_request, weights_of
-from medreward.engine.fetch import Allowance, fetcher_for
-from medreward.engine.images import ImageFile, Images, ImageStore
+from medreward.engine.images.fetch import Allowance, fetcher_for
+from medreward.engine.images.resolve import ImageFile, Images, ImageStore
 from medreward.engine.items import Asked
 from medreward.engine.limits import image_limits
-from medreward.engine.scheduler import OVERLOADED
+from medreward.engine.queue.scheduler import OVERLOADED
 from medreward.engine.scoring import Scoring
 from medreward.engine.serving import Serving, start_serving
 from medreward.errors import RETRYABLE, Code, ConfigurationError, ItemError, RequestError

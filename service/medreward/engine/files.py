@@ -9,7 +9,7 @@ from medreward.artifacts.manifest import Manifest, parse_manifest, read_manifest
 from medreward.artifacts.repository import HUB_ID, MANIFEST_FILE, bundled_models, resolve, verify
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
-from medreward.workers.recognising import recognised
+from medreward.workers.device.recognising import recognised
 
 CONFIG: Final = "config.json"
 

@@ -10,12 +10,12 @@ from typing import Final
 from medreward.backends.base import CostModel, Heads, ModelImage
 from medreward.encoding.text import EncodedText, TextEncoder
 from medreward.engine.checks import check_item
-from medreward.engine.fetch import Allowance
-from medreward.engine.flights import Flight, Flights, Landed, flight_id, prompt_digest
-from medreward.engine.images import ImageFile, Images
+from medreward.engine.images.fetch import Allowance
+from medreward.engine.images.pictures import Picture, Pictures
+from medreward.engine.images.resolve import ImageFile, Images
 from medreward.engine.model import Model
-from medreward.engine.pixels import Picture, Pictures
-from medreward.engine.scheduler import GroupKey, Scheduler
+from medreward.engine.queue.flights import Flight, Flights, Landed, flight_id, prompt_digest
+from medreward.engine.queue.scheduler import GroupKey, Scheduler
 from medreward.engine.scoring import Scoring
 from medreward.errors import ItemError
 from medreward.types import Failed, Flag, Item, Options, Result, ScoreRequest, Timings

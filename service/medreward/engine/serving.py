@@ -8,19 +8,19 @@ from typing import Final
 
 from medreward.backends.base import Group, ModelImage
 from medreward.cores import available_cores
-from medreward.engine.dispatcher import Dispatcher
-from medreward.engine.flights import Flight, Flights
-from medreward.engine.images import Images
+from medreward.engine.images.pictures import Decoders, Pictures, Slots
+from medreward.engine.images.resolve import Images
 from medreward.engine.items import Items
 from medreward.engine.model import Model, open_model
-from medreward.engine.pixels import Decoders, Pictures, Slots
-from medreward.engine.scheduler import Room, Scheduler
+from medreward.engine.queue.dispatcher import Dispatcher
+from medreward.engine.queue.flights import Flight, Flights
+from medreward.engine.queue.scheduler import Room, Scheduler
 from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import ModelRef, Options
-from medreward.workers.loading import open_backend
-from medreward.workers.supervisor import ProcessWorker
-from medreward.workers.worker import InlineWorker, Worker
+from medreward.workers.device.loading import open_backend
+from medreward.workers.device.supervisor import ProcessWorker
+from medreward.workers.device.worker import InlineWorker, Worker
 
 PROBE: Final = "probe"
 SPREAD: Final = (

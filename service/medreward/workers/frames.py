@@ -10,7 +10,7 @@ import msgspec
 from medreward.backends.base import CostModel, Counts
 from medreward.encoding.image import ImageHeader, ImageSpec
 from medreward.errors import Code, ItemError
-from medreward.workers.pixels import Place
+from medreward.workers.memory import Place
 
 LENGTH: Final = struct.Struct("<I")
 STREAM_BYTES: Final = 1 << 20  # read ahead

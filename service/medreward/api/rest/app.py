@@ -1,0 +1,197 @@
+"""The REST door: translate, call the engine, translate back."""
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi_offline import FastAPIOffline
+
+from medreward import __version__
+from medreward.api.access.keyring import Caller, Keyring
+from medreward.api.fields import pointer_to, read_deadline, read_lane
+from medreward.api.observing import Observe, entry_of
+from medreward.api.openapi import PROBLEMS, REFERENCE, describe, paths
+from medreward.api.rest.gate import Gate, rest_rules
+from medreward.api.rest.leaving import cancelled_if_left
+from medreward.api.rest.replies import json_reply, model_ref, score_reply
+from medreward.api.rest.requests import read_body, read_call
+from medreward.api.rest.schemas import GroupedRequest, Index, ModelReply, ScoreReply, StoredReply, TripleRequest
+from medreward.api.rest.status import answer_with_problems
+from medreward.engine.engine import Engine
+from medreward.engine.limits import limits_of
+from medreward.errors import Code, ItemError, RequestError
+from medreward.types import Failed, Lane, ScoreRequest
+
+HEADERS = {
+    "X-Lane": "interactive or bulk (the default)",
+    "X-Deadline-Ms": "whole milliseconds in which the answer is of use",
+    "X-Request-Id": "comes back in the answer and stands in the log, so it must hold no patient's data. What is not "
+    "[A-Za-z0-9._-]{1,64} is replaced, and the answer has X-Request-Id-Replaced: true",
+    "X-Model-Fingerprint": "refuse with 409 if another model is served",
+}
+
+TAGS = [
+    {"name": "trainers", "description": "scores as rewards: many triples, grouped by image and question"},
+    {"name": "screening", "description": "one answer that is about to be shown: X-Lane: interactive"},
+    {"name": "images", "description": "images that are sent once and named by their hash in later requests"},
+    {"name": "operators", "description": "what is served, within which limits, and whether it works"},
+]
+
+router = APIRouter()
+
+
+def create_app(engine: Engine, keys: Keyring) -> FastAPI:
+    app = FastAPIOffline(
+        title="MedReward", version=__version__, redoc_url=None, redirect_slashes=False, openapi_tags=TAGS
+    )
+    app.state.engine = engine
+    app.include_router(router)
+    app.add_middleware(Gate, keys=keys, rules=rest_rules(engine.settings))
+    routes = [*app.routes, *router.routes]
+    app.add_middleware(Observe, metrics=engine.metrics, rule=engine.settings.request_ids, routes=routes)
+    answer_with_problems(app)
+    scoring = ("/score", "/v1/score")
+    engine.metrics.expect(scoring, "200", Lane)
+    engine.metrics.expect((path for path in paths(router) if path not in scoring), "200")
+    describe(app, TripleRequest, GroupedRequest)
+    return app
+
+
+def engine_of(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def caller_of(request: Request) -> Caller:
+    return entry_of(request.scope).caller
+
+
+def _score_body() -> dict[str, Any]:
+    forms = [{"$ref": REFERENCE.format(model=model.__name__)} for model in (TripleRequest, GroupedRequest)]
+    form = {
+        "type": "object",
+        "required": ["question", "response"],
+        "properties": {
+            "image": {"type": "string", "format": "binary"},
+            "question": {"type": "string"},
+            "response": {"type": "array", "items": {"type": "string"}},
+        },
+    }
+    content = {"application/json": {"schema": {"oneOf": forms}}, "multipart/form-data": {"schema": form}}
+    parameters = [
+        {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+        for name, description in HEADERS.items()
+    ]
+    return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
+
+
+@router.post(
+    "/v1/score",
+    tags=["trainers", "screening"],
+    responses={200: {"model": ScoreReply}, **PROBLEMS},
+    openapi_extra=_score_body(),
+)
+@router.post("/score", include_in_schema=False)
+async def score(request: Request) -> Response:
+    """Six scores for each response, per item. An item that cannot be scored has an error, and its neighbours scores."""
+    engine = engine_of(request)
+    base = _from_headers(request)
+    engine.refuse_early(base.lane)
+    with engine.bodies.share() as share:
+        call = await read_call(request, base, engine.settings, share)
+        caller_of(request).charge(call.request.triples)
+        async with cancelled_if_left(request):
+            response = await engine.score(call.request)
+    entry_of(request.scope).add(response)
+    first = response.results[0]
+    if call.is_triple and isinstance(first, Failed):
+        error = first.error
+        raise ItemError(error.code, error.detail, call.pointer(pointer_to(first)), error.retry_after)
+    return score_reply(response, call)
+
+
+IMAGE_BODY = {
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+}
+
+
+@router.put(
+    "/v1/images",
+    tags=["images"],
+    responses={200: {"model": StoredReply}, 201: {"model": StoredReply}, **PROBLEMS},
+    openapi_extra=IMAGE_BODY,
+)
+async def put_image(request: Request) -> Response:
+    """Stores an image's bytes under their sha256, so that requests may name them by it."""
+    engine = engine_of(request)
+    with engine.bodies.share() as share:
+        data = await read_body(request, engine.settings, share)
+        new, file = await engine.put_image(data, caller_of(request).tenant)
+    stored = {"sha256": file.digest, "width": file.header.width, "height": file.header.height}
+    return json_reply(stored, 201 if new else 200)
+
+
+@router.delete("/v1/images/{sha256}", tags=["images"], status_code=204, responses=PROBLEMS)
+async def delete_image(request: Request, sha256: str) -> Response:
+    """Forgets an image that this caller's tenant stored."""
+    if not engine_of(request).images.store.delete(caller_of(request).tenant, sha256):
+        raise RequestError(Code.NOT_FOUND, "no image is stored under this hash")
+    return Response(status_code=204)
+
+
+@router.get("/v1/model", tags=["operators"], responses={200: {"model": ModelReply}, **PROBLEMS})
+async def model(request: Request) -> Response:
+    """The model that answers, what its uncertainty is, and its card."""
+    served = engine_of(request).serving
+    backend, device, _ = served.ref.runtime.split("/")
+    about = {
+        "dimensions": served.model.manifest.dimensions,
+        "default_weights": served.model.default_weights,
+        "uncertainty": served.uncertainty,
+        "card": served.model.card,
+    }
+    return json_reply({**model_ref(served.ref), **about, "backend": backend, "device": device})
+
+
+@router.get("/v1/limits", tags=["operators"], responses={200: {"model": dict[str, float]}, **PROBLEMS})
+async def limits(request: Request) -> Response:
+    """Every limit in force, by name, the key's quotas among them."""
+    engine = engine_of(request)
+    return json_reply(limits_of(engine.settings, engine.serving.model) | caller_of(request).limits())
+
+
+@router.get("/", tags=["operators"], responses={200: {"model": Index}, **PROBLEMS})
+async def index() -> Response:
+    """Where to go from here."""
+    about = {"service": "medreward", "version": __version__, "model": "/v1/model", "limits": "/v1/limits"}
+    return json_reply({**about, "ready": "/readyz", "live": "/livez", "docs": "/docs", "openapi": "/openapi.json"})
+
+
+@router.get("/livez", tags=["operators"])
+async def livez() -> dict[str, str]:
+    """Whether the process runs; a probe that fails is a reason to restart it."""
+    return {"status": "live"}
+
+
+@router.get("/readyz", tags=["operators"], responses=PROBLEMS)
+async def readyz(request: Request) -> dict[str, str]:
+    """Whether requests are taken; 503 says why not: loading, draining, or a worker that is being replaced."""
+    reason = engine_of(request).not_ready()
+    if reason:
+        raise RequestError(Code.NOT_READY, reason, retry_after=1)
+    return {"status": "ready"}
+
+
+def _from_headers(request: Request) -> ScoreRequest:
+    headers = request.headers
+    lane = read_lane(headers.get("x-lane"))
+    entry = entry_of(request.scope)
+    entry.lane = lane
+    entry.caller.check_lane(lane)
+    return ScoreRequest(
+        id=entry.request_id,
+        items=(),
+        lane=lane,
+        deadline_s=read_deadline(headers.get("x-deadline-ms")),
+        fingerprint=headers.get("x-model-fingerprint"),
+        tenant=entry.caller.tenant,
+    )

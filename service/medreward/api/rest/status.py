@@ -1,0 +1,110 @@
+"""Errors as `application/problem+json`."""
+
+import math
+from typing import Final
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from medreward.api.observing import Entry, entry_of, headers_of
+from medreward.errors import Code, MedRewardError, RequestError
+from medreward.types import Lane
+
+HTTP_STATUS: Final[dict[Code, int]] = {
+    Code.IMAGE_INVALID: 422,
+    Code.IMAGE_TOO_LARGE: 413,
+    Code.IMAGE_TOO_SMALL: 422,
+    Code.IMAGE_KIND: 415,
+    Code.IMAGE_ANIMATED: 422,
+    Code.IMAGE_UNKNOWN: 404,
+    Code.IMAGE_URL_REFUSED: 422,
+    Code.IMAGE_FETCH_FAILED: 422,
+    Code.IMAGE_REQUIRED: 422,
+    Code.UNSUPPORTED_FIELD: 422,
+    Code.EMPTY_QUESTION: 422,
+    Code.BAD_TEXT: 422,
+    Code.TOO_LONG: 422,
+    Code.NON_FINITE_SCORE: 500,
+    Code.WORKER_LOST: 503,
+    Code.OUT_OF_MEMORY: 503,
+    Code.DEADLINE: 504,
+    Code.OVERLOADED: 503,  # 429 for the interactive lane
+    Code.INTERNAL: 500,
+    Code.MALFORMED: 400,
+    Code.JSON_TOO_DEEP: 400,
+    Code.INVALID_FIELD: 422,
+    Code.UNKNOWN_FIELD: 422,
+    Code.TOO_MANY: 413,
+    Code.BODY_TOO_LARGE: 413,
+    Code.HEADERS_TOO_LARGE: 431,
+    Code.SLOW_BODY: 408,
+    Code.MEDIA_TYPE: 415,
+    Code.NOT_FOUND: 404,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.VERSION_CHANGED: 409,
+    Code.NOT_READY: 503,
+    Code.CLIENT_LEFT: 499,
+    Code.UNAUTHENTICATED: 401,
+    Code.FORBIDDEN: 403,
+    Code.HOST_REFUSED: 400,
+    Code.QUOTA_EXCEEDED: 503,  # 429 for the interactive lane
+}
+
+OUR_FAULT: Final = RequestError(
+    Code.INTERNAL, "the server failed on this request; its log says why under the request's id"
+)
+
+
+def problem(error: MedRewardError, entry: Entry) -> Response:
+    """The answer to a request that is refused, which its entry remembers."""
+    entry.refusal = error
+    status = HTTP_STATUS[error.code]
+    if error.code in (Code.OVERLOADED, Code.QUOTA_EXCEEDED) and entry.lane is Lane.INTERACTIVE:
+        status = 429
+    body = {
+        "type": f"urn:medreward:problem:{error.code}",
+        "title": error.code.replace("_", " ").capitalize(),
+        "status": status,
+        "code": error.code,
+        "detail": error.detail,
+        "field": error.field or None,
+        "request_id": entry.request_id,
+    }
+    headers = {}
+    if error.code is Code.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Every refusal and fault of this app becomes a problem."""
+    app.add_exception_handler(MedRewardError, _refused)
+    app.add_exception_handler(HTTPException, _not_routed)
+    app.add_exception_handler(Exception, _our_fault)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MedRewardError)
+    return problem(error, entry_of(request.scope))
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        detail = "this route does not take this method: the header Allow names those that it takes"
+        refusal = RequestError(Code.METHOD_NOT_ALLOWED, detail)
+    else:
+        refusal = RequestError(Code.NOT_FOUND, "there is no such route: /docs lists those there are")
+    response = problem(refusal, entry_of(request.scope))
+    response.headers.update(error.headers or {})  # Allow
+    return response
+
+
+async def _our_fault(request: Request, error: Exception) -> Response:
+    entry = entry_of(request.scope)
+    response = problem(OUR_FAULT, entry)
+    response.raw_headers.extend(headers_of(entry))  # this handler stands outside Observe
+    return response

@@ -1,0 +1,152 @@
+"""Feeds a worker: an idle device never waits for company, what arrives while it runs forms the next batch."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from medreward.backends.base import Group
+from medreward.engine.queue.flights import Flight, Flights
+from medreward.engine.queue.scheduler import Scheduler
+from medreward.errors import Code, ConfigurationError, ItemError
+from medreward.metrics import Metrics
+from medreward.workers.device.worker import Done, Worker, WorkerLost
+
+log = logging.getLogger(__name__)
+
+PROBE_AGAIN_SECONDS: Final = 0.5
+
+
+class Dispatcher:
+    """One for each worker; they share the scheduler, the flights and the event that there is work."""
+
+    def __init__(
+        self,
+        device: int,
+        worker: Worker,
+        scheduler: Scheduler[Flight],
+        flights: Flights,
+        work: asyncio.Event,
+        metrics: Metrics,
+        probe: Group,
+        probe_seconds: float,
+    ) -> None:
+        self._device = device
+        self._worker = worker
+        self._scheduler = scheduler
+        self._flights = flights
+        self._work = work
+        self._metrics = metrics
+        self._probe = probe
+        self._probe_seconds = probe_seconds
+        self._proven = False
+        self.heads = 0  # of the model's ensemble, as the last probe had them
+        self._tried = asyncio.Event()
+        self._due = True
+        self._task = asyncio.create_task(self._run(), name=f"dispatcher-{device}")
+
+    def close(self) -> None:
+        self._task.cancel()
+
+    def not_ready(self) -> str | None:
+        if self._task.done() or not self._worker.is_ready():
+            return "the worker is being replaced"
+        return None if self._proven else "the model gave no finite numbers for the last test triple"
+
+    async def probed(self) -> None:
+        """Returns when the device has given finite numbers; ConfigurationError if the first probe was in vain."""
+        await self._tried.wait()
+        if not self._proven:
+            raise ConfigurationError(
+                "the model gave no finite numbers for a test triple, or its process was lost: the log says which"
+            )
+
+    async def _run(self) -> None:
+        while True:
+            await self._worker.ready()
+            if self._due:
+                await self._prove()
+            if not self._worker.is_ready():  # lost over the probe; no work is to blame
+                continue
+            cut = self._scheduler.next_batch(time.monotonic(), self._device)
+            for flight in cut.dropped:
+                self._flights.land(flight, ItemError(Code.DEADLINE, "the deadline passed in the queue"))
+            if cut.batch:
+                await self._fly(cut.batch)
+            elif not cut.dropped:
+                await self._wait_for_work()
+
+    async def _wait_for_work(self) -> None:
+        """An idle device proves itself from time to time."""
+        self._work.clear()
+        try:
+            await asyncio.wait_for(self._work.wait(), self._probe_seconds)
+        except TimeoutError:
+            self._due = True
+
+    async def _prove(self) -> None:
+        """A probe through the device, counted nowhere; only finite numbers make it ready."""
+        try:
+            done = await self._worker.score([self._probe])
+        except Exception:  # WorkerLost, most likely
+            log.exception("the worker was lost over a test triple", extra={"device": self._device})
+            self._proven = False
+            self._tried.set()
+            return
+        outcome = done.outcomes[0][0]
+        self._proven = not isinstance(outcome, ItemError) and bool(np.isfinite(outcome).all())
+        self.heads = self.heads if isinstance(outcome, ItemError) else len(outcome)
+        self._due = not self._proven
+        self._tried.set()
+        if not self._proven:
+            log.error("the model gave no finite numbers for a test triple", extra={"device": self._device})
+            await asyncio.sleep(PROBE_AGAIN_SECONDS)
+
+    async def _fly(self, groups: list[list[Flight]]) -> None:
+        flights = [flight for group in groups for flight in group]
+        dispatched = time.monotonic()
+        try:
+            done = await self._worker.score([_group(group) for group in groups])
+            outcomes = [outcome for group in done.outcomes for outcome in group]
+            if len(outcomes) != len(flights):
+                raise RuntimeError("the worker answered another number of triples than it was given")
+        except WorkerLost as lost:
+            self._blame(flights, lost)
+            return
+        except Exception:
+            log.exception("batch failed", extra={"device": self._device, "triples": len(flights)})
+            for flight in flights:
+                self._flights.land(flight, ItemError(Code.INTERNAL, "the server failed on this item; its log says why"))
+            return
+        self._observe(flights, done, dispatched)
+        for flight, outcome in zip(flights, outcomes, strict=True):
+            self._flights.land(flight, outcome, dispatched - flight.since, done.seconds)
+
+    def _blame(self, flights: Sequence[Flight], lost: WorkerLost) -> None:
+        """Each half is tried again apart; what takes a worker down a second time, alone, is not tried again."""
+        log.error("worker lost", extra={"device": self._device, "reason": lost.reason, "triples": len(flights)})
+        self._due = True
+        if len(flights) == 1 and flights[0].suspect:
+            self._flights.quarantine(flights[0])
+        else:
+            self._scheduler.put_suspects(flights)
+            self._work.set()
+
+    def _observe(self, flights: Sequence[Flight], done: Done, dispatched: float) -> None:
+        metrics, counts = self._metrics, done.counts
+        metrics.batch_items.observe(len(flights))
+        metrics.inference_duration.observe(done.seconds)
+        metrics.image_encodes.inc(counts.image_encodes)
+        metrics.prefix_runs.inc(counts.prefix_runs)
+        metrics.count_cache("image_features", counts.image_hits, counts.image_encodes)
+        metrics.count_cache("prefixes", counts.prefix_hits, counts.prefix_runs)
+        for flight in flights:
+            metrics.queue_wait.labels(flight.key.lane).observe(dispatched - flight.since)
+        self._scheduler.time.learn(sum(flight.cost for flight in flights), done.seconds)
+
+
+def _group(flights: Sequence[Flight]) -> Group:
+    return Group(flights[0].image, flights[0].prompt, [flight.answer for flight in flights])

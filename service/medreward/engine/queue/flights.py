@@ -1,0 +1,122 @@
+"""Triples on their way to a score. Identical ones are one flight, and one that landed lately is not flown again."""
+
+import asyncio
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final
+
+import numpy as np
+
+from medreward.backends.base import Heads
+from medreward.caches import ArrayCache
+from medreward.engine.images.pictures import Picture
+from medreward.engine.queue.scheduler import GroupKey, Scheduler, Work
+from medreward.errors import Code, ItemError
+from medreward.metrics import Metrics
+
+QUARANTINE: Final = 10_000  # triples remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The numbers, or why there are none."""
+
+    outcome: Heads | ItemError
+    queue_s: float
+    inference_s: float
+
+
+def _future() -> asyncio.Future[Landed]:
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(slots=True, eq=False)
+class Flight(Work):
+    id: str = ""
+    picture: Picture | None = None
+    landed: asyncio.Future[Landed] = field(default_factory=_future)
+
+
+class Flights:
+    def __init__(self, scheduler: Scheduler[Flight], cache_bytes: int, metrics: Metrics) -> None:
+        self._scheduler = scheduler
+        self._flying: dict[str, Flight] = {}
+        self._quarantined: OrderedDict[str, None] = OrderedDict()
+        self._scores: ArrayCache[np.float32] = ArrayCache(cache_bytes)
+        self._requests = metrics.cache_requests.labels("scores")
+        self._hits = metrics.cache_hits.labels("scores")
+
+    @property
+    def cached_bytes(self) -> int:
+        return self._scores.bytes
+
+    def __len__(self) -> int:
+        return len(self._flying)
+
+    def known(self, id_: str) -> Heads | ItemError | None:
+        """How a triple ended that landed lately, or that must not fly again."""
+        if id_ in self._quarantined:
+            return _quarantined()
+        self._requests.inc()
+        heads = self._scores.get(id_)
+        if heads is not None:
+            self._hits.inc()
+        return heads
+
+    def joined(self, id_: str, deadline: float) -> Flight | None:
+        """The flight of an identical triple, which now has one more waiting for it."""
+        flight = self._flying.get(id_)
+        if flight:
+            flight.waiters += 1
+            flight.deadline = max(flight.deadline, deadline)
+        return flight
+
+    def launch(self, flight: Flight) -> None:
+        self._flying[flight.id] = flight
+        if flight.picture:
+            flight.picture.holders += 1
+        self._scheduler.put(flight)
+
+    def leave(self, flight: Flight) -> None:
+        """One waits less; a flight that nobody waits for is dropped before the device sees it."""
+        flight.waiters -= 1
+        if not flight.waiters and not flight.landed.done() and self._scheduler.discard(flight):
+            flight.landed.cancel()
+            self._end(flight)
+
+    def land(self, flight: Flight, outcome: Heads | ItemError, queue_s: float = 0.0, inference_s: float = 0.0) -> None:
+        self._end(flight)
+        if not isinstance(outcome, ItemError) and np.isfinite(outcome).all():
+            self._scores.put(flight.id, outcome)
+        flight.landed.set_result(Landed(outcome, queue_s, inference_s))
+
+    def quarantine(self, flight: Flight) -> None:
+        """It took a worker down twice, the second time alone: it is not flown again."""
+        self._quarantined[flight.id] = None
+        if len(self._quarantined) > QUARANTINE:
+            self._quarantined.popitem(last=False)
+        self.land(flight, _quarantined())
+
+    def _end(self, flight: Flight) -> None:
+        if self._flying.get(flight.id) is flight:
+            del self._flying[flight.id]
+        if flight.picture:
+            flight.picture.holders -= 1
+        self._scheduler.release(flight.cost, flight.key.lane)
+
+
+def _quarantined() -> ItemError:
+    return ItemError(Code.INTERNAL, "this item took the model's worker down and is not tried again", "response")
+
+
+def flight_id(key: GroupKey, answer: Sequence[int]) -> str:
+    """The same for the same triple of the same tenant in the same lane, and for no other."""
+    about = f"{key.lane}/{key.image}/{key.tenant}".encode()
+    return blake2b(array("Q", answer).tobytes(), key=blake2b(about + key.prompt, digest_size=32).digest()).hexdigest()
+
+
+def prompt_digest(prompt: Sequence[int]) -> bytes:
+    return blake2b(array("Q", prompt).tobytes(), digest_size=32).digest()

@@ -1,0 +1,282 @@
+"""What is admitted and what runs next: pure policy over costs and times, no I/O and no clock of its own."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final, Generic, TypeVar
+from zlib import crc32
+
+from medreward.backends.base import ModelImage
+from medreward.engine.queue.batch_time import BatchTime
+from medreward.errors import Code, ItemError
+from medreward.types import Lane
+
+INTERACTIVE_IN_A_ROW: Final = 4  # batches before waiting bulk work gets one
+AWAY_EVERY: Final = 4  # picks of a device are of the oldest group, at home there or not
+BULK_SHARE: Final = 0.9  # of the queue's cost; the rest is kept free for the interactive lane
+FULL: Final = 0.98  # of what a lane may take
+LONGEST_RETRY_AFTER: Final = 30
+OVERLOADED: Final = "the server has more work than it can take; try again later"
+WINDOW: Final = 64  # waiting groups among which those of fitting length are looked for
+
+
+@dataclass(frozen=True, slots=True)
+class GroupKey:
+    """What makes answers share an image and a prompt, and nothing else: lanes and tenants do not mix."""
+
+    lane: Lane
+    tenant: str
+    image: str  # digest, empty without one
+    prompt: bytes  # digest
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One triple that waits for its score."""
+
+    key: GroupKey
+    image: ModelImage | None
+    prompt: Sequence[int]
+    answer: Sequence[int]
+    cost: int
+    since: float
+    deadline: float
+    waiters: int = 1
+    suspect: bool = False  # was in a batch that took its worker down
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+W = TypeVar("W", bound=Work)
+
+
+@dataclass(slots=True)
+class Cut(Generic[W]):
+    """What the device gets next, by group, and what left the queue because nobody can use its score any more."""
+
+    batch: list[list[W]] = field(default_factory=list)
+    dropped: list[W] = field(default_factory=list)
+
+
+class Room:
+    """How much of something may be under way; the last tenth is kept free for the interactive lane."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.taken = dict.fromkeys(Lane, 0)
+
+    @property
+    def all_taken(self) -> int:
+        return sum(self.taken.values())
+
+    def fits(self, amount: int, lane: Lane) -> bool:
+        """An empty room takes anything: what is too large for it would never fit."""
+        return not self.all_taken or self.all_taken + amount <= self._for(lane)
+
+    def is_full(self, lane: Lane) -> bool:
+        """Whether hardly anything would fit: to find that out costs more than it is worth."""
+        return self.all_taken >= FULL * self._for(lane)
+
+    def _for(self, lane: Lane) -> float:
+        return self._size * (BULK_SHARE if lane is Lane.BULK else 1)
+
+
+class Scheduler(Generic[W]):
+    """Admission by cost, interactive before bulk, fair among tenants, batches of whole groups and like lengths."""
+
+    def __init__(self, queue_cost: int, batch_cost: int, devices: int = 1, pads: bool = False) -> None:
+        self._batch_cost = batch_cost
+        self._devices = devices
+        self._pads = pads
+        self._lanes: dict[Lane, _Waiting[W]] = {lane: _Waiting() for lane in Lane}
+        self._suspects: list[list[W]] = []
+        self._suspects_ran = False
+        self._interactive_run = 0
+        self.room = Room(queue_cost)  # for cost reserved, waiting or running
+        self.time = BatchTime()
+
+    # at the door
+
+    def admit(self, cost: int, lane: Lane, now: float, deadline: float) -> None:
+        """Reserve room for work of this cost, which `release` gives back, or refuse it."""
+        if not self.room.fits(cost, lane):
+            raise ItemError(Code.OVERLOADED, OVERLOADED, retry_after=self.seconds_until_room())
+        if now + self.seconds_until_done(lane, cost) > deadline:
+            raise ItemError(Code.DEADLINE, "the deadline cannot be met: too much work is waiting")
+        self.room.taken[lane] += cost
+
+    def release(self, cost: int, lane: Lane) -> None:
+        self.room.taken[lane] -= cost
+
+    def seconds_until_done(self, lane: Lane, cost: int) -> float:
+        """When work that came now would be done, by the times of late; 0 while nothing is known."""
+        taken = self.room.taken
+        ahead = taken[Lane.INTERACTIVE] + (taken[Lane.BULK] if lane is Lane.BULK else 0)
+        return max(self._seconds(cost), self._seconds(ahead + cost) / self._devices)
+
+    def _seconds(self, cost: int) -> float:
+        """On one device."""
+        return -(-cost // self._batch_cost) * self.time.fixed + cost * self.time.per_cost
+
+    def seconds_until_room(self) -> float:
+        """A whole number for Retry-After, by when what is admitted now should be done."""
+        return float(min(LONGEST_RETRY_AFTER, max(1, math.ceil(self.seconds_until_done(Lane.BULK, 0)))))
+
+    # in the queue
+
+    def put(self, work: W) -> None:
+        self._lanes[work.key.lane].put(work)
+
+    def discard(self, work: W) -> bool:
+        """Nobody waits for it any more. False if it is not in the queue, for it is running or suspect."""
+        return self._lanes[work.key.lane].discard(work)
+
+    def put_suspects(self, works: Sequence[W]) -> None:
+        """Work that took a worker down runs apart, in halves, until what is to blame stands alone."""
+        for work in works:
+            work.suspect = True
+        middle = len(works) // 2
+        self._suspects += [list(half) for half in (works[:middle], works[middle:]) if half]
+
+    def next_batch(self, now: float, device: int = 0) -> Cut[W]:
+        """As much as a batch may cost of what is still wanted; at least one triple if there is any."""
+        cut: Cut[W] = Cut()
+        # By turns, for suspects may hang, and others wait meanwhile.
+        if not self._suspects_ran or not any(map(len, self._lanes.values())):
+            while self._suspects and not cut.batch:
+                for work in self._suspects.pop(0):
+                    _sort(cut, work, now)
+        self._suspects_ran = bool(cut.batch)
+        if not cut.batch:
+            lane = self._next_lane()
+            self._fill(cut, self._lanes[lane], now, device, self._batch_cost)
+            if lane is Lane.INTERACTIVE:
+                self._fill(cut, self._lanes[Lane.BULK], now, device, min(self._batch_cost, self._top_up(cut)))
+        return cut
+
+    def _top_up(self, cut: Cut[W]) -> float:
+        """What an urgent batch may cost with bulk work beside it: as much more as takes no longer than its start."""
+        urgent = sum(work.cost for group in cut.batch for work in group)
+        if not self.time.fixed:
+            return 0.0
+        return urgent + (self.time.fixed / self.time.per_cost if self.time.per_cost else self._batch_cost)
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(lane) for lane in self._lanes.values()) + sum(map(len, self._suspects))
+
+    def _next_lane(self) -> Lane:
+        interactive, bulk = self._lanes[Lane.INTERACTIVE], self._lanes[Lane.BULK]
+        if not len(interactive) or (len(bulk) and self._interactive_run >= INTERACTIVE_IN_A_ROW):
+            self._interactive_run = 0
+            return Lane.BULK
+        self._interactive_run += 1
+        return Lane.INTERACTIVE
+
+    def _fill(self, cut: Cut[W], waiting: "_Waiting[W]", now: float, device: int, budget: float) -> None:
+        taken = [work for group in cut.batch for work in group]
+        rows, cost = len(taken), sum(work.cost for work in taken)
+        longest = max((work.length for work in taken), default=0)
+        while (key := waiting.next_group(device, self._devices, longest if self._pads else 0)) is not None:
+            passed = charged = 0
+            for work in waiting.works(key):
+                if _is_wanted(work, now):
+                    longest_with = max(longest, work.length)
+                    padded = (rows + 1) * longest_with if self._pads else 0
+                    if rows and max(cost + work.cost, padded) > budget:
+                        break
+                    rows, cost, longest = rows + 1, cost + work.cost, longest_with
+                    charged += work.cost
+                _sort(cut, work, now)
+                passed += 1
+            waiting.take(key, passed, charged)
+            if waiting.works(key):  # the batch is full
+                return
+
+
+class _Waiting(Generic[W]):
+    """One lane: groups in the order they came, by tenant, and how much each tenant has been served."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[str, dict[GroupKey, list[W]]] = {}
+        self._served: dict[str, float] = {}  # virtual time of start-time fair queueing
+        self._count = 0
+        self._picks = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, work: W) -> None:
+        tenant = work.key.tenant
+        if tenant not in self._tenants:
+            # A tenant that comes (back) starts level with the least served: its absence is no credit.
+            level = min((self._served[other] for other in self._tenants), default=0.0)
+            self._served[tenant] = max(self._served.get(tenant, 0.0), level)
+            self._tenants[tenant] = {}
+        self._tenants[tenant].setdefault(work.key, []).append(work)
+        self._count += 1
+
+    def works(self, key: GroupKey) -> list[W]:
+        return self._tenants.get(key.tenant, {}).get(key, [])
+
+    def take(self, key: GroupKey, count: int, cost: int) -> None:
+        """The first `count` of a group leave the queue; their tenant is charged."""
+        del self.works(key)[:count]
+        self._count -= count
+        self._served[key.tenant] += cost
+        self._forget_if_empty(key)
+
+    def discard(self, work: W) -> bool:
+        works = self.works(work.key)
+        if work not in works:
+            return False
+        works.remove(work)
+        self._count -= 1
+        self._forget_if_empty(work.key)
+        return True
+
+    def _forget_if_empty(self, key: GroupKey) -> None:
+        if not self.works(key):
+            del self._tenants[key.tenant][key]
+        if not self._tenants[key.tenant]:
+            del self._tenants[key.tenant]
+        if not self._tenants:
+            self._served.clear()
+
+    def next_group(self, device: int, devices: int, longest: int) -> GroupKey | None:
+        """Of the least served tenant: its oldest group at home on this device, else its oldest.
+
+        With `longest`, the length the batch is padded to so far, the one of the first groups that fits it best.
+        """
+        if not self._tenants:
+            return None
+        tenant = min(self._tenants, key=lambda name: self._served[name])
+        groups = self._tenants[tenant]
+        first = list(islice(groups, WINDOW))
+        self._picks += 1
+        anywhere = devices == 1 or self._picks % AWAY_EVERY == 0  # or a device that is down would starve its groups
+        at_home = first if anywhere else [key for key in first if _home(key, devices) == device] or first
+        if not longest:
+            return at_home[0]
+        return min(at_home, key=lambda key: abs(max(work.length for work in groups[key]) - longest))
+
+
+def _home(key: GroupKey, devices: int) -> int:
+    """The device that has seen this image and prompt, if any has."""
+    return crc32(key.image.encode() + key.prompt) % devices
+
+
+def _is_wanted(work: Work, now: float) -> bool:
+    return work.waiters > 0 and work.deadline > now
+
+
+def _sort(cut: Cut[W], work: W, now: float) -> None:
+    if not _is_wanted(work, now):
+        cut.dropped.append(work)
+    elif cut.batch and cut.batch[-1][0].key == work.key:
+        cut.batch[-1].append(work)
+    else:
+        cut.batch.append([work])

@@ -1,0 +1,87 @@
+"""A model folder as the server runs it, asked for the logits of rows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medreward.artifacts.manifest import Manifest
+from medreward.backends.base import Group, ModelImage
+from medreward.backends.onnx import OnnxBackend
+from medreward.encoding.image import ImageSpec, decode, probe
+from medreward.encoding.text import FileTokenizer, TextEncoder
+from medreward.errors import ConfigurationError
+from medreward.lab.training.images import LIMITS, Maker, Pixels
+from medreward.types import Options, TooLong
+
+CUT: Final = Options(too_long=TooLong.CUT_MIDDLE)
+MANY: Final = 10**6
+ROWS_AT_ONCE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Known by its name; its bytes are read when they are looked at."""
+
+    name: str
+    read: Maker = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    picture: Picture | None
+    question: str
+    response: str
+
+
+Ask = Callable[[Sequence[Row]], NDArray[np.float32]]  # gives rows, heads, columns
+Progress = Callable[[int, int], None]  # done, all
+
+
+class Served:
+    """Bit for bit what the server's own backend gives."""
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, threads: int = 0, progress: Progress = lambda *_: None
+    ) -> None:
+        if manifest.text.tokenizer is None:
+            raise ConfigurationError(f"model {manifest.name} has no tokenizer")
+        text, image = manifest.text, manifest.one_size
+        self.backend = OnnxBackend(folder, manifest, "cpu", threads)
+        tokenizer = FileTokenizer(folder / manifest.text.tokenizer)
+        self._encoder = TextEncoder(tokenizer, text.prompt, text.answer, text.max_tokens, MANY)
+        self._spec = ImageSpec(image.width, image.height, image.fit)
+        self._progress = progress
+
+    def __call__(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """Equal rows are asked once, and each picture is read once."""
+        distinct = sorted(dict.fromkeys(rows), key=_place)
+        found = []
+        for start in range(0, len(distinct), ROWS_AT_ONCE):
+            chosen = distinct[start : start + ROWS_AT_ONCE]
+            found += self.backend.score([*self._groups(chosen)])
+            self._progress(start + len(chosen), len(distinct))
+        at = {row: place for place, row in enumerate(distinct)}
+        logits: NDArray[np.float32] = np.concatenate(found)[[at[row] for row in rows]]
+        return logits
+
+    def group(self, image: ModelImage | None, question: str, responses: Sequence[str]) -> Group:
+        prompt = self._encoder.prompt(question)
+        return Group(image, prompt.ids, [self._encoder.answer(prompt, text, CUT).ids for text in responses])
+
+    def fitted(self, data: bytes) -> Pixels:
+        return decode(data, probe(data, LIMITS), self._spec)
+
+    def _groups(self, rows: Sequence[Row]) -> Iterator[Group]:
+        for picture, about in groupby(rows, lambda row: row.picture):
+            image = ModelImage(picture.name, self.fitted(picture.read())) if picture else None
+            for question, asked in groupby(about, lambda row: row.question):
+                yield self.group(image, question, [row.response for row in asked])
+
+
+def _place(row: Row) -> tuple[str, str]:
+    return row.picture.name if row.picture else "", row.question

@@ -1,0 +1,258 @@
+"""The training loop: two phases, batches made ahead, moving average, checkpoints, a log of every reading."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from math import cos, pi
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from medreward.lab.training import recipe
+from medreward.lab.training.attributes import Attributes
+from medreward.lab.training.batches import Batch, Batches, PairBatch
+from medreward.lab.training.calibrate import MEASURED, NOT_MEASURED, measured
+from medreward.lab.training.corpus import Corpus
+from medreward.lab.training.evaluate import DevLogits, dev_logits, report, summary
+from medreward.lab.training.model import Model, Vectors, attribute_vectors, pairs_loss, warm_up_loss
+from medreward.lab.training.scope import fit_scope
+from medreward.lab.training.scorer import encoder_folder, load_encoder, read_shape
+from medreward.lab.training.tokens import Tokens
+
+CHECKPOINT: Final = "checkpoint.pt"
+WEIGHTS: Final = "weights.safetensors"
+SCOPE: Final = "scope.safetensors"
+LOG: Final = "log.jsonl"
+LOG_STEPS: Final = 20
+RISE: Final = 0.06  # share of a phase in which the learning rate rises
+LEAST: Final = 0.03  # of the learning rate, at the end
+NEW_PARTS: Final = 3.0  # learning rate of what starts from nothing, against that of the text encoder
+AHEAD: Final = 3  # batches
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A run's parts, as its recipe and data make them."""
+
+    settings: recipe.Recipe
+    corpus: Corpus
+    tokens: Tokens
+    batches: Batches
+    model: Model
+    average: Model
+    vectors: Vectors
+
+
+def assemble(settings: recipe.Recipe, corpus: Corpus) -> Assembled:
+    torch.manual_seed(settings.seed)
+    folder = encoder_folder(settings.text.encoder)
+    tokens = training_tokens(settings)
+    attributes = Attributes(corpus.library.cases)
+    model, average = (Model(settings, read_shape(folder), tokens.separator) for _ in range(2))
+    load_encoder(model.scorer, folder)
+    vectors = attribute_vectors(model, attributes, tokens, settings.seed)
+    model.scorer.asker.spread(vectors.questions, vectors.answers.flatten(0, 1))
+    average.load_state_dict(model.state_dict())
+    batches = Batches(settings, corpus.library, corpus.exact, corpus.texts, corpus.images, attributes, tokens)
+    for each in (model, average):
+        each.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Assembled(settings, corpus, tokens, batches, model, average.eval(), vectors)
+
+
+def training_tokens(settings: recipe.Recipe) -> Tokens:
+    folder = encoder_folder(settings.text.encoder)
+    return Tokens(folder / "tokenizer.json", settings.text.train_tokens, settings.text.buckets)
+
+
+class Run:
+    """A training run in a folder; goes on where the folder's checkpoint stopped."""
+
+    def __init__(self, parts: Assembled, out: Path, console: Console) -> None:
+        self._parts = parts
+        self._out = out
+        self._console = console
+        self._phase = "warm_up"
+        self._step = 0  # of the phase
+        self._elapsed = 0.0  # seconds of the phase
+        self._optimizer = self._new_optimizer()
+        self._saved = self._evaluated = time.monotonic()
+        out.mkdir(parents=True, exist_ok=True)
+        if (out / CHECKPOINT).exists():
+            self._load()
+
+    def finish(self) -> dict[str, Any]:
+        """Run what is left; gives the last reading of the dev pairs."""
+        torch.set_num_threads(self._parts.settings.threads)
+        if self._phase == "warm_up":
+            self._run(self._parts.settings.warm_up, self._parts.batches.warm_up, self._warm_up_loss)
+            self._phase, self._step, self._elapsed = "pairs", 0, 0.0
+            self._optimizer = self._new_optimizer()
+            self._save()
+        if self._phase == "pairs":
+            self._run(self._parts.settings.pairs, self._parts.batches.pairs, self._pairs_loss)
+            self._phase = "done"
+            self._save()
+        save_weights(self._parts.average, self._out / WEIGHTS)
+        self._fit_scope()
+        tables, logits = self._evaluate(exact=True)
+        found = measured(self._parts.corpus.dev, logits) if logits else NOT_MEASURED
+        (self._out / MEASURED).write_text(found.model_dump_json(indent=1) + "\n", "utf-8")
+        return tables
+
+    def _run(
+        self, shape: recipe.Phase, make: Callable[[int], Any], loss_of: Callable[[Any], dict[str, Tensor]]
+    ) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
+            task = bar.add_task(self._phase, total=shape.steps, completed=self._step)
+            began = time.monotonic() - self._elapsed
+            total: dict[str, float] = {}
+            for batch in self._ahead(make, shape.steps):
+                progress = max(self._step / shape.steps, self._elapsed / (60 * shape.minutes))
+                if progress >= 1:
+                    break
+                for name, value in self._learn(loss_of, batch, rate_at(progress)).items():
+                    total[name] = total.get(name, 0.0) + value / LOG_STEPS
+                self._step += 1
+                self._elapsed = time.monotonic() - began
+                bar.update(task, completed=self._step)
+                if self._step % LOG_STEPS == 0:
+                    self._log(losses={name: round(value, 4) for name, value in total.items()})
+                    total = {}
+                if time.monotonic() - self._saved > 60 * self._parts.settings.checkpoint_minutes:
+                    self._save()
+                if time.monotonic() - self._evaluated > 60 * self._parts.settings.evaluate_minutes:
+                    self._evaluate()
+
+    def _ahead(self, make: Callable[[int], Any], steps: int) -> Iterator[Any]:
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+            waiting = [pool.submit(make, step) for step in range(self._step, min(self._step + AHEAD, steps))]
+            following = self._step + len(waiting)
+            while waiting:
+                batch = waiting.pop(0).result()
+                if following < steps:
+                    waiting.append(pool.submit(make, following))
+                    following += 1
+                yield batch
+
+    def _learn(self, loss_of: Callable[[Any], dict[str, Tensor]], batch: Batch, rate: float) -> dict[str, float]:
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["full"] * rate
+        self._parts.model.train()
+        with self._precision():
+            losses = loss_of(batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
+        nn.utils.clip_grad_norm_(self._parts.model.parameters(), 1.0)
+        self._optimizer.step()
+        self._follow()
+        return {name: value.item() for name, value in losses.items()}
+
+    def _warm_up_loss(self, batch: Batch) -> dict[str, Tensor]:
+        return warm_up_loss(self._parts.model, batch, self._parts.vectors)
+
+    def _pairs_loss(self, batch: PairBatch) -> dict[str, Tensor]:
+        return pairs_loss(self._parts.model, batch, self._parts.vectors, self._parts.settings.pairs)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """The average follows the weights, closely at first."""
+        decay = min(self._parts.settings.average, (1 + self._step) / (10 + self._step))
+        state = self._parts.model.state_dict()
+        for name, mean in self._parts.average.state_dict().items():
+            if name == "scorer.words.weight":
+                continue
+            if mean.is_floating_point():
+                mean.lerp_(state[name], 1 - decay)
+            else:
+                mean.copy_(state[name])
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        settings, model = self._parts.settings, self._parts.model
+        if self._phase == "warm_up":
+            rates = {"tower.": settings.warm_up.rate, "scorer.asker.": settings.warm_up.rate}
+        else:
+            rate = settings.pairs.rate
+            new = NEW_PARTS * rate
+            warm = rate * settings.pairs.tower_rate
+            rates = {"tower.": warm, "scorer.asker.": warm, "scorer.head.": new, "scorer.": rate}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            rate = next((rate for start, rate in rates.items() if name.startswith(start)), 0.0)
+            if ".look." in name and name.startswith("scorer.layers."):
+                rate *= NEW_PARTS
+            if rate and parameter.requires_grad:
+                decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+                groups.setdefault((rate, decay), []).append(parameter)
+        return torch.optim.AdamW(
+            [{"params": group, "weight_decay": decay, "full": rate} for (rate, decay), group in groups.items()],
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._parts.settings.precision == "bf16")
+
+    def _evaluate(self, exact: bool = False) -> tuple[dict[str, Any], DevLogits | None]:
+        self._evaluated = time.monotonic()
+        corpus = self._parts.corpus
+        if not corpus.dev:
+            return {}, None
+        with nullcontext() if exact else self._precision():
+            logits = dev_logits(self._parts.average, corpus.dev, corpus.images, self._parts.tokens)
+        tables = report(corpus.dev, logits)
+        self._log(dev=tables)
+        self._console.print(f"{self._phase} step {self._step}: {summary(tables)}", highlight=False)
+        return tables, logits
+
+    def _fit_scope(self) -> None:
+        corpus = self._parts.corpus
+        if new := sorted({pair.image for pair in corpus.dev}):
+            known = sorted(corpus.library.by_image)
+            save_weights(fit_scope(self._parts.average.tower, corpus.images, known, new), self._out / SCOPE)
+
+    def _log(self, **what: Any) -> None:
+        line = {"phase": self._phase, "step": self._step, "seconds": round(self._elapsed, 1), **what}
+        with (self._out / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _save(self) -> None:
+        state = {
+            "phase": self._phase,
+            "step": self._step,
+            "elapsed": self._elapsed,
+            "model": self._parts.model.state_dict(),
+            "average": self._parts.average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        draft = self._out / f"{CHECKPOINT}.tmp"
+        torch.save(state, draft)
+        draft.replace(self._out / CHECKPOINT)
+        self._saved = time.monotonic()
+
+    def _load(self) -> None:
+        state = torch.load(self._out / CHECKPOINT, weights_only=True)
+        self._phase, self._step, self._elapsed = state["phase"], state["step"], state["elapsed"]
+        self._parts.model.load_state_dict(state["model"])
+        self._parts.average.load_state_dict(state["average"])
+        self._optimizer = self._new_optimizer()
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+def rate_at(progress: float) -> float:
+    """Up in a line, down in a cosine."""
+    if progress < RISE:
+        return max(progress / RISE, 0.02)
+    return LEAST + (1 - LEAST) * 0.5 * (1 + cos(pi * (progress - RISE) / (1 - RISE)))
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)

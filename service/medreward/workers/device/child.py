@@ -1,0 +1,129 @@
+"""A worker process: one backend on one device, fed by the front over a socket."""
+
+import logging
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medreward import logs
+from medreward.artifacts.manifest import Manifest
+from medreward.artifacts.repository import verify
+from medreward.backends.base import Group, ModelImage
+from medreward.errors import ConfigurationError, ItemError
+from medreward.settings import Settings
+from medreward.workers.device.loading import open_backend
+from medreward.workers.device.worker import DeviceBroken, Done, Runner, loading
+from medreward.workers.frames import (
+    Beat,
+    Child,
+    Failure,
+    FromChild,
+    GroupFrame,
+    HeadsFrame,
+    Load,
+    Loaded,
+    Ran,
+    Refused,
+    Run,
+    ToChild,
+)
+from medreward.workers.memory import at, mapped
+from medreward.workers.process import be_a_child
+
+BEAT_SECONDS: Final = 0.25
+BROKEN_EXIT: Final = 70
+
+log = logging.getLogger("medreward.worker")
+
+
+def main() -> None:
+    socket_fd, shared_fd = be_a_child()
+    front = _Locked(socket_fd)
+    threading.Thread(target=_beat, args=(front,), daemon=True).start()
+    load = front.receive()
+    assert isinstance(load, Load)
+    settings = Settings(**load.settings)
+    logs.configure(settings.log_level)
+    folder = Path(load.folder) if load.folder else None
+    manifest = Manifest.model_validate(load.manifest)
+    try:
+        with loading():
+            backend = open_backend(settings, manifest, folder)
+            if folder and (problems := verify(folder, manifest, load.verified_at)):
+                raise ConfigurationError(f"model {manifest.name} refused: {'; '.join(problems.values())}")
+            runner = Runner(backend)
+    except ConfigurationError as error:
+        front.send(Refused(str(error)))
+        return
+    front.send(Loaded(backend.runtime, backend.cost))
+    serve(front, runner, mapped(shared_fd))
+
+
+def serve(front: "Ends", runner: Runner, memory: NDArray[np.uint8]) -> None:
+    while True:
+        try:
+            asked = front.receive()
+        except (EOFError, OSError):
+            return
+        assert isinstance(asked, Run)
+        try:
+            done = runner.score([_group(frame, memory) for frame in asked.groups])
+        except DeviceBroken:
+            log.exception("the device is broken for this process")
+            os._exit(BROKEN_EXIT)  # without a clean-up that would wait for the device
+        front.send(_ran(done))
+
+
+def _group(frame: GroupFrame, memory: NDArray[np.uint8]) -> Group:
+    image = ModelImage(frame.digest, at(frame.place, memory), frame.tenant) if frame.place else None
+    return Group(image, frame.prompt, frame.answers)
+
+
+def _ran(done: Done) -> Ran:
+    def written(outcome: NDArray[np.float32] | ItemError) -> HeadsFrame | Failure:
+        if isinstance(outcome, ItemError):
+            return Failure(outcome.code, outcome.detail, outcome.field)
+        return HeadsFrame(outcome.shape[1], outcome.tobytes())
+
+    outcomes: list[list[HeadsFrame | Failure]] = [[written(outcome) for outcome in group] for group in done.outcomes]
+    return Ran(outcomes, done.seconds, done.counts)
+
+
+def _beat(front: "_Locked") -> None:
+    try:
+        while True:
+            front.send(Beat())
+            time.sleep(BEAT_SECONDS)
+    except OSError:
+        return
+
+
+class Ends(Protocol):
+    """The two ways of a conversation with the front."""
+
+    def receive(self) -> ToChild: ...
+
+    def send(self, frame: FromChild) -> None: ...
+
+
+class _Locked(Child):
+    """Two threads send."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._lock = threading.Lock()
+
+    def send(self, frame: Any) -> None:
+        with self._lock:
+            super().send(frame)
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError):  # the front ended while we had an answer for it
+        main()

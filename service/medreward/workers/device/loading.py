@@ -1,0 +1,40 @@
+"""From settings to a backend, in whichever process it will run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medreward.artifacts.manifest import Manifest
+from medreward.backends.base import Backend, Share
+from medreward.backends.fake import FakeBackend
+from medreward.errors import ConfigurationError
+from medreward.settings import Settings
+from medreward.workers.device.spread import Spread
+
+if TYPE_CHECKING:
+    from medreward.backends.torch_vlm.backend import TorchVlmBackend
+
+
+def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) -> Backend:
+    if settings.tensor_parallel > 1 and (folder is None or manifest.runtime != "torch_vlm"):
+        raise ConfigurationError(
+            f"--tensor-parallel is for models of runtime torch_vlm, and {manifest.name} has {manifest.runtime}"
+        )
+    if manifest.runtime != "torch_vlm" and settings.dtype != "auto":
+        raise ConfigurationError(f"{manifest.name} runs in fp32 alone: leave dtype at auto")
+    if folder is None:
+        return FakeBackend(settings.fake_delay_ms / 1000)
+    if settings.tensor_parallel > 1:
+        return Spread(settings, manifest, folder)
+    if manifest.runtime == "torch_vlm":
+        return open_vlm(settings, manifest, folder)
+    from medreward.backends.onnx import OnnxBackend  # loads the runtime
+
+    return OnnxBackend(folder, manifest, settings.device, settings.threads, settings.feature_cache_bytes)
+
+
+def open_vlm(settings: Settings, manifest: Manifest, folder: Path, share: Share | None = None) -> "TorchVlmBackend":
+    try:
+        from medreward.backends.torch_vlm.backend import open_torch_vlm  # loads torch
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{error.name} is not installed: this model needs medreward[vlm]") from None
+    return open_torch_vlm(folder, manifest, settings, share)

@@ -1,0 +1,57 @@
+"""A manifest for a checkpoint that has none, made where torch may be loaded: a server's front stays free of it."""
+
+import json
+import subprocess
+import sys
+from importlib import util
+from pathlib import Path
+
+from medreward.errors import ConfigurationError
+from medreward.settings import Settings
+from medreward.workers.process import end_with_the_front
+
+
+def recognised(folder: Path, name: str, settings: Settings) -> tuple[str, list[str]]:
+    """The manifest's text, and what will not be as in transformers. Nothing is written."""
+    for package in ("torch", "transformers"):
+        if not util.find_spec(package):
+            raise ConfigurationError(f"{package} is not installed: pip install 'medreward[vlm]'")
+    asked = (str(folder), name, settings.heads == "verbaliser", settings.image_size)
+    return _here(*asked) if settings.isolation == "inline" else _apart(*asked)
+
+
+def _here(folder: str, name: str, verbalise: bool, side: int | None) -> tuple[str, list[str]]:
+    from medreward.backends.torch_vlm.adopt import make_manifest, plain_name  # loads torch
+
+    made = make_manifest(Path(folder), plain_name(name), verbalise, side)
+    return made.text, made.remarks
+
+
+def _apart(*asked: str | bool | int | None) -> tuple[str, list[str]]:
+    command = [sys.executable, "-m", __name__, json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        refused, text, remarks = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        said = done.stderr.splitlines()[-1:]
+        raise ConfigurationError(
+            f"the process that read it ended with status {done.returncode}: {' '.join(said)}"
+        ) from None
+    if refused:
+        raise ConfigurationError(refused)
+    return text, remarks
+
+
+def main() -> None:
+    end_with_the_front()
+    refused, text = "", ""
+    remarks: list[str] = []
+    try:
+        text, remarks = _here(*json.loads(sys.argv[1]))
+    except ConfigurationError as error:
+        refused = str(error)
+    sys.stdout.write(json.dumps([refused, text, remarks]))  # read by _apart
+
+
+if __name__ == "__main__":
+    main()

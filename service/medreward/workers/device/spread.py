@@ -1,0 +1,207 @@
+"""One model over several devices: a process for each, the rank, all of which are asked the same at the same time.
+
+A rank that fails alone leaves the others waiting for it inside the model. So ranks have to agree: all have scores, or
+all have failed and forgotten what they kept; anything else is a broken device, and the worker with its ranks ends.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import astuple
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from medreward.artifacts.manifest import Manifest
+from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
+from medreward.cores import available_cores
+from medreward.errors import ConfigurationError
+from medreward.settings import Settings
+from medreward.workers.device.worker import DeviceBroken
+from medreward.workers.frames import Load, Loaded, Refused
+
+AGREE_SECONDS: Final = 10.0  # after the first rank's failure, for the others to fail as well
+
+
+class Pixels(msgspec.Struct, array_like=True):
+    digest: str
+    tenant: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class Asked(msgspec.Struct, array_like=True):
+    image: Pixels | None
+    prompt: list[int]
+    answers: list[list[int]]
+
+
+class Score(msgspec.Struct, tag=True):
+    groups: list[Asked]
+
+
+class WarmUp(msgspec.Struct, tag=True):
+    pass
+
+
+class Numbers(msgspec.Struct, array_like=True):
+    shape: tuple[int, ...]
+    data: bytes  # float32
+
+
+class Scored(msgspec.Struct, tag=True):
+    groups: list[Numbers]
+    counts: Counts
+
+
+class Failed(msgspec.Struct, tag=True):
+    message: str
+
+
+ToRank = Load | Score | WarmUp
+FromRank = Loaded | Refused | Scored | Failed
+
+_to_rank = msgspec.msgpack.Decoder(ToRank)
+_from_rank = msgspec.msgpack.Decoder(FromRank)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Spread:
+    """The backend in front of the ranks, which end with the thread that opened it."""
+
+    def __init__(self, settings: Settings, manifest: Manifest, folder: Path) -> None:
+        self._pipes: list[Connection] = []
+        self._ranks: list[subprocess.Popen[bytes]] = []
+        threads = settings.threads or max(1, available_cores() // settings.tensor_parallel)
+        own = settings.model_copy(update={"threads": threads}).model_dump(mode="json")
+        try:
+            self._start(settings)
+            loaded = self._all(Load(own, manifest.model_dump(mode="json"), str(folder), 0))
+        except BaseException:
+            self.close()
+            raise
+        assert isinstance(loaded, Loaded)
+        self.runtime: str = loaded.runtime
+        self.cost: CostModel = loaded.cost
+        self._counts = Counts()
+
+    def score(self, groups: Sequence[Group]) -> list[Logits]:
+        scored = self._all(Score([_asked(group) for group in groups]))
+        assert isinstance(scored, Scored)
+        counts = zip(astuple(self._counts), astuple(scored.counts), strict=True)
+        self._counts = Counts(*map(sum, counts))
+        return [np.frombuffer(numbers.data, np.float32).reshape(numbers.shape) for numbers in scored.groups]
+
+    def warm_up(self) -> None:
+        self._all(WarmUp())
+
+    def release(self) -> None:
+        """Ranks have, when they failed."""
+
+    def take_counts(self) -> Counts:
+        counts, self._counts = self._counts, Counts()
+        return counts
+
+    @property
+    def pids(self) -> list[int]:
+        return [rank.pid for rank in self._ranks]
+
+    def close(self) -> None:
+        for rank in self._ranks:
+            rank.kill()
+        for rank in self._ranks:
+            rank.wait()
+        for pipe in self._pipes:
+            pipe.close()
+
+    def _start(self, settings: Settings) -> None:
+        ranks = settings.tensor_parallel
+        met = os.memfd_create("medreward-ranks")  # where they tell each other their addresses
+        variables = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", **os.environ}
+        if settings.device == "cpu":
+            variables["CUDA_VISIBLE_DEVICES"] = ""  # transformers takes a GPU where it sees one
+        try:
+            for rank in range(ranks):
+                ours, theirs = Pipe()
+                self._pipes.append(ours)
+                with theirs:
+                    fds = (theirs.fileno(), met)
+                    command = [
+                        sys.executable,
+                        "-m",
+                        "medreward.workers.device.rank",
+                        *map(str, (*fds, rank, os.getpid())),
+                    ]
+                    self._ranks.append(
+                        subprocess.Popen(
+                            command,
+                            pass_fds=fds,
+                            start_new_session=True,
+                            stdin=subprocess.DEVNULL,
+                            env={**variables, "LOCAL_RANK": str(rank)},
+                        )
+                    )
+        finally:
+            os.close(met)
+
+    def _all(self, frame: ToRank) -> FromRank:
+        """What the first rank answers, when all have."""
+        try:
+            body = _encode(frame)
+            for pipe in self._pipes:
+                pipe.send_bytes(body)
+            answers = self._answers()
+        except (OSError, EOFError) as error:
+            self.close()
+            raise DeviceBroken("a rank ended") from error
+        if refused := next((answer for answer in answers if isinstance(answer, Refused)), None):
+            raise ConfigurationError(refused.message)
+        failed = [answer for answer in answers if isinstance(answer, Failed)]
+        if len(failed) == len(self._pipes):
+            raise RuntimeError(failed[0].message)
+        if failed:
+            self.close()
+            raise DeviceBroken("ranks did not end alike")
+        return answers[0]
+
+    def _answers(self) -> list[FromRank]:
+        """In the order of the ranks; without those that wait for one that failed."""
+        answers: dict[Connection, FromRank] = {}
+        patience = None
+        while waiting := [pipe for pipe in self._pipes if pipe not in answers]:
+            ready: Any = wait(waiting, patience)
+            if not ready:
+                break
+            for pipe in ready:
+                answers[pipe] = _from_rank.decode(pipe.recv_bytes())
+                if isinstance(answers[pipe], Failed | Refused):
+                    patience = AGREE_SECONDS
+        return [answers[pipe] for pipe in self._pipes if pipe in answers]
+
+
+def receive(front: Connection) -> ToRank:
+    """In the rank: what it is asked next; EOFError when there is nobody to ask."""
+    frame: ToRank = _to_rank.decode(front.recv_bytes())
+    return frame
+
+
+def send(front: Connection, frame: FromRank) -> None:
+    front.send_bytes(_encode(frame))
+
+
+def group(asked: Asked) -> Group:
+    image = asked.image
+    if image is None:
+        return Group(None, asked.prompt, asked.answers)
+    pixels = np.frombuffer(image.data, np.uint8).reshape(image.shape)
+    return Group(ModelImage(image.digest, pixels, image.tenant), asked.prompt, asked.answers)
+
+
+def _asked(group: Group) -> Asked:
+    image = group.image
+    pixels = Pixels(image.digest, image.tenant, image.pixels.shape, image.pixels.tobytes()) if image else None
+    return Asked(pixels, list(group.prompt), [list(answer) for answer in group.answers])
