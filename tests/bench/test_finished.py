@@ -59,15 +59,15 @@ def swap(rows: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("file", "edit", "message"),
     [
-        ("predictions.jsonl", lambda rows: rows.pop(), "its rows are not those of the cases"),
-        ("predictions.jsonl", swap, "its rows are not those of the cases"),
-        ("predictions.jsonl", lambda rows: rows.append(rows[0]), "its rows are not those of the cases"),
-        ("predictions.jsonl", lambda rows: rows[0]["choices"].pop("overall"), "has not the six dimensions"),
-        ("predictions.jsonl", lambda rows: rows[0]["logits"]["B"].pop("overall"), "has not the six dimensions"),
+        ("predictions.jsonl", lambda rows: rows.pop(), "its rows do not match the cases"),
+        ("predictions.jsonl", swap, "its rows do not match the cases"),
+        ("predictions.jsonl", lambda rows: rows.append(rows[0]), "its rows do not match the cases"),
+        ("predictions.jsonl", lambda rows: rows[0]["choices"].pop("overall"), "does not have the six dimensions"),
+        ("predictions.jsonl", lambda rows: rows[0]["logits"]["B"].pop("overall"), "does not have the six dimensions"),
         ("predictions.jsonl", lambda rows: rows[0]["choices"].update(overall="C"), "Invalid enum value 'C'"),
         ("predictions.jsonl", lambda rows: rows[0]["logits"]["A"].update(overall=float("nan")), "damaged"),
         ("cases.jsonl", lambda rows: rows[0].pop("image"), "missing required field `image`"),
-        ("cases.jsonl", lambda rows: rows.clear(), "its rows are not those of the cases"),
+        ("cases.jsonl", lambda rows: rows.clear(), "its rows do not match the cases"),
     ],
 )
 def test_a_run_with_a_hole_is_refused(
@@ -83,7 +83,7 @@ def test_a_run_that_lost_the_same_case_everywhere_is_refused_too(tmp_path: Path)
     path = make_run(tmp_path / "run", some_cases(6))
     for file in ("cases.jsonl", "predictions.jsonl"):
         edited(path / file, lambda rows: rows.pop())
-    with pytest.raises(ConfigurationError, match="5 cases are there, 6 were answered"):
+    with pytest.raises(ConfigurationError, match="it has 5 cases, but 6 were answered"):
         open_run(path)
 
 
@@ -91,7 +91,7 @@ def test_a_run_that_lost_the_same_case_everywhere_is_refused_too(tmp_path: Path)
 def test_what_is_no_finished_run_is_refused(name: str, tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", some_cases(3))
     (path / name).unlink()
-    with pytest.raises(ConfigurationError, match=f"no finished run: it has no {name}"):
+    with pytest.raises(ConfigurationError, match=f"is not a finished run, for it has no {name}"):
         open_run(path)
     (path / name).write_text("[1")
     with pytest.raises(ConfigurationError, match="damaged"):

@@ -168,7 +168,7 @@ def _refuse_holes(run: FinishedRun) -> None:
     for answered in (run.summary.get("cases"), run.about["totals"].get("cases")):
         if answered not in (None, len(run.cases)):
             raise ConfigurationError(
-                f"{run.path} is damaged: it has {len(run.cases)} cases, of which {answered} were answered"
+                f"{run.path} is damaged: it has {len(run.cases)} cases, but {answered} were answered"
             )
     for prediction in run.predictions:
         logits = prediction.logits.values() if prediction.logits else ()

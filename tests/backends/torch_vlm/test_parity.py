@@ -36,7 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def doctor(folder: Path, *flags: str) -> tuple[int, dict[str, Any]]:
-    done = CliRunner().invoke(command, ["--parity", str(folder), "--json", *flags], standalone_mode=False)
+    invoked = ["--parity", str(folder), "--json", *flags]
+    done = CliRunner().invoke(command, invoked, standalone_mode=False, catch_exceptions=False)
     return done.return_value, json.loads(done.stdout)
 
 
