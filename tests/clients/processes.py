@@ -43,7 +43,7 @@ class Process:
         return f"{scheme}://127.0.0.1:{self.grpc_port if scheme == 'grpc' else self.port}"
 
     def _listening(self, log: Path) -> dict[str, Any]:
-        for _ in range(2400):
+        for _ in range(12_000):
             lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
             if any(line["event"] == "ready" for line in lines):
                 return next(line for line in lines if line["event"] == "listening")

@@ -64,7 +64,7 @@ def send(pids: Iterable[int], signal: int) -> None:
         os.kill(pid, signal)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 60) -> float:
+async def until(condition: Callable[[], bool], seconds: float = 300) -> float:
     """How long it took; leaves the loop to the calls under way."""
     started = time.monotonic()
     while not await asyncio.to_thread(condition):

@@ -50,7 +50,7 @@ def serving(folder: Path, *flags: str) -> Iterator[Served]:
 
 
 def first_ready(process: subprocess.Popen[str], log: Path) -> dict[str, Any]:
-    for _ in range(2400):  # a worker may have to load torch
+    for _ in range(12_000):  # ten minutes: a worker may have to load torch, on a busy machine
         written = log.read_text()
         assert process.poll() is None, written
         lines = [json.loads(line) for line in written.splitlines(keepends=True) if line.endswith("\n")]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-async def until(true: Callable[[], bool | Awaitable[bool]], seconds: float = 60.0) -> None:
+async def until(true: Callable[[], bool | Awaitable[bool]], seconds: float = 300.0) -> None:
     for _ in range(int(seconds * 100)):
         now = true()
         if now if isinstance(now, bool) else await now:
