@@ -15,7 +15,7 @@ import pytest
 from pictures import png
 from prometheus_client import CollectorRegistry
 
-from medreward.backends.base import CostModel, Counts, Group, Heads
+from medreward.backends.base import CostModel, Counts, Heads
 from medreward.encoding.image import ImageLimits, ImageSpec
 from medreward.engine.images.fetch import Allowance
 from medreward.engine.images.pictures import FEWEST_SLOTS, DecoderLost, Decoders, Picture, Pictures, Slots
@@ -31,6 +31,7 @@ from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import Failed, InlineImage, Item, Lane, Options, Result, Scored, ScoreRequest, Timings
 from medreward.workers.device.worker import Done, WorkerLost
+from medreward.workers.frames import GroupFrame
 from medreward.workers.process import ChildProcess
 
 HOUR = 3600.0
@@ -45,7 +46,7 @@ MODEL = open_model(Settings(model="fake"))
 SCORING = Scoring(MODEL.manifest.calibration, MODEL.default_weights)
 POISON = "poison"
 POISON_ID = MODEL.text.answer(MODEL.text.prompt("q"), POISON, Options()).ids[0]
-PROBE = Group(None, [1], [[1]])
+PROBE = GroupFrame(None, "", "", [1], [[1]])
 
 Triple = tuple[GroupKey, tuple[int, ...]]
 
@@ -159,7 +160,7 @@ class StubWorker:
     def pid(self) -> int | None:
         return None
 
-    async def score(self, groups: Sequence[Group]) -> Done:
+    async def score(self, groups: Sequence[GroupFrame]) -> Done:
         self._world.expect(self.is_ready(), "a worker got a batch while it was being replaced")
         self._world.expect(not self._busy, "a worker got two batches at once")
         self._busy = True
@@ -169,7 +170,7 @@ class StubWorker:
             self._busy = False
             self._world.scheduler.running.pop(self._device, None)
 
-    async def _score(self, groups: Sequence[Group]) -> Done:
+    async def _score(self, groups: Sequence[GroupFrame]) -> Done:
         tokens = sum(len(answer) for group in groups for answer in group.answers)
         seconds = BASE_SECONDS + SECONDS_PER_COST * tokens
         trouble, roll = self._world.trouble, self._world.random.random
@@ -186,10 +187,10 @@ class StubWorker:
             raise ValueError("a fault")
         return Done([self._outcomes(group, roll() < trouble.refusal) for group in groups], seconds, Counts())
 
-    def _outcomes(self, group: Group, refused: bool) -> list[Heads | ItemError]:
+    def _outcomes(self, group: GroupFrame, refused: bool) -> list[Heads | ItemError]:
         if refused:
             return [ItemError(Code.OUT_OF_MEMORY, "no memory")] * len(group.answers)
-        pixels = group.image.pixels if group.image else None
+        pixels = self._world.slots.memory.pixels(group.place) if group.place else None
         return [np.full((1, 6), _number(pixels, group.prompt, answer), np.float32) for answer in group.answers]
 
 
@@ -217,7 +218,7 @@ class StubDecoders(Decoders):
             self._give(child)
         if self._world.random.random() < self._world.trouble.decoder:
             raise DecoderLost
-        picture.pixels[:] = _pixels(file.data)
+        self._world.slots.memory.pixels(picture.place)[:] = _pixels(file.data)
 
 
 class WatchedScheduler(Scheduler[Flight]):
@@ -292,7 +293,7 @@ class World:
         if not true:
             self.broken.add(otherwise)
 
-    def lost(self, groups: Sequence[Group], poisoned: bool) -> None:
+    def lost(self, groups: Sequence[GroupFrame], poisoned: bool) -> None:
         self.counts["lost over poison" if poisoned else "lost"] += 1
         if len(groups) == len(groups[0].answers) == 1:
             self._lost_alone[_seen(groups[0])] += 1
@@ -368,8 +369,8 @@ class World:
         self.slots.close()
 
 
-def _seen(group: Group) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
-    return group.image.digest if group.image else "", tuple(group.prompt), tuple(group.answers[0])
+def _seen(group: GroupFrame) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    return group.digest, tuple(group.prompt), tuple(group.answers[0])
 
 
 TENANTS = ("", "ward", "lab")

@@ -35,12 +35,13 @@ from medreward.workers.device.loading import open_backend
 from medreward.workers.device.spread import Failed, FromRank, Numbers, Score, Scored, Spread
 from medreward.workers.device.supervisor import ProcessWorker
 from medreward.workers.device.worker import DeviceBroken, Runner, WorkerLost
-from medreward.workers.frames import Load, Loaded, Refused
-from medreward.workers.process import anonymous_memory
+from medreward.workers.frames import GroupFrame, Load, Loaded, Refused
+from medreward.workers.memory import anonymous_memory
 
 EXACT = 1e-4
 FAMILY = "qwen2_5_vl"
 TEXT_ALONE = Group(None, [TOKENS["<s>"], 12], [[13, 14], [15]])
+FRAME = GroupFrame(None, "", "", TEXT_ALONE.prompt, TEXT_ALONE.answers)
 
 
 @pytest.fixture(scope="module")
@@ -168,17 +169,17 @@ async def test_a_lost_rank_is_the_loss_of_its_worker(made: Path) -> None:
     worker = ProcessWorker(patience, read_manifest(made / "model.toml"), made, fd, lost.append)
     try:
         await worker.start()
-        expected = outcomes(await worker.score([TEXT_ALONE]))
+        expected = outcomes(await worker.score([FRAME]))
         for how in (signal.SIGKILL, signal.SIGSTOP):
             first = pid_of(worker)
             ranks = children(first)
             assert len(ranks) == 2
             os.kill(ranks[1], how)
             with pytest.raises(WorkerLost):
-                await worker.score([TEXT_ALONE])
+                await worker.score([FRAME])
             await all_gone(first, *ranks)
             await worker.ready()
-            assert np.abs(outcomes(await worker.score([TEXT_ALONE])) - expected).max() == 0
+            assert np.abs(outcomes(await worker.score([FRAME])) - expected).max() == 0
         ranks = children(pid_of(worker))
     finally:
         await worker.close()

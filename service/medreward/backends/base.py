@@ -15,7 +15,6 @@ class ModelImage:
     digest: str
     pixels: NDArray[np.uint8]  # height, width, 3
     tenant: str = ""
-    offset: int | None = None  # of the pixels in shared memory, for a worker in a process of its own
 
     @property
     def key(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from medreward.backends.base import CostModel, Heads, ModelImage
+from medreward.backends.base import CostModel, Heads
 from medreward.encoding.text import EncodedText, TextEncoder
 from medreward.engine.checks import check_item
 from medreward.engine.images.fetch import Allowance
@@ -106,7 +106,7 @@ class Items:
         return Prepared(file, prompt, key, answers, failed)
 
     async def _fly(self, prepared: Prepared, answers: Sequence[Answer], asked: Asked) -> list[Landed]:
-        lane, tenant, prompt = prepared.key.lane, prepared.key.tenant, len(prepared.prompt.ids)
+        lane, prompt = prepared.key.lane, len(prepared.prompt.ids)
         deadline, timings = asked.deadline, asked.timings
         costs = [self._cost.answer(prompt, len(answer.text.ids)) for answer in answers]
         costs[0] += self._cost.group(prompt, self._pixels(prepared.file))
@@ -116,14 +116,12 @@ class Items:
         picture: Picture | None = None
         try:
             picture = await self._held(prepared, asked)
-            image = _model_image(prepared.file, picture, tenant)
             for answer, cost in zip(answers, costs, strict=True):
                 flight = self._flights.joined(answer.id, deadline)
                 if flight is None:
                     since = time.monotonic()
                     flight = Flight(
                         prepared.key,
-                        image,
                         prepared.prompt.ids,
                         answer.text.ids,
                         cost,
@@ -159,10 +157,6 @@ class Items:
         picture = await self._pictures.held(prepared.file, prepared.key.tenant, prepared.key.lane, asked.deadline)
         asked.timings.decode = max(asked.timings.decode, time.monotonic() - started)
         return picture
-
-
-def _model_image(file: ImageFile | None, picture: Picture | None, tenant: str) -> ModelImage | None:
-    return ModelImage(file.digest, picture.pixels, tenant, picture.offset) if file and picture else None
 
 
 async def _all_landed(flights: Iterable[Flight]) -> None:

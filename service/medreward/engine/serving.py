@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from medreward.backends.base import Group, ModelImage
 from medreward.cores import available_cores
 from medreward.engine.images.pictures import Decoders, Pictures, Slots
 from medreward.engine.images.resolve import Images
@@ -21,6 +20,7 @@ from medreward.types import ModelRef, Options
 from medreward.workers.device.loading import open_backend
 from medreward.workers.device.supervisor import ProcessWorker
 from medreward.workers.device.worker import InlineWorker, Worker
+from medreward.workers.frames import GroupFrame
 
 PROBE: Final = "probe"
 SPREAD: Final = (
@@ -103,14 +103,14 @@ async def start_serving(settings: Settings, images: Images, metrics: Metrics) ->
 
 def _workers(settings: Settings, model: Model, slots: Slots, metrics: Metrics) -> list[Worker]:
     if settings.isolation == "inline":
-        return [InlineWorker(lambda: open_backend(settings, model.manifest, model.folder))]
+        return [InlineWorker(lambda: open_backend(settings, model.manifest, model.folder), slots.memory)]
 
     def restarted(reason: str) -> None:
         metrics.worker_restarts.labels(reason).inc()
 
     manifest, folder = model.manifest, model.folder
     return [
-        ProcessWorker(_sharing_cores(settings), manifest, folder, slots.fd, restarted, device, model.verified_at)
+        ProcessWorker(_sharing_cores(settings), manifest, folder, slots.memory.fd, restarted, device, model.verified_at)
         for device in range(settings.workers)
     ]
 
@@ -147,13 +147,10 @@ def _assemble(
     return Serving(model, ref, items, workers, dispatchers, pictures, decoders, slots, scheduler, flights)
 
 
-def _probe(model: Model, slots: Slots) -> Group:
+def _probe(model: Model, slots: Slots) -> GroupFrame:
     """A triple of our own, with an image where the model asks for one."""
     required = model.manifest.image.required
     prompt = model.text.prompt(PROBE, required)
     answer = model.text.answer(prompt, PROBE, Options())
-    image = None
-    if required:
-        picture = slots.new(PROBE, model.image.of(1, 1))
-        image = ModelImage(PROBE, picture.pixels, offset=picture.offset)
-    return Group(image, prompt.ids, [answer.ids])
+    place = slots.new(PROBE, model.image.of(1, 1)).place if required else None
+    return GroupFrame(place, PROBE, "", prompt.ids, [answer.ids])

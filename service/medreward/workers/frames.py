@@ -3,14 +3,15 @@
 import asyncio
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
-from medreward.backends.base import CostModel, Counts
+from medreward.backends.base import CostModel, Counts, Group, ModelImage
 from medreward.encoding.image import ImageHeader, ImageSpec
 from medreward.errors import Code, ItemError
-from medreward.workers.memory import Place
+from medreward.workers.memory import PixelMemory, Place
 
 LENGTH: Final = struct.Struct("<I")
 STREAM_BYTES: Final = 1 << 20  # read ahead
@@ -37,15 +38,22 @@ class Beat(msgspec.Struct, tag=True):
 
 
 class GroupFrame(msgspec.Struct, array_like=True):
+    """A group whose image lies in the shared memory, as the front hands it to a worker."""
+
     place: Place | None  # None without an image
     digest: str
     tenant: str
-    prompt: list[int]
-    answers: list[list[int]]
+    prompt: Sequence[int]
+    answers: Sequence[Sequence[int]]
+
+    def group(self, memory: PixelMemory) -> Group:
+        """What a backend is asked to score; the image's pixels are a view of the memory."""
+        image = ModelImage(self.digest, memory.pixels(self.place), self.tenant) if self.place else None
+        return Group(image, self.prompt, self.answers)
 
 
 class Run(msgspec.Struct, tag=True):
-    groups: list[GroupFrame]
+    groups: Sequence[GroupFrame]
 
 
 class Failure(msgspec.Struct, tag=True):
@@ -69,7 +77,7 @@ class Ran(msgspec.Struct, tag=True):
 
 
 class Decode(msgspec.Struct, tag=True):
-    offset: int  # where its pixels go
+    place: Place  # where its pixels go
     header: ImageHeader
     spec: ImageSpec
     data: bytes

@@ -72,10 +72,3 @@ def end_with_the_front() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even in the middle of a batch, or stopped
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-def anonymous_memory(size: int) -> int:
-    """A file descriptor of memory that children can map; it has no name and ends with its last user."""
-    fd = os.memfd_create("medreward-pixels")
-    os.ftruncate(fd, size)
-    return fd

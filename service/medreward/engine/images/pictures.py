@@ -11,9 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from medreward.encoding.image import ImageSpec, OwnSize, decode
 from medreward.engine.images.extents import Extents
 from medreward.engine.images.resolve import ImageFile
@@ -23,8 +20,8 @@ from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.types import Lane
 from medreward.workers.frames import Decode, Decoded, Failure
-from medreward.workers.memory import CHANNELS, Place, at, mapped
-from medreward.workers.process import ChildProcess, anonymous_memory
+from medreward.workers.memory import CHANNELS, PixelMemory, Place, anonymous_memory
+from medreward.workers.process import ChildProcess
 
 FEWEST_SLOTS: Final = 64  # of the largest size
 SPAWN_AGAIN_SECONDS: Final = 1.0
@@ -35,11 +32,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Picture:
-    """A decoded image. Its memory is given to another one only when nobody holds it."""
+    """A decoded image of a tenant. Its place is given to another one only when nobody holds it."""
 
-    key: str
-    offset: int
-    pixels: NDArray[np.uint8]
+    digest: str
+    tenant: str
+    place: Place
     holders: int = 0
 
 
@@ -49,36 +46,38 @@ class Slots:
     def __init__(self, pixels: int, max_bytes: int) -> None:
         """`pixels` are those of the largest picture."""
         self.size = max(FEWEST_SLOTS * pixels * CHANNELS, max_bytes)
-        self.fd = anonymous_memory(self.size)
-        self._memory = mapped(self.fd)
+        self.memory = PixelMemory(anonymous_memory(self.size))
         self._free = Extents(self.size)
-        self._pictures: OrderedDict[str, Picture] = OrderedDict()
+        self._pictures: OrderedDict[tuple[str, str], Picture] = OrderedDict()
 
     @property
     def bytes(self) -> int:
         """Taken by pictures, held or kept."""
         return self.size - self._free.free
 
-    def get(self, key: str) -> Picture | None:
-        picture = self._pictures.get(key)
+    def get(self, digest: str, tenant: str = "") -> Picture | None:
+        picture = self._pictures.get((tenant, digest))
         if picture:
-            self._pictures.move_to_end(key)
+            self._pictures.move_to_end((tenant, digest))
         return picture
 
-    def new(self, key: str, spec: ImageSpec) -> Picture:
-        """One whose content is not there yet; `keep` makes it findable, `give_up` gives its memory back."""
+    def new(self, digest: str, spec: ImageSpec, tenant: str = "") -> Picture:
+        """A picture whose pixels are not there yet; `keep` makes it findable, `give_up` gives its memory back.
+
+        Fails as overloaded when all the memory is taken by pictures that are held.
+        """
         while (offset := self._free.take(spec.pixels * CHANNELS)) is None:
             self._evict()
-        return Picture(key, offset, at(Place(offset, spec.height, spec.width), self._memory))
+        return Picture(digest, tenant, Place(offset, spec.height, spec.width))
 
     def keep(self, picture: Picture) -> None:
-        self._pictures[picture.key] = picture
+        self._pictures[picture.tenant, picture.digest] = picture
 
     def give_up(self, picture: Picture) -> None:
-        self._free.give(picture.offset, picture.pixels.nbytes)
+        self._free.give(picture.place.offset, picture.place.size)
 
     def close(self) -> None:
-        os.close(self.fd)
+        os.close(self.memory.fd)
 
     def _evict(self) -> None:
         for key, picture in self._pictures.items():
@@ -130,11 +129,12 @@ class Decoders:
         spec = self.spec(file)
         if child is None:
             loop = asyncio.get_running_loop()
-            picture.pixels[:] = await loop.run_in_executor(self._threads, decode, file.data, file.header, spec)
+            pixels = await loop.run_in_executor(self._threads, decode, file.data, file.header, spec)
+            self._slots.memory.pixels(picture.place)[:] = pixels
             return
         try:
             async with asyncio.timeout(self._seconds):
-                await child.front.send(Decode(picture.offset, file.header, spec, file.data))
+                await child.front.send(Decode(picture.place, file.header, spec, file.data))
                 answer = await child.front.receive()
         except (EOFError, OSError, TimeoutError):
             await self._replace(child)
@@ -173,7 +173,7 @@ class Decoders:
         self._idle.append(child)
 
     async def _spawn(self) -> None:
-        child = await ChildProcess.start("medreward.workers.decode.child", self._slots.fd)
+        child = await ChildProcess.start("medreward.workers.decode.child", self._slots.memory.fd)
         self.children.add(child)
         self._give(child)
 
@@ -214,12 +214,12 @@ class Pictures:
         self.room = room  # for pixels to decode
         self._time = BatchTime()
         self._metrics = metrics
-        self._decodings: dict[str, Decoding] = {}
+        self._decodings: dict[tuple[str, str], Decoding] = {}
 
     async def held(self, file: ImageFile, tenant: str, lane: Lane, deadline: float) -> Picture:
         """The decoded image, held for the caller, who releases it."""
-        key = f"{tenant}/{file.digest}"
-        picture = self._slots.get(key)
+        key = tenant, file.digest
+        picture = self._slots.get(file.digest, tenant)
         self._metrics.count_cache("pixels", hits=int(picture is not None), misses=int(picture is None))
         if picture:
             picture.holders += 1
@@ -228,7 +228,7 @@ class Pictures:
         if decoding is None:
             self._admit(file.header.pixels, lane, deadline)
             decoding = self._decodings[key] = Decoding()
-            decoding.task = asyncio.create_task(self._decode(key, file, lane, decoding))
+            decoding.task = asyncio.create_task(self._decode(file, tenant, lane, decoding))
         assert decoding.task is not None
         decoding.waiters += 1
         try:
@@ -257,9 +257,9 @@ class Pictures:
         """On one decoder, by the times of late; 0 while nothing is known."""
         return images * self._time.fixed + pixels * self._time.per_cost
 
-    async def _decode(self, key: str, file: ImageFile, lane: Lane, decoding: Decoding) -> Picture:
+    async def _decode(self, file: ImageFile, tenant: str, lane: Lane, decoding: Decoding) -> Picture:
         try:
-            picture = self._slots.new(key, self._decoders.spec(file))
+            picture = self._slots.new(file.digest, self._decoders.spec(file), tenant)
             try:
                 await self._decoded(file, lane, picture, decoding)
             except BaseException:
@@ -270,7 +270,7 @@ class Pictures:
             return picture
         finally:
             self.room.taken[lane] -= file.header.pixels
-            del self._decodings[key]
+            del self._decodings[tenant, file.digest]
 
     async def _decoded(self, file: ImageFile, lane: Lane, picture: Picture, decoding: Decoding) -> None:
         """A decoder lost over an image may have been ended by something else: the image gets a second one."""

@@ -8,12 +8,12 @@ from typing import Final
 
 import numpy as np
 
-from medreward.backends.base import Group
 from medreward.engine.queue.flights import Flight, Flights
 from medreward.engine.queue.scheduler import Scheduler
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.metrics import Metrics
 from medreward.workers.device.worker import Done, Worker, WorkerLost
+from medreward.workers.frames import GroupFrame
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Dispatcher:
         flights: Flights,
         work: asyncio.Event,
         metrics: Metrics,
-        probe: Group,
+        probe: GroupFrame,
         probe_seconds: float,
     ) -> None:
         self._device = device
@@ -109,7 +109,7 @@ class Dispatcher:
         flights = [flight for group in groups for flight in group]
         dispatched = time.monotonic()
         try:
-            done = await self._worker.score([_group(group) for group in groups])
+            done = await self._worker.score([_frame(group) for group in groups])
             outcomes = [outcome for group in done.outcomes for outcome in group]
             if len(outcomes) != len(flights):
                 raise RuntimeError("the worker answered another number of triples than it was given")
@@ -148,5 +148,8 @@ class Dispatcher:
         self._scheduler.time.learn(sum(flight.cost for flight in flights), done.seconds)
 
 
-def _group(flights: Sequence[Flight]) -> Group:
-    return Group(flights[0].image, flights[0].prompt, [flight.answer for flight in flights])
+def _frame(flights: Sequence[Flight]) -> GroupFrame:
+    prompt, answers, picture = flights[0].prompt, [flight.answer for flight in flights], flights[0].picture
+    if picture is None:
+        return GroupFrame(None, "", "", prompt, answers)
+    return GroupFrame(picture.place, picture.digest, picture.tenant, prompt, answers)

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Final, Generic, TypeVar
 from zlib import crc32
 
-from medreward.backends.base import ModelImage
 from medreward.engine.queue.batch_time import BatchTime
 from medreward.errors import Code, ItemError
 from medreward.types import Lane
@@ -36,7 +35,6 @@ class Work:
     """One triple that waits for its score."""
 
     key: GroupKey
-    image: ModelImage | None
     prompt: Sequence[int]
     answer: Sequence[int]
     cost: int

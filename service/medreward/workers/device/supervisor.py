@@ -12,12 +12,11 @@ from typing import Final
 import numpy as np
 
 from medreward.artifacts.manifest import Manifest
-from medreward.backends.base import CostModel, Group, Heads
+from medreward.backends.base import CostModel, Heads
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers.device.worker import Done, WorkerLost
 from medreward.workers.frames import Failure, GroupFrame, HeadsFrame, Load, Loaded, Ran, Refused, Run
-from medreward.workers.memory import Place
 from medreward.workers.process import ChildProcess
 
 WATCH_SECONDS: Final = 0.25
@@ -75,14 +74,14 @@ class ProcessWorker:
     def state(self) -> dict[str, object]:
         return {"ready": self.is_ready(), "pid": self.pid, "device": self._device}
 
-    async def score(self, groups: Sequence[Group]) -> Done:
+    async def score(self, groups: Sequence[GroupFrame]) -> Done:
         if not self._ready.is_set() or self._child is None:
             raise WorkerLost("crash")
         self._batch = asyncio.get_running_loop().create_future()
         self._batch_since = time.monotonic()
         try:
             with contextlib.suppress(OSError):  # the reader learns of the child's end
-                await self._child.front.send(Run([_frame(group) for group in groups]))
+                await self._child.front.send(Run(groups))
             ran = await self._batch
         finally:
             self._batch = None
@@ -189,13 +188,6 @@ def _visible(worker: int, each: int) -> str:
     given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     own = range(worker * each, (worker + 1) * each)
     return ",".join(given[device] if device < len(given) else str(device) for device in own)
-
-
-def _frame(group: Group) -> GroupFrame:
-    image = group.image
-    place = Place(image.offset, *image.pixels.shape[:2]) if image and image.offset is not None else None
-    digest, tenant = (image.digest, image.tenant) if image else ("", "")
-    return GroupFrame(place, digest, tenant, list(group.prompt), [list(answer) for answer in group.answers])
 
 
 def _outcome(written: HeadsFrame | Failure) -> Heads | ItemError:

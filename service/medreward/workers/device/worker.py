@@ -12,6 +12,8 @@ from typing import Final, Protocol
 
 from medreward.backends.base import Backend, CostModel, Counts, Group, Heads
 from medreward.errors import Code, ConfigurationError, ItemError
+from medreward.workers.frames import GroupFrame
+from medreward.workers.memory import PixelMemory
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class Worker(Protocol):
 
     def state(self) -> dict[str, object]: ...
 
-    async def score(self, groups: Sequence[Group]) -> Done:
+    async def score(self, groups: Sequence[GroupFrame]) -> Done:
         """One batch at a time; raises WorkerLost."""
 
     async def close(self) -> None: ...
@@ -157,8 +159,9 @@ class InlineWorker:
     runtime: str
     cost: CostModel
 
-    def __init__(self, open_backend: Callable[[], Backend]) -> None:
+    def __init__(self, open_backend: Callable[[], Backend], memory: PixelMemory) -> None:
         self._open_backend = open_backend
+        self._memory = memory
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
 
     async def start(self) -> None:
@@ -177,8 +180,9 @@ class InlineWorker:
     def state(self) -> dict[str, object]:
         return {"ready": True}
 
-    async def score(self, groups: Sequence[Group]) -> Done:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._runner.score, groups)
+    async def score(self, groups: Sequence[GroupFrame]) -> Done:
+        whole = [frame.group(self._memory) for frame in groups]
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._runner.score, whole)
 
     async def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
