@@ -18,8 +18,10 @@ from prometheus_client import CollectorRegistry
 from medreward.backends.base import CostModel, Counts, Heads
 from medreward.encoding.image import ImageLimits, ImageSpec
 from medreward.engine.images.fetch import Allowance
-from medreward.engine.images.pictures import FEWEST_SLOTS, DecoderLost, Decoders, Picture, Pictures, Slots
-from medreward.engine.images.resolve import ImageFile, Images, ImageStore
+from medreward.engine.images.pictures import Pictures
+from medreward.engine.images.resolve import Images
+from medreward.engine.images.slots import FEWEST_SLOTS, Slots
+from medreward.engine.images.store import ImageStore
 from medreward.engine.items import Asked, Items
 from medreward.engine.model import open_model
 from medreward.engine.queue.dispatcher import Dispatcher
@@ -30,8 +32,10 @@ from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import Failed, InlineImage, Item, Lane, Options, Result, Scored, ScoreRequest, Timings
-from medreward.workers.device.worker import Done, WorkerLost
-from medreward.workers.frames import GroupFrame
+from medreward.workers.decode.pool import DecoderLost, Decoders
+from medreward.workers.device.runner import Done
+from medreward.workers.device.worker import WorkerLost
+from medreward.workers.frames import Decode, GroupFrame
 from medreward.workers.process import ChildProcess
 
 HOUR = 3600.0
@@ -205,12 +209,12 @@ class StubChild(ChildProcess):
 
 class StubDecoders(Decoders):
     def __init__(self, world: "World") -> None:
-        super().__init__(world.slots, SPEC, DECODERS, 1, 1.0)
+        super().__init__(world.slots.memory, DECODERS, 1, 1.0)
         self._world = world
         for _ in range(DECODERS):
             self._give(StubChild())
 
-    async def decode(self, child: ChildProcess | None, file: ImageFile, picture: Picture) -> None:
+    async def decode(self, child: ChildProcess | None, image: Decode) -> None:
         assert child
         try:
             await asyncio.sleep(DECODE_SECONDS)
@@ -218,7 +222,7 @@ class StubDecoders(Decoders):
             self._give(child)
         if self._world.random.random() < self._world.trouble.decoder:
             raise DecoderLost
-        self._world.slots.memory.pixels(picture.place)[:] = _pixels(file.data)
+        self._world.slots.memory.pixels(image.place)[:] = _pixels(image.data)
 
 
 class WatchedScheduler(Scheduler[Flight]):
@@ -285,7 +289,7 @@ class World:
             Dispatcher(device, StubWorker(self, device), self.scheduler, self.flights, work, metrics, PROBE, 5.0)
             for device in range(devices)
         ]
-        self.pictures = Pictures(self.slots, StubDecoders(self), Room(10**9), metrics)
+        self.pictures = Pictures(self.slots, SPEC, StubDecoders(self), Room(10**9), metrics)
         self._items = Items(MODEL, StubWorker.cost, IMAGES, self.pictures, self.scheduler, self.flights, work)
 
     def expect(self, true: bool, otherwise: str) -> None:

@@ -10,7 +10,8 @@ from asking import check_problem
 from serving import Server, running
 
 from medreward.engine import serving as engine_serving
-from medreward.workers.device.worker import Done, InlineWorker, WorkerLost
+from medreward.workers.device.runner import Done
+from medreward.workers.device.worker import InlineWorker, WorkerLost
 from medreward.workers.frames import GroupFrame
 
 POISON = "arsenic"

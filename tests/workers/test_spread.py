@@ -30,11 +30,12 @@ from medreward.backends.torch_vlm.sharing import join, shareable
 from medreward.cli.parity import check_parity
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.settings import Settings
-from medreward.workers.device import rank, spread, supervisor
+from medreward.workers.device import process_worker, rank, spread
 from medreward.workers.device.loading import open_backend
+from medreward.workers.device.process_worker import ProcessWorker
+from medreward.workers.device.runner import DeviceBroken, Runner
 from medreward.workers.device.spread import Failed, FromRank, Numbers, Score, Scored, Spread
-from medreward.workers.device.supervisor import ProcessWorker
-from medreward.workers.device.worker import DeviceBroken, Runner, WorkerLost
+from medreward.workers.device.worker import WorkerLost
 from medreward.workers.frames import GroupFrame, Load, Loaded, Refused
 from medreward.workers.memory import anonymous_memory
 
@@ -340,4 +341,4 @@ def test_parity_is_refused(made: Path) -> None:
 @pytest.mark.parametrize(("given", "visible"), [("", "2,3"), ("4,5,GPU-a,GPU-b", "GPU-a,GPU-b")])
 def test_each_worker_has_devices_of_its_own(given: str, visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    assert supervisor._visible(1, 2) == visible
+    assert process_worker._visible(1, 2) == visible

@@ -11,7 +11,8 @@ from medreward.artifacts.golden import tolerance
 from medreward.engine.bodies import Bodies
 from medreward.engine.checks import check_request, weights_of
 from medreward.engine.images.fetch import Allowance, fetcher_for
-from medreward.engine.images.resolve import ImageFile, Images, ImageStore
+from medreward.engine.images.resolve import ImageFile, Images
+from medreward.engine.images.store import ImageStore
 from medreward.engine.items import Asked
 from medreward.engine.limits import image_limits
 from medreward.engine.queue.scheduler import OVERLOADED
@@ -43,7 +44,8 @@ class Engine:
         self.settings = settings
         self.metrics = metrics
         self.bodies = Bodies(settings.bodies_bytes)
-        self.images = _images(settings, metrics)
+        store = ImageStore(settings.image_store_bytes, settings.image_store_seconds)
+        self.images = Images(store, image_limits(settings), metrics, fetcher_for(settings))
         self._serving: Serving | None = None
         self._draining = False
         self._stopping = False
@@ -239,8 +241,3 @@ def _fault(error: Exception) -> ItemError:
     if str(error) == NO_THREAD:
         return ItemError(Code.OVERLOADED, "the server has no thread to spare; try again later", retry_after=1)
     return ItemError(Code.INTERNAL, "the server failed on this item; its log says why")
-
-
-def _images(settings: Settings, metrics: Metrics) -> Images:
-    store = ImageStore(settings.image_store_bytes, settings.image_store_seconds)
-    return Images(store, image_limits(settings), metrics, fetcher_for(settings))

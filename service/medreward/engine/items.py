@@ -11,8 +11,9 @@ from medreward.backends.base import CostModel, Heads
 from medreward.encoding.text import EncodedText, TextEncoder
 from medreward.engine.checks import check_item
 from medreward.engine.images.fetch import Allowance
-from medreward.engine.images.pictures import Picture, Pictures
+from medreward.engine.images.pictures import Pictures
 from medreward.engine.images.resolve import ImageFile, Images
+from medreward.engine.images.slots import Picture
 from medreward.engine.model import Model
 from medreward.engine.queue.flights import Flight, Flights, Landed, flight_id, prompt_digest
 from medreward.engine.queue.scheduler import GroupKey, Scheduler

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from medreward.cores import available_cores
-from medreward.engine.images.pictures import Decoders, Pictures, Slots
+from medreward.engine.images.pictures import Pictures
 from medreward.engine.images.resolve import Images
+from medreward.engine.images.slots import Slots
 from medreward.engine.items import Items
 from medreward.engine.model import Model, open_model
 from medreward.engine.queue.dispatcher import Dispatcher
@@ -17,8 +18,9 @@ from medreward.engine.queue.scheduler import Room, Scheduler
 from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import ModelRef, Options
+from medreward.workers.decode.pool import Decoders
 from medreward.workers.device.loading import open_backend
-from medreward.workers.device.supervisor import ProcessWorker
+from medreward.workers.device.process_worker import ProcessWorker
 from medreward.workers.device.worker import InlineWorker, Worker
 from medreward.workers.frames import GroupFrame
 
@@ -83,7 +85,7 @@ async def start_serving(settings: Settings, images: Images, metrics: Metrics) ->
     slots = Slots(model.image.pixels, settings.pixel_cache_bytes)
     cores = settings.decoders or available_cores()
     processes = cores if settings.isolation == "process" else 0
-    decoders = Decoders(slots, model.image, processes, cores, settings.decode_seconds)
+    decoders = Decoders(slots.memory, processes, cores, settings.decode_seconds)
     workers = _workers(settings, model, slots, metrics)
     started = (decoders.start(), *(worker.start() for worker in workers))
     try:
@@ -108,17 +110,14 @@ def _workers(settings: Settings, model: Model, slots: Slots, metrics: Metrics) -
     def restarted(reason: str) -> None:
         metrics.worker_restarts.labels(reason).inc()
 
+    # The workers share the cores of this machine.
+    threads = settings.threads or max(1, available_cores() // (settings.workers * settings.tensor_parallel))
+    own = settings.model_copy(update={"threads": threads})
     manifest, folder = model.manifest, model.folder
     return [
-        ProcessWorker(_sharing_cores(settings), manifest, folder, slots.memory.fd, restarted, device, model.verified_at)
+        ProcessWorker(own, manifest, folder, slots.memory.fd, restarted, device, model.verified_at)
         for device in range(settings.workers)
     ]
-
-
-def _sharing_cores(settings: Settings) -> Settings:
-    """Of a worker among those of this machine."""
-    threads = settings.threads or max(1, available_cores() // (settings.workers * settings.tensor_parallel))
-    return settings.model_copy(update={"threads": threads})
 
 
 def _assemble(
@@ -133,7 +132,7 @@ def _assemble(
     cost = workers[0].cost
     scheduler: Scheduler[Flight] = Scheduler(settings.queue_cost, settings.batch_cost, len(workers), cost.pads)
     flights = Flights(scheduler, settings.score_cache_bytes, metrics)
-    pictures = Pictures(slots, decoders, Room(settings.queue_pixels), metrics)
+    pictures = Pictures(slots, model.image, decoders, Room(settings.queue_pixels), metrics)
     metrics.watch_queue(scheduler.room.taken, pictures.room.taken)
     metrics.score_cache_bytes.watch(lambda: flights.cached_bytes, settings.score_cache_bytes)
     metrics.pixel_cache_bytes.watch(lambda: slots.bytes, slots.size)

@@ -12,7 +12,8 @@ from medreward.engine.queue.flights import Flight, Flights
 from medreward.engine.queue.scheduler import Scheduler
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.metrics import Metrics
-from medreward.workers.device.worker import Done, Worker, WorkerLost
+from medreward.workers.device.runner import Done
+from medreward.workers.device.worker import Worker, WorkerLost
 from medreward.workers.frames import GroupFrame
 
 log = logging.getLogger(__name__)

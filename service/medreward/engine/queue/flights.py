@@ -12,7 +12,7 @@ import numpy as np
 
 from medreward.backends.base import Heads
 from medreward.caches import ArrayCache
-from medreward.engine.images.pictures import Picture
+from medreward.engine.images.slots import Picture
 from medreward.engine.queue.scheduler import GroupKey, Scheduler, Work
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics

@@ -17,7 +17,7 @@ from medreward.artifacts.repository import verify
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers.device.loading import open_backend
-from medreward.workers.device.worker import DeviceBroken, Done, Runner, loading
+from medreward.workers.device.runner import DeviceBroken, Done, Runner, loading
 from medreward.workers.frames import (
     Beat,
     Child,

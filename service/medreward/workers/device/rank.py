@@ -14,8 +14,8 @@ from medreward.backends.base import Share
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 from medreward.workers.device.loading import open_vlm
+from medreward.workers.device.runner import loading
 from medreward.workers.device.spread import Failed, FromRank, Numbers, Score, Scored, ToRank, group, receive, send
-from medreward.workers.device.worker import loading
 from medreward.workers.frames import Load, Loaded, Refused
 from medreward.workers.process import end_with_the_front
 

@@ -21,7 +21,7 @@ from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
-from medreward.workers.device.worker import DeviceBroken
+from medreward.workers.device.runner import DeviceBroken
 from medreward.workers.frames import Load, Loaded, Refused
 
 AGREE_SECONDS: Final = 10.0  # after the first rank's failure, for the others to fail as well

@@ -17,9 +17,10 @@ from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
-from medreward.workers.device import supervisor
-from medreward.workers.device.supervisor import ProcessWorker
-from medreward.workers.device.worker import Done, WorkerLost
+from medreward.workers.device import process_worker
+from medreward.workers.device.process_worker import ProcessWorker
+from medreward.workers.device.runner import Done
+from medreward.workers.device.worker import WorkerLost
 from medreward.workers.frames import GroupFrame
 from medreward.workers.memory import PixelMemory, Place, anonymous_memory
 
@@ -116,7 +117,7 @@ async def test_a_long_batch_is_none() -> None:
 
 
 async def test_restarts_in_a_row_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "PAUSES", (0.0, 0.0, 0.0, 4.0))
+    monkeypatch.setattr(process_worker, "PAUSES", (0.0, 0.0, 0.0, 4.0))
     async with started(fake_delay_ms=5) as worker:
         waits = []
         for _ in range(4):

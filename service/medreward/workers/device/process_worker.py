@@ -15,7 +15,8 @@ from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import CostModel, Heads
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
-from medreward.workers.device.worker import Done, WorkerLost
+from medreward.workers.device.runner import Done
+from medreward.workers.device.worker import WorkerLost
 from medreward.workers.frames import Failure, GroupFrame, HeadsFrame, Load, Loaded, Ran, Refused, Run
 from medreward.workers.process import ChildProcess
 
