@@ -75,7 +75,7 @@ def pictures(slots: Slots, decoders: Counting) -> Pictures:
 
 
 def pictures_of(slots: Slots, decoders: Decoders, room: int = 10**9) -> Pictures:
-    return Pictures(slots, SPEC, decoders, Room(room), Metrics(CollectorRegistry()))
+    return Pictures(slots, SPEC, decoders, Room(room), Metrics(CollectorRegistry()), time.monotonic)
 
 
 async def held(

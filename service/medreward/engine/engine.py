@@ -23,6 +23,7 @@ from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import (
     DIMENSIONS,
+    Clock,
     Failed,
     InlineImage,
     Item,
@@ -40,11 +41,12 @@ NO_THREAD: Final = "can't start new thread"  # a RuntimeError of Python's own
 
 
 class Engine:
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, clock: Clock = time.monotonic) -> None:
         self.settings = settings
         self.metrics = metrics
+        self._clock = clock
         self.bodies = Bodies(settings.bodies_bytes)
-        store = ImageStore(settings.image_store_bytes, settings.image_store_seconds)
+        store = ImageStore(settings.image_store_bytes, settings.image_store_seconds, clock)
         self.images = Images(store, image_limits(settings), metrics, fetcher_for(settings))
         self._serving: Serving | None = None
         self._draining = False
@@ -58,7 +60,7 @@ class Engine:
 
     async def start(self) -> None:
         """Load, warm up, check the golden scores. Until then every request is refused as not ready."""
-        serving = await start_serving(self.settings, self.images, self.metrics)
+        serving = await start_serving(self.settings, self.images, self.metrics, self._clock)
         try:
             await self._check_golden(serving)
         except BaseException:
@@ -169,7 +171,7 @@ class Engine:
         return response
 
     async def _score(self, request: ScoreRequest, serving: Serving) -> ScoreResponse:
-        started = time.monotonic()
+        started = self._clock()
         longest = self.settings.deadline_seconds
         deadline = started + min(request.deadline_s or longest, longest)
         scoring = Scoring(serving.model.manifest.calibration, weights_of(request, serving.model))
@@ -177,12 +179,12 @@ class Engine:
         calls = [self._score_item(i, item, asked, serving) for i, item in enumerate(request.items)]
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
         results = tuple(result for item in per_item for result in item)
-        asked.timings.total = time.monotonic() - started
+        asked.timings.total = self._clock() - started
         return ScoreResponse(request.id, serving.ref, results, asked.timings)
 
     async def _score_item(self, i: int, item: Item, asked: Asked, serving: Serving) -> list[Result]:
         try:
-            async with asyncio.timeout(asked.deadline - time.monotonic()):
+            async with asyncio.timeout(asked.deadline - self._clock()):
                 return await serving.items.score(i, item, asked)
         except TimeoutError:
             failure = ItemError(Code.DEADLINE, "the deadline passed before the score was there")

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +18,7 @@ from medreward.engine.queue.flights import Flight, Flights, Landed, flight_id, p
 from medreward.engine.queue.scheduler import GroupKey, Scheduler
 from medreward.engine.scoring import Scoring
 from medreward.errors import ItemError
-from medreward.types import Failed, Flag, Item, Options, Result, ScoreRequest, Timings
+from medreward.types import Clock, Failed, Flag, Item, Options, Result, ScoreRequest, Timings
 
 QUICK_CHARS: Final = 20_000  # of a request: tokenised within a few milliseconds
 
@@ -65,6 +64,7 @@ class Items:
         scheduler: Scheduler[Flight],
         flights: Flights,
         work: asyncio.Event,
+        clock: Clock,
     ) -> None:
         self._model = model
         self._cost = cost
@@ -73,6 +73,7 @@ class Items:
         self._scheduler = scheduler
         self._flights = flights
         self._work = work
+        self._clock = clock
 
     async def score(self, i: int, item: Item, asked: Asked) -> list[Result]:
         prepared = await self._prepare(i, item, asked)
@@ -112,7 +113,7 @@ class Items:
         costs = [self._cost.answer(prompt, len(answer.text.ids)) for answer in answers]
         costs[0] += self._cost.group(prompt, self._pixels(prepared.file))
         reserved = sum(costs)
-        self._scheduler.admit(reserved, lane, time.monotonic(), deadline)
+        self._scheduler.admit(reserved, lane, self._clock(), deadline)
         flights: list[Flight] = []
         picture: Picture | None = None
         try:
@@ -120,7 +121,7 @@ class Items:
             for answer, cost in zip(answers, costs, strict=True):
                 flight = self._flights.joined(answer.id, deadline)
                 if flight is None:
-                    since = time.monotonic()
+                    since = self._clock()
                     flight = Flight(
                         prepared.key,
                         prepared.prompt.ids,
@@ -154,9 +155,9 @@ class Items:
     async def _held(self, prepared: Prepared, asked: Asked) -> Picture | None:
         if prepared.file is None:
             return None
-        started = time.monotonic()
+        started = self._clock()
         picture = await self._pictures.held(prepared.file, prepared.key.tenant, prepared.key.lane, asked.deadline)
-        asked.timings.decode = max(asked.timings.decode, time.monotonic() - started)
+        asked.timings.decode = max(asked.timings.decode, self._clock() - started)
         return picture
 
 

@@ -17,7 +17,7 @@ from medreward.engine.queue.flights import Flight, Flights
 from medreward.engine.queue.scheduler import Room, Scheduler
 from medreward.metrics import Metrics
 from medreward.settings import Settings
-from medreward.types import ModelRef, Options
+from medreward.types import Clock, ModelRef, Options
 from medreward.workers.decode.pool import Decoders
 from medreward.workers.device.loading import open_backend
 from medreward.workers.device.process_worker import ProcessWorker
@@ -79,7 +79,7 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-async def start_serving(settings: Settings, images: Images, metrics: Metrics) -> Serving:
+async def start_serving(settings: Settings, images: Images, metrics: Metrics, clock: Clock) -> Serving:
     """Loads the model and waits until a probe has been through every device."""
     model = await asyncio.to_thread(open_model, settings)
     slots = Slots(model.image.pixels, settings.pixel_cache_bytes)
@@ -93,7 +93,7 @@ async def start_serving(settings: Settings, images: Images, metrics: Metrics) ->
     except BaseException:
         await asyncio.gather(decoders.close(), *(worker.close() for worker in workers))
         raise
-    serving = _assemble(settings, model, images, slots, decoders, workers, metrics)
+    serving = _assemble(settings, model, images, slots, decoders, workers, metrics, clock)
     try:
         for dispatcher in serving.dispatchers:
             await dispatcher.probed()
@@ -128,20 +128,23 @@ def _assemble(
     decoders: Decoders,
     workers: list[Worker],
     metrics: Metrics,
+    clock: Clock,
 ) -> Serving:
     cost = workers[0].cost
     scheduler: Scheduler[Flight] = Scheduler(settings.queue_cost, settings.batch_cost, len(workers), cost.pads)
     flights = Flights(scheduler, settings.score_cache_bytes, metrics)
-    pictures = Pictures(slots, model.image, decoders, Room(settings.queue_pixels), metrics)
+    pictures = Pictures(slots, model.image, decoders, Room(settings.queue_pixels), metrics, clock)
     metrics.watch_queue(scheduler.room.taken, pictures.room.taken)
     metrics.score_cache_bytes.watch(lambda: flights.cached_bytes, settings.score_cache_bytes)
     metrics.pixel_cache_bytes.watch(lambda: slots.bytes, slots.size)
     work = asyncio.Event()
     dispatchers = [
-        Dispatcher(device, worker, scheduler, flights, work, metrics, _probe(model, slots), settings.probe_seconds)
+        Dispatcher(
+            device, worker, scheduler, flights, work, metrics, clock, _probe(model, slots), settings.probe_seconds
+        )
         for device, worker in enumerate(workers)
     ]
-    items = Items(model, cost, images, pictures, scheduler, flights, work)
+    items = Items(model, cost, images, pictures, scheduler, flights, work, clock)
     ref = model.ref(workers[0].runtime)
     return Serving(model, ref, items, workers, dispatchers, pictures, decoders, slots, scheduler, flights)
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import math
-import time
 from dataclasses import dataclass
 
 from medreward.encoding.image import ImageSpec, OwnSize
@@ -13,7 +12,7 @@ from medreward.engine.queue.batch_time import BatchTime
 from medreward.engine.queue.scheduler import Room
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
-from medreward.types import Lane
+from medreward.types import Clock, Lane
 from medreward.workers.decode.pool import DecoderLost, Decoders
 from medreward.workers.frames import Decode
 
@@ -31,7 +30,7 @@ class Pictures:
     """Gives decoded images: those that are kept, and others decoded once for all who ask for them at the same time."""
 
     def __init__(
-        self, slots: Slots, sizes: ImageSpec | OwnSize, decoders: Decoders, room: Room, metrics: Metrics
+        self, slots: Slots, sizes: ImageSpec | OwnSize, decoders: Decoders, room: Room, metrics: Metrics, clock: Clock
     ) -> None:
         self._slots = slots
         self._sizes = sizes
@@ -39,6 +38,7 @@ class Pictures:
         self.room = room  # for pixels that wait to be decoded
         self._time = BatchTime()
         self._metrics = metrics
+        self._clock = clock
         self._decodings: dict[tuple[str, str], Decoding] = {}
 
     async def held(self, file: ImageFile, tenant: str, lane: Lane, deadline: float) -> Picture:
@@ -77,7 +77,7 @@ class Pictures:
             raise ItemError(Code.OVERLOADED, TOO_MANY_IMAGES, retry_after=max(1.0, math.ceil(ahead)))
         if lane is Lane.INTERACTIVE:
             ahead = 0.0  # it goes first
-        if time.monotonic() + ahead + self._seconds(1, pixels) > deadline:
+        if self._clock() + ahead + self._seconds(1, pixels) > deadline:
             raise ItemError(Code.DEADLINE, "the deadline cannot be met: too many images wait to be decoded")
         self.room.taken[lane] += pixels
 
@@ -107,10 +107,10 @@ class Pictures:
         for _ in range(2):
             child = await self._decoders.turn(lane)
             decoding.has_begun = True
-            started = time.monotonic()
+            started = self._clock()
             with contextlib.suppress(DecoderLost):
                 await self._decoders.decode(child, image)
-                seconds = time.monotonic() - started
+                seconds = self._clock() - started
                 self._time.learn(image.header.pixels, seconds)
                 self._metrics.decode_duration.observe(seconds)
                 return

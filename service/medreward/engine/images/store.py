@@ -2,8 +2,9 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from medreward.types import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class ImageStore:
     long as it holds less than 1/n of the store.
     """
 
-    def __init__(self, max_bytes: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, max_bytes: int, seconds: float, clock: Clock = time.monotonic) -> None:
         self.max_bytes = max_bytes
         self._seconds = seconds
         self._clock = clock

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +11,7 @@ from medreward.engine.queue.flights import Flight, Flights
 from medreward.engine.queue.scheduler import Scheduler
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.metrics import Metrics
+from medreward.types import Clock
 from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import Worker, WorkerLost
 from medreward.workers.frames import GroupFrame
@@ -32,6 +32,7 @@ class Dispatcher:
         flights: Flights,
         work: asyncio.Event,
         metrics: Metrics,
+        clock: Clock,
         probe: GroupFrame,
         probe_seconds: float,
     ) -> None:
@@ -41,6 +42,7 @@ class Dispatcher:
         self._flights = flights
         self._work = work
         self._metrics = metrics
+        self._clock = clock
         self._probe = probe
         self._probe_seconds = probe_seconds
         self._proven = False
@@ -72,7 +74,7 @@ class Dispatcher:
                 await self._prove()
             if not self._worker.is_ready():  # lost over the probe; no work is to blame
                 continue
-            cut = self._scheduler.next_batch(time.monotonic(), self._device)
+            cut = self._scheduler.next_batch(self._clock(), self._device)
             for flight in cut.dropped:
                 self._flights.land(flight, ItemError(Code.DEADLINE, "the deadline passed in the queue"))
             if cut.batch:
@@ -108,7 +110,7 @@ class Dispatcher:
 
     async def _fly(self, groups: list[list[Flight]]) -> None:
         flights = [flight for group in groups for flight in group]
-        dispatched = time.monotonic()
+        dispatched = self._clock()
         try:
             done = await self._worker.score([_frame(group) for group in groups])
             outcomes = [outcome for group in done.outcomes for outcome in group]
