@@ -14,14 +14,14 @@ import pytest
 from pictures import png
 from prometheus_client import CollectorRegistry
 
-from medreward.backends.base import CostModel, Counts, Heads
+from medreward.backends.base import CostModel, Counts, HeadOutputs
 from medreward.encoding.image import ImageLimits, ImageSpec
 from medreward.engine.images.fetch import Allowance
 from medreward.engine.images.pictures import Pictures
 from medreward.engine.images.resolve import Images
 from medreward.engine.images.slots import FEWEST_SLOTS, Slots
 from medreward.engine.images.store import ImageStore
-from medreward.engine.items import Asked, Items
+from medreward.engine.items import RequestContext, Items
 from medreward.engine.model import open_model
 from medreward.engine.queue.dispatcher import Dispatcher
 from medreward.engine.queue.flights import Flight, Flights, prompt_digest
@@ -189,7 +189,7 @@ class StubWorker:
             raise ValueError("a fault")
         return Done([self._outcomes(group, roll() < trouble.refusal) for group in groups], seconds, Counts())
 
-    def _outcomes(self, group: GroupFrame, refused: bool) -> list[Heads | ItemError]:
+    def _outcomes(self, group: GroupFrame, refused: bool) -> list[HeadOutputs | ItemError]:
         if refused:
             return [ItemError(Code.OUT_OF_MEMORY, "no memory")] * len(group.answers)
         pixels = self._world.slots.memory.pixels(group.place) if group.place else None
@@ -309,7 +309,9 @@ class World:
         self.waiting.update(triples)
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._items.score(0, item, Asked(request, deadline, SCORING, Timings(), Allowance(0)))
+                return await self._items.score(
+                    0, item, RequestContext(request, deadline, SCORING, Timings(), Allowance(0))
+                )
         finally:
             self.waiting.subtract(triples)
 

@@ -24,7 +24,7 @@ from backends.torch_vlm.checkpoints import EACH_FAMILY, SIDE, TEXT, TOKENS, open
 from backends.torch_vlm.test_backend import groups
 from backends.torch_vlm.test_loading import VERBALISER
 from medreward.artifacts.manifest import read_manifest
-from medreward.backends.base import CostModel, Counts, Group, Share
+from medreward.backends.base import CostModel, Counts, Group, RankSeat
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.backends.torch_vlm.sharing import join, shareable
 from medreward.cli.parity import check_parity
@@ -253,9 +253,9 @@ def test_ranks_that_end_differently_are_a_broken_device(
 def test_a_rank_that_failed_keeps_nothing(made: Path) -> None:
     """Another may have failed earlier, and would run what this one then need not."""
     backend = opened(made)
-    asked = Score([spread._asked(group) for group in groups(FAMILY)])
+    asked = Score([spread._sent(group) for group in groups(FAMILY)])
     answered = [rank._answered(backend, asked, 0) for _ in range(2)]
-    failed = rank._answered(backend, Score([spread._asked(Group(None, [1], [[10**6]]))]), 0)
+    failed = rank._answered(backend, Score([spread._sent(Group(None, [1], [[10**6]]))]), 0)
     again = rank._answered(backend, asked, 0)
     assert isinstance(failed, Failed)
     encodes = [answer.counts.image_encodes for answer in (*answered, again) if isinstance(answer, Scored)]
@@ -324,7 +324,7 @@ def test_a_rank_that_has_no_memory_for_its_part_refuses(made: Path, monkeypatch:
 def test_too_few_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigurationError, match="1 of the 2 CUDA devices"):
-        join(Share(0, 2, -1), "cuda")
+        join(RankSeat(0, 2, -1), "cuda")
 
 
 def test_other_runtimes_are_refused(tiny_folder: Path) -> None:

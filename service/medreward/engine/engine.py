@@ -13,7 +13,7 @@ from medreward.engine.checks import check_request, weights_of
 from medreward.engine.images.fetch import Allowance, fetcher_for
 from medreward.engine.images.resolve import ImageFile, Images
 from medreward.engine.images.store import ImageStore
-from medreward.engine.items import Asked
+from medreward.engine.items import RequestContext
 from medreward.engine.limits import image_limits
 from medreward.engine.queue.scheduler import OVERLOADED
 from medreward.engine.scoring import Scoring
@@ -175,23 +175,23 @@ class Engine:
         longest = self.settings.deadline_seconds
         deadline = started + min(request.deadline_s or longest, longest)
         scoring = Scoring(serving.model.manifest.calibration, weights_of(request, serving.model))
-        asked = Asked(request, deadline, scoring, Timings(), Allowance(self.settings.body_bytes))
-        calls = [self._score_item(i, item, asked, serving) for i, item in enumerate(request.items)]
+        context = RequestContext(request, deadline, scoring, Timings(), Allowance(self.settings.body_bytes))
+        calls = [self._score_item(i, item, context, serving) for i, item in enumerate(request.items)]
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
         results = tuple(result for item in per_item for result in item)
-        asked.timings.total = self._clock() - started
-        return ScoreResponse(request.id, serving.ref, results, asked.timings)
+        context.timings.total = self._clock() - started
+        return ScoreResponse(request.id, serving.ref, results, context.timings)
 
-    async def _score_item(self, i: int, item: Item, asked: Asked, serving: Serving) -> list[Result]:
+    async def _score_item(self, i: int, item: Item, context: RequestContext, serving: Serving) -> list[Result]:
         try:
-            async with asyncio.timeout(asked.deadline - self._clock()):
-                return await serving.items.score(i, item, asked)
+            async with asyncio.timeout(context.deadline - self._clock()):
+                return await serving.items.score(i, item, context)
         except TimeoutError:
             failure = ItemError(Code.DEADLINE, "the deadline passed before the score was there")
         except ItemError as error:
             failure = error
         except Exception as error:
-            log.exception("item failed", extra={"request_id": asked.request.id, "item": i})
+            log.exception("item failed", extra={"request_id": context.request.id, "item": i})
             failure = _fault(error)
         return [Failed(i, place, failure) for place in range(len(item.responses))]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from medreward.backends.base import CostModel, Heads
+from medreward.backends.base import CostModel, HeadOutputs
 from medreward.encoding.text import EncodedText, TextEncoder
 from medreward.engine.checks import check_item
 from medreward.engine.images.fetch import Allowance
@@ -24,8 +24,8 @@ QUICK_CHARS: Final = 20_000  # of a request: tokenised within a few milliseconds
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request under way: until when, how its logits become scores, where its time went, what it may fetch."""
+class RequestContext:
+    """A request under way: its deadline, how its logits become scores, its timings, and what it may still fetch."""
 
     request: ScoreRequest
     deadline: float
@@ -75,8 +75,8 @@ class Items:
         self._work = work
         self._clock = clock
 
-    async def score(self, i: int, item: Item, asked: Asked) -> list[Result]:
-        prepared = await self._prepare(i, item, asked)
+    async def score(self, i: int, item: Item, context: RequestContext) -> list[Result]:
+        prepared = await self._prepare(i, item, context)
         flags = prepared.prompt.flags if prepared.file else (Flag.NO_IMAGE, *prepared.prompt.flags)
         results = prepared.failed
         unknown = []
@@ -85,31 +85,31 @@ class Items:
             if known is None:
                 unknown.append(answer)
             else:
-                results.append(_result(i, answer, known, flags, asked.scoring, cached=True))
+                results.append(_result(i, answer, known, flags, context.scoring, cached=True))
         if unknown:
-            landed = await self._fly(prepared, unknown, asked)
+            landed = await self._fly(prepared, unknown, context)
             results += [
-                _result(i, answer, end.outcome, flags, asked.scoring)
+                _result(i, answer, end.outcome, flags, context.scoring)
                 for answer, end in zip(unknown, landed, strict=True)
             ]
         return sorted(results, key=lambda result: result.response)
 
-    async def _prepare(self, i: int, item: Item, asked: Asked) -> Prepared:
-        request = asked.request
+    async def _prepare(self, i: int, item: Item, context: RequestContext) -> Prepared:
+        request = context.request
         check_item(item, self._model)
         chars = len(item.question) + sum(map(len, item.responses))
         long = chars * len(request.items) > QUICK_CHARS
         encode = functools.partial(_encode, i, item, request.options, self._model.text)
         prompt, texts, failed = await asyncio.to_thread(encode) if long else encode()
-        file = await self._images.open(item.images[0], request.tenant, asked.allowance) if item.images else None
+        file = await self._images.open(item.images[0], request.tenant, context.allowance) if item.images else None
         digest = file.digest if file else ""
         key = GroupKey(request.lane, request.tenant, digest, prompt_digest(prompt.ids))
         answers = [Answer(place, text, flight_id(key, text.ids)) for place, text in texts]
         return Prepared(file, prompt, key, answers, failed)
 
-    async def _fly(self, prepared: Prepared, answers: Sequence[Answer], asked: Asked) -> list[Landed]:
+    async def _fly(self, prepared: Prepared, answers: Sequence[Answer], context: RequestContext) -> list[Landed]:
         lane, prompt = prepared.key.lane, len(prepared.prompt.ids)
-        deadline, timings = asked.deadline, asked.timings
+        deadline, timings = context.deadline, context.timings
         costs = [self._cost.answer(prompt, len(answer.text.ids)) for answer in answers]
         costs[0] += self._cost.group(prompt, self._pixels(prepared.file))
         reserved = sum(costs)
@@ -117,7 +117,7 @@ class Items:
         flights: list[Flight] = []
         picture: Picture | None = None
         try:
-            picture = await self._held(prepared, asked)
+            picture = await self._held(prepared, context)
             for answer, cost in zip(answers, costs, strict=True):
                 flight = self._flights.joined(answer.id, deadline)
                 if flight is None:
@@ -152,12 +152,12 @@ class Items:
         """As the model will see them."""
         return self._model.image.of(file.header.width, file.header.height).pixels if file else 0
 
-    async def _held(self, prepared: Prepared, asked: Asked) -> Picture | None:
+    async def _held(self, prepared: Prepared, context: RequestContext) -> Picture | None:
         if prepared.file is None:
             return None
         started = self._clock()
-        picture = await self._pictures.held(prepared.file, prepared.key.tenant, prepared.key.lane, asked.deadline)
-        asked.timings.decode = max(asked.timings.decode, self._clock() - started)
+        picture = await self._pictures.held(prepared.file, prepared.key.tenant, prepared.key.lane, context.deadline)
+        context.timings.decode = max(context.timings.decode, self._clock() - started)
         return picture
 
 
@@ -183,7 +183,12 @@ def _encode(
 
 
 def _result(
-    i: int, answer: Answer, outcome: Heads | ItemError, flags: tuple[Flag, ...], scoring: Scoring, cached: bool = False
+    i: int,
+    answer: Answer,
+    outcome: HeadOutputs | ItemError,
+    flags: tuple[Flag, ...],
+    scoring: Scoring,
+    cached: bool = False,
 ) -> Result:
     all_flags = _merged(flags, answer.text.flags)
     if isinstance(outcome, ItemError):

@@ -65,13 +65,13 @@ class Failure(msgspec.Struct, tag=True):
         return ItemError(self.code, self.detail, self.field)
 
 
-class HeadsFrame(msgspec.Struct, tag=True):
+class OutputsFrame(msgspec.Struct, tag=True):
     columns: int
     numbers: bytes  # float32
 
 
 class Ran(msgspec.Struct, tag=True):
-    outcomes: list[list[HeadsFrame | Failure]]  # of each answer of each group
+    outcomes: list[list[OutputsFrame | Failure]]  # of each answer of each group
     seconds: float
     counts: Counts
 

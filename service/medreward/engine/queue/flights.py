@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from medreward.backends.base import Heads
+from medreward.backends.base import HeadOutputs
 from medreward.caches import ArrayCache
 from medreward.engine.images.slots import Picture
 from medreward.engine.queue.scheduler import GroupKey, Scheduler, Work
@@ -24,7 +24,7 @@ QUARANTINE: Final = 10_000  # triples remembered
 class Landed:
     """The numbers, or why there are none."""
 
-    outcome: Heads | ItemError
+    outcome: HeadOutputs | ItemError
     queue_s: float
     inference_s: float
 
@@ -56,7 +56,7 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flying)
 
-    def known(self, id_: str) -> Heads | ItemError | None:
+    def known(self, id_: str) -> HeadOutputs | ItemError | None:
         """How a triple ended that landed lately, or that must not fly again."""
         if id_ in self._quarantined:
             return _quarantined()
@@ -87,7 +87,9 @@ class Flights:
             flight.landed.cancel()
             self._end(flight)
 
-    def land(self, flight: Flight, outcome: Heads | ItemError, queue_s: float = 0.0, inference_s: float = 0.0) -> None:
+    def land(
+        self, flight: Flight, outcome: HeadOutputs | ItemError, queue_s: float = 0.0, inference_s: float = 0.0
+    ) -> None:
         self._end(flight)
         if not isinstance(outcome, ItemError) and np.isfinite(outcome).all():
             self._scores.put(flight.id, outcome)

@@ -23,9 +23,9 @@ from medreward.workers.frames import (
     Child,
     Failure,
     FromChild,
-    HeadsFrame,
     Load,
     Loaded,
+    OutputsFrame,
     Ran,
     Refused,
     Run,
@@ -79,12 +79,12 @@ def serve(front: "Ends", runner: Runner, memory: PixelMemory) -> None:
 
 
 def _ran(done: Done) -> Ran:
-    def written(outcome: NDArray[np.float32] | ItemError) -> HeadsFrame | Failure:
+    def written(outcome: NDArray[np.float32] | ItemError) -> OutputsFrame | Failure:
         if isinstance(outcome, ItemError):
             return Failure(outcome.code, outcome.detail, outcome.field)
-        return HeadsFrame(outcome.shape[1], outcome.tobytes())
+        return OutputsFrame(outcome.shape[1], outcome.tobytes())
 
-    outcomes: list[list[HeadsFrame | Failure]] = [[written(outcome) for outcome in group] for group in done.outcomes]
+    outcomes: list[list[OutputsFrame | Failure]] = [[written(outcome) for outcome in group] for group in done.outcomes]
     return Ran(outcomes, done.seconds, done.counts)
 
 

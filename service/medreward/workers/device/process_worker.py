@@ -12,12 +12,12 @@ from typing import Final
 import numpy as np
 
 from medreward.artifacts.manifest import Manifest
-from medreward.backends.base import CostModel, Heads
+from medreward.backends.base import CostModel, HeadOutputs
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import WorkerLost
-from medreward.workers.frames import Failure, GroupFrame, HeadsFrame, Load, Loaded, Ran, Refused, Run
+from medreward.workers.frames import Failure, GroupFrame, Load, Loaded, OutputsFrame, Ran, Refused, Run
 from medreward.workers.process import ChildProcess
 
 WATCH_SECONDS: Final = 0.25
@@ -191,7 +191,7 @@ def _visible(worker: int, each: int) -> str:
     return ",".join(given[device] if device < len(given) else str(device) for device in own)
 
 
-def _outcome(written: HeadsFrame | Failure) -> Heads | ItemError:
+def _outcome(written: OutputsFrame | Failure) -> HeadOutputs | ItemError:
     if isinstance(written, Failure):
         return written.error()
     return np.frombuffer(written.numbers, np.float32).reshape(-1, written.columns)

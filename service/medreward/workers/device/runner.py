@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
-from medreward.backends.base import Backend, Counts, Group, Heads
+from medreward.backends.base import Backend, Counts, Group, HeadOutputs
 from medreward.errors import Code, ConfigurationError, ItemError
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ WHY: Final = {
 class Done:
     """What became of each answer of each group, in order; the time the device took, and what it did."""
 
-    outcomes: list[list[Heads | ItemError]]
+    outcomes: list[list[HeadOutputs | ItemError]]
     seconds: float
     counts: Counts
 
@@ -48,7 +48,7 @@ class Runner:
         outcomes = self._outcomes(groups)
         return Done(outcomes, time.perf_counter() - started, self._backend.take_counts())
 
-    def _outcomes(self, groups: Sequence[Group]) -> list[list[Heads | ItemError]]:
+    def _outcomes(self, groups: Sequence[Group]) -> list[list[HeadOutputs | ItemError]]:
         found = self._tried(groups)
         parts = [[group] for group in groups] if len(groups) > 1 else []
         if found is Code.OUT_OF_MEMORY:
@@ -62,7 +62,7 @@ class Runner:
         outcomes = [outcome for part in parts for outcome in self._outcomes(part)]
         return outcomes if len(groups) > 1 else [[*chain(*outcomes)]]
 
-    def _tried(self, groups: Sequence[Group]) -> list[list[Heads | ItemError]] | Code:
+    def _tried(self, groups: Sequence[Group]) -> list[list[HeadOutputs | ItemError]] | Code:
         """An error ends in here: its traceback holds every tensor of the attempt, which the next needs the room of."""
         try:
             logits = self._backend.score(groups)
