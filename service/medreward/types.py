@@ -1,6 +1,6 @@
 """The words every room uses: what is asked, what is answered, and which model answers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -8,6 +8,9 @@ from typing import Final
 from medreward.errors import ItemError
 
 DIMENSIONS: Final = ("accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall")
+
+#: Gives seconds that never go back, as time.monotonic does; tests hand in one that they can move.
+Clock = Callable[[], float]
 
 #: A number for each of DIMENSIONS, in their order; None for one that the model has not.
 Six = tuple[float | None, ...]

@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from medreward.encoding.image import ImageLimits
 from medreward.engine.images.fetch import Allowance
-from medreward.engine.images.resolve import Images, ImageStore
+from medreward.engine.images.resolve import Images
+from medreward.engine.images.store import ImageStore
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.types import Base64Image, InlineImage, StoredImage, UrlImage

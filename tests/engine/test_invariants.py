@@ -3,7 +3,6 @@
 import asyncio
 import math
 import selectors
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,14 @@ import pytest
 from pictures import png
 from prometheus_client import CollectorRegistry
 
-from medreward.backends.base import CostModel, Counts, Group, Heads
+from medreward.backends.base import CostModel, Counts, HeadOutputs
 from medreward.encoding.image import ImageLimits, ImageSpec
 from medreward.engine.images.fetch import Allowance
-from medreward.engine.images.pictures import FEWEST_SLOTS, DecoderLost, Decoders, Picture, Pictures, Slots
-from medreward.engine.images.resolve import ImageFile, Images, ImageStore
-from medreward.engine.items import Asked, Items
+from medreward.engine.images.pictures import Pictures
+from medreward.engine.images.resolve import Images
+from medreward.engine.images.slots import FEWEST_SLOTS, Slots
+from medreward.engine.images.store import ImageStore
+from medreward.engine.items import RequestContext, Items
 from medreward.engine.model import open_model
 from medreward.engine.queue.dispatcher import Dispatcher
 from medreward.engine.queue.flights import Flight, Flights, prompt_digest
@@ -30,7 +31,10 @@ from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import Failed, InlineImage, Item, Lane, Options, Result, Scored, ScoreRequest, Timings
-from medreward.workers.device.worker import Done, WorkerLost
+from medreward.workers.decode.pool import DecoderLost, Decoders
+from medreward.workers.device.runner import Done
+from medreward.workers.device.worker import WorkerLost
+from medreward.workers.frames import Decode, GroupFrame
 from medreward.workers.process import ChildProcess
 
 HOUR = 3600.0
@@ -45,7 +49,7 @@ MODEL = open_model(Settings(model="fake"))
 SCORING = Scoring(MODEL.manifest.calibration, MODEL.default_weights)
 POISON = "poison"
 POISON_ID = MODEL.text.answer(MODEL.text.prompt("q"), POISON, Options()).ids[0]
-PROBE = Group(None, [1], [[1]])
+PROBE = GroupFrame(None, "", "", [1], [[1]])
 
 Triple = tuple[GroupKey, tuple[int, ...]]
 
@@ -73,9 +77,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 @pytest.fixture
-def virtual(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Runner]:
+def virtual() -> Iterator[asyncio.Runner]:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        monkeypatch.setattr(time, "monotonic", runner.get_loop().time)
         yield runner
 
 
@@ -159,7 +162,7 @@ class StubWorker:
     def pid(self) -> int | None:
         return None
 
-    async def score(self, groups: Sequence[Group]) -> Done:
+    async def score(self, groups: Sequence[GroupFrame]) -> Done:
         self._world.expect(self.is_ready(), "a worker got a batch while it was being replaced")
         self._world.expect(not self._busy, "a worker got two batches at once")
         self._busy = True
@@ -169,7 +172,7 @@ class StubWorker:
             self._busy = False
             self._world.scheduler.running.pop(self._device, None)
 
-    async def _score(self, groups: Sequence[Group]) -> Done:
+    async def _score(self, groups: Sequence[GroupFrame]) -> Done:
         tokens = sum(len(answer) for group in groups for answer in group.answers)
         seconds = BASE_SECONDS + SECONDS_PER_COST * tokens
         trouble, roll = self._world.trouble, self._world.random.random
@@ -186,10 +189,10 @@ class StubWorker:
             raise ValueError("a fault")
         return Done([self._outcomes(group, roll() < trouble.refusal) for group in groups], seconds, Counts())
 
-    def _outcomes(self, group: Group, refused: bool) -> list[Heads | ItemError]:
+    def _outcomes(self, group: GroupFrame, refused: bool) -> list[HeadOutputs | ItemError]:
         if refused:
             return [ItemError(Code.OUT_OF_MEMORY, "no memory")] * len(group.answers)
-        pixels = group.image.pixels if group.image else None
+        pixels = self._world.slots.memory.pixels(group.place) if group.place else None
         return [np.full((1, 6), _number(pixels, group.prompt, answer), np.float32) for answer in group.answers]
 
 
@@ -204,12 +207,12 @@ class StubChild(ChildProcess):
 
 class StubDecoders(Decoders):
     def __init__(self, world: "World") -> None:
-        super().__init__(world.slots, SPEC, DECODERS, 1, 1.0)
+        super().__init__(world.slots.memory, DECODERS, 1, 1.0)
         self._world = world
         for _ in range(DECODERS):
             self._give(StubChild())
 
-    async def decode(self, child: ChildProcess | None, file: ImageFile, picture: Picture) -> None:
+    async def decode(self, child: ChildProcess | None, image: Decode) -> None:
         assert child
         try:
             await asyncio.sleep(DECODE_SECONDS)
@@ -217,7 +220,7 @@ class StubDecoders(Decoders):
             self._give(child)
         if self._world.random.random() < self._world.trouble.decoder:
             raise DecoderLost
-        picture.pixels[:] = _pixels(file.data)
+        self._world.slots.memory.pixels(image.place)[:] = _pixels(image.data)
 
 
 class WatchedScheduler(Scheduler[Flight]):
@@ -279,20 +282,20 @@ class World:
         self.scheduler.watch(self)
         self.flights = Flights(self.scheduler, 5000, metrics)
         self.slots = Slots(SPEC.pixels, 0)
-        work = asyncio.Event()
+        work, clock = asyncio.Event(), asyncio.get_running_loop().time
         self.dispatchers = [
-            Dispatcher(device, StubWorker(self, device), self.scheduler, self.flights, work, metrics, PROBE, 5.0)
+            Dispatcher(device, StubWorker(self, device), self.scheduler, self.flights, work, metrics, clock, PROBE, 5.0)
             for device in range(devices)
         ]
-        self.pictures = Pictures(self.slots, StubDecoders(self), Room(10**9), metrics)
-        self._items = Items(MODEL, StubWorker.cost, IMAGES, self.pictures, self.scheduler, self.flights, work)
+        self.pictures = Pictures(self.slots, SPEC, StubDecoders(self), Room(10**9), metrics, clock)
+        self._items = Items(MODEL, StubWorker.cost, IMAGES, self.pictures, self.scheduler, self.flights, work, clock)
 
     def expect(self, true: bool, otherwise: str) -> None:
         """Asserted at the end, for an exception here would be one more fault of the worker."""
         if not true:
             self.broken.add(otherwise)
 
-    def lost(self, groups: Sequence[Group], poisoned: bool) -> None:
+    def lost(self, groups: Sequence[GroupFrame], poisoned: bool) -> None:
         self.counts["lost over poison" if poisoned else "lost"] += 1
         if len(groups) == len(groups[0].answers) == 1:
             self._lost_alone[_seen(groups[0])] += 1
@@ -301,12 +304,14 @@ class World:
         images = (InlineImage(FILES[ask.image].data),) if ask.image is not None else ()
         item = Item(ask.question, ask.responses, images)
         request = ScoreRequest("", (item,), lane=ask.lane, tenant=ask.tenant)
-        deadline = time.monotonic() + ask.seconds
+        deadline = asyncio.get_running_loop().time() + ask.seconds
         triples = ask.triples()
         self.waiting.update(triples)
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._items.score(0, item, Asked(request, deadline, SCORING, Timings(), Allowance(0)))
+                return await self._items.score(
+                    0, item, RequestContext(request, deadline, SCORING, Timings(), Allowance(0))
+                )
         finally:
             self.waiting.subtract(triples)
 
@@ -322,13 +327,13 @@ class World:
             self.counts["left"] += 1
         except TimeoutError:
             self.counts["late"] += 1
-            self.expect(time.monotonic() >= at + ask.seconds, "a deadline passed early")
+            self.expect(asyncio.get_running_loop().time() >= at + ask.seconds, "a deadline passed early")
         except ItemError as error:
             self.counts[f"refused {error.code}"] += 1
             expected = {Code.OVERLOADED, Code.DEADLINE, *([Code.IMAGE_INVALID] if ask.image is not None else [])}
             self.expect(error.code in expected, f"an item refused as {error.code}")
         else:
-            self._check(ask, results, time.monotonic() - at)
+            self._check(ask, results, asyncio.get_running_loop().time() - at)
 
     def _check(self, ask: Ask, results: list[Result], seconds: float) -> None:
         self.expect([r.response for r in results] == list(range(len(ask.responses))), "not one answer each")
@@ -368,8 +373,8 @@ class World:
         self.slots.close()
 
 
-def _seen(group: Group) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
-    return group.image.digest if group.image else "", tuple(group.prompt), tuple(group.answers[0])
+def _seen(group: GroupFrame) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    return group.digest, tuple(group.prompt), tuple(group.answers[0])
 
 
 TENANTS = ("", "ward", "lab")
@@ -457,9 +462,9 @@ def test_bulk_work_waits_its_turn_and_no_longer_while_interactive_work_floods(vi
                 clients.create_task(insist(ask))
             for n in range(20):
                 await asyncio.sleep(2)
-                started = time.monotonic()
+                started = asyncio.get_running_loop().time()
                 await world.ask(Ask("", Lane.BULK, None, f"bulk {n}", (answer,)))
-                waits.append(time.monotonic() - started)
+                waits.append(asyncio.get_running_loop().time() - started)
         await world.close()
         assert batch < max(waits) <= (INTERACTIVE_IN_A_ROW + 2) * batch
 
@@ -520,7 +525,7 @@ def test_an_idle_device_starts_at_once(virtual: asyncio.Runner) -> None:
         world = World(devices=2)
         await asyncio.sleep(1)
         await world.ask(Ask("", Lane.BULK, None, "why", ("a",)))
-        assert time.monotonic() < 1 + 1.1 * BASE_SECONDS
+        assert asyncio.get_running_loop().time() < 1 + 1.1 * BASE_SECONDS
         await world.close()
 
     virtual.run(idle())

@@ -9,19 +9,23 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from medreward.encoding.image import ImageHeader, ImageSpec
-from medreward.engine.images import pictures as pixels
-from medreward.engine.images.extents import Extents
-from medreward.engine.images.pictures import FEWEST_SLOTS, DecoderLost, Decoders, Picture, Pictures, Slots
+from medreward.engine.images.pictures import Pictures
 from medreward.engine.images.resolve import ImageFile
+from medreward.engine.images.slots import FEWEST_SLOTS, Extents, Picture, Slots
 from medreward.engine.queue.scheduler import Room
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.types import Lane
+from medreward.workers.decode import pool
+from medreward.workers.decode.pool import DecoderLost, Decoders
+from medreward.workers.frames import Decode
 from medreward.workers.process import ChildProcess
 
 SPEC = ImageSpec(16, 16)
@@ -34,17 +38,21 @@ def file_of(shade: int) -> ImageFile:
     return ImageFile(hashlib.sha256(data).hexdigest(), data, ImageHeader("png", 40, 40))
 
 
+def to_decode(file: ImageFile, picture: Picture) -> Decode:
+    return Decode(picture.place, file.header, SPEC, file.data)
+
+
 class Counting(Decoders):
     """Threads that decode; counts, and waits where a test says so."""
 
     decoded = 0
     gate: asyncio.Event | None = None
 
-    async def decode(self, child: ChildProcess | None, file: ImageFile, picture: Picture) -> None:
+    async def decode(self, child: ChildProcess | None, image: Decode) -> None:
         self.decoded += 1
         if self.gate:
             await self.gate.wait()
-        await super().decode(child, file, picture)
+        await super().decode(child, image)
 
 
 @pytest.fixture
@@ -56,7 +64,7 @@ async def slots() -> AsyncIterator[Slots]:
 
 @pytest.fixture
 async def decoders(slots: Slots) -> AsyncIterator[Counting]:
-    decoders = Counting(slots, SPEC, processes=0, threads=2, seconds=5)
+    decoders = Counting(slots.memory, processes=0, threads=2, seconds=5)
     yield decoders
     await decoders.close()
 
@@ -67,7 +75,7 @@ def pictures(slots: Slots, decoders: Counting) -> Pictures:
 
 
 def pictures_of(slots: Slots, decoders: Decoders, room: int = 10**9) -> Pictures:
-    return Pictures(slots, decoders, Room(room), Metrics(CollectorRegistry()))
+    return Pictures(slots, SPEC, decoders, Room(room), Metrics(CollectorRegistry()), time.monotonic)
 
 
 async def held(
@@ -76,12 +84,16 @@ async def held(
     return await pictures.held(file, tenant, lane, time.monotonic() + seconds)
 
 
-async def test_an_image_is_decoded_once_for_all_who_ask(pictures: Pictures, decoders: Counting) -> None:
+def pixels_of(picture: Picture, slots: Slots) -> NDArray[np.uint8]:
+    return slots.memory.pixels(picture.place)
+
+
+async def test_an_image_is_decoded_once_for_all_who_ask(pictures: Pictures, decoders: Counting, slots: Slots) -> None:
     together = await asyncio.gather(*(held(pictures, file_of(7)) for _ in range(5)))
     later = await held(pictures, file_of(7))
     assert decoders.decoded == 1
     assert {id(picture) for picture in (*together, later)} == {id(later)}
-    assert (later.pixels == 7).all()
+    assert (pixels_of(later, slots) == 7).all()
     assert later.holders == 6
 
 
@@ -91,11 +103,13 @@ async def test_a_tenant_does_not_profit_from_what_another_sent(pictures: Picture
     assert decoders.decoded == 2
 
 
-async def test_what_is_held_stays_and_the_least_recently_used_goes(pictures: Pictures, decoders: Counting) -> None:
+async def test_what_is_held_stays_and_the_least_recently_used_goes(
+    pictures: Pictures, decoders: Counting, slots: Slots
+) -> None:
     first = await held(pictures, file_of(0))
     for shade in range(1, FEWEST_SLOTS + 20):
         (await held(pictures, file_of(shade))).holders -= 1
-    assert (first.pixels == 0).all()
+    assert (pixels_of(first, slots) == 0).all()
     before = decoders.decoded
     await held(pictures, file_of(0))
     await held(pictures, file_of(FEWEST_SLOTS + 19))
@@ -116,19 +130,19 @@ async def test_small_pictures_leave_room_for_more_of_them(slots: Slots) -> None:
     small, large = ImageSpec(8, 8), SPEC
     kept = [slots.new(str(n), small) for n in range(4 * FEWEST_SLOTS)]
     for shade, picture in enumerate(kept):
-        picture.pixels[:] = shade % 256
+        pixels_of(picture, slots)[:] = shade % 256
         picture.holders = 1
         slots.keep(picture)
     with pytest.raises(ItemError):
         slots.new("one more", small)
-    assert all((picture.pixels == shade % 256).all() for shade, picture in enumerate(kept))
+    assert all((pixels_of(picture, slots) == shade % 256).all() for shade, picture in enumerate(kept))
     for picture in kept[8:16]:
         picture.holders = 0
     tall = [slots.new(name, large) for name in ("first", "second")]
     for picture in tall:
-        picture.pixels[:] = 255
+        pixels_of(picture, slots)[:] = 255
         slots.keep(picture)
-    assert [kept[n].pixels.max() for n in (7, 16)] == [7, 16]
+    assert [pixels_of(kept[n], slots).max() for n in (7, 16)] == [7, 16]
     assert slots.get("12") is None
     assert slots.get("16") is kept[16]
 
@@ -166,7 +180,7 @@ async def test_an_image_that_fails_leaves_its_slot_free(pictures: Pictures, slot
 class TestProcesses:
     @pytest.fixture
     async def decoders(self, slots: Slots) -> AsyncIterator[Decoders]:
-        decoders = Decoders(slots, SPEC, processes=1, threads=1, seconds=60)  # a decoder's start is among them
+        decoders = Decoders(slots.memory, processes=1, threads=1, seconds=60)  # a decoder's start is among them
         await decoders.start()
         yield decoders
         await decoders.close()
@@ -174,14 +188,13 @@ class TestProcesses:
     @staticmethod
     async def assert_decodes(decoders: Decoders, slots: Slots) -> None:
         picture = slots.new("good", SPEC)
-        file = file_of(9)
-        await decoders.decode(await decoders.turn(Lane.BULK), file, picture)
-        assert (picture.pixels == 9).all()
+        await decoders.decode(await decoders.turn(Lane.BULK), to_decode(file_of(9), picture))
+        assert (pixels_of(picture, slots) == 9).all()
 
     async def test_pixels_arrive_in_their_slot_and_errors_as_errors(self, decoders: Decoders, slots: Slots) -> None:
         rubbish = ImageFile("x", b"rubbish", ImageHeader("jpeg", 40, 40))
         with pytest.raises(ItemError) as refused:
-            await decoders.decode(await decoders.turn(Lane.BULK), rubbish, slots.new("bad", SPEC))
+            await decoders.decode(await decoders.turn(Lane.BULK), to_decode(rubbish, slots.new("bad", SPEC)))
         assert refused.value.code is Code.IMAGE_INVALID
         await self.assert_decodes(decoders, slots)
 
@@ -195,20 +208,20 @@ class TestProcesses:
         with monkeypatch.context() as impatient:
             impatient.setattr(decoders, "_seconds", 2)
             with pytest.raises(DecoderLost):
-                await decoders.decode(child, file_of(5), slots.new("lost", SPEC))
+                await decoders.decode(child, to_decode(file_of(5), slots.new("lost", SPEC)))
         await self.assert_decodes(decoders, slots)
 
     async def test_an_image_gets_a_second_decoder(self, decoders: Decoders, slots: Slots) -> None:
         pictures = pictures_of(slots, decoders)
         (child,) = decoders.children
         os.kill(child.pid, signal.SIGKILL)
-        assert ((await held(pictures, file_of(5))).pixels == 5).all()
+        assert (pixels_of(await held(pictures, file_of(5)), slots) == 5).all()
 
     async def test_who_leaves_in_the_middle_leaves_no_answer_for_the_next(
         self, decoders: Decoders, slots: Slots
     ) -> None:
         child = await decoders.turn(Lane.BULK)
-        leaving = asyncio.create_task(decoders.decode(child, file_of(200), slots.new("left", SPEC)))
+        leaving = asyncio.create_task(decoders.decode(child, to_decode(file_of(200), slots.new("left", SPEC))))
         await asyncio.sleep(0)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
@@ -227,7 +240,7 @@ class TestProcesses:
         await asyncio.sleep(0)
         asking.append(asyncio.create_task(ask(99, Lane.INTERACTIVE)))
         await asyncio.sleep(0)
-        await decoders.decode(child, file_of(5), slots.new("first", SPEC))
+        await decoders.decode(child, to_decode(file_of(5), slots.new("first", SPEC)))
         await asyncio.gather(*asking)
         assert ended[0] == 99
 
@@ -242,7 +255,7 @@ class TestProcesses:
         await asyncio.gather(*leaving, return_exceptions=True)
         await asyncio.sleep(0)
         assert pictures.room.all_taken == 0  # and the only decoder is still ours
-        await decoders.decode(child, file_of(5), slots.new("first", SPEC))
+        await decoders.decode(child, to_decode(file_of(5), slots.new("first", SPEC)))
         await self.assert_decodes(decoders, slots)
 
     async def test_a_decoder_that_cannot_be_started_is_started_later(
@@ -257,10 +270,10 @@ class TestProcesses:
             return await start(*how)
 
         monkeypatch.setattr(ChildProcess, "start", start_later)
-        monkeypatch.setattr(pixels, "SPAWN_AGAIN_SECONDS", 0.01)
+        monkeypatch.setattr(pool, "SPAWN_AGAIN_SECONDS", 0.01)
         (child,) = decoders.children
         os.kill(child.pid, signal.SIGKILL)
-        assert ((await held(pictures_of(slots, decoders), file_of(5))).pixels == 5).all()
+        assert (pixels_of(await held(pictures_of(slots, decoders), file_of(5)), slots) == 5).all()
         assert not failures
 
 

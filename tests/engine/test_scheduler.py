@@ -17,7 +17,7 @@ FAR = 1e9
 def work(
     cost: int = 1, image: str = "", tenant: str = "", lane: Lane = Lane.BULK, length: int = 0, deadline: float = FAR
 ) -> Work:
-    return Work(GroupKey(lane, tenant, image, b""), None, (), (0,) * (length or cost), cost, 0.0, deadline)
+    return Work(GroupKey(lane, tenant, image, b""), (), (0,) * (length or cost), cost, 0.0, deadline)
 
 
 def scheduler(batch_cost: int = 10, queue_cost: int = 1000, devices: int = 1, pads: bool = False) -> Scheduler[Work]:

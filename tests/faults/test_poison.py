@@ -9,9 +9,10 @@ import pytest
 from asking import check_problem
 from serving import Server, running
 
-from medreward.backends.base import Group
 from medreward.engine import serving as engine_serving
-from medreward.workers.device.worker import Done, InlineWorker, WorkerLost
+from medreward.workers.device.runner import Done
+from medreward.workers.device.worker import InlineWorker, WorkerLost
+from medreward.workers.frames import GroupFrame
 
 POISON = "arsenic"
 
@@ -21,7 +22,7 @@ class Fragile(InlineWorker):
 
     losses = 0
 
-    async def score(self, groups: Sequence[Group]) -> Done:
+    async def score(self, groups: Sequence[GroupFrame]) -> Done:
         if any(crc32(POISON.encode()) in answer for group in groups for answer in group.answers):
             await asyncio.sleep(0.05)
             Fragile.losses += 1

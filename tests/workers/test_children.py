@@ -13,10 +13,10 @@ from medreward.backends.fake import FAKE_MANIFEST
 from medreward.encoding.image import ImageHeader, ImageSpec
 from medreward.settings import Settings
 from medreward.workers.frames import Decode, Load, packed
-from medreward.workers.process import anonymous_memory
+from medreward.workers.memory import Place, anonymous_memory
 
 LOAD = Load(Settings(model="fake").model_dump(mode="json"), FAKE_MANIFEST.model_dump(mode="json"), None, 0)
-DECODE = Decode(0, ImageHeader("png", 64, 48), ImageSpec(8, 8), pictures.png(0))
+DECODE = Decode(Place(0, 8, 8), ImageHeader("png", 64, 48), ImageSpec(8, 8), pictures.png(0))
 
 
 @pytest.mark.parametrize(

@@ -24,23 +24,25 @@ from backends.torch_vlm.checkpoints import EACH_FAMILY, SIDE, TEXT, TOKENS, open
 from backends.torch_vlm.test_backend import groups
 from backends.torch_vlm.test_loading import VERBALISER
 from medreward.artifacts.manifest import read_manifest
-from medreward.backends.base import CostModel, Counts, Group, Share
+from medreward.backends.base import CostModel, Counts, Group, RankSeat
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.backends.torch_vlm.sharing import join, shareable
 from medreward.cli.parity import check_parity
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.settings import Settings
-from medreward.workers.device import rank, spread, supervisor
+from medreward.workers.device import process_worker, rank, spread
 from medreward.workers.device.loading import open_backend
+from medreward.workers.device.process_worker import ProcessWorker
+from medreward.workers.device.runner import DeviceBroken, Runner
 from medreward.workers.device.spread import Failed, FromRank, Numbers, Score, Scored, Spread
-from medreward.workers.device.supervisor import ProcessWorker
-from medreward.workers.device.worker import DeviceBroken, Runner, WorkerLost
-from medreward.workers.frames import Load, Loaded, Refused
-from medreward.workers.process import anonymous_memory
+from medreward.workers.device.worker import WorkerLost
+from medreward.workers.frames import GroupFrame, Load, Loaded, Refused
+from medreward.workers.memory import anonymous_memory
 
 EXACT = 1e-4
 FAMILY = "qwen2_5_vl"
 TEXT_ALONE = Group(None, [TOKENS["<s>"], 12], [[13, 14], [15]])
+FRAME = GroupFrame(None, "", "", TEXT_ALONE.prompt, TEXT_ALONE.answers)
 
 
 @pytest.fixture(scope="module")
@@ -168,17 +170,17 @@ async def test_a_lost_rank_is_the_loss_of_its_worker(made: Path) -> None:
     worker = ProcessWorker(patience, read_manifest(made / "model.toml"), made, fd, lost.append)
     try:
         await worker.start()
-        expected = outcomes(await worker.score([TEXT_ALONE]))
+        expected = outcomes(await worker.score([FRAME]))
         for how in (signal.SIGKILL, signal.SIGSTOP):
             first = pid_of(worker)
             ranks = children(first)
             assert len(ranks) == 2
             os.kill(ranks[1], how)
             with pytest.raises(WorkerLost):
-                await worker.score([TEXT_ALONE])
+                await worker.score([FRAME])
             await all_gone(first, *ranks)
             await worker.ready()
-            assert np.abs(outcomes(await worker.score([TEXT_ALONE])) - expected).max() == 0
+            assert np.abs(outcomes(await worker.score([FRAME])) - expected).max() == 0
         ranks = children(pid_of(worker))
     finally:
         await worker.close()
@@ -251,9 +253,9 @@ def test_ranks_that_end_differently_are_a_broken_device(
 def test_a_rank_that_failed_keeps_nothing(made: Path) -> None:
     """Another may have failed earlier, and would run what this one then need not."""
     backend = opened(made)
-    asked = Score([spread._asked(group) for group in groups(FAMILY)])
+    asked = Score([spread._sent(group) for group in groups(FAMILY)])
     answered = [rank._answered(backend, asked, 0) for _ in range(2)]
-    failed = rank._answered(backend, Score([spread._asked(Group(None, [1], [[10**6]]))]), 0)
+    failed = rank._answered(backend, Score([spread._sent(Group(None, [1], [[10**6]]))]), 0)
     again = rank._answered(backend, asked, 0)
     assert isinstance(failed, Failed)
     encodes = [answer.counts.image_encodes for answer in (*answered, again) if isinstance(answer, Scored)]
@@ -322,7 +324,7 @@ def test_a_rank_that_has_no_memory_for_its_part_refuses(made: Path, monkeypatch:
 def test_too_few_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigurationError, match="1 of the 2 CUDA devices"):
-        join(Share(0, 2, -1), "cuda")
+        join(RankSeat(0, 2, -1), "cuda")
 
 
 def test_other_runtimes_are_refused(tiny_folder: Path) -> None:
@@ -339,4 +341,4 @@ def test_parity_is_refused(made: Path) -> None:
 @pytest.mark.parametrize(("given", "visible"), [("", "2,3"), ("4,5,GPU-a,GPU-b", "GPU-a,GPU-b")])
 def test_each_worker_has_devices_of_its_own(given: str, visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    assert supervisor._visible(1, 2) == visible
+    assert process_worker._visible(1, 2) == visible

@@ -9,8 +9,12 @@ import torch
 from medreward.backends.base import CostModel, Counts, Group, Logits
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.workers.device.child import serve
-from medreward.workers.device.worker import DeviceBroken, InlineWorker, Runner
+from medreward.workers.device.runner import DeviceBroken, Runner
+from medreward.workers.device.worker import InlineWorker
 from medreward.workers.frames import GroupFrame, Run
+from medreward.workers.memory import PixelMemory, anonymous_memory
+
+MEMORY = PixelMemory(anonymous_memory(3))
 
 
 class Moody:
@@ -43,10 +47,14 @@ def group(n: int) -> Group:
     return Group(None, (n,), ((1,),))
 
 
+def frame(n: int) -> GroupFrame:
+    return GroupFrame(None, "", "", (n,), ((1,),))
+
+
 async def test_a_group_that_fails_leaves_its_neighbours_their_scores() -> None:
-    worker = InlineWorker(Moody)
+    worker = InlineWorker(Moody, MEMORY)
     await worker.start()
-    batch = await worker.score([group(1), group(-1), group(2), group(-2)])
+    batch = await worker.score([frame(1), frame(-1), frame(2), frame(-2)])
     await worker.close()
     outcomes = [outcome for group in batch.outcomes for outcome in group]
     seen = [outcome.code if isinstance(outcome, ItemError) else float(outcome[0, 0]) for outcome in outcomes]
@@ -55,7 +63,7 @@ async def test_a_group_that_fails_leaves_its_neighbours_their_scores() -> None:
 
 async def test_warm_up_reaches_the_backend() -> None:
     backend = Moody()
-    worker = InlineWorker(lambda: backend)
+    worker = InlineWorker(lambda: backend, MEMORY)
     await worker.start()
     await worker.close()
     assert backend.calls == 1
@@ -71,7 +79,7 @@ async def test_a_model_that_does_not_fit_the_device_is_a_refusal() -> None:
 
     for opened in (none, Full):
         with pytest.raises(ConfigurationError, match="no memory for the model with one triple about its largest image"):
-            await InlineWorker(opened).start()
+            await InlineWorker(opened, MEMORY).start()
 
 
 async def test_a_device_that_breaks_while_it_loads_is_a_refusal() -> None:
@@ -79,7 +87,7 @@ async def test_a_device_that_breaks_while_it_loads_is_a_refusal() -> None:
         raise DeviceBroken("a rank ended")
 
     with pytest.raises(ConfigurationError, match="a rank ended"):
-        await InlineWorker(broken).start()
+        await InlineWorker(broken, MEMORY).start()
 
 
 class Cramped(Moody):
@@ -169,9 +177,9 @@ def test_a_worker_process_whose_device_is_broken_ends(monkeypatch: pytest.Monkey
         raise Gone(code)
 
     monkeypatch.setattr("medreward.workers.device.child.os._exit", leave)
-    front = Asking([Run([GroupFrame(None, "", "", [1], [[1]])])])
+    front = Asking([Run([frame(1)])])
     with pytest.raises(Gone, match="70"):
-        serve(front, Runner(Broken()), np.zeros((1, 1, 1, 3), np.uint8))
+        serve(front, Runner(Broken()), MEMORY)
     assert front.sent == []
 
 

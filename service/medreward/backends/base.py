@@ -15,7 +15,6 @@ class ModelImage:
     digest: str
     pixels: NDArray[np.uint8]  # height, width, 3
     tenant: str = ""
-    offset: int | None = None  # of the pixels in shared memory, for a worker in a process of its own
 
     @property
     def key(self) -> str:
@@ -66,18 +65,19 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """Which part of a model is this process's, and memory in which all that have a part can meet."""
+class RankSeat:
+    """Which rank this process is among those that share a model, and a file through which they find each other."""
 
     rank: int
     ranks: int
     meeting_fd: int
 
 
-#: What is known of one answer: heads of the ensemble, the dimensions of the manifest. Models that know their scope have
-#: a column more: how far the image lies outside of it, below 0 for one like those it learnt from.
-Heads = NDArray[np.float32]
-Logits = NDArray[np.float32]  # the same of all answers of a group
+#: What the model's heads say of one answer: a row for each head of the ensemble, a column for each dimension of the
+#: manifest. A model that knows its scope has one more column: how far the image lies outside of it, below 0 for one
+#: like those that the model learnt from.
+HeadOutputs = NDArray[np.float32]
+Logits = NDArray[np.float32]  # HeadOutputs of all answers of a group, one after the other
 
 
 class Backend(Protocol):

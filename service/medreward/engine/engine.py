@@ -1,4 +1,4 @@
-"""The one door behind every transport: check, score item by item, refuse what must be refused whole."""
+"""What every transport calls: it checks a request, scores it item by item and refuses it whole where that is due."""
 
 import asyncio
 import logging
@@ -11,8 +11,9 @@ from medreward.artifacts.golden import tolerance
 from medreward.engine.bodies import Bodies
 from medreward.engine.checks import check_request, weights_of
 from medreward.engine.images.fetch import Allowance, fetcher_for
-from medreward.engine.images.resolve import ImageFile, Images, ImageStore
-from medreward.engine.items import Asked
+from medreward.engine.images.resolve import ImageFile, Images
+from medreward.engine.images.store import ImageStore
+from medreward.engine.items import RequestContext
 from medreward.engine.limits import image_limits
 from medreward.engine.queue.scheduler import OVERLOADED
 from medreward.engine.scoring import Scoring
@@ -22,6 +23,7 @@ from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import (
     DIMENSIONS,
+    Clock,
     Failed,
     InlineImage,
     Item,
@@ -39,11 +41,13 @@ NO_THREAD: Final = "can't start new thread"  # a RuntimeError of Python's own
 
 
 class Engine:
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, clock: Clock = time.monotonic) -> None:
         self.settings = settings
         self.metrics = metrics
+        self._clock = clock
         self.bodies = Bodies(settings.bodies_bytes)
-        self.images = _images(settings, metrics)
+        store = ImageStore(settings.image_store_bytes, settings.image_store_seconds, clock)
+        self.images = Images(store, image_limits(settings), metrics, fetcher_for(settings))
         self._serving: Serving | None = None
         self._draining = False
         self._stopping = False
@@ -56,7 +60,7 @@ class Engine:
 
     async def start(self) -> None:
         """Load, warm up, check the golden scores. Until then every request is refused as not ready."""
-        serving = await start_serving(self.settings, self.images, self.metrics)
+        serving = await start_serving(self.settings, self.images, self.metrics, self._clock)
         try:
             await self._check_golden(serving)
         except BaseException:
@@ -110,7 +114,7 @@ class Engine:
         }
 
     def _show(self) -> None:
-        """Gauges ask the engine when they are scraped."""
+        """Registers what the gauges read; they ask the engine each time that they are scraped."""
         metrics, settings = self.metrics, self.settings
         metrics.ready.set_function(lambda: self.not_ready() is None)
         metrics.requests_in_flight.set_function(lambda: self._in_flight)
@@ -134,7 +138,7 @@ class Engine:
     # images
 
     async def put_image(self, data: bytes, tenant: str = "") -> tuple[bool, ImageFile]:
-        """Whether it is new, and the checked file."""
+        """Stores the image; returns whether it is new, and its checked file. Fails with a RequestError."""
         try:
             return await self.images.put(tenant, data)
         except ItemError as error:
@@ -143,7 +147,7 @@ class Engine:
     # scores
 
     def refuse_early(self, lane: Lane) -> None:
-        """Before a body is read and parsed: refuse what would be refused anyhow, so that a flood stays cheap."""
+        """Refuses a request before its body is read when the queue is full, so that a flood of requests stays cheap."""
         scheduler = self.serving.scheduler
         if scheduler.room.is_full(lane):
             self.metrics.items.labels(Code.OVERLOADED).inc()
@@ -167,27 +171,27 @@ class Engine:
         return response
 
     async def _score(self, request: ScoreRequest, serving: Serving) -> ScoreResponse:
-        started = time.monotonic()
+        started = self._clock()
         longest = self.settings.deadline_seconds
         deadline = started + min(request.deadline_s or longest, longest)
         scoring = Scoring(serving.model.manifest.calibration, weights_of(request, serving.model))
-        asked = Asked(request, deadline, scoring, Timings(), Allowance(self.settings.body_bytes))
-        calls = [self._score_item(i, item, asked, serving) for i, item in enumerate(request.items)]
+        context = RequestContext(request, deadline, scoring, Timings(), Allowance(self.settings.body_bytes))
+        calls = [self._score_item(i, item, context, serving) for i, item in enumerate(request.items)]
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
         results = tuple(result for item in per_item for result in item)
-        asked.timings.total = time.monotonic() - started
-        return ScoreResponse(request.id, serving.ref, results, asked.timings)
+        context.timings.total = self._clock() - started
+        return ScoreResponse(request.id, serving.ref, results, context.timings)
 
-    async def _score_item(self, i: int, item: Item, asked: Asked, serving: Serving) -> list[Result]:
+    async def _score_item(self, i: int, item: Item, context: RequestContext, serving: Serving) -> list[Result]:
         try:
-            async with asyncio.timeout(asked.deadline - time.monotonic()):
-                return await serving.items.score(i, item, asked)
+            async with asyncio.timeout(context.deadline - self._clock()):
+                return await serving.items.score(i, item, context)
         except TimeoutError:
             failure = ItemError(Code.DEADLINE, "the deadline passed before the score was there")
         except ItemError as error:
             failure = error
         except Exception as error:
-            log.exception("item failed", extra={"request_id": asked.request.id, "item": i})
+            log.exception("item failed", extra={"request_id": context.request.id, "item": i})
             failure = _fault(error)
         return [Failed(i, place, failure) for place in range(len(item.responses))]
 
@@ -235,12 +239,7 @@ class Engine:
 
 
 def _fault(error: Exception) -> ItemError:
-    """Of ours; but for a machine that has no thread to spare, which may have one soon."""
+    """The server is to blame; when only a thread was lacking, the same request may pass later."""
     if str(error) == NO_THREAD:
         return ItemError(Code.OVERLOADED, "the server has no thread to spare; try again later", retry_after=1)
     return ItemError(Code.INTERNAL, "the server failed on this item; its log says why")
-
-
-def _images(settings: Settings, metrics: Metrics) -> Images:
-    store = ImageStore(settings.image_store_bytes, settings.image_store_seconds)
-    return Images(store, image_limits(settings), metrics, fetcher_for(settings))

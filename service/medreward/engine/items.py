@@ -1,31 +1,31 @@
-"""One item's way through the engine: check, encode, look up, admit, decode, fly, score."""
+"""The way of one item through the engine: check, encode, look up, admit, decode, queue, score."""
 
 import asyncio
 import functools
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from medreward.backends.base import CostModel, Heads, ModelImage
+from medreward.backends.base import CostModel, HeadOutputs
 from medreward.encoding.text import EncodedText, TextEncoder
 from medreward.engine.checks import check_item
 from medreward.engine.images.fetch import Allowance
-from medreward.engine.images.pictures import Picture, Pictures
+from medreward.engine.images.pictures import Pictures
 from medreward.engine.images.resolve import ImageFile, Images
+from medreward.engine.images.slots import Picture
 from medreward.engine.model import Model
 from medreward.engine.queue.flights import Flight, Flights, Landed, flight_id, prompt_digest
 from medreward.engine.queue.scheduler import GroupKey, Scheduler
 from medreward.engine.scoring import Scoring
 from medreward.errors import ItemError
-from medreward.types import Failed, Flag, Item, Options, Result, ScoreRequest, Timings
+from medreward.types import Clock, Failed, Flag, Item, Options, Result, ScoreRequest, Timings
 
 QUICK_CHARS: Final = 20_000  # of a request: tokenised within a few milliseconds
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request under way: until when, how its logits become scores, where its time went, what it may fetch."""
+class RequestContext:
+    """A request under way: its deadline, how its logits become scores, its timings, and what it may still fetch."""
 
     request: ScoreRequest
     deadline: float
@@ -53,7 +53,7 @@ class Prepared:
 
 
 class Items:
-    """Scores items of one model. What it keeps of a request lives on its stack."""
+    """Scores items with one model. It keeps nothing of a request beyond the call."""
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class Items:
         scheduler: Scheduler[Flight],
         flights: Flights,
         work: asyncio.Event,
+        clock: Clock,
     ) -> None:
         self._model = model
         self._cost = cost
@@ -72,9 +73,10 @@ class Items:
         self._scheduler = scheduler
         self._flights = flights
         self._work = work
+        self._clock = clock
 
-    async def score(self, i: int, item: Item, asked: Asked) -> list[Result]:
-        prepared = await self._prepare(i, item, asked)
+    async def score(self, i: int, item: Item, context: RequestContext) -> list[Result]:
+        prepared = await self._prepare(i, item, context)
         flags = prepared.prompt.flags if prepared.file else (Flag.NO_IMAGE, *prepared.prompt.flags)
         results = prepared.failed
         unknown = []
@@ -83,47 +85,45 @@ class Items:
             if known is None:
                 unknown.append(answer)
             else:
-                results.append(_result(i, answer, known, flags, asked.scoring, cached=True))
+                results.append(_result(i, answer, known, flags, context.scoring, cached=True))
         if unknown:
-            landed = await self._fly(prepared, unknown, asked)
+            landed = await self._fly(prepared, unknown, context)
             results += [
-                _result(i, answer, end.outcome, flags, asked.scoring)
+                _result(i, answer, end.outcome, flags, context.scoring)
                 for answer, end in zip(unknown, landed, strict=True)
             ]
         return sorted(results, key=lambda result: result.response)
 
-    async def _prepare(self, i: int, item: Item, asked: Asked) -> Prepared:
-        request = asked.request
+    async def _prepare(self, i: int, item: Item, context: RequestContext) -> Prepared:
+        request = context.request
         check_item(item, self._model)
         chars = len(item.question) + sum(map(len, item.responses))
         long = chars * len(request.items) > QUICK_CHARS
         encode = functools.partial(_encode, i, item, request.options, self._model.text)
         prompt, texts, failed = await asyncio.to_thread(encode) if long else encode()
-        file = await self._images.open(item.images[0], request.tenant, asked.allowance) if item.images else None
+        file = await self._images.open(item.images[0], request.tenant, context.allowance) if item.images else None
         digest = file.digest if file else ""
         key = GroupKey(request.lane, request.tenant, digest, prompt_digest(prompt.ids))
         answers = [Answer(place, text, flight_id(key, text.ids)) for place, text in texts]
         return Prepared(file, prompt, key, answers, failed)
 
-    async def _fly(self, prepared: Prepared, answers: Sequence[Answer], asked: Asked) -> list[Landed]:
-        lane, tenant, prompt = prepared.key.lane, prepared.key.tenant, len(prepared.prompt.ids)
-        deadline, timings = asked.deadline, asked.timings
+    async def _fly(self, prepared: Prepared, answers: Sequence[Answer], context: RequestContext) -> list[Landed]:
+        lane, prompt = prepared.key.lane, len(prepared.prompt.ids)
+        deadline, timings = context.deadline, context.timings
         costs = [self._cost.answer(prompt, len(answer.text.ids)) for answer in answers]
         costs[0] += self._cost.group(prompt, self._pixels(prepared.file))
         reserved = sum(costs)
-        self._scheduler.admit(reserved, lane, time.monotonic(), deadline)
+        self._scheduler.admit(reserved, lane, self._clock(), deadline)
         flights: list[Flight] = []
         picture: Picture | None = None
         try:
-            picture = await self._held(prepared, asked)
-            image = _model_image(prepared.file, picture, tenant)
+            picture = await self._held(prepared, context)
             for answer, cost in zip(answers, costs, strict=True):
                 flight = self._flights.joined(answer.id, deadline)
                 if flight is None:
-                    since = time.monotonic()
+                    since = self._clock()
                     flight = Flight(
                         prepared.key,
-                        image,
                         prepared.prompt.ids,
                         answer.text.ids,
                         cost,
@@ -149,20 +149,16 @@ class Items:
         return landed
 
     def _pixels(self, file: ImageFile | None) -> int:
-        """As the model will see them."""
+        """How many pixels the image has at the size at which the model sees it; 0 without an image."""
         return self._model.image.of(file.header.width, file.header.height).pixels if file else 0
 
-    async def _held(self, prepared: Prepared, asked: Asked) -> Picture | None:
+    async def _held(self, prepared: Prepared, context: RequestContext) -> Picture | None:
         if prepared.file is None:
             return None
-        started = time.monotonic()
-        picture = await self._pictures.held(prepared.file, prepared.key.tenant, prepared.key.lane, asked.deadline)
-        asked.timings.decode = max(asked.timings.decode, time.monotonic() - started)
+        started = self._clock()
+        picture = await self._pictures.held(prepared.file, prepared.key.tenant, prepared.key.lane, context.deadline)
+        context.timings.decode = max(context.timings.decode, self._clock() - started)
         return picture
-
-
-def _model_image(file: ImageFile | None, picture: Picture | None, tenant: str) -> ModelImage | None:
-    return ModelImage(file.digest, picture.pixels, tenant, picture.offset) if file and picture else None
 
 
 async def _all_landed(flights: Iterable[Flight]) -> None:
@@ -187,7 +183,12 @@ def _encode(
 
 
 def _result(
-    i: int, answer: Answer, outcome: Heads | ItemError, flags: tuple[Flag, ...], scoring: Scoring, cached: bool = False
+    i: int,
+    answer: Answer,
+    outcome: HeadOutputs | ItemError,
+    flags: tuple[Flag, ...],
+    scoring: Scoring,
+    cached: bool = False,
 ) -> Result:
     all_flags = _merged(flags, answer.text.flags)
     if isinstance(outcome, ItemError):

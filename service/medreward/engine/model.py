@@ -10,7 +10,6 @@ from pathlib import Path
 from medreward.artifacts.evidence import require_evidence
 from medreward.artifacts.golden import GoldenTriple, read_golden
 from medreward.artifacts.manifest import ImageOfOwnSize, Manifest
-from medreward.backends.fake import FAKE_MANIFEST, WordTokenizer
 from medreward.encoding.image import ImageSpec, OwnSize
 from medreward.encoding.text import FileTokenizer, TextEncoder, Tokenizer
 from medreward.engine.files import open_verified
@@ -51,6 +50,8 @@ def open_model(settings: Settings) -> Model:
     if settings.model == "fake":
         if settings.require_evidence is not None:
             raise ConfigurationError("the fake model has no evidence: --require-evidence refuses it")
+        from medreward.backends.fake import FAKE_MANIFEST, WordTokenizer  # a test double: nobody else needs it
+
         return _assemble(FAKE_MANIFEST, WordTokenizer(), settings)
     started = time.time_ns()
     folder, manifest = open_verified(settings)

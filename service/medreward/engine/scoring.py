@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from medreward.artifacts.manifest import Calibration
-from medreward.backends.base import Heads
+from medreward.backends.base import HeadOutputs
 from medreward.errors import Code, ItemError
 from medreward.types import DIMENSIONS, Failed, Flag, Result, Scored, Six
 
@@ -19,7 +19,9 @@ class Scoring:
         self._places = None if len(own) == len(DIMENSIONS) else [own.index(d) if d in own else None for d in DIMENSIONS]
         self._has_reward = all(d in calibration for d, weight in weights.items() if weight)
 
-    def result(self, item: int, response: int, heads: Heads, flags: tuple[Flag, ...], cached: bool = False) -> Result:
+    def result(
+        self, item: int, response: int, heads: HeadOutputs, flags: tuple[Flag, ...], cached: bool = False
+    ) -> Result:
         """`heads` holds the logits as each head of the ensemble sees them, and perhaps how strange the image is."""
         by_dimension = heads.T[: len(self._weights)].tolist()
         if (heads[:, len(self._weights) :] > 0).any():

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from medreward.backends.base import Group, ModelImage
 from medreward.cores import available_cores
-from medreward.engine.images.pictures import Decoders, Pictures, Slots
+from medreward.engine.images.pictures import Pictures
 from medreward.engine.images.resolve import Images
+from medreward.engine.images.slots import Slots
 from medreward.engine.items import Items
 from medreward.engine.model import Model, open_model
 from medreward.engine.queue.dispatcher import Dispatcher
@@ -17,10 +17,12 @@ from medreward.engine.queue.flights import Flight, Flights
 from medreward.engine.queue.scheduler import Room, Scheduler
 from medreward.metrics import Metrics
 from medreward.settings import Settings
-from medreward.types import ModelRef, Options
+from medreward.types import Clock, ModelRef, Options
+from medreward.workers.decode.pool import Decoders
 from medreward.workers.device.loading import open_backend
-from medreward.workers.device.supervisor import ProcessWorker
+from medreward.workers.device.process_worker import ProcessWorker
 from medreward.workers.device.worker import InlineWorker, Worker
+from medreward.workers.frames import GroupFrame
 
 PROBE: Final = "probe"
 SPREAD: Final = (
@@ -43,19 +45,19 @@ class Serving:
     flights: Flights
 
     def not_ready(self) -> str | None:
-        """Ready is who has a worker that lately gave finite numbers."""
+        """Why no worker is ready, or None when one is: it is up, and its last probe gave finite numbers."""
         reasons = [dispatcher.not_ready() for dispatcher in self.dispatchers]
         return None if None in reasons else reasons[0]
 
     @property
     def uncertainty(self) -> str | None:
-        """What this model's uncertainty is; None where it gives none, for it has a single head."""
+        """Says in words what the model's uncertainty means; None for a model with a single head, which gives none."""
         if self.dispatchers[0].heads < 2:
             return None
         return self.model.manifest.uncertainty or SPREAD
 
     def processes(self) -> Iterator[tuple[str, int]]:
-        """Role and process id of what runs the model and decodes its images; without the front."""
+        """Role and process id of each child process: workers, ranks of a worker, decoders."""
         for worker in self.workers:
             if worker.pid:
                 yield "worker", worker.pid
@@ -70,20 +72,20 @@ class Serving:
 
 
 def _children(pid: int) -> list[int]:
-    """By /proc; none where the kernel does not list them."""
+    """Process ids of the children, read from /proc; an empty list where the kernel does not list them."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
 
 
-async def start_serving(settings: Settings, images: Images, metrics: Metrics) -> Serving:
+async def start_serving(settings: Settings, images: Images, metrics: Metrics, clock: Clock) -> Serving:
     """Loads the model and waits until a probe has been through every device."""
     model = await asyncio.to_thread(open_model, settings)
     slots = Slots(model.image.pixels, settings.pixel_cache_bytes)
     cores = settings.decoders or available_cores()
     processes = cores if settings.isolation == "process" else 0
-    decoders = Decoders(slots, model.image, processes, cores, settings.decode_seconds)
+    decoders = Decoders(slots.memory, processes, cores, settings.decode_seconds)
     workers = _workers(settings, model, slots, metrics)
     started = (decoders.start(), *(worker.start() for worker in workers))
     try:
@@ -91,7 +93,7 @@ async def start_serving(settings: Settings, images: Images, metrics: Metrics) ->
     except BaseException:
         await asyncio.gather(decoders.close(), *(worker.close() for worker in workers))
         raise
-    serving = _assemble(settings, model, images, slots, decoders, workers, metrics)
+    serving = _assemble(settings, model, images, slots, decoders, workers, metrics, clock)
     try:
         for dispatcher in serving.dispatchers:
             await dispatcher.probed()
@@ -103,22 +105,19 @@ async def start_serving(settings: Settings, images: Images, metrics: Metrics) ->
 
 def _workers(settings: Settings, model: Model, slots: Slots, metrics: Metrics) -> list[Worker]:
     if settings.isolation == "inline":
-        return [InlineWorker(lambda: open_backend(settings, model.manifest, model.folder))]
+        return [InlineWorker(lambda: open_backend(settings, model.manifest, model.folder), slots.memory)]
 
     def restarted(reason: str) -> None:
         metrics.worker_restarts.labels(reason).inc()
 
+    # The workers share the cores of this machine.
+    threads = settings.threads or max(1, available_cores() // (settings.workers * settings.tensor_parallel))
+    own = settings.model_copy(update={"threads": threads})
     manifest, folder = model.manifest, model.folder
     return [
-        ProcessWorker(_sharing_cores(settings), manifest, folder, slots.fd, restarted, device, model.verified_at)
+        ProcessWorker(own, manifest, folder, slots.memory.fd, restarted, device, model.verified_at)
         for device in range(settings.workers)
     ]
-
-
-def _sharing_cores(settings: Settings) -> Settings:
-    """Of a worker among those of this machine."""
-    threads = settings.threads or max(1, available_cores() // (settings.workers * settings.tensor_parallel))
-    return settings.model_copy(update={"threads": threads})
 
 
 def _assemble(
@@ -129,31 +128,31 @@ def _assemble(
     decoders: Decoders,
     workers: list[Worker],
     metrics: Metrics,
+    clock: Clock,
 ) -> Serving:
     cost = workers[0].cost
     scheduler: Scheduler[Flight] = Scheduler(settings.queue_cost, settings.batch_cost, len(workers), cost.pads)
     flights = Flights(scheduler, settings.score_cache_bytes, metrics)
-    pictures = Pictures(slots, decoders, Room(settings.queue_pixels), metrics)
+    pictures = Pictures(slots, model.image, decoders, Room(settings.queue_pixels), metrics, clock)
     metrics.watch_queue(scheduler.room.taken, pictures.room.taken)
     metrics.score_cache_bytes.watch(lambda: flights.cached_bytes, settings.score_cache_bytes)
     metrics.pixel_cache_bytes.watch(lambda: slots.bytes, slots.size)
     work = asyncio.Event()
     dispatchers = [
-        Dispatcher(device, worker, scheduler, flights, work, metrics, _probe(model, slots), settings.probe_seconds)
+        Dispatcher(
+            device, worker, scheduler, flights, work, metrics, clock, _probe(model, slots), settings.probe_seconds
+        )
         for device, worker in enumerate(workers)
     ]
-    items = Items(model, cost, images, pictures, scheduler, flights, work)
+    items = Items(model, cost, images, pictures, scheduler, flights, work, clock)
     ref = model.ref(workers[0].runtime)
     return Serving(model, ref, items, workers, dispatchers, pictures, decoders, slots, scheduler, flights)
 
 
-def _probe(model: Model, slots: Slots) -> Group:
-    """A triple of our own, with an image where the model asks for one."""
+def _probe(model: Model, slots: Slots) -> GroupFrame:
+    """A triple made here that tests a worker. It has an image only if the model requires one."""
     required = model.manifest.image.required
     prompt = model.text.prompt(PROBE, required)
     answer = model.text.answer(prompt, PROBE, Options())
-    image = None
-    if required:
-        picture = slots.new(PROBE, model.image.of(1, 1))
-        image = ModelImage(PROBE, picture.pixels, offset=picture.offset)
-    return Group(image, prompt.ids, [answer.ids])
+    place = slots.new(PROBE, model.image.of(1, 1)).place if required else None
+    return GroupFrame(place, PROBE, "", prompt.ids, [answer.ids])

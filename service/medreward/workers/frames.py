@@ -1,16 +1,17 @@
-"""What the front and its children say to each other: msgpack on a unix socket; pixels lie in shared memory."""
+"""The messages between the front and its children: msgpack on a unix socket. Pixels lie in shared memory."""
 
 import asyncio
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
-from medreward.backends.base import CostModel, Counts
+from medreward.backends.base import CostModel, Counts, Group, ModelImage
 from medreward.encoding.image import ImageHeader, ImageSpec
 from medreward.errors import Code, ItemError
-from medreward.workers.memory import Place
+from medreward.workers.memory import PixelMemory, Place
 
 LENGTH: Final = struct.Struct("<I")
 STREAM_BYTES: Final = 1 << 20  # read ahead
@@ -37,15 +38,22 @@ class Beat(msgspec.Struct, tag=True):
 
 
 class GroupFrame(msgspec.Struct, array_like=True):
+    """A group whose image lies in the shared memory, as the front hands it to a worker."""
+
     place: Place | None  # None without an image
     digest: str
     tenant: str
-    prompt: list[int]
-    answers: list[list[int]]
+    prompt: Sequence[int]
+    answers: Sequence[Sequence[int]]
+
+    def group(self, memory: PixelMemory) -> Group:
+        """What a backend is asked to score; the image's pixels are a view of the memory."""
+        image = ModelImage(self.digest, memory.pixels(self.place), self.tenant) if self.place else None
+        return Group(image, self.prompt, self.answers)
 
 
 class Run(msgspec.Struct, tag=True):
-    groups: list[GroupFrame]
+    groups: Sequence[GroupFrame]
 
 
 class Failure(msgspec.Struct, tag=True):
@@ -57,19 +65,19 @@ class Failure(msgspec.Struct, tag=True):
         return ItemError(self.code, self.detail, self.field)
 
 
-class HeadsFrame(msgspec.Struct, tag=True):
+class OutputsFrame(msgspec.Struct, tag=True):
     columns: int
     numbers: bytes  # float32
 
 
 class Ran(msgspec.Struct, tag=True):
-    outcomes: list[list[HeadsFrame | Failure]]  # of each answer of each group
+    outcomes: list[list[OutputsFrame | Failure]]  # of each answer of each group
     seconds: float
     counts: Counts
 
 
 class Decode(msgspec.Struct, tag=True):
-    offset: int  # where its pixels go
+    place: Place  # where its pixels go
     header: ImageHeader
     spec: ImageSpec
     data: bytes
@@ -93,7 +101,7 @@ def packed(frame: ToChild | FromChild) -> bytes:
 
 
 class Front:
-    """The front's end."""
+    """The front's end of the socket."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -121,7 +129,7 @@ class Front:
 
 
 class Child:
-    """The child's end; blocking."""
+    """The child's end of the socket; its calls block."""
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)

@@ -26,7 +26,7 @@ from backends.torch_vlm.checkpoints import (
 from medreward.backends.base import Backend, Counts, Group, ModelImage
 from medreward.backends.torch_vlm.backend import TorchVlmBackend
 from medreward.errors import ItemError
-from medreward.workers.device.worker import Runner
+from medreward.workers.device.runner import Runner
 
 EXACT = 1e-4  # against another implementation, in fp32
 SAME = 1e-5  # against itself in other company: matmuls change with the shape

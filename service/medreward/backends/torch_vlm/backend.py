@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medreward.artifacts.manifest import Image, ImageOfOwnSize, Manifest, Vlm
 from medreward.artifacts.repository import loaded_from
-from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage, Share
+from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage, RankSeat
 from medreward.backends.torch_vlm import adapter
 from medreward.backends.torch_vlm.backbone import Backbone, Features, Prefix, load
 from medreward.backends.torch_vlm.heads import Heads, Reader
@@ -138,8 +138,10 @@ class TorchVlmBackend:
         return found
 
 
-def open_torch_vlm(folder: Path, manifest: Manifest, settings: Settings, share: Share | None = None) -> TorchVlmBackend:
-    """From a folder, whole and as its manifest says, or a ConfigurationError; who has a share waits for the others."""
+def open_torch_vlm(
+    folder: Path, manifest: Manifest, settings: Settings, seat: RankSeat | None = None
+) -> TorchVlmBackend:
+    """From a folder, whole and as its manifest says, or a ConfigurationError; a rank waits for the others."""
     if manifest.vlm is None:
         raise ConfigurationError(f"model {manifest.name} has no section [vlm]")
     _refuse_unlisted(folder, manifest)
@@ -148,10 +150,10 @@ def open_torch_vlm(folder: Path, manifest: Manifest, settings: Settings, share: 
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True, warn_only=True)
-    if share:
-        join(share, device)
+    if seat:
+        join(seat, device)
     dtype = DTYPES[AUTO[device] if settings.dtype == "auto" else settings.dtype]
-    speaks, ranks = manifest.vlm.verbaliser is not None, share.ranks if share else 1
+    speaks, ranks = manifest.vlm.verbaliser is not None, seat.ranks if seat else 1
     model, image_processor = load(folder, device, dtype, speaks, ranks)
     backbone = Backbone(model, image_processor, *_image_size(manifest.image), settings.deterministic)
     tokenizer = FileTokenizer(folder / (manifest.text.tokenizer or ""))

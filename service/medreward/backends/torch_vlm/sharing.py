@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, Qwen3Config
 
-from medreward.backends.base import Share
+from medreward.backends.base import RankSeat
 from medreward.backends.torch_vlm.adapter import has_adapter
 from medreward.errors import ConfigurationError
 
@@ -18,21 +18,21 @@ EVEN: Final = ("num_attention_heads", "num_key_value_heads", "intermediate_size"
 PLANS: Final = {"qwen3_vl_text": Qwen3Config.base_model_tp_plan}  # for the same layers under a name without a plan
 
 
-def join(share: Share, device: str) -> None:
+def join(seat: RankSeat, device: str) -> None:
     """Returns when all ranks are there."""
     on_cuda = device == "cuda"
     if on_cuda:
         found = torch.cuda.device_count()
-        if found < share.ranks:
-            raise ConfigurationError(f"torch found {found} of the {share.ranks} CUDA devices that the model needs")
-        torch.cuda.set_device(share.rank)
+        if found < seat.ranks:
+            raise ConfigurationError(f"torch found {found} of the {seat.ranks} CUDA devices that the model needs")
+        torch.cuda.set_device(seat.rank)
     distributed.init_process_group(
         "nccl" if on_cuda else "gloo",
-        f"file:///proc/self/fd/{share.meeting_fd}",
-        rank=share.rank,
-        world_size=share.ranks,
+        f"file:///proc/self/fd/{seat.meeting_fd}",
+        rank=seat.rank,
+        world_size=seat.ranks,
         timeout=FOREVER,
-        device_id=torch.device(device, share.rank) if on_cuda else None,
+        device_id=torch.device(device, seat.rank) if on_cuda else None,
     )
 
 

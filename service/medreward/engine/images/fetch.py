@@ -38,7 +38,7 @@ Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], list[str]]
 
 
-class Place(NamedTuple):
+class UrlParts(NamedTuple):
     """Where a URL leads, as far as its text tells."""
 
     host: str
@@ -116,15 +116,15 @@ class Fetcher:
 
     async def fetch(self, url: str, allowance: Allowance) -> bytes:
         """The bytes behind the URL, within the limits of length and time; what they are is not looked at."""
-        place = self._place(url)
+        parts = self._parts(url)
         try:
             async with asyncio.timeout(self._seconds):
                 for _ in range(REDIRECTS + 1):
-                    async with self._hosts[place.authority].slots:
-                        found = await self._get(place, allowance)
+                    async with self._hosts[parts.authority].slots:
+                        found = await self._get(parts, allowance)
                     if isinstance(found, bytes):
                         return found
-                    place = self._place(_joined(place, found))
+                    parts = self._parts(_joined(parts, found))
         except TimeoutError:
             raise _failed(f"the image did not arrive within {self._seconds:g} s") from None
         raise _failed(f"the image URL redirects more than {REDIRECTS} times")
@@ -133,7 +133,7 @@ class Fetcher:
         for host in self._hosts.values():
             host.threads.shutdown(wait=False, cancel_futures=True)
 
-    def _place(self, url: str) -> Place:
+    def _parts(self, url: str) -> UrlParts:
         written = URL.fullmatch(url) if len(url) <= URL_CHARS else None
         if not written:
             raise refused(
@@ -141,19 +141,19 @@ class Fetcher:
                 "an image URL must have https, a host name and a path, and no user and no fragment",
             )
         host, port, target = written.groups()
-        place = Place(host.lower(), int(port or HTTPS_PORT), target if target.startswith("/") else f"/{target}")
-        if place.authority not in self._hosts:
+        parts = UrlParts(host.lower(), int(port or HTTPS_PORT), target if target.startswith("/") else f"/{target}")
+        if parts.authority not in self._hosts:
             raise refused(
                 Code.IMAGE_URL_REFUSED,
                 "this server fetches no images from this host: an operator can allow it with --image-url-hosts",
             )
-        return place
+        return parts
 
-    async def _get(self, place: Place, allowance: Allowance) -> bytes | str:
+    async def _get(self, parts: UrlParts, allowance: Allowance) -> bytes | str:
         """The body, or where the answer sends us."""
-        url = httpcore.URL(scheme="https", host=await self._address(place), port=place.port, target=place.target)
-        headers = [("Host", place.authority), ("Accept-Encoding", "identity"), ("Connection", "close")]
-        name = {"sni_hostname": place.host}  # what the certificate must be for
+        url = httpcore.URL(scheme="https", host=await self._address(parts), port=parts.port, target=parts.target)
+        headers = [("Host", parts.authority), ("Accept-Encoding", "identity"), ("Connection", "close")]
+        name = {"sni_hostname": parts.host}  # what the certificate must be for
         try:
             async with (
                 httpcore.AsyncHTTPConnection(url.origin, self._tls) as connection,
@@ -179,12 +179,12 @@ class Fetcher:
                 raise _failed("the images at this request's URLs have together more bytes than a body may have")
         return bytes(body)
 
-    async def _address(self, place: Place) -> str:
+    async def _address(self, parts: UrlParts) -> str:
         """What the name stands for, asked once; the connection goes there and nowhere else."""
         loop = asyncio.get_running_loop()
         try:
             addresses = await loop.run_in_executor(
-                self._hosts[place.authority].threads, self._resolve, place.host, place.port
+                self._hosts[parts.authority].threads, self._resolve, parts.host, parts.port
             )
         except OSError:
             raise _failed("the image's host name cannot be resolved") from None
@@ -216,9 +216,9 @@ def fetcher_for(settings: Settings) -> Fetcher | None:
     )
 
 
-def _joined(place: Place, location: str) -> str:
+def _joined(parts: UrlParts, location: str) -> str:
     try:
-        return urljoin(f"https://{place.authority}{place.target}", location)
+        return urljoin(f"https://{parts.authority}{parts.target}", location)
     except ValueError:  # brackets that hold no address
         return ""
 

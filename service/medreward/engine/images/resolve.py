@@ -1,93 +1,21 @@
-"""Image files in front of the model: by content, checked before anything is decoded."""
+"""From what a request names as its image to the image file, whose header is checked before anything is decoded."""
 
 import asyncio
 import hashlib
-import time
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import pybase64
 
 from medreward.encoding.image import ImageHeader, ImageLimits, is_dicom, probe
 from medreward.engine.images.fetch import Allowance, Fetcher
+from medreward.engine.images.store import ImageStore
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.types import Base64Image, ImageSource, InlineImage, StoredImage, UrlImage
 
 KNOWN_HEADERS: Final = 50_000
 QUICK_BYTES: Final = 1024 * 1024  # hashed and probed in under a millisecond
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    data: bytes
-    until: float
-
-
-@dataclass(slots=True)
-class Shelf:
-    """One tenant's images, the one that expires next first."""
-
-    images: OrderedDict[str, Stored] = field(default_factory=OrderedDict)
-    bytes: int = 0
-
-
-class ImageStore:
-    """Image files by content, for a while, each visible only to the tenant that stored it.
-
-    A full store drops the oldest of whoever holds most: with n tenants nobody loses the first 1/n of the room.
-    """
-
-    def __init__(self, max_bytes: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.max_bytes = max_bytes
-        self._seconds = seconds
-        self._clock = clock
-        self._tenants: dict[str, Shelf] = {}
-        self.bytes = 0
-
-    def put(self, tenant: str, digest: str, data: bytes) -> bool:
-        """Whether it is new here."""
-        new = not self.delete(tenant, digest)
-        shelf = self._tenants.setdefault(tenant, Shelf())
-        shelf.images[digest] = Stored(data, self._clock() + self._seconds)
-        shelf.bytes += len(data)
-        self.bytes += len(data)
-        while self.bytes > self.max_bytes:
-            self._drop_oldest(max(self._tenants, key=lambda name: self._tenants[name].bytes))
-        return new
-
-    def get(self, tenant: str, digest: str) -> bytes | None:
-        self._expire()
-        shelf = self._tenants.get(tenant)
-        stored = shelf.images.get(digest) if shelf else None
-        return stored.data if stored else None
-
-    def delete(self, tenant: str, digest: str) -> bool:
-        self._expire()
-        shelf = self._tenants.get(tenant)
-        if not shelf or digest not in shelf.images:
-            return False
-        self._drop(tenant, digest)
-        return True
-
-    def _expire(self) -> None:
-        now = self._clock()
-        for tenant, shelf in list(self._tenants.items()):
-            while shelf.images and next(iter(shelf.images.values())).until <= now:
-                self._drop_oldest(tenant)
-
-    def _drop_oldest(self, tenant: str) -> None:
-        self._drop(tenant, next(iter(self._tenants[tenant].images)))
-
-    def _drop(self, tenant: str, digest: str) -> None:
-        shelf = self._tenants[tenant]
-        size = len(shelf.images.pop(digest).data)
-        shelf.bytes -= size
-        self.bytes -= size
-        if not shelf.images:
-            del self._tenants[tenant]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,20 @@
-"""Feeds a worker: an idle device never waits for company, what arrives while it runs forms the next batch."""
+"""Feeds a worker: an idle device gets work at once, and what arrives while it runs forms its next batch."""
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-from medreward.backends.base import Group
 from medreward.engine.queue.flights import Flight, Flights
 from medreward.engine.queue.scheduler import Scheduler
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.metrics import Metrics
-from medreward.workers.device.worker import Done, Worker, WorkerLost
+from medreward.types import Clock
+from medreward.workers.device.runner import Done
+from medreward.workers.device.worker import Worker, WorkerLost
+from medreward.workers.frames import GroupFrame
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ class Dispatcher:
         flights: Flights,
         work: asyncio.Event,
         metrics: Metrics,
-        probe: Group,
+        clock: Clock,
+        probe: GroupFrame,
         probe_seconds: float,
     ) -> None:
         self._device = device
@@ -40,6 +42,7 @@ class Dispatcher:
         self._flights = flights
         self._work = work
         self._metrics = metrics
+        self._clock = clock
         self._probe = probe
         self._probe_seconds = probe_seconds
         self._proven = False
@@ -71,7 +74,7 @@ class Dispatcher:
                 await self._prove()
             if not self._worker.is_ready():  # lost over the probe; no work is to blame
                 continue
-            cut = self._scheduler.next_batch(time.monotonic(), self._device)
+            cut = self._scheduler.next_batch(self._clock(), self._device)
             for flight in cut.dropped:
                 self._flights.land(flight, ItemError(Code.DEADLINE, "the deadline passed in the queue"))
             if cut.batch:
@@ -80,7 +83,7 @@ class Dispatcher:
                 await self._wait_for_work()
 
     async def _wait_for_work(self) -> None:
-        """An idle device proves itself from time to time."""
+        """Returns when there is work, or when the device was idle for so long that a probe is due."""
         self._work.clear()
         try:
             await asyncio.wait_for(self._work.wait(), self._probe_seconds)
@@ -88,7 +91,7 @@ class Dispatcher:
             self._due = True
 
     async def _prove(self) -> None:
-        """A probe through the device, counted nowhere; only finite numbers make it ready."""
+        """Sends a test triple to the device, which is ready if the numbers are finite. No metric counts it."""
         try:
             done = await self._worker.score([self._probe])
         except Exception:  # WorkerLost, most likely
@@ -107,9 +110,9 @@ class Dispatcher:
 
     async def _fly(self, groups: list[list[Flight]]) -> None:
         flights = [flight for group in groups for flight in group]
-        dispatched = time.monotonic()
+        dispatched = self._clock()
         try:
-            done = await self._worker.score([_group(group) for group in groups])
+            done = await self._worker.score([_frame(group) for group in groups])
             outcomes = [outcome for group in done.outcomes for outcome in group]
             if len(outcomes) != len(flights):
                 raise RuntimeError("the worker answered another number of triples than it was given")
@@ -126,7 +129,7 @@ class Dispatcher:
             self._flights.land(flight, outcome, dispatched - flight.since, done.seconds)
 
     def _blame(self, flights: Sequence[Flight], lost: WorkerLost) -> None:
-        """Each half is tried again apart; what takes a worker down a second time, alone, is not tried again."""
+        """Puts the batch back in two halves. A triple that took a worker down twice, now alone, is quarantined."""
         log.error("worker lost", extra={"device": self._device, "reason": lost.reason, "triples": len(flights)})
         self._due = True
         if len(flights) == 1 and flights[0].suspect:
@@ -148,5 +151,8 @@ class Dispatcher:
         self._scheduler.time.learn(sum(flight.cost for flight in flights), done.seconds)
 
 
-def _group(flights: Sequence[Flight]) -> Group:
-    return Group(flights[0].image, flights[0].prompt, [flight.answer for flight in flights])
+def _frame(flights: Sequence[Flight]) -> GroupFrame:
+    prompt, answers, picture = flights[0].prompt, [flight.answer for flight in flights], flights[0].picture
+    if picture is None:
+        return GroupFrame(None, "", "", prompt, answers)
+    return GroupFrame(picture.place, picture.digest, picture.tenant, prompt, answers)

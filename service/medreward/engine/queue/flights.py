@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from medreward.backends.base import Heads
+from medreward.backends.base import HeadOutputs
 from medreward.caches import ArrayCache
-from medreward.engine.images.pictures import Picture
+from medreward.engine.images.slots import Picture
 from medreward.engine.queue.scheduler import GroupKey, Scheduler, Work
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
@@ -22,9 +22,9 @@ QUARANTINE: Final = 10_000  # triples remembered
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """The numbers, or why there are none."""
+    """How a flight ended: the model's outputs or an error, and how long it waited and ran."""
 
-    outcome: Heads | ItemError
+    outcome: HeadOutputs | ItemError
     queue_s: float
     inference_s: float
 
@@ -56,8 +56,8 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flying)
 
-    def known(self, id_: str) -> Heads | ItemError | None:
-        """How a triple ended that landed lately, or that must not fly again."""
+    def known(self, id_: str) -> HeadOutputs | ItemError | None:
+        """The score that is kept of this triple, or why it must not run again; None when it has to run."""
         if id_ in self._quarantined:
             return _quarantined()
         self._requests.inc()
@@ -67,7 +67,7 @@ class Flights:
         return heads
 
     def joined(self, id_: str, deadline: float) -> Flight | None:
-        """The flight of an identical triple, which now has one more waiting for it."""
+        """The flight of an identical triple, with one more waiter from now on; None when there is none."""
         flight = self._flying.get(id_)
         if flight:
             flight.waiters += 1
@@ -81,20 +81,22 @@ class Flights:
         self._scheduler.put(flight)
 
     def leave(self, flight: Flight) -> None:
-        """One waits less; a flight that nobody waits for is dropped before the device sees it."""
+        """Takes one waiter off. A flight that nobody waits for any more leaves the queue, if it is still in it."""
         flight.waiters -= 1
         if not flight.waiters and not flight.landed.done() and self._scheduler.discard(flight):
             flight.landed.cancel()
             self._end(flight)
 
-    def land(self, flight: Flight, outcome: Heads | ItemError, queue_s: float = 0.0, inference_s: float = 0.0) -> None:
+    def land(
+        self, flight: Flight, outcome: HeadOutputs | ItemError, queue_s: float = 0.0, inference_s: float = 0.0
+    ) -> None:
         self._end(flight)
         if not isinstance(outcome, ItemError) and np.isfinite(outcome).all():
             self._scores.put(flight.id, outcome)
         flight.landed.set_result(Landed(outcome, queue_s, inference_s))
 
     def quarantine(self, flight: Flight) -> None:
-        """It took a worker down twice, the second time alone: it is not flown again."""
+        """Ends a flight that took a worker down twice, the second time alone. The same triple never runs again."""
         self._quarantined[flight.id] = None
         if len(self._quarantined) > QUARANTINE:
             self._quarantined.popitem(last=False)

@@ -5,13 +5,13 @@ from contextlib import suppress
 from medreward.encoding.image import decode
 from medreward.errors import ItemError
 from medreward.workers.frames import Child, Decode, Decoded, Failure
-from medreward.workers.memory import Place, at, mapped
+from medreward.workers.memory import PixelMemory
 from medreward.workers.process import be_a_child
 
 
 def main() -> None:
     socket_fd, shared_fd = be_a_child()
-    memory = mapped(shared_fd)
+    memory = PixelMemory(shared_fd)
     front = Child(socket_fd)
     while True:
         try:
@@ -20,8 +20,7 @@ def main() -> None:
             return
         assert isinstance(asked, Decode)
         try:
-            place = Place(asked.offset, asked.spec.height, asked.spec.width)
-            at(place, memory)[:] = decode(asked.data, asked.header, asked.spec)
+            memory.pixels(asked.place)[:] = decode(asked.data, asked.header, asked.spec)
         except ItemError as error:
             front.send(Failure(error.code, error.detail, error.field))
         else:

@@ -14,26 +14,24 @@ from numpy.typing import NDArray
 from medreward import logs
 from medreward.artifacts.manifest import Manifest
 from medreward.artifacts.repository import verify
-from medreward.backends.base import Group, ModelImage
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers.device.loading import open_backend
-from medreward.workers.device.worker import DeviceBroken, Done, Runner, loading
+from medreward.workers.device.runner import DeviceBroken, Done, Runner, loading
 from medreward.workers.frames import (
     Beat,
     Child,
     Failure,
     FromChild,
-    GroupFrame,
-    HeadsFrame,
     Load,
     Loaded,
+    OutputsFrame,
     Ran,
     Refused,
     Run,
     ToChild,
 )
-from medreward.workers.memory import at, mapped
+from medreward.workers.memory import PixelMemory
 from medreward.workers.process import be_a_child
 
 BEAT_SECONDS: Final = 0.25
@@ -62,10 +60,10 @@ def main() -> None:
         front.send(Refused(str(error)))
         return
     front.send(Loaded(backend.runtime, backend.cost))
-    serve(front, runner, mapped(shared_fd))
+    serve(front, runner, PixelMemory(shared_fd))
 
 
-def serve(front: "Ends", runner: Runner, memory: NDArray[np.uint8]) -> None:
+def serve(front: "Ends", runner: Runner, memory: PixelMemory) -> None:
     while True:
         try:
             asked = front.receive()
@@ -73,25 +71,20 @@ def serve(front: "Ends", runner: Runner, memory: NDArray[np.uint8]) -> None:
             return
         assert isinstance(asked, Run)
         try:
-            done = runner.score([_group(frame, memory) for frame in asked.groups])
+            done = runner.score([frame.group(memory) for frame in asked.groups])
         except DeviceBroken:
             log.exception("the device is broken for this process")
             os._exit(BROKEN_EXIT)  # without a clean-up that would wait for the device
         front.send(_ran(done))
 
 
-def _group(frame: GroupFrame, memory: NDArray[np.uint8]) -> Group:
-    image = ModelImage(frame.digest, at(frame.place, memory), frame.tenant) if frame.place else None
-    return Group(image, frame.prompt, frame.answers)
-
-
 def _ran(done: Done) -> Ran:
-    def written(outcome: NDArray[np.float32] | ItemError) -> HeadsFrame | Failure:
+    def written(outcome: NDArray[np.float32] | ItemError) -> OutputsFrame | Failure:
         if isinstance(outcome, ItemError):
             return Failure(outcome.code, outcome.detail, outcome.field)
-        return HeadsFrame(outcome.shape[1], outcome.tobytes())
+        return OutputsFrame(outcome.shape[1], outcome.tobytes())
 
-    outcomes: list[list[HeadsFrame | Failure]] = [[written(outcome) for outcome in group] for group in done.outcomes]
+    outcomes: list[list[OutputsFrame | Failure]] = [[written(outcome) for outcome in group] for group in done.outcomes]
     return Ran(outcomes, done.seconds, done.counts)
 
 

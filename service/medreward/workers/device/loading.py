@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medreward.artifacts.manifest import Manifest
-from medreward.backends.base import Backend, Share
-from medreward.backends.fake import FakeBackend
+from medreward.backends.base import Backend, RankSeat
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 from medreward.workers.device.spread import Spread
@@ -22,6 +21,8 @@ def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) ->
     if manifest.runtime != "torch_vlm" and settings.dtype != "auto":
         raise ConfigurationError(f"{manifest.name} runs in fp32 alone: leave dtype at auto")
     if folder is None:
+        from medreward.backends.fake import FakeBackend  # only a server of `--model fake` has the test double
+
         return FakeBackend(settings.fake_delay_ms / 1000)
     if settings.tensor_parallel > 1:
         return Spread(settings, manifest, folder)
@@ -32,9 +33,9 @@ def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) ->
     return OnnxBackend(folder, manifest, settings.device, settings.threads, settings.feature_cache_bytes)
 
 
-def open_vlm(settings: Settings, manifest: Manifest, folder: Path, share: Share | None = None) -> "TorchVlmBackend":
+def open_vlm(settings: Settings, manifest: Manifest, folder: Path, seat: RankSeat | None = None) -> "TorchVlmBackend":
     try:
         from medreward.backends.torch_vlm.backend import open_torch_vlm  # loads torch
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error.name} is not installed: this model needs medreward[vlm]") from None
-    return open_torch_vlm(folder, manifest, settings, share)
+    return open_torch_vlm(folder, manifest, settings, seat)

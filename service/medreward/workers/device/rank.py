@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from medreward import logs
 from medreward.artifacts.manifest import Manifest
-from medreward.backends.base import Share
+from medreward.backends.base import RankSeat
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 from medreward.workers.device.loading import open_vlm
+from medreward.workers.device.runner import loading
 from medreward.workers.device.spread import Failed, FromRank, Numbers, Score, Scored, ToRank, group, receive, send
-from medreward.workers.device.worker import loading
 from medreward.workers.frames import Load, Loaded, Refused
 from medreward.workers.process import end_with_the_front
 
@@ -37,9 +37,9 @@ def main() -> None:
     settings, manifest = Settings(**load.settings), Manifest.model_validate(load.manifest)
     logs.configure(settings.log_level)
     try:
-        share = Share(rank, settings.tensor_parallel, meeting_fd)
+        seat = RankSeat(rank, settings.tensor_parallel, meeting_fd)
         with loading():
-            backend = open_vlm(settings, manifest, Path(load.folder), share)
+            backend = open_vlm(settings, manifest, Path(load.folder), seat)
     except ConfigurationError as error:
         send(front, Refused(str(error)))
         return

@@ -21,27 +21,29 @@ from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
-from medreward.workers.device.worker import DeviceBroken
+from medreward.workers.device.runner import DeviceBroken
 from medreward.workers.frames import Load, Loaded, Refused
 
 AGREE_SECONDS: Final = 10.0  # after the first rank's failure, for the others to fail as well
 
 
-class Pixels(msgspec.Struct, array_like=True):
+class SentImage(msgspec.Struct, array_like=True):
+    """A model image with its pixels, for ranks do not map the shared memory."""
+
     digest: str
     tenant: str
     shape: tuple[int, ...]
     data: bytes
 
 
-class Asked(msgspec.Struct, array_like=True):
-    image: Pixels | None
+class SentGroup(msgspec.Struct, array_like=True):
+    image: SentImage | None
     prompt: list[int]
     answers: list[list[int]]
 
 
 class Score(msgspec.Struct, tag=True):
-    groups: list[Asked]
+    groups: list[SentGroup]
 
 
 class WarmUp(msgspec.Struct, tag=True):
@@ -90,7 +92,7 @@ class Spread:
         self._counts = Counts()
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
-        scored = self._all(Score([_asked(group) for group in groups]))
+        scored = self._all(Score([_sent(group) for group in groups]))
         assert isinstance(scored, Scored)
         counts = zip(astuple(self._counts), astuple(scored.counts), strict=True)
         self._counts = Counts(*map(sum, counts))
@@ -149,7 +151,7 @@ class Spread:
             os.close(met)
 
     def _all(self, frame: ToRank) -> FromRank:
-        """What the first rank answers, when all have."""
+        """Sends the frame to all ranks, waits for all of them and returns the answer of the first."""
         try:
             body = _encode(frame)
             for pipe in self._pipes:
@@ -169,7 +171,7 @@ class Spread:
         return answers[0]
 
     def _answers(self) -> list[FromRank]:
-        """In the order of the ranks; without those that wait for one that failed."""
+        """Answers in the order of the ranks. Those of ranks that still wait for one that failed are missing."""
         answers: dict[Connection, FromRank] = {}
         patience = None
         while waiting := [pipe for pipe in self._pipes if pipe not in answers]:
@@ -193,15 +195,15 @@ def send(front: Connection, frame: FromRank) -> None:
     front.send_bytes(_encode(frame))
 
 
-def group(asked: Asked) -> Group:
-    image = asked.image
+def group(sent: SentGroup) -> Group:
+    image = sent.image
     if image is None:
-        return Group(None, asked.prompt, asked.answers)
+        return Group(None, sent.prompt, sent.answers)
     pixels = np.frombuffer(image.data, np.uint8).reshape(image.shape)
-    return Group(ModelImage(image.digest, pixels, image.tenant), asked.prompt, asked.answers)
+    return Group(ModelImage(image.digest, pixels, image.tenant), sent.prompt, sent.answers)
 
 
-def _asked(group: Group) -> Asked:
+def _sent(group: Group) -> SentGroup:
     image = group.image
-    pixels = Pixels(image.digest, image.tenant, image.pixels.shape, image.pixels.tobytes()) if image else None
-    return Asked(pixels, list(group.prompt), [list(answer) for answer in group.answers])
+    pixels = SentImage(image.digest, image.tenant, image.pixels.shape, image.pixels.tobytes()) if image else None
+    return SentGroup(pixels, list(group.prompt), [list(answer) for answer in group.answers])

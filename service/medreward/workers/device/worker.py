@@ -1,36 +1,14 @@
-"""The worker of a device: it runs batches, one at a time, away from the event loop."""
+"""What the engine knows of a worker: it has a device and runs one batch at a time. One in this process is here too."""
 
 import asyncio
-import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Final, Protocol
+from typing import Protocol
 
-from medreward.backends.base import Backend, CostModel, Counts, Group, Heads
-from medreward.errors import Code, ConfigurationError, ItemError
-
-log = logging.getLogger(__name__)
-
-NO_MEMORY: Final = ("out of memory", "failed to allocate memory", "can't allocate memory", "status_alloc_failed")
-#: After these a CUDA context is lost for its process.
-BROKEN: Final = ("illegal memory access", "device-side assert", "unspecified launch failure", "misaligned address")
-WHY: Final = {
-    Code.OUT_OF_MEMORY: "the device has no memory for this item",
-    Code.INTERNAL: "the model failed on this item",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What became of each answer of each group, in order; the time the device took, and what it did."""
-
-    outcomes: list[list[Heads | ItemError]]
-    seconds: float
-    counts: Counts
+from medreward.backends.base import Backend, CostModel
+from medreward.workers.device.runner import Done, Runner, loading
+from medreward.workers.frames import GroupFrame
+from medreward.workers.memory import PixelMemory
 
 
 class WorkerLost(Exception):
@@ -62,93 +40,10 @@ class Worker(Protocol):
 
     def state(self) -> dict[str, object]: ...
 
-    async def score(self, groups: Sequence[Group]) -> Done:
+    async def score(self, groups: Sequence[GroupFrame]) -> Done:
         """One batch at a time; raises WorkerLost."""
 
     async def close(self) -> None: ...
-
-
-class DeviceBroken(Exception):
-    """The device answers nothing any more, whatever it is given: the process that holds it must end."""
-
-
-class Runner:
-    """A backend and the rule that a bad group leaves its neighbours their scores; the inside of every worker."""
-
-    def __init__(self, backend: Backend) -> None:
-        backend.warm_up()
-        backend.take_counts()
-        self._backend = backend
-
-    def score(self, groups: Sequence[Group]) -> Done:
-        started = time.perf_counter()
-        outcomes = self._outcomes(groups)
-        return Done(outcomes, time.perf_counter() - started, self._backend.take_counts())
-
-    def _outcomes(self, groups: Sequence[Group]) -> list[list[Heads | ItemError]]:
-        found = self._tried(groups)
-        parts = [[group] for group in groups] if len(groups) > 1 else []
-        if found is Code.OUT_OF_MEMORY:
-            self._backend.release()
-            parts = parts or _halves(groups[0])
-            found = found if parts else self._tried(groups)  # what was given back may be all that it lacked
-        if not isinstance(found, Code):
-            return found
-        if not parts:
-            return [[ItemError(found, WHY[found])] * len(groups[0].answers)]
-        outcomes = [outcome for part in parts for outcome in self._outcomes(part)]
-        return outcomes if len(groups) > 1 else [[*chain(*outcomes)]]
-
-    def _tried(self, groups: Sequence[Group]) -> list[list[Heads | ItemError]] | Code:
-        """An error ends in here: its traceback holds every tensor of the attempt, which the next needs the room of."""
-        try:
-            logits = self._backend.score(groups)
-            if [len(rows) for rows in logits] != [len(group.answers) for group in groups]:
-                raise ValueError("the backend gave another number of rows than it was given answers")
-            return [list(rows) for rows in logits]
-        except DeviceBroken:
-            raise
-        except Exception as error:
-            if _says(error, BROKEN):
-                raise DeviceBroken from error
-            if _lacks_memory(error):
-                answers = sum(len(group.answers) for group in groups)
-                # Without the traceback: a handler might keep it.
-                log.warning("no memory for a batch", extra={"groups": len(groups), "answers": answers})
-                return Code.OUT_OF_MEMORY
-            log.error("batch failed on the device", exc_info=error)
-            return Code.INTERNAL
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Within it too little memory, and a device that breaks, are faults of what was asked to be loaded, not of ours."""
-    try:
-        yield
-    except DeviceBroken as error:
-        raise ConfigurationError(f"the device broke while the model was loaded: {error}") from error
-    except Exception as error:
-        if not _lacks_memory(error):
-            raise
-        raise ConfigurationError(
-            "the device has no memory for the model with one triple about its largest image"
-        ) from error
-
-
-def _halves(group: Group) -> list[list[Group]]:
-    """None of a single answer."""
-    middle = len(group.answers) // 2
-    return [[replace(group, answers=half)] for half in (group.answers[:middle], group.answers[middle:]) if middle]
-
-
-def _lacks_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or _says(error, NO_MEMORY)
-
-
-def _says(error: Exception, words: Sequence[str]) -> bool:
-    """Runtimes have no types for these."""
-    message = str(error).lower()
-    return any(word in message for word in words)
 
 
 class InlineWorker:
@@ -157,8 +52,9 @@ class InlineWorker:
     runtime: str
     cost: CostModel
 
-    def __init__(self, open_backend: Callable[[], Backend]) -> None:
+    def __init__(self, open_backend: Callable[[], Backend], memory: PixelMemory) -> None:
         self._open_backend = open_backend
+        self._memory = memory
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
 
     async def start(self) -> None:
@@ -177,8 +73,9 @@ class InlineWorker:
     def state(self) -> dict[str, object]:
         return {"ready": True}
 
-    async def score(self, groups: Sequence[Group]) -> Done:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._runner.score, groups)
+    async def score(self, groups: Sequence[GroupFrame]) -> Done:
+        whole = [frame.group(self._memory) for frame in groups]
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._runner.score, whole)
 
     async def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

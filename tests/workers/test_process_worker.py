@@ -14,19 +14,19 @@ import pytest
 from waiting import until
 
 from medreward.artifacts.manifest import Manifest, read_manifest
-from medreward.backends.base import Group, ModelImage
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
-from medreward.workers.device import supervisor
-from medreward.workers.device.supervisor import ProcessWorker
-from medreward.workers.device.worker import Done, WorkerLost
-from medreward.workers.memory import Place, at, mapped
-from medreward.workers.process import anonymous_memory
+from medreward.workers.device import process_worker
+from medreward.workers.device.process_worker import ProcessWorker
+from medreward.workers.device.runner import Done
+from medreward.workers.device.worker import WorkerLost
+from medreward.workers.frames import GroupFrame
+from medreward.workers.memory import PixelMemory, Place, anonymous_memory
 
 SIDE = 64
 BYTES = SIDE * SIDE * 3
-GROUPS = [Group(None, (n, n + 1), ((n,), (n, n))) for n in range(3)]
+GROUPS = [GroupFrame(None, "", "", (n, n + 1), ((n,), (n, n))) for n in range(3)]
 
 
 @asynccontextmanager
@@ -70,10 +70,9 @@ async def test_a_batch_there_and_back() -> None:
 
 async def test_pixels_reach_the_model_through_shared_memory(tiny_folder: Path) -> None:
     fd = anonymous_memory(2 * BYTES)
-    pixels = [at(Place(offset, SIDE, SIDE), mapped(fd)) for offset in (0, BYTES)]
-    pixels[1][:] = 255
-    images = [ModelImage(f"image {n}", pixels[n], offset=n * BYTES) for n in (0, 1)]
-    groups = [Group(image, (1, 2), ((3,),)) for image in images]
+    places = [Place(offset, SIDE, SIDE) for offset in (0, BYTES)]
+    PixelMemory(fd).pixels(places[1])[:] = 255
+    groups = [GroupFrame(place, f"image {n}", "", (1, 2), ((3,),)) for n, place in enumerate(places)]
     settings, manifest = Settings(model=str(tiny_folder), threads=1), read_manifest(tiny_folder / "model.toml")
     worker = ProcessWorker(settings, manifest, tiny_folder, fd, lambda _: None)
     try:
@@ -118,7 +117,7 @@ async def test_a_long_batch_is_none() -> None:
 
 
 async def test_restarts_in_a_row_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "PAUSES", (0.0, 0.0, 0.0, 4.0))
+    monkeypatch.setattr(process_worker, "PAUSES", (0.0, 0.0, 0.0, 4.0))
     async with started(fake_delay_ms=5) as worker:
         waits = []
         for _ in range(4):
@@ -155,7 +154,7 @@ async def test_a_worker_that_is_killed_while_it_loads_is_a_refusal() -> None:
 
 
 async def test_a_model_that_takes_too_long_to_load_is_a_refusal() -> None:
-    with pytest.raises(ConfigurationError, match=r"within 0\.001 s: --load-seconds"):
+    with pytest.raises(ConfigurationError, match=r"within 0\.001 s: raise --load-seconds"):
         async with started(load_seconds=0.001):
             pass
 

@@ -12,12 +12,12 @@ from typing import Final
 import numpy as np
 
 from medreward.artifacts.manifest import Manifest
-from medreward.backends.base import CostModel, Group, Heads
+from medreward.backends.base import CostModel, HeadOutputs
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
-from medreward.workers.device.worker import Done, WorkerLost
-from medreward.workers.frames import Failure, GroupFrame, HeadsFrame, Load, Loaded, Ran, Refused, Run
-from medreward.workers.memory import Place
+from medreward.workers.device.runner import Done
+from medreward.workers.device.worker import WorkerLost
+from medreward.workers.frames import Failure, GroupFrame, Load, Loaded, OutputsFrame, Ran, Refused, Run
 from medreward.workers.process import ChildProcess
 
 WATCH_SECONDS: Final = 0.25
@@ -75,14 +75,14 @@ class ProcessWorker:
     def state(self) -> dict[str, object]:
         return {"ready": self.is_ready(), "pid": self.pid, "device": self._device}
 
-    async def score(self, groups: Sequence[Group]) -> Done:
+    async def score(self, groups: Sequence[GroupFrame]) -> Done:
         if not self._ready.is_set() or self._child is None:
             raise WorkerLost("crash")
         self._batch = asyncio.get_running_loop().create_future()
         self._batch_since = time.monotonic()
         try:
             with contextlib.suppress(OSError):  # the reader learns of the child's end
-                await self._child.front.send(Run([_frame(group) for group in groups]))
+                await self._child.front.send(Run(groups))
             ran = await self._batch
         finally:
             self._batch = None
@@ -161,7 +161,7 @@ class ProcessWorker:
             reading.cancel()
 
     async def _read(self, child: ChildProcess) -> None:
-        """Until the child is gone."""
+        """Takes the child's frames until it is gone."""
         with contextlib.suppress(OSError, EOFError):
             while True:
                 frame = await child.front.receive()
@@ -185,20 +185,13 @@ class ProcessWorker:
 
 
 def _visible(worker: int, each: int) -> str:
-    """The worker's own devices, by their names among those that this process was given."""
+    """CUDA_VISIBLE_DEVICES for a worker: its own devices among those that this process was given."""
     given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     own = range(worker * each, (worker + 1) * each)
     return ",".join(given[device] if device < len(given) else str(device) for device in own)
 
 
-def _frame(group: Group) -> GroupFrame:
-    image = group.image
-    place = Place(image.offset, *image.pixels.shape[:2]) if image and image.offset is not None else None
-    digest, tenant = (image.digest, image.tenant) if image else ("", "")
-    return GroupFrame(place, digest, tenant, list(group.prompt), [list(answer) for answer in group.answers])
-
-
-def _outcome(written: HeadsFrame | Failure) -> Heads | ItemError:
+def _outcome(written: OutputsFrame | Failure) -> HeadOutputs | ItemError:
     if isinstance(written, Failure):
         return written.error()
     return np.frombuffer(written.numbers, np.float32).reshape(-1, written.columns)
