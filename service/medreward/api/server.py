@@ -19,7 +19,7 @@ from medreward.api.access.keyring import Keyring
 from medreward.api.access.tls import Tls
 from medreward.api.admin import create_admin_app
 from medreward.api.rest.app import create_app
-from medreward.api.rest.connections import guarding
+from medreward.api.rest.connections import bounded_connections
 from medreward.api.rpc.server import Rpc
 from medreward.engine.engine import Engine
 from medreward.errors import ConfigurationError
@@ -41,7 +41,7 @@ class Door(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings, tls: Tls | None = None) -> None:
         config = uvicorn.Config(
             app,
-            http=guarding(settings),
+            http=bounded_connections(settings),
             log_config=None,
             access_log=False,
             proxy_headers=False,  # by default 127.0.0.1 may name any client

@@ -8,14 +8,12 @@ from fastapi_offline import FastAPIOffline
 from medreward import __version__
 from medreward.api.access.keyring import Caller, Keyring
 from medreward.api.fields import pointer_to, read_deadline, read_lane
-from medreward.api.observing import Observe, entry_of
 from medreward.api.openapi import PROBLEMS, REFERENCE, describe, paths
-from medreward.api.rest.gate import Gate, rest_rules
 from medreward.api.rest.leaving import cancelled_if_left
+from medreward.api.rest.middleware import entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, model_ref, score_reply
 from medreward.api.rest.requests import read_body, read_call
 from medreward.api.rest.schemas import GroupedRequest, Index, ModelReply, ScoreReply, StoredReply, TripleRequest
-from medreward.api.rest.status import answer_with_problems
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
 from medreward.errors import Code, ItemError, RequestError
@@ -45,10 +43,7 @@ def create_app(engine: Engine, keys: Keyring) -> FastAPI:
     )
     app.state.engine = engine
     app.include_router(router)
-    app.add_middleware(Gate, keys=keys, rules=rest_rules(engine.settings))
-    routes = [*app.routes, *router.routes]
-    app.add_middleware(Observe, metrics=engine.metrics, rule=engine.settings.request_ids, routes=routes)
-    answer_with_problems(app)
+    surround(app, router, engine, keys, rest_rules(engine.settings))
     scoring = ("/score", "/v1/score")
     engine.metrics.expect(scoring, "200", Lane)
     engine.metrics.expect((path for path in paths(router) if path not in scoring), "200")

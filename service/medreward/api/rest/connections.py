@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from medreward.api.observing import Entry, headers_of
+from medreward.api.observing import Entry
 from medreward.api.rest.status import problem
 from medreward.errors import Code, RequestError
 from medreward.settings import Settings
@@ -15,10 +15,12 @@ from medreward.settings import Settings
 NOT_HTTP: Final = RequestError(Code.MALFORMED, "the request is not valid HTTP")
 
 
-class Heads(HttpToolsProtocol):
+class BoundedConnection(HttpToolsProtocol):
     """Uvicorn's connection, which sets no limit to any of these."""
 
-    def __init__(self, settings: Settings, waiting: dict["Heads", asyncio.TimerHandle], **uvicorns: Any) -> None:
+    def __init__(
+        self, settings: Settings, waiting: dict["BoundedConnection", asyncio.TimerHandle], **uvicorns: Any
+    ) -> None:
         super().__init__(**uvicorns)
         self._settings = settings
         self._waiting = waiting  # all that wait for a request; the one that waits longest comes first
@@ -102,12 +104,12 @@ class Heads(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         entry = Entry(uuid.uuid4().hex, id_replaced=False, client="")
         reply = problem(self._refusal, entry)
-        lines = [*reply.raw_headers, *headers_of(entry), (b"connection", b"close")]
-        head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
+        reply.headers.update({**entry.id_headers(), "connection": "close"})
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in reply.raw_headers)
         self.transport.write(STATUS_LINE[reply.status_code] + head + b"\r\n" + bytes(reply.body))
         self.transport.close()
 
 
-def guarding(settings: Settings) -> Any:
-    """What uvicorn makes a connection with; a door's connections know of each other."""
-    return partial(Heads, settings, {})
+def bounded_connections(settings: Settings) -> Any:
+    """Returns what uvicorn calls for each connection of one door: all of them share the list of those that wait."""
+    return partial(BoundedConnection, settings, {})
