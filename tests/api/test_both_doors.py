@@ -195,6 +195,18 @@ async def test_more_work_than_the_queue_takes() -> None:
     assert rpc == Refusal(GRPC_STATUS[Code.OVERLOADED], "overloaded", "")
 
 
+async def test_a_full_queue_refuses_before_anything_is_made_of_the_items() -> None:
+    wrong = pb.Item(question=QUESTION, responses=[ANSWER], history=[pb.Turn(role="nobody")])
+    async with running(fake_delay_ms=1500, queue_cost=10) as server:
+        first = asyncio.create_task(over_rest(server, TRIPLE))
+        await until(lambda: server.engine.state()["cost_admitted"] != 0)
+        rest = await server.rest.post("/score", content=b"no JSON", headers={"content-type": "application/json"})
+        rpc = await refused(server.stub.Score(pb.ScoreRequest(items=[wrong])))
+        assert isinstance(await first, list)
+    assert (rest.status_code, rest.json()["code"]) == (503, "overloaded")
+    assert rpc == Refusal(GRPC_STATUS[Code.OVERLOADED], "overloaded", "")
+
+
 @pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf])
 async def test_a_weight_that_is_no_number_over_grpc(tiny: Server, weight: float) -> None:
     request = pb.ScoreRequest(

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from medreward.api.examples import GROUPED_EXAMPLE, PROBLEM_EXAMPLE, REPLY_EXAMPLE, TRIPLE_EXAMPLE
+from medreward.api.fields import ItemPointers
 from medreward.errors import ITEM_CODES, Code
 from medreward.types import (
     Base64Image,
@@ -66,9 +67,9 @@ class ImageObject(Shape):
 IMAGE_FORMS: Final = ("(text)", "(object)")
 
 
-def _image_form(written: object) -> str:
-    """So that an error is about the form that was meant."""
-    return IMAGE_FORMS[0] if isinstance(written, str) else IMAGE_FORMS[1]
+def _image_form(value: object) -> str:
+    """Returns the form that was meant, so that an error is about it and not about the other."""
+    return IMAGE_FORMS[0] if isinstance(value, str) else IMAGE_FORMS[1]
 
 
 Image = Annotated[
@@ -113,6 +114,9 @@ class Question(Shape):
             raise ValueError("image and images exclude each other")
         return self
 
+    def pointers(self, item: str, response: str | None) -> ItemPointers:
+        return ItemPointers(item, "images/0" if self.images is not None else "image", response)
+
     def to_item(self, responses: list[str]) -> Item:
         images = self.images if self.images is not None else [self.image] if self.image is not None else []
         sources = tuple(Base64Image(image) if isinstance(image, str) else image.to_source() for image in images)
@@ -148,9 +152,6 @@ class TripleRequest(Question, Beside):
 
     response: str
 
-    def to_items(self) -> tuple[Item, ...]:
-        return (self.to_item([self.response]),)
-
 
 class GroupedRequest(Beside):
     """Many triples, grouped by image and question."""
@@ -158,9 +159,6 @@ class GroupedRequest(Beside):
     model_config = ConfigDict(json_schema_extra={"example": GROUPED_EXAMPLE})
 
     items: list[ItemShape]
-
-    def to_items(self) -> tuple[Item, ...]:
-        return tuple(item.to_item(item.texts()) for item in self.items)
 
 
 class Six(Shape):

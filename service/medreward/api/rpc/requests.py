@@ -15,6 +15,7 @@ from medreward.types import (
     ImageSource,
     InlineImage,
     Item,
+    Lane,
     Options,
     ScoreRequest,
     StoredImage,
@@ -48,12 +49,15 @@ def read_message(kind: type[M], message: bytes, settings: Settings) -> M:
     return read
 
 
+def lane_of(request: pb.ScoreRequest, context: Context) -> Lane:
+    """Returns the lane that the message asks for, or else the metadata; refuses one that does not exist."""
+    return read_lane(request.lane or metadata_of(context).get("x-lane"))
+
+
 def score_request(request: pb.ScoreRequest, context: Context, entry: Entry, id_: str) -> ScoreRequest:
-    """Returns what the engine is asked; fields of the message count before the metadata of the same meaning. Refuses
-    a value that a field cannot have, and a lane that the key may not use."""
+    """Returns what the engine is asked; a field of the message counts before metadata of the same meaning. Refuses a
+    value that a field cannot have."""
     metadata = metadata_of(context)
-    entry.lane = read_lane(request.lane or metadata.get("x-lane"))
-    entry.caller.check_lane(entry.lane)
     deadlines = [context.time_remaining(), read_deadline(metadata.get("x-deadline-ms"))]
     return ScoreRequest(
         id=id_,

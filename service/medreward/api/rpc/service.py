@@ -11,7 +11,7 @@ import grpc
 from medreward.api.observing import OUR_FAULT, Entry, request_id
 from medreward.api.rpc.middleware import Observe
 from medreward.api.rpc.replies import model_ref, refusal_reply, score_reply
-from medreward.api.rpc.requests import read_message, score_request
+from medreward.api.rpc.requests import lane_of, read_message, score_request
 from medreward.api.rpc.status import Context
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
@@ -54,16 +54,13 @@ class RewardService:
     async def score(self, message: bytes, context: Context) -> pb.ScoreResponse:
         engine = self._engine
         async with self._observe.call(SCORE, context) as entry:
-            with engine.bodies.holding(len(message)):
+            with engine.bodies.reserve(len(message)):
                 request = read_message(pb.ScoreRequest, message, engine.settings)
                 if request.request_id:
                     entry.request_id, entry.id_replaced = request_id(request.request_id, engine.settings.request_ids)
-                asked = score_request(request, context, entry, entry.request_id)
-                entry.caller.charge(asked.triples)
-                response = await engine.score(asked)
-                entry.add(response)
+                reply = await self._score(request, context, entry, entry.request_id)
                 context.set_trailing_metadata(tuple(entry.id_headers().items()))
-                return score_reply(response, request.request_id)
+                return reply
 
     async def score_stream(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[pb.ScoreResponse]:
         async with self._observe.call(STREAM, context, is_stream=True) as entry:
@@ -81,7 +78,7 @@ class RewardService:
 
     async def put_image(self, message: bytes, context: Context) -> pb.PutImageResponse:
         async with self._observe.call(PUT_IMAGE, context) as entry:
-            with self._engine.bodies.holding(len(message)):
+            with self._engine.bodies.reserve(len(message)):
                 request = read_message(pb.PutImageRequest, message, self._engine.settings)
                 _, file = await self._engine.put_image(request.data, entry.caller.tenant)
             return pb.PutImageResponse(sha256=file.digest, width=file.header.width, height=file.header.height)
@@ -97,6 +94,18 @@ class RewardService:
                 default_weights=serving.model.default_weights,
                 limits=limits_of(settings, serving.model) | entry.caller.limits(),
             )
+
+    async def _score(self, request: pb.ScoreRequest, context: Context, entry: Entry, id_: str) -> pb.ScoreResponse:
+        """Returns the reply to a message that has been read. Its lane and its id stand in it, so a request is refused
+        early after reading, but before anything is made of its items."""
+        entry.lane = lane_of(request, context)
+        entry.caller.check_lane(entry.lane)
+        self._engine.refuse_early(entry.lane)
+        asked = score_request(request, context, entry, id_)
+        entry.caller.charge(asked.triples)
+        response = await self._engine.score(asked)
+        entry.add(response)
+        return score_reply(response, request.request_id)
 
     async def _score_all(
         self,
@@ -132,12 +141,8 @@ class RewardService:
         if request.request_id:
             id_, _ = request_id(request.request_id, engine.settings.request_ids)
         try:
-            with entry.caller.request(), engine.bodies.holding(size):
-                asked = score_request(request, context, entry, id_)
-                entry.caller.charge(asked.triples)
-                response = await engine.score(asked)
-                entry.add(response)
-                return score_reply(response, request.request_id)
+            with entry.caller.request(), engine.bodies.reserve(size):
+                return await self._score(request, context, entry, id_)
         except MedRewardError as error:
             refusal = error
         except Exception:
