@@ -1,4 +1,4 @@
-"""The admin port: metrics, state, drain. It is a port of its own, so that nobody exposes it by accident."""
+"""The routes of the admin port: metrics, state, drain. The port is separate, so that nobody exposes it by accident."""
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse

@@ -1,4 +1,4 @@
-"""The REST door: translate, call the engine, translate back."""
+"""The routes of the REST door. Each translates the request, calls the engine and translates its answer back."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What comes before a request: connections, and the headers they send, within limits of size, number and time."""
+"""Limits of connections and of the headers they send: of size, number and time."""
 
 import asyncio
 import uuid
@@ -16,17 +16,18 @@ NOT_HTTP: Final = RequestError(Code.MALFORMED, "the request is not valid HTTP")
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """Uvicorn's connection, which sets no limit to any of these."""
+    """Uvicorn's connection, with limits. It is closed when it waits too long for a request, or longest of too many;
+    headers that are too large or too many are refused."""
 
     def __init__(
         self, settings: Settings, waiting: dict["BoundedConnection", asyncio.TimerHandle], **uvicorns: Any
     ) -> None:
         super().__init__(**uvicorns)
         self._settings = settings
-        self._waiting = waiting  # all that wait for a request; the one that waits longest comes first
-        self._between = False  # one request has wholly come, and nothing of the next
-        self._unparsed = 0
-        self._size = 0
+        self._waiting = waiting  # the connections that wait for a request; the one that waits longest comes first
+        self._between = False  # whether a request has come whole, and nothing of the next
+        self._unparsed = 0  # bytes that came since the parser last made something of them
+        self._size = 0  # of the headers so far
         self._refusal = NOT_HTTP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

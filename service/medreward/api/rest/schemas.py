@@ -1,4 +1,5 @@
-"""The JSON shapes of the REST door, in and out. What they describe in openapi.json is what is checked."""
+"""The JSON shapes of the REST door, of requests and of answers. Requests are checked by the shapes that openapi.json
+shows."""
 
 from typing import Annotated, Final, Literal, Self
 
@@ -21,7 +22,7 @@ from medreward.types import (
     UrlImage,
 )
 
-#: What a flag says of the response that it is on.
+#: What each flag means for the response that has it.
 FLAGS: Final[dict[Flag, str]] = {
     Flag.NO_IMAGE: "The item has no image: the model read the question and the response alone.",
     Flag.CUT_MIDDLE: "The response was too long, and the middle of it was left out, as options.too_long asked. "
@@ -63,7 +64,7 @@ class ImageObject(Shape):
         return UrlImage(self.url or "")
 
 
-#: Names of the two forms of an image in a validation error's path; no key of a body is called so.
+#: The names of an image's two forms in the path of a validation error. No key of a body has such a name.
 IMAGE_FORMS: Final = ("(text)", "(object)")
 
 

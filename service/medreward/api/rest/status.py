@@ -28,7 +28,7 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.WORKER_LOST: 503,
     Code.OUT_OF_MEMORY: 503,
     Code.DEADLINE: 504,
-    Code.OVERLOADED: 503,  # 429 for the interactive lane
+    Code.OVERLOADED: 503,  # 429 for the interactive lane, see `problem`
     Code.INTERNAL: 500,
     Code.MALFORMED: 400,
     Code.JSON_TOO_DEEP: 400,

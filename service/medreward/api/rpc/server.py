@@ -21,7 +21,7 @@ FRAMING_BYTES: Final = 65_536  # what a message may have beyond the payload that
 
 
 class Rpc:
-    """The gRPC server, its health service kept in step with the engine's readiness."""
+    """The gRPC server. Its health service says what the engine says of its readiness, at most HEALTH_SECONDS late."""
 
     def __init__(self, engine: Engine, keys: Keyring, tls: Tls | None = None) -> None:
         self._engine = engine
@@ -50,6 +50,7 @@ class Rpc:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     async def start(self, host: str, port: int) -> int:
+        """Begins to serve and returns the port, which the system chooses where 0 is given."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if self._tls:
             bound = self._server.add_secure_port(address, self._tls.grpc_credentials())

@@ -1,4 +1,4 @@
-"""The methods of RewardService: translate, call the engine, translate back."""
+"""The methods of the gRPC door. Each translates the message, calls the engine and translates its answer back."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ Replies = asyncio.Queue[pb.ScoreResponse | None]  # None: no more to come
 
 
 class RewardService:
-    """Its methods take messages as they arrived, so that what cannot be read is refused like all else."""
+    """Its methods take messages as bytes, so that one that cannot be read is refused and logged as any other."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -72,7 +72,7 @@ class RewardService:
                 while (reply := await replies.get()) is not None:
                     yield reply
                     slots.release()
-                await scoring  # what ended the reading, such as a message that is none, ends the call
+                await scoring  # raises what ended the reading, such as a message that cannot be read: it ends the call
             finally:
                 scoring.cancel()
 
