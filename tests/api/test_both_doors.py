@@ -27,7 +27,7 @@ from serving import Server, running
 from waiting import until
 
 from medreward.api.rest.status import HTTP_STATUS
-from medreward.api.rpc.server import GRPC_CODE
+from medreward.api.rpc.status import GRPC_STATUS
 from medreward.errors import Code
 from medreward.proto import reward_pb2 as pb
 
@@ -40,7 +40,7 @@ def expected_refusals(case: Case) -> tuple[Refusal | None, Refusal | None]:
         code = Code(case.refused.code)
         return (
             Refusal(HTTP_STATUS[code], code, case.refused.field),
-            Refusal(GRPC_CODE[code], code, case.refused.field),
+            Refusal(GRPC_STATUS[code], code, case.refused.field),
         )
     first = case.outcomes[0]
     if is_triple(case.body) and isinstance(first, Bad):  # REST has a status for it, gRPC an item's error
@@ -162,7 +162,7 @@ async def test_the_right_fingerprint_is_accepted(tiny: Server) -> None:
 async def test_a_deadline_that_passes(slow: Server) -> None:
     soon = {"x-deadline-ms": "1"}
     assert await over_rest(slow, TRIPLE, soon) == Refusal(504, "deadline", "")
-    assert await over_grpc(slow, TRIPLE, soon) == Refusal(GRPC_CODE[Code.DEADLINE], "deadline", "")
+    assert await over_grpc(slow, TRIPLE, soon) == Refusal(GRPC_STATUS[Code.DEADLINE], "deadline", "")
 
 
 async def test_a_deadline_that_passes_for_a_group(slow: Server) -> None:
@@ -192,7 +192,19 @@ async def test_more_work_than_the_queue_takes() -> None:
     assert bulk == Refusal(503, "overloaded", "")
     assert (interactive.status_code, interactive.json()["code"]) == (429, "overloaded")
     assert int(interactive.headers["retry-after"]) >= 1
-    assert rpc == Refusal(GRPC_CODE[Code.OVERLOADED], "overloaded", "")
+    assert rpc == Refusal(GRPC_STATUS[Code.OVERLOADED], "overloaded", "")
+
+
+async def test_a_full_queue_refuses_before_anything_is_made_of_the_items() -> None:
+    wrong = pb.Item(question=QUESTION, responses=[ANSWER], history=[pb.Turn(role="nobody")])
+    async with running(fake_delay_ms=1500, queue_cost=10) as server:
+        first = asyncio.create_task(over_rest(server, TRIPLE))
+        await until(lambda: server.engine.state()["cost_admitted"] != 0)
+        rest = await server.rest.post("/score", content=b"no JSON", headers={"content-type": "application/json"})
+        rpc = await refused(server.stub.Score(pb.ScoreRequest(items=[wrong])))
+        assert isinstance(await first, list)
+    assert (rest.status_code, rest.json()["code"]) == (503, "overloaded")
+    assert rpc == Refusal(GRPC_STATUS[Code.OVERLOADED], "overloaded", "")
 
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf])
@@ -200,5 +212,5 @@ async def test_a_weight_that_is_no_number_over_grpc(tiny: Server, weight: float)
     request = pb.ScoreRequest(
         items=[pb.Item(question=QUESTION, responses=[ANSWER])], weights={"accuracy": 1.0, "overall": weight}
     )
-    expected = Refusal(GRPC_CODE[Code.INVALID_FIELD], "invalid_field", "/weights/overall")
+    expected = Refusal(GRPC_STATUS[Code.INVALID_FIELD], "invalid_field", "/weights/overall")
     assert await refused(tiny.stub.Score(request)) == expected

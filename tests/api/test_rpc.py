@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from serving import BODY_BYTES, IMAGE_BYTES, Server, running
 from waiting import until
 
-from medreward.api.rest.status import OUR_FAULT
+from medreward.api.observing import OUR_FAULT
 from medreward.proto import reward_pb2 as pb
 from medreward.types import DIMENSIONS
 

@@ -1,4 +1,4 @@
-"""Row B58: a word as a patient's name would be, put wherever a client can put one, is found nowhere afterwards."""
+"""A word as a patient's name would be, put wherever a client can put one, is found nowhere afterwards."""
 
 import asyncio
 import json

@@ -215,7 +215,7 @@ async def test_a_deadline_that_cannot_be_met_is_not_queued(slow: Server, deadlin
 
 
 async def test_clients_that_leave_a_call_give_its_bytes_back(slow: Server) -> None:
-    """B52's crowd of a thousand is tests/faults/test_crowds.py; this is what they hold in memory."""
+    """The crowd of a thousand is tests/faults/test_crowds.py; this is what they hold in memory."""
     calls = [slow.stub.Score(pb.ScoreRequest.FromString(good())) for _ in range(20)]
     await asyncio.sleep(0.1)
     for call in calls:

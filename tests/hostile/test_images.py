@@ -1,4 +1,4 @@
-"""Image files, rows B1 to B15: one written outcome each, the same through both doors, in bounded memory and time."""
+"""Image files: one written outcome each, the same through both doors, in bounded memory and time."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ from medreward.errors import Code, ItemError
 from medreward.settings import MIB, Settings
 
 MOST_MEMORY = 96 * MIB  # an honest image of 9 million pixels takes half of it, a bomb would take gigabytes
-MOST_SECONDS = 20.0  # milliseconds are usual; row B2 asks for 100 ms
+MOST_SECONDS = 20.0  # milliseconds are usual; the aim is 100 ms
 
 Make = Callable[[], bytes]
 

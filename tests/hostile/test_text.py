@@ -1,4 +1,4 @@
-"""Text, rows B28 to B37: no text becomes a control token, in any family; limits hold to the token at both doors."""
+"""Text: no text becomes a control token, in any family; limits hold to the token at both doors."""
 
 import re
 import time

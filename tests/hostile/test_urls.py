@@ -1,4 +1,4 @@
-"""Images by URL, rows B16 to B21 and C14: what is refused before a look-up, what is pinned, where a fetch is cut."""
+"""Images by URL: what is refused before a look-up, what is pinned, where a fetch is cut."""
 
 import asyncio
 import time
@@ -312,7 +312,7 @@ async def test_a_certificate_must_be_trusted_and_for_this_name(site: Site) -> No
     assert site.requests == []
 
 
-# B18: redirects
+# redirects
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ async def test_redirects_end(site: Site) -> None:
     assert await refusal(site, "https://scans.example:{}/0") is Code.IMAGE_FETCH_FAILED
 
 
-# B21: hostile answers
+# hostile answers
 
 
 @pytest.mark.parametrize(

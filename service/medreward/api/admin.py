@@ -1,4 +1,4 @@
-"""The admin port: metrics, state, drain. It is a port of its own, so that nobody exposes it by accident."""
+"""The routes of the admin port: metrics, state, drain. The port is separate, so that nobody exposes it by accident."""
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -8,11 +8,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from medreward import __version__
 from medreward.api.access.keyring import Keyring
 from medreward.api.access.tls import Tls
-from medreward.api.observing import Observe
 from medreward.api.openapi import PROBLEMS, describe, paths
-from medreward.api.rest.gate import Gate, admin_rules
+from medreward.api.rest.middleware import admin_rules, surround
 from medreward.api.rest.schemas import StateReply
-from medreward.api.rest.status import answer_with_problems
 from medreward.engine.engine import Engine
 
 TAGS = [{"name": "operators", "description": "for those who run the server: Prometheus, deployment scripts, people"}]
@@ -26,10 +24,7 @@ def create_admin_app(engine: Engine, keys: Keyring, tls: Tls | None = None) -> F
     )
     app.state.engine = engine
     app.include_router(router)
-    routes = [*app.routes, *router.routes]
-    app.add_middleware(Gate, keys=keys, rules=admin_rules(engine.settings))
-    app.add_middleware(Observe, metrics=engine.metrics, rule=engine.settings.request_ids, routes=routes)
-    answer_with_problems(app)
+    surround(app, router, engine, keys, admin_rules(engine.settings))
     engine.metrics.expect(paths(router), "200")
     if tls:
         engine.metrics.certificate_expiry.set_function(tls.seconds_left)

@@ -1,4 +1,4 @@
-"""Requests and answers as `/docs` shows them. The answer is that of medreward-mini; a test compares them."""
+"""The requests and answers that `/docs` shows. The answer is that of medreward-mini; a test compares them."""
 
 from typing import Any, Final
 

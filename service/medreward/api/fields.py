@@ -1,5 +1,6 @@
-"""What both doors read the same way from headers and metadata."""
+"""Fields that both doors read and name the same way."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
@@ -9,27 +10,46 @@ from medreward.types import Failed, Lane
 E = TypeVar("E", bound=StrEnum)
 
 
-def option(kind: type[E], written: str, field: str) -> E:
+def option(kind: type[E], text: str, field: str) -> E:
+    """Returns the member of `kind` that this text names; refuses a text that names none."""
     try:
-        return kind(written)
+        return kind(text)
     except ValueError:
         raise RequestError(Code.INVALID_FIELD, f"this must be one of: {', '.join(kind)}", field) from None
 
 
+@dataclass(frozen=True, slots=True)
+class ItemPointers:
+    """JSON pointers to one item of a request and to its parts, as the client wrote them."""
+
+    item: str  # empty where the request itself is the item
+    image: str = "images/0"
+    response: str | None = None  # None where responses are a list
+
+    def to(self, failed: Failed) -> str:
+        """Returns the pointer to what the engine refused: a part of the item, or all of it."""
+        part = failed.error.field
+        if part == "image":
+            part = self.image
+        elif part == "response":
+            part = self.response or f"responses/{failed.response}"
+        return f"{self.item}/{part}" if part else self.item
+
+
 def pointer_to(failed: Failed) -> str:
-    """JSON pointer, into the full form of a request, to what the engine named as a part of the item."""
-    part = {"image": "images/0", "response": f"responses/{failed.response}"}.get(failed.error.field, failed.error.field)
-    return f"/items/{failed.item}/{part}" if part else f"/items/{failed.item}"
+    """Returns the pointer into a request of the full form, which lists items, images and responses."""
+    return ItemPointers(f"/items/{failed.item}").to(failed)
 
 
-def read_lane(written: str | None) -> Lane:
-    return option(Lane, written or Lane.BULK, "X-Lane")
+def read_lane(text: str | None) -> Lane:
+    """Returns the lane that is asked for, bulk where none is; refuses the name of one that does not exist."""
+    return option(Lane, text or Lane.BULK, "X-Lane")
 
 
-def read_deadline(written: str | None) -> float | None:
-    """Seconds, from whole milliseconds."""
-    if written is None:
+def read_deadline(text: str | None) -> float | None:
+    """Returns the deadline in seconds, None where there is none; refuses all but whole milliseconds above 0."""
+    if text is None:
         return None
-    if not (written.isascii() and written.isdigit() and len(written) <= 9 and int(written)):
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text)):
         raise RequestError(Code.INVALID_FIELD, "this must be a whole number of milliseconds above 0", "X-Deadline-Ms")
-    return int(written) / 1000
+    return int(text) / 1000

@@ -1,21 +1,16 @@
-"""Around every request: its id, one log line, one count, one duration."""
+"""What is noted of a request, alike at both doors: its id, one log line, one count and one duration."""
 
 import logging
 import re
 import secrets
-import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Final
-
-from starlette.routing import BaseRoute, Match, Mount, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing import Final
 
 from medreward.api.access.keyring import ANYONE, Caller
-from medreward.errors import ItemError, MedRewardError
+from medreward.errors import Code, ItemError, MedRewardError, RequestError
 from medreward.metrics import Metrics
 from medreward.settings import RequestIds
 from medreward.types import Lane, Scored, ScoreResponse
@@ -24,12 +19,17 @@ log = logging.getLogger("medreward.access")
 
 PLAIN: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 UUID_LIKE: Final = re.compile(r"[0-9A-Fa-f]{8}-?(?:[0-9A-Fa-f]{4}-?){3}[0-9A-Fa-f]{12}")
-UNMATCHED: Final = "unmatched"
+UNMATCHED: Final = "unmatched"  # stands for the route where the request has none
 HASH_KEY: Final = secrets.token_bytes(32)  # of this process: nobody finds an id by hashing all patients' numbers
+
+#: The refusal that answers an exception nobody expected.
+OUR_FAULT: Final = RequestError(
+    Code.INTERNAL, "the server failed on this request; its log says why under the request's id"
+)
 
 
 def request_id(given: str | None, rule: RequestIds) -> tuple[str, bool]:
-    """The id that is logged and answered, and whether it replaces one that the caller sent."""
+    """Returns the id that is logged and answered, and whether it replaces one that the caller sent."""
     if not given:
         return uuid.uuid4().hex, False
     if UUID_LIKE.fullmatch(given) or (rule == "keep" and PLAIN.fullmatch(given)):
@@ -54,14 +54,19 @@ class Entry:
     flags: Counter[str] = field(default_factory=Counter)
 
     def add(self, response: ScoreResponse) -> None:
-        """Counts its results. A stream has many responses in one entry."""
+        """Counts the response's results. A gRPC stream has many responses in one entry."""
         self.fingerprint = response.model.fingerprint
         for result in response.results:
             self.outcomes["ok" if isinstance(result, Scored) else result.error.code] += 1
             self.flags.update(result.flags)
 
+    def id_headers(self) -> dict[str, str]:
+        """Returns the headers (in gRPC: the trailing metadata) with which every answer says its request's id."""
+        replaced = {"x-request-id-replaced": "true"} if self.id_replaced else {}
+        return {"x-request-id": self.request_id, **replaced}
+
     def fields(self) -> dict[str, object]:
-        """For the log: names, numbers and words of ours, nothing of the payload."""
+        """Returns the fields of the log line: names, numbers and our own words, nothing of the payload."""
         fields: dict[str, object] = {"request_id": self.request_id, "client": self.client, "lane": self.lane}
         if self.id_replaced:
             fields["request_id_replaced"] = True
@@ -79,61 +84,8 @@ class Entry:
         return fields
 
 
-def entry_of(scope: Any) -> Entry:
-    """The entry of a request that has come through `Observe`."""
-    entry: Entry = scope["entry"]
-    return entry
-
-
-class Observe:
-    """`routes` are the app's: they name a request that was refused before the router saw it."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, rule: RequestIds, routes: Sequence[BaseRoute]) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._rule = rule
-        self._routes = routes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        given = next((value for key, value in scope["headers"] if key == b"x-request-id"), b"")
-        id_, replaced = request_id(given.decode("latin-1"), self._rule)
-        peer = scope.get("client")
-        entry = scope["entry"] = Entry(id_, replaced, peer[0] if peer else "")
-        status = 500
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] += headers_of(entry)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, answer)
-        finally:
-            observe(self._metrics, self._route(scope), str(status), time.perf_counter() - started, entry)
-
-    def _route(self, scope: Scope) -> str:
-        """The route's own path, never the one the client wrote."""
-        found = scope.get("route") or next((route for route in self._routes if _leads_to(route, scope)), None)
-        return str(getattr(found, "path", UNMATCHED))
-
-
-def _leads_to(route: BaseRoute, scope: Scope) -> bool:
-    return isinstance(route, Route | Mount) and route.matches(scope)[0] is not Match.NONE
-
-
-def headers_of(entry: Entry) -> list[tuple[bytes, bytes]]:
-    """What every HTTP answer says of its request's id."""
-    replaced = [(b"x-request-id-replaced", b"true")] if entry.id_replaced else []
-    return [(b"x-request-id", entry.request_id.encode()), *replaced]
-
-
 def observe(metrics: Metrics, route: str, code: str, seconds: float, entry: Entry) -> None:
+    """Counts and logs a request that has been answered; `code` is the HTTP status or the name of gRPC's."""
     metrics.requests.labels(route, entry.lane, code).inc()
     metrics.request_duration.labels(route, entry.lane).observe(seconds)
     if entry.refusal and not isinstance(entry.refusal, ItemError):  # those are in medreward_items_total

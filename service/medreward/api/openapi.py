@@ -1,4 +1,4 @@
-"""`/openapi.json` of the REST and the admin port: who uses which route, and what a key looks like."""
+"""Makes `/openapi.json` of the REST and the admin port."""
 
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {"4XX": {"model": Problem}, "
 
 
 def describe(app: FastAPI, *shapes: type[BaseModel]) -> None:
-    """Makes the app's document, once it is asked for, with these shapes beside those of its routes."""
+    """Has the app make its document when it is first asked for, with these shapes beside those of its routes."""
 
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:
@@ -30,7 +30,7 @@ def describe(app: FastAPI, *shapes: type[BaseModel]) -> None:
             _, definitions = models_json_schema(validated, ref_template=REFERENCE)  # type: ignore[arg-type]
             document["components"]["schemas"].update(definitions.get("$defs", {}))
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            document["security"] = [{}, {"key": []}]  # without a keys file none is needed
+            document["security"] = [{}, {"key": []}]  # without a keys file no key is needed
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -38,5 +38,5 @@ def describe(app: FastAPI, *shapes: type[BaseModel]) -> None:
 
 
 def paths(router: APIRouter) -> list[str]:
-    """Of all its routes, for the metrics."""
+    """Returns the paths of all its routes."""
     return [route.path for route in router.routes if isinstance(route, APIRoute)]

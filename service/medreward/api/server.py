@@ -1,4 +1,4 @@
-"""One process, three doors: REST, gRPC and admin, from the first byte to a clean drain."""
+"""Runs the server's three ports (REST, gRPC, admin) in one process, from its start until it has drained."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from medreward.api.access.keyring import Keyring
 from medreward.api.access.tls import Tls
 from medreward.api.admin import create_admin_app
 from medreward.api.rest.app import create_app
-from medreward.api.rest.connections import guarding
+from medreward.api.rest.connections import bounded_connections
 from medreward.api.rpc.server import Rpc
 from medreward.engine.engine import Engine
 from medreward.errors import ConfigurationError
@@ -28,11 +28,11 @@ from medreward.settings import Settings
 
 log = logging.getLogger("medreward")
 
-CANCEL_SECONDS: Final = 2.0  # in which loading ends its children
+CANCEL_SECONDS: Final = 2.0  # in which a start that is cancelled must end its processes
 
 
 class Door(uvicorn.Server):
-    """A uvicorn server that leaves the signals to us."""
+    """A uvicorn server of one port that leaves signals to `serve`, which stops all ports together."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -41,7 +41,7 @@ class Door(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings, tls: Tls | None = None) -> None:
         config = uvicorn.Config(
             app,
-            http=guarding(settings),
+            http=bounded_connections(settings),
             log_config=None,
             access_log=False,
             proxy_headers=False,  # by default 127.0.0.1 may name any client
@@ -58,7 +58,8 @@ class Door(uvicorn.Server):
 
 
 async def serve(settings: Settings) -> None:
-    """Runs until SIGTERM or SIGINT, then finishes what was accepted."""
+    """Serves until SIGTERM or SIGINT, then finishes the accepted requests. The process ends hard where that takes too
+    long, at a second signal, and where the model was still loading."""
     host, admin_host = _bindable(settings, "host"), _bindable(settings, "admin_host")
     keys, tls = Keyring(settings.keys_file), Tls.of(settings)
     engine = Engine(settings, Metrics(CollectorRegistry()))
@@ -103,7 +104,7 @@ async def serve(settings: Settings) -> None:
 
 
 async def _started(engine: Engine, stop: asyncio.Event) -> bool:
-    """False if told to stop before the model was there."""
+    """Returns whether the model was loaded before the server was told to stop."""
     loading = asyncio.create_task(engine.start())
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -140,13 +141,14 @@ def _stop_on_signals() -> asyncio.Event:
 
 
 def _stop_hard(why: str, code: int, **state: object) -> NoReturn:
-    """Leaves at once, whatever a thread or a client is busy with."""
+    """Ends the process at once, whatever a thread or a client is doing."""
     log.log(logging.ERROR if code else logging.INFO, why, extra=state)
     os._exit(code)
 
 
 def _bindable(settings: Settings, name: str) -> str:
-    """The address behind a host setting; without keys only one that other machines cannot reach."""
+    """Returns the address of a host setting. Without keys one that other machines can reach stops the start, unless
+    `insecure` is set."""
     host: str = getattr(settings, name)
     address = address_of(host)
     if not is_loopback(address):
@@ -164,6 +166,7 @@ def _bindable(settings: Settings, name: str) -> str:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens there; one that cannot be had stops the start."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         sock = socket.create_server((host, port), family=family, backlog=2048)

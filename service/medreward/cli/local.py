@@ -31,6 +31,7 @@ class Local:
         return model_ref(self._engine.serving.ref)
 
     async def score(self, body: bytes) -> dict[str, Any]:
-        call = parse_json(body, ScoreRequest(id=uuid.uuid4().hex, items=()), self._engine.settings)
-        reply: dict[str, Any] = json.loads(bytes(score_reply(await self._engine.score(call.request), call).body))
+        parsed = parse_json(body, self._engine.settings)
+        request = ScoreRequest(uuid.uuid4().hex, parsed.items, parsed.weights, parsed.options)
+        reply: dict[str, Any] = json.loads(bytes(score_reply(await self._engine.score(request), parsed.pointers).body))
         return reply

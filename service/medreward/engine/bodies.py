@@ -15,34 +15,32 @@ class Bodies:
         self.held = 0
 
     @contextmanager
-    def share(self) -> Iterator["Share"]:
-        """One request's part; free again when the request is over, for its images live in its body until decoded."""
-        share = Share(self)
+    def reserve(self, size: int = 0) -> Iterator["Reservation"]:
+        """Reserves room for one request, which may grow while its body arrives. The room is free again when the
+        request is over, for its images live in its body until they are decoded."""
+        reservation = Reservation(self)
         try:
-            yield share
+            reservation.grow(size)
+            yield reservation
         finally:
-            self.held -= share.size
-
-    @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """The same for a request that came whole."""
-        with self.share() as share:
-            share.grow(size)
-            yield
+            self.held -= reservation.size
 
 
-class Share:
+class Reservation:
+    """What one request holds of the room for all."""
+
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
         self.size = 0
 
     def grow(self, more: int) -> None:
-        self.refuse(more)
+        """Holds so many bytes more; refused where there is no room for them."""
+        self.check(more)
         self._bodies.held += more
         self.size += more
 
-    def refuse(self, more: int) -> None:
-        """If there is no room for so many bytes more."""
+    def check(self, more: int) -> None:
+        """Refuses the request if there is no room for so many bytes more."""
         if self._bodies.held + more > self._bodies.limit:
             raise RequestError(
                 Code.OVERLOADED, "too many bytes of requests are in memory; try again later", retry_after=RETRY_SECONDS

@@ -144,6 +144,10 @@ class Engine:
         except ItemError as error:
             raise RequestError(error.code, error.detail, retry_after=error.retry_after) from None
 
+    def delete_image(self, digest: str, tenant: str = "") -> bool:
+        """Forgets an image that this tenant stored. Returns whether there was one."""
+        return self.images.store.delete(tenant, digest)
+
     # scores
 
     def refuse_early(self, lane: Lane) -> None:

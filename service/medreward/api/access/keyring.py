@@ -1,4 +1,4 @@
-"""Who may come in: keys, what they allow, and how much of it."""
+"""Callers: which key a request has, what the key allows, and how much of it."""
 
 import asyncio
 import hmac
@@ -28,7 +28,7 @@ Clock = Callable[[], float]
 
 
 class Bucket:
-    """What a quota has left. Who finds it full may overdraw it once: no request is too large for ever."""
+    """What is left of a quota. A request that finds it full may take more than that, so none is too large for ever."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -36,7 +36,7 @@ class Bucket:
         self._at = 0.0
 
     def take(self, amount: float, rate: float, burst: float) -> float:
-        """0 if it was taken, else the seconds until it can be."""
+        """Takes the amount and returns 0, or takes nothing and returns the seconds until it can be taken."""
         now = self._clock()
         self._level = min(burst, self._level + (now - self._at) * rate)
         self._at = now
@@ -48,7 +48,7 @@ class Bucket:
 
 
 class Caller:
-    """A key in use. Its quotas' state outlives a change of the file."""
+    """A key in use, or anyone where no keys are needed. What is left of its quotas outlives a change of the file."""
 
     def __init__(self, key: Key | None, clock: Clock = time.monotonic) -> None:
         self.key = key
@@ -71,21 +71,24 @@ class Caller:
         return not self.revoked and not (expires and expires <= datetime.now(UTC))
 
     def limits(self) -> dict[str, float]:
-        """This key's quotas, by name."""
+        """Returns this key's quotas, by name, without those it does not have."""
         quotas = {name: getattr(self.key, name, None) for name in QUOTAS}
         return {name: quota for name, quota in quotas.items() if quota is not None}
 
     def check_scope(self, *enough: Scope) -> None:
+        """Refuses a key that has none of these scopes; one of them is enough."""
         if self.key and not set(enough) & set(self.key.scopes):
             raise RequestError(Code.FORBIDDEN, f"this key lacks the scope {' or '.join(enough)}")
 
     def check_lane(self, lane: Lane) -> None:
+        """Refuses a lane that this key may not use."""
         if self.key and lane not in self.key.lanes:
             raise RequestError(Code.FORBIDDEN, f"this key may not use the {lane} lane", "X-Lane")
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Around a request: one of those in flight, and one of those a second. In a stream the key may have ended."""
+        """Counts a request while it runs. Refuses it over a quota of the key, and where the key has ended since it was
+        identified, as it may in a long stream."""
         key = self.key
         if not self.is_valid:
             raise _unauthenticated("the key was revoked or has expired meanwhile")
@@ -102,6 +105,7 @@ class Caller:
             self._in_flight -= 1
 
     def charge(self, triples: int) -> None:
+        """Takes the request's triples from their quota; refused where it has too little left."""
         if self.key and self.key.triples_per_second:
             rate = self.key.triples_per_second
             if wait := self._triples.take(triples, rate, max(1, rate * self.key.burst_seconds)):
@@ -109,7 +113,7 @@ class Caller:
 
 
 def _unauthenticated(why: str) -> RequestError:
-    """`why` is for the log alone: a stranger does not learn how near a guess was."""
+    """`why` goes into the log alone, so that strangers do not learn how near a guess was."""
     detail = "this server needs a valid API key: send the header Authorization: Bearer mr_…"
     return RequestError(Code.UNAUTHENTICATED, detail, for_log=why)
 
@@ -122,7 +126,7 @@ ANYONE: Final = Caller(None)
 
 
 class Keyring:
-    """The keys of a file, read again when it changes; without a file, everybody may do everything."""
+    """The callers whose keys are in a file, read again when it changes; without one anyone may do anything."""
 
     def __init__(self, file: Path | None, clock: Clock = time.monotonic) -> None:
         self.file = file
@@ -135,7 +139,8 @@ class Keyring:
             self._take(read_keys(file))
 
     def identify(self, authorization: Sequence[str]) -> Caller:
-        """The caller of a request with these Authorization headers. An unknown id costs what a known one costs."""
+        """Returns the caller of a request with these Authorization headers. Refuses all but one valid key; an unknown
+        id takes the same time as a known one."""
         if not self.file:
             return ANYONE
         given = BEARER.fullmatch(authorization[0]) if len(authorization) == 1 else None
@@ -143,19 +148,20 @@ class Keyring:
         id_, secret = parts.groups() if parts else ("", "")
         caller = self._callers.get(id_)
         key = caller.key if caller and caller.key else NOBODY
-        right = hmac.compare_digest(digest(key.salt, secret), key.hash)
+        is_right = hmac.compare_digest(digest(key.salt, secret), key.hash)
         if not parts:
             raise _unauthenticated(_malformed(authorization))
         if not caller:
             raise _unauthenticated(f"the key {id_} is unknown, or was revoked")
-        if not right:
+        if not is_right:
             raise _unauthenticated(f"the secret of the key {id_} is wrong")
         if not caller.is_valid:
             raise _unauthenticated(f"the key {id_} has expired")
         return caller
 
     async def watch(self) -> None:
-        """Until cancelled. Not in a thread: the pool's may all be busy with images, and a stat takes a microsecond."""
+        """Looks at the file until cancelled. It runs in the event loop: a stat takes a microsecond, and all threads may
+        be busy with images."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if self.file:
@@ -165,7 +171,7 @@ class Keyring:
                     log.exception("the keys file could not be looked at; the old keys stay")
 
     def _refresh(self, file: Path) -> None:
-        """A file that cannot be read changes nothing."""
+        """Takes the file's keys if it has changed and stands still. One that cannot be read changes nothing."""
         before, self._seen = self._seen, stamp(file)
         if self._seen == self._read or self._seen != before:  # somebody may still be writing: it must stand still
             return
@@ -196,7 +202,7 @@ def _malformed(authorization: Sequence[str]) -> str:
 
 
 def stamp(file: Path) -> object:
-    """Differs when the file is another one or was written to."""
+    """Returns something that differs when the file is another one, was written to, or is not there."""
     try:
         about = file.stat()
     except OSError as error:

@@ -32,7 +32,7 @@ class Scope(StrEnum):
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the file says of a key. A quota that is not there does not bind."""
+    """One line of the file. A quota that is None does not limit the key."""
 
     id: Hex16
     salt: Hex32
@@ -49,17 +49,19 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
 
 def digest(salt: str, secret: str) -> str:
-    """One round is enough: a secret is 32 random bytes, not a password, and a slow hash would be a way to flood us."""
+    """Returns the hash that the file keeps of a secret. One round is enough: a secret is 32 random bytes, no password,
+    and with a slow hash strangers could keep the server busy."""
     return hashlib.sha256(bytes.fromhex(salt) + secret.encode()).hexdigest()
 
 
 def new_secret() -> tuple[str, str, str, str]:
-    """The key's text, which nobody can have a second time, and the id, salt and hash that are kept of it."""
+    """Returns a new key's text, which is shown once and not kept, and its id, salt and hash for the file."""
     id_, salt, secret = secrets.token_hex(8), secrets.token_hex(16), secrets.token_urlsafe(32)
     return f"mr_{id_}_{secret}", id_, salt, digest(salt, secret)
 
 
 def read_keys(file: Path) -> list[Key]:
+    """Returns the file's keys. Fails where it cannot be read, a line is no key, or an id is in it twice."""
     keys = [key for _, key in _lines(file) if key]
     if twice := [id_ for id_, times in Counter(key.id for key in keys).items() if times > 1]:
         raise ConfigurationError(f"keys file {file}: the id {twice[0]} is in it twice: take one of its lines out")
@@ -67,7 +69,7 @@ def read_keys(file: Path) -> list[Key]:
 
 
 def add_key(file: Path, key: Key) -> None:
-    """At the file's end; a new file is readable for its owner alone."""
+    """Appends the key to the file, which must be whole. A new file is readable for its owner alone."""
     if file.exists():
         read_keys(file)
         if file.read_bytes()[-1:] not in (b"", b"\n"):
@@ -80,27 +82,28 @@ def add_key(file: Path, key: Key) -> None:
 
 
 def remove_key(file: Path, id_: str) -> None:
-    """Every other line stays as it is. The file is replaced at once, with its owner and mode."""
+    """Removes the key's line and leaves every other as it is. The file is replaced in one step and keeps its owner and
+    mode. Fails where no key has this id."""
     lines = _lines(file)
-    left = [line for line, key in lines if not key or key.id != id_]
-    if len(left) == len(lines):
+    kept = [line for line, key in lines if not key or key.id != id_]
+    if len(kept) == len(lines):
         raise ConfigurationError(f"keys file {file}: no key has the id {id_!r}")
     target = file.resolve()
     about = target.stat()
     try:
-        handle, written = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        handle, new_file = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(handle, "wb") as new:
-            new.write(b"".join(left))
+            new.write(b"".join(kept))
             os.fchmod(handle, about.st_mode & 0o777)
             if (about.st_uid, about.st_gid) != (os.geteuid(), os.getegid()):
                 os.fchown(handle, about.st_uid, about.st_gid)
-        Path(written).replace(target)
+        Path(new_file).replace(target)
     except OSError as error:
         raise ConfigurationError(f"keys file {file}: {error.strerror}") from None
 
 
 def _lines(file: Path) -> list[tuple[bytes, Key | None]]:
-    """Each line and its key; blank lines and those that begin with # have none."""
+    """Returns each line with its key; blank lines and those that begin with # have none."""
     try:
         lines = file.read_bytes().splitlines(keepends=True)
     except OSError as error:

@@ -23,6 +23,8 @@ EXPLICIT_VERSION, UTC_TIME = 0xA0, 0x17  # tags in a certificate's DER
 
 
 class Tls:
+    """The certificate and its key, for uvicorn as `context` and for gRPC as `grpc_credentials`."""
+
     def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
         self._cert, self._key, self._client_ca = cert, key, client_ca
         self._files = [file for file in (cert, key, client_ca) if file]
@@ -34,6 +36,7 @@ class Tls:
 
     @classmethod
     def of(cls, settings: Settings) -> "Tls | None":
+        """Returns None where no certificate is set. Fails where a file is missing or they do not fit."""
         cert, key, client_ca = settings.tls_cert, settings.tls_key, settings.tls_client_ca
         if cert and key:
             return cls(cert, key, client_ca)
@@ -43,11 +46,11 @@ class Tls:
         return None
 
     def seconds_left(self) -> float:
-        """Until the certificate, or another of its chain, expires; below 0 when one has."""
+        """Returns the seconds until the first certificate of the chain expires; below 0 when one has."""
         return self._expiry - time.time()
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """gRPC asks for the certificate at each new connection, in a thread of its own."""
+        """Returns credentials that ask for the certificate at each new connection. gRPC asks in a thread of its own."""
         served = self._pem
 
         def changed() -> grpc.ServerCertificateConfiguration | None:
@@ -64,7 +67,7 @@ class Tls:
         )
 
     async def watch(self) -> None:
-        """Until cancelled. Files that are no pair (yet) change nothing."""
+        """Takes new files until it is cancelled. Files that do not belong together (yet) change nothing."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             seen = self._stamps()
@@ -114,12 +117,13 @@ class Tls:
 
 
 def expiry(chain: Path) -> float:
-    """When the first certificate of this PEM file expires, in seconds since 1970."""
+    """Returns when the first certificate of this PEM file to expire does so, in seconds since 1970."""
     return min(_not_after(ssl.PEM_cert_to_DER_cert(pem)) for pem in PEM_CERTIFICATE.findall(chain.read_text("latin-1")))
 
 
 def _not_after(der: bytes) -> float:
-    """Of one certificate. By RFC 5280 it holds: version, serial, signature, issuer, validity (notBefore, notAfter)."""
+    """Returns when one certificate expires. By RFC 5280 it holds, in this order: version, serial, signature, issuer,
+    validity (notBefore, notAfter)."""
     certificate = _element(der, 0)[1]
     at = _element(der, certificate)[1]
     if der[at] == EXPLICIT_VERSION:
@@ -128,12 +132,12 @@ def _not_after(der: bytes) -> float:
         at = _element(der, at)[2]
     not_before = _element(der, at)[1]
     tag, start, end = _element(der, _element(der, not_before)[2])
-    written, form = der[start:end].decode("ascii"), "%y%m%d%H%M%SZ" if tag == UTC_TIME else "%Y%m%d%H%M%SZ"
-    return datetime.strptime(written, form).replace(tzinfo=UTC).timestamp()
+    time_format = "%y%m%d%H%M%SZ" if tag == UTC_TIME else "%Y%m%d%H%M%SZ"
+    return datetime.strptime(der[start:end].decode("ascii"), time_format).replace(tzinfo=UTC).timestamp()
 
 
 def _element(der: bytes, at: int) -> tuple[int, int, int]:
-    """Tag of the element that begins here; where its content begins, and where it ends."""
+    """Returns the tag of the element that begins here, where its content begins, and where it ends."""
     size, start = der[at + 1], at + 2
     if size >= 0x80:
         start += size & 0x7F

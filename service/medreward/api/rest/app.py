@@ -1,4 +1,4 @@
-"""The REST door: translate, call the engine, translate back."""
+"""The routes of the REST door. Each translates the request, calls the engine and translates its answer back."""
 
 from typing import Any
 
@@ -7,15 +7,13 @@ from fastapi_offline import FastAPIOffline
 
 from medreward import __version__
 from medreward.api.access.keyring import Caller, Keyring
-from medreward.api.fields import pointer_to, read_deadline, read_lane
-from medreward.api.observing import Observe, entry_of
+from medreward.api.fields import read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, REFERENCE, describe, paths
-from medreward.api.rest.gate import Gate, rest_rules
 from medreward.api.rest.leaving import cancelled_if_left
+from medreward.api.rest.middleware import entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, model_ref, score_reply
-from medreward.api.rest.requests import read_body, read_call
+from medreward.api.rest.requests import read_body, read_score_body
 from medreward.api.rest.schemas import GroupedRequest, Index, ModelReply, ScoreReply, StoredReply, TripleRequest
-from medreward.api.rest.status import answer_with_problems
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
 from medreward.errors import Code, ItemError, RequestError
@@ -45,10 +43,7 @@ def create_app(engine: Engine, keys: Keyring) -> FastAPI:
     )
     app.state.engine = engine
     app.include_router(router)
-    app.add_middleware(Gate, keys=keys, rules=rest_rules(engine.settings))
-    routes = [*app.routes, *router.routes]
-    app.add_middleware(Observe, metrics=engine.metrics, rule=engine.settings.request_ids, routes=routes)
-    answer_with_problems(app)
+    surround(app, router, engine, keys, rest_rules(engine.settings))
     scoring = ("/score", "/v1/score")
     engine.metrics.expect(scoring, "200", Lane)
     engine.metrics.expect((path for path in paths(router) if path not in scoring), "200")
@@ -93,20 +88,32 @@ def _score_body() -> dict[str, Any]:
 @router.post("/score", include_in_schema=False)
 async def score(request: Request) -> Response:
     """Six scores for each response, per item. An item that cannot be scored has an error, and its neighbours scores."""
-    engine = engine_of(request)
-    base = _from_headers(request)
-    engine.refuse_early(base.lane)
-    with engine.bodies.share() as share:
-        call = await read_call(request, base, engine.settings, share)
-        caller_of(request).charge(call.request.triples)
+    engine, entry, headers = engine_of(request), entry_of(request.scope), request.headers
+    entry.lane = read_lane(headers.get("x-lane"))
+    entry.caller.check_lane(entry.lane)
+    deadline_s = read_deadline(headers.get("x-deadline-ms"))
+    engine.refuse_early(entry.lane)
+    with engine.bodies.reserve() as room:
+        body = await read_score_body(request, engine.settings, room)
+        asked = ScoreRequest(
+            id=entry.request_id,
+            items=body.items,
+            weights=body.weights,
+            options=body.options,
+            lane=entry.lane,
+            deadline_s=deadline_s,
+            fingerprint=headers.get("x-model-fingerprint"),
+            tenant=entry.caller.tenant,
+        )
+        entry.caller.charge(asked.triples)
         async with cancelled_if_left(request):
-            response = await engine.score(call.request)
-    entry_of(request.scope).add(response)
+            response = await engine.score(asked)
+    entry.add(response)
     first = response.results[0]
-    if call.is_triple and isinstance(first, Failed):
+    if body.is_triple and isinstance(first, Failed):
         error = first.error
-        raise ItemError(error.code, error.detail, call.pointer(pointer_to(first)), error.retry_after)
-    return score_reply(response, call)
+        raise ItemError(error.code, error.detail, body.pointers[0].to(first), error.retry_after)
+    return score_reply(response, body.pointers)
 
 
 IMAGE_BODY = {
@@ -123,8 +130,8 @@ IMAGE_BODY = {
 async def put_image(request: Request) -> Response:
     """Stores an image's bytes under their sha256, so that requests may name them by it."""
     engine = engine_of(request)
-    with engine.bodies.share() as share:
-        data = await read_body(request, engine.settings, share)
+    with engine.bodies.reserve() as room:
+        data = await read_body(request, engine.settings, room)
         new, file = await engine.put_image(data, caller_of(request).tenant)
     stored = {"sha256": file.digest, "width": file.header.width, "height": file.header.height}
     return json_reply(stored, 201 if new else 200)
@@ -133,7 +140,7 @@ async def put_image(request: Request) -> Response:
 @router.delete("/v1/images/{sha256}", tags=["images"], status_code=204, responses=PROBLEMS)
 async def delete_image(request: Request, sha256: str) -> Response:
     """Forgets an image that this caller's tenant stored."""
-    if not engine_of(request).images.store.delete(caller_of(request).tenant, sha256):
+    if not engine_of(request).delete_image(sha256, caller_of(request).tenant):
         raise RequestError(Code.NOT_FOUND, "no image is stored under this hash")
     return Response(status_code=204)
 
@@ -179,19 +186,3 @@ async def readyz(request: Request) -> dict[str, str]:
     if reason:
         raise RequestError(Code.NOT_READY, reason, retry_after=1)
     return {"status": "ready"}
-
-
-def _from_headers(request: Request) -> ScoreRequest:
-    headers = request.headers
-    lane = read_lane(headers.get("x-lane"))
-    entry = entry_of(request.scope)
-    entry.lane = lane
-    entry.caller.check_lane(lane)
-    return ScoreRequest(
-        id=entry.request_id,
-        items=(),
-        lane=lane,
-        deadline_s=read_deadline(headers.get("x-deadline-ms")),
-        fingerprint=headers.get("x-model-fingerprint"),
-        tenant=entry.caller.tenant,
-    )

@@ -1,4 +1,4 @@
-"""What comes before a request: connections, and the headers they send, within limits of size, number and time."""
+"""Limits of connections and of the headers they send: of size, number and time."""
 
 import asyncio
 import uuid
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from medreward.api.observing import Entry, headers_of
+from medreward.api.observing import Entry
 from medreward.api.rest.status import problem
 from medreward.errors import Code, RequestError
 from medreward.settings import Settings
@@ -15,16 +15,19 @@ from medreward.settings import Settings
 NOT_HTTP: Final = RequestError(Code.MALFORMED, "the request is not valid HTTP")
 
 
-class Heads(HttpToolsProtocol):
-    """Uvicorn's connection, which sets no limit to any of these."""
+class BoundedConnection(HttpToolsProtocol):
+    """Uvicorn's connection, with limits. It is closed when it waits too long for a request, or longest of too many;
+    headers that are too large or too many are refused."""
 
-    def __init__(self, settings: Settings, waiting: dict["Heads", asyncio.TimerHandle], **uvicorns: Any) -> None:
+    def __init__(
+        self, settings: Settings, waiting: dict["BoundedConnection", asyncio.TimerHandle], **uvicorns: Any
+    ) -> None:
         super().__init__(**uvicorns)
         self._settings = settings
-        self._waiting = waiting  # all that wait for a request; the one that waits longest comes first
-        self._between = False  # one request has wholly come, and nothing of the next
-        self._unparsed = 0
-        self._size = 0
+        self._waiting = waiting  # the connections that wait for a request; the one that waits longest comes first
+        self._between = False  # whether a request has come whole, and nothing of the next
+        self._unparsed = 0  # bytes that came since the parser last made something of them
+        self._size = 0  # of the headers so far
         self._refusal = NOT_HTTP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -102,12 +105,12 @@ class Heads(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         entry = Entry(uuid.uuid4().hex, id_replaced=False, client="")
         reply = problem(self._refusal, entry)
-        lines = [*reply.raw_headers, *headers_of(entry), (b"connection", b"close")]
-        head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
+        reply.headers.update({**entry.id_headers(), "connection": "close"})
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in reply.raw_headers)
         self.transport.write(STATUS_LINE[reply.status_code] + head + b"\r\n" + bytes(reply.body))
         self.transport.close()
 
 
-def guarding(settings: Settings) -> Any:
-    """What uvicorn makes a connection with; a door's connections know of each other."""
-    return partial(Heads, settings, {})
+def bounded_connections(settings: Settings) -> Any:
+    """Returns what uvicorn calls for each connection of one door: all of them share the list of those that wait."""
+    return partial(BoundedConnection, settings, {})

@@ -1,4 +1,4 @@
-"""A client that closed its connection waits for nothing: what was done for it stops."""
+"""Stops the work for a client that has closed its connection."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,23 +11,24 @@ from medreward.errors import Code, RequestError
 
 @asynccontextmanager
 async def cancelled_if_left(request: Request) -> AsyncIterator[None]:
-    """Around the work for a request whose body has been read."""
+    """Cancels what runs within it when the client leaves, and raises the refusal CLIENT_LEFT. The body must have been
+    read, for the watcher takes all further messages of the connection."""
     work = asyncio.current_task()
     assert work is not None
-    left = False
+    has_left = False
 
     async def watch() -> None:
-        nonlocal left
+        nonlocal has_left
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        left = True
+        has_left = True
         work.cancel()
 
     watcher = asyncio.create_task(watch())
     try:
         yield
     except asyncio.CancelledError:
-        if not left:
+        if not has_left:
             raise
         work.uncancel()
         raise RequestError(Code.CLIENT_LEFT, "the client closed the connection") from None

@@ -1,21 +1,23 @@
-"""Engine answers to the JSON of the contract. Plain dicts: schemas.py describes these shapes, a test compares."""
+"""The engine's answers to JSON of the contract. They are plain dicts: schemas.py describes their shapes, and a test
+compares the two."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from fastapi import Response
 
-from medreward.api.fields import pointer_to
-from medreward.api.rest.requests import Call
+from medreward.api.fields import ItemPointers
 from medreward.types import DIMENSIONS, Failed, ModelRef, Result, ScoreResponse, Six, Timings
 
 
-def score_reply(response: ScoreResponse, call: Call) -> Response:
-    timings = _milliseconds(response.timings)
+def score_reply(response: ScoreResponse, pointers: Sequence[ItemPointers]) -> Response:
+    """Returns the reply to a request whose items stand at these pointers."""
+    timings = milliseconds(response.timings)
     body = {
         "id": response.id,
         "model": model_ref(response.model),
-        "results": [_result(result, call) for result in response.results],
+        "results": [_result(result, pointers) for result in response.results],
         "timings_ms": timings,
     }
     server_timing = ", ".join(f"{phase};dur={ms}" for phase, ms in timings.items())
@@ -36,9 +38,9 @@ def model_ref(model: ModelRef) -> dict[str, str]:
     }
 
 
-def _result(result: Result, call: Call) -> dict[str, Any]:
+def _result(result: Result, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
     if isinstance(result, Failed):
-        return _failed(result, call)
+        return _failed(result, pointers[result.item].to(result))
     return {
         "item": result.item,
         "response": result.response,
@@ -52,13 +54,13 @@ def _result(result: Result, call: Call) -> dict[str, Any]:
     }
 
 
-def _failed(result: Failed, call: Call) -> dict[str, Any]:
+def _failed(result: Failed, pointer: str) -> dict[str, Any]:
     error = result.error
     return {
         "item": result.item,
         "response": result.response,
         "status": "error",
-        "error": {"code": error.code, "message": error.detail, "field": call.pointer(pointer_to(result))},
+        "error": {"code": error.code, "message": error.detail, "field": pointer},
         "scores": None,
         "logits": None,
         "uncertainty": None,
@@ -71,7 +73,7 @@ def _six(values: Six) -> dict[str, float | None]:
     return dict(zip(DIMENSIONS, values, strict=True))
 
 
-def _milliseconds(timings: Timings) -> dict[str, float]:
+def milliseconds(timings: Timings) -> dict[str, float]:
     return {
         "decode": round(timings.decode * 1000, 3),
         "queue": round(timings.queue * 1000, 3),

@@ -1,10 +1,11 @@
-"""A request's bytes to a ScoreRequest. A wrong shape refuses the request; wrong content is refused item by item."""
+"""A body's bytes to items, weights and options. Here a wrong shape refuses the request; the engine then refuses wrong
+content item by item."""
 
 import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 
 from fastapi import Request
@@ -14,12 +15,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from medreward.api.fields import ItemPointers
 from medreward.api.rest.schemas import IMAGE_FORMS, GroupedRequest, Shape, TripleRequest
 from medreward.api.structure import check_json
-from medreward.engine.bodies import Share
+from medreward.engine.bodies import Reservation
 from medreward.errors import Code, RequestError
 from medreward.settings import Settings
-from medreward.types import InlineImage, Item, Options, ScoreRequest
+from medreward.types import InlineImage, Item, Options
 
 DETAILS: Final = {
     "missing": "this field is required",
@@ -37,32 +39,19 @@ S = TypeVar("S", bound=Shape)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What was asked, and the form it was asked in, which decides the form of the answer."""
+class ScoreBody:
+    """What the body of a request to score holds. That of one triple has its error as the answer's status, not as that
+    of a result."""
 
-    request: ScoreRequest
-    shape: TripleRequest | GroupedRequest | None  # None: multipart
-
-    @property
-    def is_triple(self) -> bool:
-        return not isinstance(self.shape, GroupedRequest) and len(self.request.items[0].responses) == 1
-
-    def pointer(self, field: str) -> str:
-        """The engine names fields as the full form has them (/items/0/images/0); name them as the client wrote them."""
-        if not field.startswith("/items/"):
-            return field
-        _, _, number, *rest = field.split("/")
-        grouped = isinstance(self.shape, GroupedRequest)
-        written = self.shape.items[int(number)] if isinstance(self.shape, GroupedRequest) else self.shape
-        if rest[:1] == ["images"] and (written is None or written.images is None):
-            rest = ["image"]
-        if rest[:1] == ["responses"] and (written is None or getattr(written, "responses", None) is None):
-            rest = ["response"]
-        return "/".join(["", "items", number, *rest] if grouped else ["", *rest])
+    items: tuple[Item, ...]
+    pointers: tuple[ItemPointers, ...]  # one for each item
+    is_triple: bool
+    weights: dict[str, float] | None
+    options: Options
 
 
-async def read_body(request: Request, settings: Settings, share: Share) -> bytes:
-    """The body within its limits of size and time."""
+async def read_body(request: Request, settings: Settings, room: Reservation) -> bytes:
+    """Returns the body. Refuses one that is compressed, too large or too slow, or for which there is no memory."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise RequestError(
             Code.MEDIA_TYPE, "this server reads no compressed bodies: send the body without Content-Encoding"
@@ -70,14 +59,14 @@ async def read_body(request: Request, settings: Settings, share: Share) -> bytes
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) > settings.body_bytes:
         raise _too_large(settings)
-    share.refuse(int(declared))
+    room.check(int(declared))
     body = bytearray()  # a list of chunks could take many times their size
     try:
         async with asyncio.timeout(settings.body_seconds):
             async for chunk in request.stream():
                 if len(body) + len(chunk) > settings.body_bytes:
                     raise _too_large(settings)
-                share.grow(len(chunk))
+                room.grow(len(chunk))
                 body += chunk
     except TimeoutError:
         raise RequestError(Code.SLOW_BODY, f"the body did not arrive within {settings.body_seconds:g} s") from None
@@ -86,29 +75,44 @@ async def read_body(request: Request, settings: Settings, share: Share) -> bytes
     return bytes(body)
 
 
-async def read_call(request: Request, base: ScoreRequest, settings: Settings, share: Share) -> Call:
-    """`base` holds what came in the headers."""
+async def read_score_body(request: Request, settings: Settings, room: Reservation) -> ScoreBody:
+    """Reads and parses the body, by its Content-Type. Refuses a type that is not JSON or a form, a body beyond a
+    limit, and a shape that is not one of the contract's."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return parse_json(await read_body(request, settings, share), base, settings)
+        return parse_json(await read_body(request, settings, room), settings)
     if kind == "multipart/form-data":
-        return await _parse_multipart(request, await read_body(request, settings, share), base, settings)
+        return await _parse_multipart(request, await read_body(request, settings, room), settings)
     raise RequestError(Code.MEDIA_TYPE, "the body must be application/json or multipart/form-data")
 
 
-def parse_json(body: bytes, base: ScoreRequest, settings: Settings) -> Call:
+def parse_json(body: bytes, settings: Settings) -> ScoreBody:
+    """Parses either of the two JSON forms: the grouped one has `items`, the other is one triple."""
     check_json(body, settings)
-    written = decode_json(body)
-    if not isinstance(written, dict):
+    fields = decode_json(body)
+    if not isinstance(fields, dict):
         raise RequestError(Code.INVALID_FIELD, "the body must be a JSON object")
-    _refuse_too_many(written, settings)
-    shape = checked(GroupedRequest, written) if "items" in written else checked(TripleRequest, written)
-    return Call(replace(base, items=shape.to_items(), weights=shape.weights, options=shape.options.to_options()), shape)
+    if "items" not in fields:
+        triple = checked(TripleRequest, fields)
+        item, pointers = triple.to_item([triple.response]), triple.pointers("", "response")
+        return ScoreBody((item,), (pointers,), True, triple.weights, triple.options.to_options())
+    _refuse_too_many(fields["items"], settings)
+    grouped = checked(GroupedRequest, fields)
+    return ScoreBody(
+        items=tuple(item.to_item(item.texts()) for item in grouped.items),
+        pointers=tuple(
+            item.pointers(f"/items/{i}", "response" if item.responses is None else None)
+            for i, item in enumerate(grouped.items)
+        ),
+        is_triple=False,
+        weights=grouped.weights,
+        options=grouped.options.to_options(),
+    )
 
 
-def _refuse_too_many(written: dict[str, Any], settings: Settings) -> None:
-    """Before anything is checked one by one: what is far beyond the limits must not cost seconds."""
-    items = written.get("items")
+def _refuse_too_many(items: object, settings: Settings) -> None:
+    """Refuses too many items or responses before they are checked one by one. The engine counts again, for both doors,
+    but what is far beyond the limits must not cost the time until then."""
     if not isinstance(items, list):
         return
     if len(items) > settings.items:
@@ -126,25 +130,27 @@ def _refuse_too_many(written: dict[str, Any], settings: Settings) -> None:
 
 
 def decode_json(body: bytes) -> Any:
+    """Parses by the letter of JSON: refuses repeated keys, NaN and Infinity too, which Python's parser takes."""
     try:
         return json.loads(body.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
     except ValueError:  # bad UTF-8, bad JSON, a byte order mark, or a number of thousands of digits
         raise RequestError(Code.MALFORMED, "the body is not valid JSON") from None
 
 
-def checked(shape: type[S], written: dict[str, Any]) -> S:
+def checked(shape: type[S], fields: dict[str, Any]) -> S:
+    """Returns the fields as this shape; refuses the first that does not fit it, with a pointer to it."""
     try:
-        return shape.model_validate(written)
+        return shape.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        pointer = _pointer(written, first["loc"])
+        pointer = _pointer(fields, first["loc"])
         if first["type"] == "extra_forbidden":
             raise RequestError(Code.UNKNOWN_FIELD, "this field is not known", pointer) from None
         raise RequestError(Code.INVALID_FIELD, _detail(first), pointer) from None
 
 
 def _detail(error: ErrorDetails) -> str:
-    """Our words, or those of our own validators; never the library's, which name classes."""
+    """Returns our own text, or that of one of our validators; never the library's, which names classes."""
     if error["type"] == "value_error":
         return error["msg"].removeprefix("Value error, ")
     if error["type"] == "literal_error":
@@ -152,16 +158,17 @@ def _detail(error: ErrorDetails) -> str:
     return DETAILS.get(error["type"], "this value has the wrong type")
 
 
-def _pointer(written: Any, path: tuple[int | str, ...]) -> str:
-    """JSON pointer to where pydantic's path leads; names of union members on that path are not keys of the body."""
+def _pointer(value: Any, path: tuple[int | str, ...]) -> str:
+    """Returns the JSON pointer to where pydantic's path leads. Its path also names members of unions, which are no keys
+    of the body."""
     parts: list[str] = []
     keys = [part for part in path if part not in IMAGE_FORMS]
     for n, part in enumerate(keys):
         last = n == len(keys) - 1
-        if isinstance(written, dict) and (part in written or last):
-            written = written.get(part)
-        elif isinstance(written, list) and isinstance(part, int) and part < len(written):
-            written = written[part]
+        if isinstance(value, dict) and (part in value or last):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
         else:
             continue
         if isinstance(part, str) and not ECHOED.fullmatch(part):
@@ -171,18 +178,19 @@ def _pointer(written: Any, path: tuple[int | str, ...]) -> str:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         raise RequestError(Code.MALFORMED, "a key is repeated in an object")
-    return found
+    return fields
 
 
 def _refuse_constant(_: str) -> NoReturn:
     raise RequestError(Code.MALFORMED, "NaN and Infinity are not JSON")
 
 
-class Form(MultiPartParser):
-    """Starlette's, but strict: few parts, and texts in UTF-8 whatever the client calls them."""
+class FormParser(MultiPartParser):
+    """Starlette's parser, but strict: it refuses a form of too many parts, and texts that are not UTF-8, whatever
+    encoding the client names."""
 
     def on_part_begin(self) -> None:
         super().on_part_begin()
@@ -196,31 +204,31 @@ class Form(MultiPartParser):
         super().on_part_end()
 
 
-async def _parse_multipart(request: Request, body: bytes, base: ScoreRequest, settings: Settings) -> Call:
-    form = Form(
+async def _parse_multipart(request: Request, body: bytes, settings: Settings) -> ScoreBody:
+    async def whole() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = FormParser(
         request.headers,
-        _stream_of(body),
+        whole(),
         max_files=1,
         max_fields=settings.responses + 2,  # a question and an image
         max_part_size=settings.body_bytes,
     )
-    form.spool_max_size = settings.body_bytes  # images stay in memory: they are patients', and go to no disk
+    parser.spool_max_size = settings.body_bytes  # images stay in memory: they are patients', and go to no disk
     try:
-        fields = await form.parse()
+        form = await parser.parse()
     except (MultiPartException, ValueError):
         raise RequestError(Code.MALFORMED, "the body is not valid multipart/form-data") from None
     try:
-        item = await _item_in(fields)
+        item = await _item_of(form)
     finally:
-        await fields.close()
-    return Call(replace(base, items=(item,), options=Options()), None)
+        await form.close()
+    pointers = ItemPointers("", "image", "response")
+    return ScoreBody((item,), (pointers,), len(item.responses) == 1, weights=None, options=Options())
 
 
-async def _stream_of(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
-
-
-async def _item_in(form: FormData) -> Item:
+async def _item_of(form: FormData) -> Item:
     if set(form) - {"image", "question", "response"}:
         raise RequestError(Code.UNKNOWN_FIELD, "the form has a field other than image, question and response", "")
     image, question, responses = form.get("image"), form.getlist("question"), form.getlist("response")

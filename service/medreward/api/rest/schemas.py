@@ -1,10 +1,12 @@
-"""The JSON shapes of the REST door, in and out. What they describe in openapi.json is what is checked."""
+"""The JSON shapes of the REST door, of requests and of answers. Requests are checked by the shapes that openapi.json
+shows."""
 
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from medreward.api.examples import GROUPED_EXAMPLE, PROBLEM_EXAMPLE, REPLY_EXAMPLE, TRIPLE_EXAMPLE
+from medreward.api.fields import ItemPointers
 from medreward.errors import ITEM_CODES, Code
 from medreward.types import (
     Base64Image,
@@ -20,7 +22,7 @@ from medreward.types import (
     UrlImage,
 )
 
-#: What a flag says of the response that it is on.
+#: What each flag means for the response that has it.
 FLAGS: Final[dict[Flag, str]] = {
     Flag.NO_IMAGE: "The item has no image: the model read the question and the response alone.",
     Flag.CUT_MIDDLE: "The response was too long, and the middle of it was left out, as options.too_long asked. "
@@ -62,13 +64,13 @@ class ImageObject(Shape):
         return UrlImage(self.url or "")
 
 
-#: Names of the two forms of an image in a validation error's path; no key of a body is called so.
+#: The names of an image's two forms in the path of a validation error. No key of a body has such a name.
 IMAGE_FORMS: Final = ("(text)", "(object)")
 
 
-def _image_form(written: object) -> str:
-    """So that an error is about the form that was meant."""
-    return IMAGE_FORMS[0] if isinstance(written, str) else IMAGE_FORMS[1]
+def _image_form(value: object) -> str:
+    """Returns the form that was meant, so that an error is about it and not about the other."""
+    return IMAGE_FORMS[0] if isinstance(value, str) else IMAGE_FORMS[1]
 
 
 Image = Annotated[
@@ -113,6 +115,9 @@ class Question(Shape):
             raise ValueError("image and images exclude each other")
         return self
 
+    def pointers(self, item: str, response: str | None) -> ItemPointers:
+        return ItemPointers(item, "images/0" if self.images is not None else "image", response)
+
     def to_item(self, responses: list[str]) -> Item:
         images = self.images if self.images is not None else [self.image] if self.image is not None else []
         sources = tuple(Base64Image(image) if isinstance(image, str) else image.to_source() for image in images)
@@ -148,9 +153,6 @@ class TripleRequest(Question, Beside):
 
     response: str
 
-    def to_items(self) -> tuple[Item, ...]:
-        return (self.to_item([self.response]),)
-
 
 class GroupedRequest(Beside):
     """Many triples, grouped by image and question."""
@@ -158,9 +160,6 @@ class GroupedRequest(Beside):
     model_config = ConfigDict(json_schema_extra={"example": GROUPED_EXAMPLE})
 
     items: list[ItemShape]
-
-    def to_items(self) -> tuple[Item, ...]:
-        return tuple(item.to_item(item.texts()) for item in self.items)
 
 
 class Six(Shape):

@@ -1,14 +1,13 @@
-"""Errors as `application/problem+json`."""
+"""Errors as HTTP answers: one table from code to status, and `application/problem+json`."""
 
 import math
 from typing import Final
 
 import msgspec
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
+from fastapi import Response
 
-from medreward.api.observing import Entry, entry_of, headers_of
-from medreward.errors import Code, MedRewardError, RequestError
+from medreward.api.observing import Entry
+from medreward.errors import Code, MedRewardError
 from medreward.types import Lane
 
 HTTP_STATUS: Final[dict[Code, int]] = {
@@ -29,7 +28,7 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.WORKER_LOST: 503,
     Code.OUT_OF_MEMORY: 503,
     Code.DEADLINE: 504,
-    Code.OVERLOADED: 503,  # 429 for the interactive lane
+    Code.OVERLOADED: 503,  # 429 for the interactive lane, see `problem`
     Code.INTERNAL: 500,
     Code.MALFORMED: 400,
     Code.JSON_TOO_DEEP: 400,
@@ -51,13 +50,9 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.QUOTA_EXCEEDED: 503,  # 429 for the interactive lane
 }
 
-OUR_FAULT: Final = RequestError(
-    Code.INTERNAL, "the server failed on this request; its log says why under the request's id"
-)
-
 
 def problem(error: MedRewardError, entry: Entry) -> Response:
-    """The answer to a request that is refused, which its entry remembers."""
+    """Returns the answer to a request that is refused for this error, and notes the error in the request's entry."""
     entry.refusal = error
     status = HTTP_STATUS[error.code]
     if error.code in (Code.OVERLOADED, Code.QUOTA_EXCEEDED) and entry.lane is Lane.INTERACTIVE:
@@ -77,34 +72,3 @@ def problem(error: MedRewardError, entry: Entry) -> Response:
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
-
-
-def answer_with_problems(app: FastAPI) -> None:
-    """Every refusal and fault of this app becomes a problem."""
-    app.add_exception_handler(MedRewardError, _refused)
-    app.add_exception_handler(HTTPException, _not_routed)
-    app.add_exception_handler(Exception, _our_fault)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, MedRewardError)
-    return problem(error, entry_of(request.scope))
-
-
-async def _not_routed(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        detail = "this route does not take this method: the header Allow names those that it takes"
-        refusal = RequestError(Code.METHOD_NOT_ALLOWED, detail)
-    else:
-        refusal = RequestError(Code.NOT_FOUND, "there is no such route: /docs lists those there are")
-    response = problem(refusal, entry_of(request.scope))
-    response.headers.update(error.headers or {})  # Allow
-    return response
-
-
-async def _our_fault(request: Request, error: Exception) -> Response:
-    entry = entry_of(request.scope)
-    response = problem(OUR_FAULT, entry)
-    response.raw_headers.extend(headers_of(entry))  # this handler stands outside Observe
-    return response

@@ -1,0 +1,58 @@
+"""The engine's answers to messages of the contract."""
+
+from medreward.api.fields import pointer_to
+from medreward.errors import MedRewardError
+from medreward.proto import reward_pb2 as pb
+from medreward.types import DIMENSIONS, Failed, ModelRef, Result, ScoreResponse, Six
+
+
+def score_reply(response: ScoreResponse, message_id: str = "") -> pb.ScoreResponse:
+    """Returns the reply under the id that the message had, unchanged, for the client matches replies by it."""
+    t = response.timings
+    return pb.ScoreResponse(
+        request_id=message_id or response.id,
+        model=model_ref(response.model),
+        results=[_result(result) for result in response.results],
+        timings=pb.Timings(
+            decode_ms=t.decode * 1000, queue_ms=t.queue * 1000, inference_ms=t.inference * 1000, total_ms=t.total * 1000
+        ),
+    )
+
+
+def refusal_reply(request: pb.ScoreRequest, id_: str, refusal: MedRewardError) -> pb.ScoreResponse:
+    """Returns the reply to a refused message of a stream: each of its responses has the refusal as its error, and a
+    message without responses has one result that says it."""
+    error = pb.Error(code=refusal.code, message=refusal.detail, field=refusal.field)
+    places = [(i, j) for i, item in enumerate(request.items) for j in range(len(item.responses))]
+    results = [pb.Result(item=i, response=j, error=error) for i, j in places or [(0, 0)]]
+    return pb.ScoreResponse(request_id=request.request_id or id_, results=results)
+
+
+def model_ref(model: ModelRef) -> pb.ModelRef:
+    return pb.ModelRef(
+        name=model.name,
+        version=model.version,
+        fingerprint=model.fingerprint,
+        runtime=model.runtime,
+        evidence=model.evidence,
+    )
+
+
+def _result(result: Result) -> pb.Result:
+    if isinstance(result, Failed):
+        error = pb.Error(code=result.error.code, message=result.error.detail, field=pointer_to(result))
+        return pb.Result(item=result.item, response=result.response, flags=result.flags, error=error)
+    return pb.Result(
+        item=result.item,
+        response=result.response,
+        scores=_six(result.scores),
+        logits=_six(result.logits),
+        uncertainty=_six(result.uncertainty) if result.uncertainty else None,
+        reward=result.reward,
+        flags=result.flags,
+        cached=result.cached,
+    )
+
+
+def _six(values: Six) -> pb.Dimensions:
+    return pb.Dimensions(**dict(zip(DIMENSIONS, values, strict=True)))

@@ -1,0 +1,95 @@
+"""A gRPC message's bytes to a ScoreRequest."""
+
+from typing import Final, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from medreward.api.fields import option, read_deadline, read_lane
+from medreward.api.observing import Entry
+from medreward.api.rpc.status import Context
+from medreward.api.structure import check_message
+from medreward.errors import Code, RequestError
+from medreward.proto import reward_pb2 as pb
+from medreward.settings import Settings
+from medreward.types import (
+    ImageSource,
+    InlineImage,
+    Item,
+    Lane,
+    Options,
+    ScoreRequest,
+    StoredImage,
+    Thinking,
+    TooLong,
+    Turn,
+    UrlImage,
+)
+
+ROLES: Final = ("system", "user", "assistant")
+
+M = TypeVar("M", bound=Message)
+
+
+def metadata_of(context: Context) -> dict[str, str]:
+    """Returns the call's metadata without those whose values are bytes."""
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def read_message(kind: type[M], message: bytes, settings: Settings) -> M:
+    """Returns the message. It is refused when it has too many fields or an unknown one, or cannot be read."""
+    check_message(message, pb.ScoreRequest.ITEMS_FIELD_NUMBER, settings)
+    try:
+        read = kind.FromString(message)
+    except DecodeError:
+        raise RequestError(Code.MALFORMED, "the message cannot be read") from None
+    size = read.ByteSize()
+    read.DiscardUnknownFields()
+    if read.ByteSize() < size:
+        raise RequestError(Code.UNKNOWN_FIELD, "the message has a field that is not known")
+    return read
+
+
+def lane_of(request: pb.ScoreRequest, context: Context) -> Lane:
+    """Returns the lane that the message asks for, or else the metadata; refuses one that does not exist."""
+    return read_lane(request.lane or metadata_of(context).get("x-lane"))
+
+
+def score_request(request: pb.ScoreRequest, context: Context, entry: Entry, id_: str) -> ScoreRequest:
+    """Returns what the engine is asked; a field of the message counts before metadata of the same meaning. Refuses a
+    value that a field cannot have."""
+    metadata = metadata_of(context)
+    deadlines = [context.time_remaining(), read_deadline(metadata.get("x-deadline-ms"))]
+    return ScoreRequest(
+        id=id_,
+        items=tuple(_item(i, item) for i, item in enumerate(request.items)),
+        weights=dict(request.weights),
+        options=Options(
+            option(TooLong, request.options.too_long or TooLong.ERROR, "/options/too_long"),
+            option(Thinking, request.options.thinking or Thinking.KEEP, "/options/thinking"),
+        ),
+        lane=entry.lane,
+        deadline_s=min((deadline for deadline in deadlines if deadline is not None), default=None),
+        fingerprint=request.expect_fingerprint or metadata.get("x-model-fingerprint"),
+        tenant=entry.caller.tenant,
+    )
+
+
+def _item(i: int, item: pb.Item) -> Item:
+    for t, turn in enumerate(item.history):
+        if turn.role not in ROLES:
+            raise RequestError(
+                Code.INVALID_FIELD, f"role must be one of: {', '.join(ROLES)}", f"/items/{i}/history/{t}/role"
+            )
+    images = tuple(_image(image) for image in item.images)
+    turns = tuple(Turn(turn.role, turn.content) for turn in item.history)
+    return Item(item.question, tuple(item.responses), images, turns)
+
+
+def _image(image: pb.Image) -> ImageSource:
+    match image.WhichOneof("source"):
+        case "sha256":
+            return StoredImage(image.sha256)
+        case "url":
+            return UrlImage(image.url)
+        case _:
+            return InlineImage(image.data)
