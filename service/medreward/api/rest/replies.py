@@ -11,7 +11,7 @@ from medreward.types import DIMENSIONS, Failed, ModelRef, Result, ScoreResponse,
 
 
 def score_reply(response: ScoreResponse, call: Call) -> Response:
-    timings = _milliseconds(response.timings)
+    timings = milliseconds(response.timings)
     body = {
         "id": response.id,
         "model": model_ref(response.model),
@@ -71,7 +71,7 @@ def _six(values: Six) -> dict[str, float | None]:
     return dict(zip(DIMENSIONS, values, strict=True))
 
 
-def _milliseconds(timings: Timings) -> dict[str, float]:
+def milliseconds(timings: Timings) -> dict[str, float]:
     return {
         "decode": round(timings.decode * 1000, 3),
         "queue": round(timings.queue * 1000, 3),
