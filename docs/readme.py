@@ -1,14 +1,17 @@
 """Writes the rewards of the README's image example into its table: `python docs/readme.py`, after the model changed."""
 
 import asyncio
+import base64
+import json
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from medreward.cli.local import Local
+from medreward.cli.in_process import EngineTransport
 from medreward.cli.serve import read_settings
+from medreward.clients import AsyncClient
 
 README = Path(__file__).parents[1] / "README.md"
 IMAGES = ("chest", "brain")
@@ -26,11 +29,13 @@ def body_of(request: str) -> bytes:
 
 async def rewards(body: bytes) -> list[float]:
     """Returns the rewards that the bundled model gives to the responses, in their order."""
-    model = await Local.started(read_settings())
-    try:
-        return [result["reward"] for result in (await model.score(body))["results"]]
-    finally:
-        await model.aclose()
+    triples = [
+        (base64.b64decode(item["image"]), item["question"], response)
+        for item in json.loads(body)["items"]
+        for response in item["responses"]
+    ]
+    async with AsyncClient(await EngineTransport.start(read_settings()), strict=True) as client:
+        return [score.reward or 0.0 for score in await client.score_many(triples)]
 
 
 def rows(found: list[float]) -> str:

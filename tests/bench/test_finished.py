@@ -18,8 +18,9 @@ from bench.test_runs import medreward
 from clients.canned import canned, right_answer
 from medreward.bench.blinding import Images, with_images
 from medreward.bench.finished import open_run
-from medreward.bench.rewards import Served
+from medreward.bench.rewards import Rewards
 from medreward.bench.runner import RUNTIMES, cpu_name
+from medreward.clients import AsyncClient
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options
@@ -166,7 +167,7 @@ async def test_a_run_with_other_images_is_a_run_of_its_own_on_the_same_benchmark
 async def test_without_images_a_server_is_sent_none() -> None:
     (case,) = with_images(some_cases(1), Images.NONE)
     async with canned(right_answer) as server:
-        served = Served(server.url, None, Options(), 1, 1.0)
+        served = Rewards(AsyncClient(server.url), Options())
         await served.about()
         await served.answer(case)
         await served.aclose()

@@ -15,8 +15,10 @@ from medreward.bench.gate.parity import difference, recorded
 from medreward.bench.report.examples import judged, worst
 from medreward.bench.report.leaderboard import leaderboard
 from medreward.bench.report.report import Report
-from medreward.bench.rewards import InProcess, Served
+from medreward.bench.rewards import Rewards
 from medreward.cli import app
+from medreward.cli.in_process import EngineTransport
+from medreward.clients import AsyncClient
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options
 from serving import running, settings_for
@@ -155,11 +157,11 @@ def test_the_commands_say_what_was_not_measured(
 async def test_both_ways_to_a_model_leave_the_choice_open(two_folder: Path) -> None:
     case = CASES[0]
     async with running(model=str(two_folder)) as server:
-        served = Served(f"http://127.0.0.1:{server.port}", None, Options(), 1, 1.0)
+        served = Rewards(AsyncClient(f"http://127.0.0.1:{server.port}"), Options())
         await served.about()
         answer = await served.answer(case)
         await served.aclose()
-    here = await InProcess.started(settings_for(model=str(two_folder)), Options())
+    here = Rewards(AsyncClient(await EngineTransport.start(settings_for(model=str(two_folder)))), Options())
     assert await here.answer(case) == answer
     await here.aclose()
     assert answer.status == "ok"

@@ -40,7 +40,8 @@ def read(path: Path) -> Rows:
 
 
 def some_rows(number: int) -> Rows:
-    return [{"id": f"case-{n}", "question": "Why?", "responses": [f"answer {n}", "none"]} for n in range(number)]
+    """No two of them share their question, so that each is asked by itself."""
+    return [{"id": f"case-{n}", "question": f"Why {n}?", "responses": [f"answer {n}", "none"]} for n in range(number)]
 
 
 def test_each_form_of_a_row_is_scored_and_a_bad_one_stops_nothing(
@@ -96,11 +97,38 @@ def test_a_parquet_file_gives_the_same_numbers_as_lines(run: Run, server: Served
             assert (a["scores"], a["logits"], a["reward"]) == (b["scores"], b["logits"], b["reward"])
 
 
-def test_in_process_and_served_files_are_the_same(run: Run, server: Served, tmp_path: Path) -> None:
-    source = write(tmp_path / "in.jsonl", some_rows(20))
-    for name, where in (("here", ["--model", "fake"]), ("there", ["--url", server.url])):
+def test_in_process_and_served_files_are_the_same(run: Run, server: Served, tmp_path: Path, picture: Path) -> None:
+    about_one_image: Rows = [
+        {"image": str(picture), "question": "Why?", "response": f"for {n} reasons"} for n in range(3)
+    ]
+    source = write(tmp_path / "in.jsonl", [*some_rows(20), *about_one_image])
+    ways = {
+        "here": ["--model", "fake"],
+        "there": ["--url", server.url],
+        "grpc": ["--url", f"grpc://127.0.0.1:{server.grpc_port}"],
+    }
+    for name, where in ways.items():
         assert run("score-file", source, tmp_path / f"{name}.jsonl", *where).returncode == 0
-    assert (tmp_path / "here.jsonl").read_bytes() == (tmp_path / "there.jsonl").read_bytes()
+    here, there, grpc = ((tmp_path / f"{name}.jsonl").read_bytes() for name in ways)
+    assert here == there == grpc
+
+
+def test_an_image_travels_once_and_rows_about_it_are_one_group(
+    run: Run, stub: "Stub", tmp_path: Path, picture: Path
+) -> None:
+    stub.answer = lambda response: (200, reply(), {})
+    rows: Rows = [
+        {"image": str(picture), "question": question, "response": f"{question} {n}"}
+        for question in ("What?", "Why?")
+        for n in range(3)
+    ]
+    rows[1] |= {"responses": ["so", "or so"], "response": None}
+    out = tmp_path / "out.jsonl"
+    assert run("score-file", write(tmp_path / "in.jsonl", rows), out, "--url", stub.url).returncode == 0
+    assert sorted(stub.asked) == ["What? 0", "Why? 0"]
+    assert stub.stored == [hashlib.sha256(picture.read_bytes()).hexdigest()]
+    places = [[result["response"] for result in row["results"]] for row in read(out)]
+    assert places == [[0], [0, 1], [0], [0], [0], [0]]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
@@ -162,6 +190,7 @@ class Stub:
         self.fingerprint = "sha256:one"
         self.runtime = "a/b/c"
         self.asked: list[str] = []
+        self.stored: list[str] = []
         self.answer: Callable[[str], tuple[int, dict[str, Any], dict[str, str]]] = lambda response: (200, reply(), {})
         self.pinned: set[str | None] = set()
         stub = self
@@ -170,15 +199,24 @@ class Stub:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:  # named by the library
-                about = {"name": "stub", "version": "1", "runtime": stub.runtime, "evidence": "none"}
-                self._send(200, {**about, "fingerprint": stub.fingerprint}, {})
+                self._send(200, stub.model(), {})
+
+            def do_PUT(self) -> None:
+                digest = hashlib.sha256(self.rfile.read(int(self.headers["Content-Length"]))).hexdigest()
+                stub.stored.append(digest)
+                self._send(201, {"sha256": digest}, {})
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 response = body["items"][0]["responses"][0]
                 stub.asked.append(response)
                 stub.pinned.add(self.headers["X-Model-Fingerprint"])
-                self._send(*stub.answer(response))
+                status, answer, headers = stub.answer(response)
+                if "results" in answer:
+                    (result,) = answer["results"]
+                    results = [{**result, "response": n} for n in range(len(body["items"][0]["responses"]))]
+                    answer = {"id": self.headers["X-Request-Id"], "model": stub.model(), "results": results}
+                self._send(status, answer, headers)
 
             def _send(self, status: int, body: dict[str, Any], headers: dict[str, str]) -> None:
                 content = json.dumps(body).encode()
@@ -193,6 +231,10 @@ class Stub:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+    def model(self) -> dict[str, Any]:
+        about = {"name": "stub", "version": "1", "runtime": self.runtime, "evidence": "none"}
+        return {**about, "fingerprint": self.fingerprint}
 
 
 def reply(**results: Any) -> dict[str, Any]:

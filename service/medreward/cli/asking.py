@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -34,8 +33,8 @@ def read_weights(context: click.Context, flag: click.Parameter, written: str | N
 
 
 def read_url(context: click.Context, flag: click.Parameter, written: str | None) -> str | None:
-    if written and not written.startswith(("http://", "https://")):
-        raise click.BadParameter(f"{written!r} must begin with http:// or https://")
+    if written and not written.startswith(("http://", "https://", "grpc://", "grpcs://")):
+        raise click.BadParameter(f"{written!r} must begin with http://, https://, grpc:// or grpcs://")
     return written.rstrip("/") if written else None
 
 
@@ -119,11 +118,3 @@ def chosen_url(context: click.Context, url: str | None, model: str | None) -> st
     if chosen and context.get_parameter_source("dtype") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--url and --dtype exclude each other: a server has chosen its own")
     return chosen
-
-
-def beside(weights: dict[str, float] | None, too_long: str, thinking: str) -> dict[str, Any]:
-    """The part of a request's body that is the same for every item."""
-    asked: dict[str, Any] = {"options": {"too_long": too_long, "thinking": thinking}}
-    if weights:
-        asked["weights"] = weights
-    return asked

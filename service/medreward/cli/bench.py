@@ -17,7 +17,14 @@ from medreward.bench.cases import CONSTRUCTED, Case, DataSet, Finding
 from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
 from medreward.cli import bench_agreement, bench_compare, bench_report
-from medreward.cli.asking import concurrency_option, key_option, retry_seconds_option, text_options, url_option
+from medreward.cli.asking import (
+    concurrency_option,
+    key_option,
+    read_url,
+    retry_seconds_option,
+    text_options,
+    url_option,
+)
 from medreward.cli.bench_report import REPORT, write_report
 from medreward.cli.extras import install
 from medreward.cli.gate import gate
@@ -28,12 +35,10 @@ from medreward.types import DIMENSIONS, Options, Thinking, TooLong
 
 if TYPE_CHECKING:
     from medreward.bench.answering import Answering
-    from medreward.settings import Settings
 
 NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub", "jinja2", "matplotlib", "scipy", "statsmodels")
 LOCAL: Final = ("model", "models_dir", "heads", "image_size", "dtype")
 ANSWERING: Final = ("url", "model", "judge")
-SCHEMES: Final = ("http://", "https://", "grpc://", "grpcs://")
 
 
 @click.group("bench")
@@ -97,12 +102,6 @@ def import_(source: Path, target: Path, layout: str, seed: int, as_json: bool) -
     else:
         click.echo(f"{len(cases)} cases, {constructed} of them constructed: {target}")
     return 0
-
-
-def read_url(context: click.Context, flag: click.Parameter, written: str | None) -> str | None:
-    if written and not written.startswith(SCHEMES):
-        raise click.BadParameter(f"{written!r} must begin with http://, https://, grpc:// or grpcs://")
-    return written
 
 
 @command.command()
@@ -183,27 +182,27 @@ async def _answering(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]
     """Who answers, and the settings that decide how."""
     if given["judge"]:
         return _judge(given)
-    from medreward.bench.rewards import InProcess, Served
+    from medreward.bench.rewards import Rewards
+    from medreward.cli.client import connect
 
     options = Options(TooLong(given["too_long"]), Thinking(given["thinking"]))
     settings = {"too_long": str(options.too_long), "thinking": str(options.thinking)}
-    if given["url"]:
-        return Served(given["url"], given["key"], options, given["concurrency"], given["retry_seconds"]), settings
-    return await InProcess.started(_serving(given), options), settings
+    how = {name: given[name] for name in ("concurrency", "retry_seconds")}
+    client = await connect(given["url"], given["key"], _local(given), **how, store_images=False)
+    return Rewards(client, options), settings
 
 
-def _serving(given: dict[str, Any]) -> "Settings":
-    from medreward.cli.serve import read_settings
-
-    return read_settings(**{name: given[name] for name in LOCAL}, isolation="inline")
+def _local(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in LOCAL}
 
 
 def _model_folder(given: dict[str, Any]) -> Path | None:
     from medreward.artifacts.repository import bundled_models, resolve
+    from medreward.cli.serve import read_settings
 
     if not given["model"] or given["model"] == "fake":
         return None
-    settings = _serving(given)
+    settings = read_settings(**_local(given))
     return resolve(settings.model, settings.models_dir or bundled_models()).resolve()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from medreward.artifacts.evidence import DEFAULT_POLICY, policies, write_evidence
-from medreward.cli.asking import key_option, read_url, url_option
+from medreward.cli.asking import key_option, url_option
 from medreward.cli.options import baseline_option, json_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table
 from medreward.errors import ConfigurationError
@@ -19,13 +19,19 @@ RUN = click.Path(path_type=Path)
 POLICIES: Final = f"what must be shown: {', '.join(policies())}, or a TOML file"
 
 
+def read_http_url(context: click.Context, flag: click.Parameter, written: str | None) -> str | None:
+    if written and not written.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{written!r} must begin with http:// or https://")
+    return written.rstrip("/") if written else None
+
+
 @click.command()
 @option("--candidate", type=RUN, required=True, metavar="RUN", help="run of the model to release")
 @baseline_option
 @option("--blanked", type=RUN, metavar="RUN", help="run of the candidate that was made with --images blank")
 @option("--policy", default=DEFAULT_POLICY, metavar="POLICY", show_default=True, help=POLICIES)
-@url_option(read_url)
-@option("--baseline-url", callback=read_url, metavar="URL", help="server of the model that it would replace")
+@url_option(read_http_url)
+@option("--baseline-url", callback=read_http_url, metavar="URL", help="server of the model that it would replace")
 @key_option
 @option(
     "--evidence",

@@ -1,20 +1,30 @@
-"""Rows of a JSONL or Parquet file, one at a time, each to the body of a request."""
+"""Rows of a JSONL or Parquet file, one at a time, and what each of them asks."""
 
-import base64
+import binascii
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from medreward.cli.extras import install
+from medreward.clients.images import Source, Unreadable, load
 from medreward.errors import Code, ConfigurationError, ItemError, MedRewardError, RequestError
+from medreward.types import StoredImage, Turn, UrlImage
 
 SUFFIXES: Final = (".jsonl", ".parquet")
-ITEM: Final = ("image", "images", "question", "history", "response", "responses")
+SHARED: Final = ("image", "images", "question", "history")  # by the responses of a group
+ITEM: Final = (*SHARED, "response", "responses")
 BASE64: Final = re.compile("[A-Za-z0-9+/]+={0,2}")
+PLACE: Final = re.compile(r" - at `\$\.?(.*)`$")  # of an error, as msgspec writes it
+FIELD: Final = re.compile(r"(?:missing required|unknown) field `(\w+)`")
+S = TypeVar("S", bound=msgspec.Struct)
 LONGEST_PATH: Final = 4096
 PARQUET_ROWS: Final = 32  # at a time, for a row may hold an image; pyarrow itself holds a row group
 
@@ -23,6 +33,35 @@ PARQUET_ROWS: Final = 32  # at a time, for a row may hold an image; pyarrow itse
 class Row:
     number: int
     fields: Mapping[str, Any] | None  # None: the line is no JSON object
+
+
+class ImageShape(msgspec.Struct, forbid_unknown_fields=True):
+    base64: str | None = None
+    sha256: str | None = None
+    url: str | None = None
+
+    def __post_init__(self) -> None:
+        if sum(source is not None for source in (self.base64, self.sha256, self.url)) != 1:
+            raise ValueError("an image is one of base64, sha256 and url")
+
+
+class ItemShape(msgspec.Struct):
+    question: str
+    image: Any = None
+    images: list[Any] | None = None
+    history: list[Turn] = []
+    responses: list[str] | None = None
+    response: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.response is None) == (self.responses is None):
+            raise ValueError("an item has either responses or response")
+        if self.image is not None and self.images is not None:
+            raise ValueError("image and images exclude each other")
+
+    @property
+    def texts(self) -> list[str]:
+        return self.responses if self.responses is not None else [self.response or ""]
 
 
 def is_parquet(path: Path) -> bool:
@@ -42,19 +81,30 @@ def count_rows(path: Path) -> int:
         return sum(not line.isspace() for line in file)
 
 
-def request_body(row: Row, folder: Path, beside: Mapping[str, Any]) -> bytes:
-    """The row as a grouped request of one item; `folder` is where its paths begin."""
+def group_rows(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    """Joins rows that follow each other and share image and question, up to `size` of them."""
+    for _, alike in groupby(rows, _shared):
+        while group := list(islice(alike, size)):
+            yield group
+
+
+def read_item(row: Row) -> ItemShape:
+    """Returns what the row asks. Raises RequestError where it has not the shape of an item."""
     if row.fields is None:
         raise RequestError(Code.MALFORMED, "the line is not a JSON object")
-    item = {key: row.fields[key] for key in ITEM if row.fields.get(key) is not None}
-    if "image" in item:
-        item["image"] = _image(item["image"], folder, "/items/0/image")
-    if isinstance(item.get("images"), list):
-        item["images"] = [_image(image, folder, f"/items/0/images/{i}") for i, image in enumerate(item["images"])]
-    try:
-        return json.dumps({"items": [item], **beside}).encode()
-    except (TypeError, ValueError):
-        raise RequestError(Code.INVALID_FIELD, "the row holds values that are not JSON") from None
+    item = _checked(ItemShape, {key: row.fields[key] for key in ITEM if row.fields.get(key) is not None}, "/items/0")
+    if item.responses == []:
+        raise RequestError(Code.INVALID_FIELD, "at least one response is needed", "/items/0/responses")
+    return item
+
+
+def read_image(item: ItemShape, folder: Path) -> Source:
+    """Returns the item's image; `folder` is where its paths begin. Raises the error that its row then has."""
+    if not item.images:
+        return _image(item.image, folder, "/items/0/image")
+    if len(item.images) > 1:
+        raise ItemError(Code.UNSUPPORTED_FIELD, "a row may have one image", "/items/0/images")
+    return _image(item.images[0], folder, "/items/0/images/0")
 
 
 def import_pyarrow() -> ModuleType:
@@ -107,22 +157,52 @@ def _batches(file: Any, columns: Sequence[str], path: Path) -> Iterator[Any]:
         raise ConfigurationError(f"{path} is damaged") from None
 
 
-def _image(value: Any, folder: Path, field: str) -> Any:
-    """A path, base64, bytes, an object of the contract, or the struct that data sets of the hub have, for a request."""
+def _shared(row: Row) -> Any:
+    return [row.fields.get(key) for key in SHARED] if row.fields else row.number
+
+
+def _checked(shape: type[S], value: Any, field: str) -> S:
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        place, name = PLACE.search(message), FIELD.search(message)
+        path = re.split(r"[\[\].]+", place[1].rstrip("]")) if place else []
+        code = Code.UNKNOWN_FIELD if "unknown field" in message else Code.INVALID_FIELD
+        pointer = "/".join([field, *filter(None, path), *(name.groups() if name else ())])
+        raise RequestError(code, PLACE.sub("", message), pointer) from None
+
+
+def _image(value: Any, folder: Path, field: str) -> Source:
+    """Reads a path, base64, bytes, an object of the contract, or the struct that data sets of the hub have."""
     if isinstance(value, Mapping) and not {"bytes", "path"}.isdisjoint(value):
         value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if not isinstance(value, str) or not value:
-        return value
+    elif isinstance(value, Mapping):
+        image = _checked(ImageShape, value, field)
+        if image.url is not None:
+            return UrlImage(image.url)
+        if image.sha256 is not None:
+            return StoredImage(image.sha256)
+        return _from_base64(image.base64 or "")
+    if value is None or isinstance(value, bytes):
+        return load(value)
+    if not isinstance(value, str):
+        raise RequestError(Code.INVALID_FIELD, "an image is a path, base64, bytes or an object", field)
     try:
-        if len(value) < LONGEST_PATH and (folder / value).is_file():
-            return base64.b64encode((folder / value).read_bytes()).decode()
+        if value and len(value) < LONGEST_PATH and (folder / value).is_file():
+            return load((folder / value).read_bytes())
     except (OSError, ValueError):
         raise _unreadable(field) from None
-    if not BASE64.fullmatch(value):
+    if value and not BASE64.fullmatch(value):
         raise _unreadable(field)
-    return value
+    return _from_base64(value)
+
+
+def _from_base64(text: str) -> Source:
+    try:
+        return load(b64decode(text, validate=True)) if text else Unreadable("the image is empty")
+    except binascii.Error:
+        return Unreadable("the image is not valid base64")
 
 
 def _unreadable(field: str) -> MedRewardError:

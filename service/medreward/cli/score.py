@@ -1,19 +1,19 @@
 """`medreward score`: one question, some responses, a table."""
 
 import asyncio
-import base64
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from medreward.cli.asking import WholeText, asking_options, beside, chosen_url, where_options
+from medreward.cli.asking import WholeText, asking_options, chosen_url, where_options
+from medreward.cli.client import open_client, result_json
 from medreward.cli.options import json_option, option
-from medreward.cli.scorer import open_scorer
 from medreward.cli.show import print_json, print_table
+from medreward.clients.score import Reply
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, InlineImage, Item
 
 
 @click.command("score")
@@ -46,9 +46,17 @@ def command(
     **local: Any,
 ) -> int:
     """Score responses to a question, in this process or on a server."""
-    item = {"image": _base64(image) if image else None, "question": question, "responses": responses}
-    body = json.dumps({"items": [item], **beside(weights, too_long, thinking)}).encode()
-    reply = asyncio.run(_score(chosen_url(context, url, local["model"]), key, local, body))
+    try:
+        images = (InlineImage(image.read_bytes()),) if image else ()
+    except OSError as error:
+        raise ConfigurationError(f"the image {image} cannot be read: {error.strerror}") from None
+
+    async def ask() -> Reply:
+        async with open_client(chosen_url(context, url, local["model"]), key, local) as client:
+            item = Item(question, responses, images)
+            return await client.ask([item], weights=weights, too_long=too_long, thinking=thinking)
+
+    reply = _json(asyncio.run(ask()))
     if as_json:
         print_json(reply)
     else:
@@ -56,16 +64,14 @@ def command(
     return int(any(result["status"] != "ok" for result in reply["results"]))
 
 
-async def _score(url: str | None, key: str | None, local: dict[str, Any], body: bytes) -> dict[str, Any]:
-    async with open_scorer(url, key, local) as scorer:
-        return await scorer.score(body)
-
-
-def _base64(image: Path) -> str:
-    try:
-        return base64.b64encode(image.read_bytes()).decode()
-    except OSError as error:
-        raise ConfigurationError(f"the image {image} cannot be read: {error.strerror}") from None
+def _json(reply: Reply) -> dict[str, Any]:
+    """Returns the reply as `/v1/score` writes it."""
+    item = {"responses": reply.scores[0]}
+    results = [
+        result_json(score, place, item) | ({} if score.error else {"cached": score.cached})
+        for place, score in enumerate(reply.scores[0])
+    ]
+    return {"id": reply.id, "model": asdict(reply.model), "results": results, "timings_ms": reply.timings_ms}
 
 
 def _print(reply: dict[str, Any]) -> None:
@@ -82,5 +88,5 @@ def _row(result: dict[str, Any]) -> list[str]:
         unknown = ["-"] * (len(DIMENSIONS) + 1)
         return [str(result["response"]), *unknown, f"{error['code']}: {error['message']}"]
     numbers = [*(result["scores"][dimension] for dimension in DIMENSIONS), result["reward"]]
-    written = ["-" if number is None else f"{number:.3f}" for number in numbers]
-    return [str(result["response"]), *written, " ".join(result["flags"])]
+    cells = ["-" if number is None else f"{number:.3f}" for number in numbers]
+    return [str(result["response"]), *cells, " ".join(result["flags"])]

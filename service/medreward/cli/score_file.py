@@ -2,44 +2,50 @@
 
 import asyncio
 import contextlib
-import random
 import sys
-import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from medreward.cli.asking import (
     asking_options,
-    beside,
     chosen_url,
     concurrency_option,
     retry_seconds_option,
     where_options,
 )
+from medreward.cli.client import open_client, result_json
 from medreward.cli.options import json_option
 from medreward.cli.output import Asked, Output, input_digest
-from medreward.cli.rows import SUFFIXES, Row, count_rows, is_parquet, open_parquet, read_rows, request_body
-from medreward.cli.scorer import Scorer, UnreachableError, open_scorer
+from medreward.cli.rows import (
+    SUFFIXES,
+    ItemShape,
+    Row,
+    count_rows,
+    group_rows,
+    is_parquet,
+    open_parquet,
+    read_image,
+    read_item,
+    read_rows,
+)
 from medreward.cli.show import print_json, progress_bar
-from medreward.errors import RETRYABLE, Code, ConfigurationError, MedRewardError
-
-FIRST_PAUSE: Final = 0.25
-LONGEST_PAUSE: Final = 10.0
-#: Not this row's fault: going on would fail every row behind it too.
-FAULTS_OF_THE_SERVER: Final = frozenset({Code.OVERLOADED, Code.NOT_READY, Code.VERSION_CHANGED})
+from medreward.clients import AsyncClient, ClientError, Refused
+from medreward.clients.errors import is_server_away
+from medreward.clients.score import Score
+from medreward.errors import ITEM_CODES, RETRYABLE, ConfigurationError, MedRewardError
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     source: Path
-    beside: Mapping[str, Any]
+    options: Mapping[str, Any]  # of each call: weights, too_long, thinking
     concurrency: int
-    retry_seconds: float
 
 
 @click.command("score-file")
@@ -72,15 +78,16 @@ def command(
     """
     if source.suffix not in SUFFIXES or target.suffix != source.suffix:
         raise click.UsageError("IN and OUT must both end in .jsonl or both in .parquet")
-    job = Job(source, beside(weights, too_long, thinking), concurrency, retry_seconds)
+    job = Job(source, {"weights": weights, "too_long": too_long, "thinking": thinking}, concurrency)
+    chosen = chosen_url(context, url, local["model"])
 
     async def run(digest: str) -> Output:
-        async with open_scorer(chosen_url(context, url, local["model"]), key, local, concurrency) as scorer:
-            about = await scorer.model()
-            ran_in = about["runtime"].rpartition("/")[2]
-            output = Output(target, Asked(digest, about["fingerprint"], ran_in, weights, too_long, thinking))
+        async with open_client(chosen, key, local, concurrency=concurrency, retry_seconds=retry_seconds) as client:
+            model = await client.pin_model()
+            ran_in = model.runtime.rpartition("/")[2]
+            output = Output(target, Asked(digest, model.fingerprint, ran_in, weights, too_long, thinking))
             with contextlib.closing(output):
-                await _score_missing(job, scorer, about, output)
+                await _score_missing(job, client, asdict(model), output)
             return output
 
     try:
@@ -91,78 +98,85 @@ def command(
     return int(output.failed > 0)
 
 
-async def _score_missing(job: Job, scorer: Scorer, model: Mapping[str, str], output: Output) -> None:
+async def _score_missing(job: Job, client: AsyncClient, model: Mapping[str, str], output: Output) -> None:
     if not output.done:
         with progress_bar("rows") as advance:
             total = count_rows(job.source) if sys.stderr.isatty() else 0
-            async with contextlib.aclosing(_scored(job, scorer, output.rows)) as scored:
+            async with contextlib.aclosing(_scored(job, client, output.rows)) as scored:
                 try:
                     async for row in scored:
                         output.append({**row, "model": model})
                         advance(output.rows, total)
-                except (MedRewardError, UnreachableError) as error:
+                except ClientError as error:
                     raise ConfigurationError(
                         f"score-file stopped after {output.rows} rows; run it again to go on: {error}"
                     ) from None
     output.finish(_id_type(job.source))
 
 
-async def _scored(job: Job, scorer: Scorer, start: int) -> AsyncGenerator[dict[str, Any]]:
+async def _scored(job: Job, client: AsyncClient, start: int) -> AsyncGenerator[dict[str, Any]]:
     """Rows in their order, some in flight ahead of the one that is due."""
-    slots = asyncio.Semaphore(job.concurrency)
-    flying: deque[asyncio.Task[dict[str, Any]]] = deque()
+    flying: deque[asyncio.Task[list[dict[str, Any]]]] = deque()
+    ahead = 0  # rows
     try:
-        for row in read_rows(job.source, start):
-            flying.append(asyncio.create_task(_score_row(row, job, scorer, slots)))
-            if len(flying) >= 2 * job.concurrency:
-                yield await flying.popleft()
+        for group in group_rows(read_rows(job.source, start), job.concurrency):
+            flying.append(asyncio.create_task(_score_rows(group, job, client)))
+            ahead += len(group)
+            while ahead >= 2 * job.concurrency:
+                for row in await flying.popleft():
+                    ahead -= 1
+                    yield row
         while flying:
-            yield await flying.popleft()
+            for row in await flying.popleft():
+                yield row
     finally:
         for task in flying:
             task.cancel()
         await asyncio.gather(*flying, return_exceptions=True)
 
 
-async def _score_row(row: Row, job: Job, scorer: Scorer, slots: asyncio.Semaphore) -> dict[str, Any]:
-    written: dict[str, Any] = {"row": row.number}
-    if row.fields and "id" in row.fields:
-        written["id"] = _plain(row.fields["id"])
-    try:
-        async with slots:
-            body = await asyncio.to_thread(request_body, row, job.source.parent, job.beside)
-            reply = await _with_retries(scorer, body, job.retry_seconds)
-    except MedRewardError as error:
-        if error.code in FAULTS_OF_THE_SERVER:
-            raise
-        return {**written, "results": None, "error": _error(error)}
-    return {**written, "results": [_result(result) for result in reply["results"]], "error": None}
-
-
-async def _with_retries(scorer: Scorer, body: bytes, budget: float) -> dict[str, Any]:
-    give_up = time.monotonic() + budget
-    pause = FIRST_PAUSE
-    while True:
+async def _score_rows(rows: Sequence[Row], job: Job, client: AsyncClient) -> list[dict[str, Any]]:
+    """Scores rows that share image and question as one group. Raises Refused where going on would fail every row."""
+    items = [_item(row) for row in rows]
+    scores: Iterator[Score] = iter(())
+    asked = [item for item in items if isinstance(item, ItemShape)]
+    if asked:
+        first, responses = asked[0], [text for item in asked for text in item.texts]
         try:
-            return await scorer.score(body)
-        except (MedRewardError, UnreachableError) as error:
-            if isinstance(error, MedRewardError) and error.code not in RETRYABLE:
-                raise
-            asked = getattr(error, "retry_after", None) or 0.0
-            wait = max(asked, pause * random.uniform(0.5, 1))  # noqa: S311  # spreads clients, guards nothing
-            if time.monotonic() + wait > give_up:
-                raise
-        await asyncio.sleep(wait)
-        pause = min(2 * pause, LONGEST_PAUSE)
+            image = await asyncio.to_thread(read_image, first, job.source.parent)
+            scores = iter(await client.score(image, first.question, responses, history=first.history, **job.options))
+        except MedRewardError as error:
+            items = [error if isinstance(item, ItemShape) else item for item in items]
+    return [_outcome(row, item, scores) for row, item in zip(rows, items, strict=True)]
 
 
-def _result(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Without `cached`: it tells how an answer came about, and a second run must write the same file."""
-    return {key: value for key, value in result.items() if key != "cached"}
+def _item(row: Row) -> ItemShape | MedRewardError:
+    try:
+        return read_item(row)
+    except MedRewardError as error:
+        return error
 
 
-def _error(error: MedRewardError) -> dict[str, str]:
-    return {"code": str(error.code), "message": error.detail, "field": error.field}
+def _outcome(row: Row, item: ItemShape | MedRewardError, scores: Iterator[Score]) -> dict[str, Any]:
+    """Returns what is written for the row, which takes the scores of its responses from `scores`."""
+    fields = row.fields or {}
+    about: dict[str, Any] = {"row": row.number} | ({"id": _plain(fields["id"])} if "id" in fields else {})
+    if isinstance(item, MedRewardError):
+        return {**about, "results": None, "error": _error(item.code, item.detail, item.field)}
+    answers = list(islice(scores, len(item.texts)))
+    for score in answers:
+        if score.error and is_server_away(score.error):
+            raise Refused(score.error, score.message or "", retryable=True)
+    codes = {score.error for score in answers}
+    code = codes.pop() if len(codes) == 1 else None
+    if code and (code in RETRYABLE or code not in ITEM_CODES):  # then a server refuses the row as a whole
+        return {**about, "results": None, "error": _error(code, answers[0].message, answers[0].field)}
+    results = [result_json(score, place, fields) for place, score in enumerate(answers)]
+    return {**about, "results": results, "error": None}
+
+
+def _error(code: str, message: str | None, field: str | None) -> dict[str, str]:
+    return {"code": str(code), "message": message or "", "field": field or ""}
 
 
 def _plain(value: Any) -> Any:

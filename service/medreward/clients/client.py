@@ -23,10 +23,10 @@ from medreward.clients.groups import (
 )
 from medreward.clients.images import File, ImageLike, Unreadable
 from medreward.clients.retries import Attempts, Patience, RetryBudget
-from medreward.clients.score import Score
+from medreward.clients.score import Reply, Score
 from medreward.clients.transport import Tls, Transport
 from medreward.errors import RETRYABLE, Code
-from medreward.types import DIMENSIONS, Lane, ModelRef, Options, ScoreRequest, Thinking, TooLong, Turn
+from medreward.types import DIMENSIONS, Item, Lane, ModelRef, Options, ScoreRequest, Thinking, TooLong, Turn
 
 KNOWN_IMAGES: Final = 100_000
 INTERNAL_TRIES: Final = 3  # a fault of the server may pass, but is not waited out
@@ -46,12 +46,12 @@ class AsyncClient:
     With `pin` (a fingerprint, or True for the first one seen) another model behind the URL raises VersionChanged.
     With `affinity` a call carries one image and its hash as `X-Affinity-Key`, for a balancer that hashes.
     With `store_images` false an image travels with every call about it: one trip less where each is asked about once.
-    A client belongs to one event loop.
+    A client belongs to one event loop. `url` may also be a transport, which the client then closes.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Transport,
         *,
         key: str | None = None,
         lane: Lane | str = Lane.BULK,
@@ -77,7 +77,7 @@ class AsyncClient:
         self._stores = store_images
         self._stored: OrderedDict[str, None] = OrderedDict()
         self._storing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._transport = _transport(url, concurrency, timeout, key, tls)
+        self._transport = _transport(url, concurrency, timeout, key, tls) if isinstance(url, str) else url
 
     async def score(
         self,
@@ -115,17 +115,31 @@ class AsyncClient:
         listed = [triple if isinstance(triple, Triple) else Triple(*triple) for triple in triples]
         return await self._score(await group_by_question(listed), len(listed), request, progress)
 
+    async def ask(
+        self,
+        items: Sequence[Item],
+        *,
+        weights: Mapping[str, float] | None = None,
+        too_long: TooLong | str = TooLong.ERROR,
+        thinking: Thinking | str = Thinking.KEEP,
+    ) -> Reply:
+        """Returns the server's reply to one call, which is sent as it stands: nothing is stored, joined or split.
+
+        Raises Refused where the server refuses the call and another try would not mend it.
+        """
+        request = replace(self._request(weights, too_long, thinking), items=tuple(items))
+        async with self._slots:
+            return await self._insist(lambda: self._reply(request, None))
+
     async def model(self) -> ModelRef:
         """What the server serves now."""
-        attempts = Attempts(self._budget)
-        while True:
-            try:
-                return await self._try(self._transport.model())
-            except Refused as refused:
-                pause = attempts.pause(refused.retry_after)
-                if not refused.retryable or pause is None or self._is_nobody_there(refused, attempts):
-                    raise
-            await asyncio.sleep(pause)
+        return await self._insist(self._transport.model)
+
+    async def pin_model(self) -> ModelRef:
+        """Returns what the server serves now, and pins this client to it."""
+        model = await self.model()
+        self._fingerprint = model.fingerprint
+        return model
 
     @property
     def fingerprint(self) -> str | None:
@@ -203,7 +217,7 @@ class AsyncClient:
             except Refused as refused:
                 if self._is_nobody_there(refused, attempts):
                     raise
-                _fill(call, scores, Score(error=refused.code, message=refused.message))
+                _fill(call, scores, refused)
                 if not refused.retryable:
                     return await self._split(call, refused, request, scores)
                 if refused.code == Code.INTERNAL and attempts.failed + 1 >= INTERNAL_TRIES:
@@ -214,6 +228,18 @@ class AsyncClient:
                 return None  # what is left holds the error of its last try
             await asyncio.sleep(pause)
         return None
+
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Tries until there is an answer; raises a refusal that another try would not mend."""
+        attempts = Attempts(self._budget)
+        while True:
+            try:
+                return await self._try(call())
+            except Refused as refused:
+                pause = attempts.pause(refused.retry_after)
+                if not refused.retryable or pause is None or self._is_nobody_there(refused, attempts):
+                    raise
+            await asyncio.sleep(pause)
 
     async def _try(self, call: Awaitable[T]) -> T:
         """Notes that somebody is there; what they answer is another matter."""
@@ -237,9 +263,15 @@ class AsyncClient:
         items = tuple(group.item() for group in call)
         images = {group.image.sha256 for group in call if isinstance(group.image, File)}
         affinity = images.pop() if len(images) == 1 else None
-        request = replace(request, id=uuid.uuid4().hex, items=items, fingerprint=self._fingerprint)
+        reply = await self._try(self._reply(replace(request, items=items), affinity))
+        settled = [self._settle(*answered, scores) for answered in zip(call, reply.scores, strict=True)]
+        return all(settled)
+
+    async def _reply(self, request: ScoreRequest, affinity: str | None) -> Reply:
+        """Returns the reply to one try; raises VersionChanged where another model gave it than the pinned one."""
+        request = replace(request, id=uuid.uuid4().hex, fingerprint=self._fingerprint)
         try:
-            reply = await self._try(self._transport.score(request, affinity))
+            reply = await self._transport.score(request, affinity)
         except Refused as refused:
             if refused.code != Code.VERSION_CHANGED:
                 raise
@@ -250,16 +282,12 @@ class AsyncClient:
             if found and found.fingerprint == self._fingerprint:  # of another server behind the same address
                 found = None
             raise self._version_changed(found) from None
-        self._check_version(reply.model)
-        settled = [self._settle(*answered, scores) for answered in zip(call, reply.scores, strict=True)]
-        return all(settled)
-
-    def _check_version(self, model: ModelRef) -> None:
         if self._pin and self._fingerprint is None:
-            self._fingerprint = model.fingerprint
-        if self._pin and model.fingerprint != self._fingerprint:
-            raise self._version_changed(model)
-        self._served_by = model
+            self._fingerprint = reply.model.fingerprint
+        if self._pin and reply.model.fingerprint != self._fingerprint:
+            raise self._version_changed(reply.model)
+        self._served_by = reply.model
+        return reply
 
     def _version_changed(self, found: ModelRef | None) -> VersionChanged:
         assert self._fingerprint is not None
@@ -307,7 +335,7 @@ class AsyncClient:
                     continue
                 if not (refused.code == Code.BODY_TOO_LARGE or refused.code.startswith("image_")):
                     raise
-                _fill([group], scores, Score(error=refused.code, message=refused.message))
+                _fill([group], scores, refused)
                 group.left = []
 
     async def _store(self, image: File) -> None:
@@ -357,7 +385,7 @@ def _refuse_unsendable(group: Group, scores: list[Score]) -> int:
     """Errors of what no call could carry; how many."""
     before = len(group.left)
     if isinstance(group.image, Unreadable):
-        _fill([group], scores, Score(error=Code.IMAGE_INVALID, message=group.image.reason))
+        _fill([group], scores, Refused(Code.IMAGE_INVALID, group.image.reason, retryable=False))
         group.left = []
     bad = Score(error=Code.BAD_TEXT, message="the text has half of a surrogate pair, which is no Unicode text")
     for place, response in group.left:
@@ -375,10 +403,10 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _fill(call: Iterable[Group], scores: list[Score], score: Score) -> None:
+def _fill(call: Iterable[Group], scores: list[Score], refused: Refused) -> None:
     for group in call:
         for place, _ in group.left:
-            scores[place] = score
+            scores[place] = Score(error=refused.code, message=refused.message, field=refused.field)
 
 
 def _raise_if_missing(scores: Iterable[Score]) -> None:

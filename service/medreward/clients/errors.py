@@ -1,11 +1,22 @@
 """What a client raises. An item that could not be scored is no exception but a Score without numbers, unless strict."""
 
+from typing import Final
+
+from medreward.errors import Code
 from medreward.types import ModelRef
+
+#: What the next call would meet as well. A worker that is lost or slow may be so because of this very response.
+SERVER_AWAY: Final = frozenset({Code.OVERLOADED, Code.NOT_READY, "unreachable", "garbled"})
 
 
 def described(model: ModelRef) -> str:
     """`medreward-mini 1.1.0 (sha256:…)`"""
     return f"{model.name} {model.version} ({model.fingerprint})"
+
+
+def is_server_away(code: str) -> bool:
+    """Returns whether the error says that no other response could be scored now either."""
+    return code in SERVER_AWAY or code.startswith(("http_", "grpc_"))
 
 
 class ClientError(Exception):
@@ -23,7 +34,7 @@ class VersionChanged(ClientError):
     """
 
     def __init__(self, message: str, wanted: str, found: ModelRef | None) -> None:
-        super().__init__(message)
+        super().__init__(f"{Code.VERSION_CHANGED}: {message}")
         self.wanted = wanted
         self.found = found
 
@@ -39,17 +50,20 @@ class NotScored(ClientError):
 class Refused(ClientError):
     """The server, or the way to it, refused a call: its key, its route, not what is asked about."""
 
-    def __init__(self, code: str, message: str, retryable: bool, retry_after: float | None = None) -> None:
-        super().__init__(f"{code}: {message}")
+    def __init__(
+        self, code: str, message: str, retryable: bool, retry_after: float | None = None, field: str = ""
+    ) -> None:
+        super().__init__(f"{code}: {message}{f' ({field})' if field else ''}")
         self.code = code
         self.message = message
         self.retryable = retryable
         self.retry_after = retry_after
+        self.field = field  # a pointer into the call, where the server names one
 
 
 class Unreachable(Refused):
     """Nothing at the address answers, or what answers has no such route: a wrong URL, or a server that is away."""
 
     def __init__(self, address: str, reason: str, code: str = "unreachable") -> None:
-        message = f"no MedReward server answers at {address}: {reason}. Check the URL, and that the server is running"
+        message = f"cannot reach {address}: {reason}. Check the URL, and that a MedReward server is running there"
         super().__init__(code, message, retryable=True)

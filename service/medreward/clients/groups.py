@@ -45,7 +45,7 @@ class Group:
             sources = (StoredImage(self.stored_image.sha256),)
         elif isinstance(self.image, File):
             sources = (InlineImage(self.image.data),)
-        elif isinstance(self.image, UrlImage):
+        elif isinstance(self.image, UrlImage | StoredImage):
             sources = (self.image,)
         return Item(self.question, tuple(response for _, response in self.left), sources, self.history)
 

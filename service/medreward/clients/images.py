@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from medreward.types import UrlImage
+from medreward.types import StoredImage, UrlImage
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image as Picture
 
-ImageLike: TypeAlias = "bytes | str | os.PathLike[str] | Picture | np.ndarray[Any, Any] | Mapping[str, Any] | None"
+ImageLike: TypeAlias = (
+    "bytes | str | os.PathLike[str] | Picture | np.ndarray[Any, Any] | Mapping[str, Any] | Source | None"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,13 @@ class Unreadable:
     reason: str
 
 
-Source: TypeAlias = File | UrlImage | Unreadable | None
+Source: TypeAlias = File | UrlImage | StoredImage | Unreadable | None
 
 
 def load(image: ImageLike) -> Source:
     """A TypeError where no such image can ever be sent."""
+    if isinstance(image, File | UrlImage | StoredImage | Unreadable):
+        return image
     if isinstance(image, str) and image.startswith(("http://", "https://")):
         return UrlImage(image)
     try:
@@ -50,6 +54,10 @@ def image_bytes(image: ImageLike) -> bytes | None:
     """Bytes as they are, a path's content, pixels of PIL or numpy as PNG, a data set's {"bytes", "path"} row."""
     if image is None or isinstance(image, bytes):
         return image
+    if isinstance(image, File):
+        return image.data
+    if isinstance(image, UrlImage | StoredImage | Unreadable):
+        raise TypeError("this image has no bytes here")
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | os.PathLike):

@@ -34,6 +34,7 @@ CONNECT_S: Final = 10.0
 class Error(msgspec.Struct):
     code: str
     message: str
+    field: str = ""
 
 
 class Result(msgspec.Struct):
@@ -45,6 +46,7 @@ class Result(msgspec.Struct):
     reward: float | None
     flags: tuple[str, ...]
     error: Error | None = None
+    cached: bool = False
 
 
 class Model(msgspec.Struct):
@@ -62,6 +64,7 @@ class Body(msgspec.Struct):
     id: str
     model: Model
     results: list[Result]
+    timings_ms: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Stored(msgspec.Struct):
@@ -71,6 +74,7 @@ class Stored(msgspec.Struct):
 class Problem(msgspec.Struct):
     code: str
     detail: str
+    field: str | None = None
 
 
 class RestTransport:
@@ -78,8 +82,12 @@ class RestTransport:
         self, url: str, connections: int, timeout_s: float, headers: Mapping[str, str], tls: Tls | None = None
     ) -> None:
         self._longest_s = timeout_s + SLACK_S
-        parsed = httpx.URL(url)
-        self._address = f"{parsed.scheme}://{parsed.netloc.decode()}{parsed.path}"  # no password, if the URL has one
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"the URL {url!r} is wrong: {error}") from None
+        without_password = f"{parsed.scheme}://{parsed.netloc.decode()}{parsed.path}"
+        self._address = without_password if parsed.userinfo else url
         self._client = httpx.AsyncClient(
             base_url=url,
             headers=dict(headers),
@@ -102,7 +110,7 @@ class RestTransport:
             if reply.id != request.id:
                 raise garbled()
             results = ((result.item, result.response, _score(result)) for result in reply.results)
-            return Reply(reply.model.ref(), by_item(request, results))
+            return Reply(reply.model.ref(), by_item(request, results), reply.id, reply.timings_ms)
         except (ValueError, Refused):
             raise await self._hung_up(response) from None
 
@@ -155,11 +163,12 @@ class RestTransport:
             problem = msgspec.json.decode(response.content, type=Problem)
         except ValueError:  # somebody else's words: a proxy's, or those of a server at a wrong address
             if status == 404:
-                return Unreachable(self._address, "it answers 404, and not in MedReward's words", "http_404")
+                return Unreachable(self._address, "it answers 404, and does not answer as MedReward does", "http_404")
             code = Code.BODY_TOO_LARGE if status == 413 else f"http_{status}"
-            detail = f"{self._address} answers {status}, and not in MedReward's words"
+            detail = f"{self._address} answers {status}, and does not answer as MedReward does"
             return Refused(code, detail, status in RETRYABLE_STATUS, retry_after)
-        return Refused(problem.code, problem.detail, status in RETRYABLE_STATUS, retry_after)
+        retryable = status in RETRYABLE_STATUS
+        return Refused(problem.code, problem.detail, retryable, retry_after, problem.field or "")
 
     async def _hung_up(self, response: httpx.Response) -> Refused:
         """Not the answer to what was asked: nothing more may be read from that connection."""
@@ -176,8 +185,9 @@ def _context(tls: Tls) -> ssl.SSLContext:
 
 def _score(result: Result) -> Score:
     if result.error:
-        return Score(flags=result.flags, error=result.error.code, message=result.error.message)
-    return Score(result.reward, result.scores, result.logits, result.uncertainty, result.flags)
+        error = result.error
+        return Score(flags=result.flags, error=error.code, message=error.message, field=error.field)
+    return Score(result.reward, result.scores, result.logits, result.uncertainty, result.flags, cached=result.cached)
 
 
 def _body(request: ScoreRequest) -> bytes:

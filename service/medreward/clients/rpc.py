@@ -65,7 +65,8 @@ class RpcTransport:
         if reply.request_id != request.id:
             raise garbled()
         results = ((result.item, result.response, _score(result)) for result in reply.results)
-        return Reply(_ref(reply.model), by_item(request, results))
+        timings = {phase: getattr(reply.timings, f"{phase}_ms") for phase in ("decode", "queue", "inference", "total")}
+        return Reply(_ref(reply.model), by_item(request, results), reply.request_id, timings)
 
     async def put_image(self, data: bytes, digest: str) -> None:
         metadata = [*self._metadata, ("x-affinity-key", digest)]
@@ -91,7 +92,8 @@ class RpcTransport:
         detail = error.details() or ""
         if code := trailing.get("x-error-code"):
             after = float(pushback) / 1000 if pushback.isdecimal() else None
-            return Refused(code, detail, code in RETRYABLE or code == Code.INTERNAL, after)
+            field = trailing.get("x-error-field", "")
+            return Refused(code, detail, code in RETRYABLE or code == Code.INTERNAL, after, field)
         status: grpc.StatusCode = error.code()
         never_connected = self._channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         if status is grpc.StatusCode.UNAVAILABLE and never_connected:
@@ -132,13 +134,15 @@ def _image(image: ImageSource) -> pb.Image:
 
 def _score(result: pb.Result) -> Score:
     if result.HasField("error"):
-        return Score(flags=tuple(result.flags), error=result.error.code, message=result.error.message)
+        error = result.error
+        return Score(flags=tuple(result.flags), error=error.code, message=error.message, field=error.field)
     return Score(
         result.reward if result.HasField("reward") else None,
         _six(result.scores),
         _six(result.logits),
         _six(result.uncertainty) if result.HasField("uncertainty") else None,
         tuple(result.flags),
+        cached=result.cached,
     )
 
 

@@ -1,5 +1,6 @@
 """What a caller gets for each response."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ class Score:
     flags: tuple[str, ...] = ()
     error: str | None = None
     message: str | None = None
+    # Where in the call the error is, and whether the server knew the answer: how it came about, not what it says.
+    field: str | None = dataclasses.field(default=None, compare=False)
+    cached: bool = dataclasses.field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +35,5 @@ class Reply:
 
     model: ModelRef
     scores: list[list[Score]]
+    id: str
+    timings_ms: Mapping[str, float]

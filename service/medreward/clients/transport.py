@@ -1,4 +1,4 @@
-"""What the client asks of a way to the server; rest.py and rpc.py are the two."""
+"""What the client asks of a way to the server: rest.py and rpc.py, and the engine itself in cli/in_process.py."""
 
 import os
 from collections.abc import Iterable

@@ -41,6 +41,8 @@ def repeated_measures_anova(credit: Floats) -> Test | None:
     """Of cases x runs. It takes credits for normal and their differences for equally spread: for readers who ask."""
     if _alike(credit):
         return None
+    # statsmodels' AnovaRM builds a matrix with a row and a column for each case of each run. Of 1,000 cases and ten
+    # runs that is 800 MB.
     cases, runs = credit.shape
     mean = credit.mean()
     between = cases * ((credit.mean(axis=0) - mean) ** 2).sum()

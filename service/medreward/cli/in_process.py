@@ -1,0 +1,62 @@
+"""The client's third transport: the server's own engine, in this process."""
+
+from typing import Self
+
+from prometheus_client import CollectorRegistry
+
+from medreward.api.fields import pointer_to
+from medreward.api.rest.replies import milliseconds
+from medreward.clients.errors import Refused
+from medreward.clients.score import Reply, Score
+from medreward.clients.transport import by_item
+from medreward.engine.engine import Engine
+from medreward.errors import RETRYABLE, Code, MedRewardError
+from medreward.metrics import Metrics
+from medreward.settings import Settings
+from medreward.types import DIMENSIONS, Failed, ModelRef, Result, ScoreRequest
+
+
+class EngineTransport:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    async def start(cls, settings: Settings) -> Self:
+        """Loads the model that the settings name; raises ConfigurationError where it cannot be served."""
+        engine = Engine(settings.model_copy(update={"isolation": "inline"}), Metrics(CollectorRegistry()))
+        await engine.start()
+        return cls(engine)
+
+    async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:
+        try:
+            response = await self._engine.score(request)
+        except MedRewardError as error:
+            raise _refused(error) from None
+        results = ((result.item, result.response, _score(result)) for result in response.results)
+        return Reply(response.model, by_item(request, results), response.id, milliseconds(response.timings))
+
+    async def put_image(self, data: bytes, digest: str) -> None:
+        try:
+            await self._engine.put_image(data)
+        except MedRewardError as error:
+            raise _refused(error) from None
+
+    async def model(self) -> ModelRef:
+        return self._engine.serving.ref
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+
+def _refused(error: MedRewardError) -> Refused:
+    retryable = error.code in RETRYABLE or error.code is Code.INTERNAL
+    return Refused(error.code, error.detail, retryable, error.retry_after, error.field)
+
+
+def _score(result: Result) -> Score:
+    if isinstance(result, Failed):
+        error = result.error
+        return Score(flags=result.flags, error=error.code, message=error.detail, field=pointer_to(result))
+    scores, logits = (dict(zip(DIMENSIONS, six, strict=True)) for six in (result.scores, result.logits))
+    uncertainty = dict(zip(DIMENSIONS, result.uncertainty, strict=True)) if result.uncertainty else None
+    return Score(result.reward, scores, logits, uncertainty, result.flags, cached=result.cached)
