@@ -21,7 +21,7 @@ from medreward.engine.images.pictures import Pictures
 from medreward.engine.images.resolve import Images
 from medreward.engine.images.slots import FEWEST_SLOTS, Slots
 from medreward.engine.images.store import ImageStore
-from medreward.engine.items import RequestContext, Items
+from medreward.engine.items import Items, RequestContext
 from medreward.engine.model import open_model
 from medreward.engine.queue.dispatcher import Dispatcher
 from medreward.engine.queue.flights import Flight, Flights, prompt_digest

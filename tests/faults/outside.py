@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
-
 from commands import Served
-from medreward.errors import RETRYABLE
 from pictures import jpeg
+
+from medreward.errors import RETRYABLE
 
 Body = dict[str, str]
 
