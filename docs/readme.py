@@ -1,4 +1,4 @@
-"""Writes the rewards of the README's image example into its table: `python docs/readme.py`, after the model changed."""
+"""Writes the rewards into the table of the README's image example: `python docs/readme.py`, after the model changed."""
 
 import asyncio
 import re
@@ -33,9 +33,9 @@ async def rewards(body: bytes) -> list[float]:
         await model.aclose()
 
 
-def rows(found: list[float]) -> str:
+def rows(values: list[float]) -> str:
     """Returns the table's rows, two rewards each, the higher one in bold."""
-    pairs = zip(found[::2], found[1::2], strict=True)
+    pairs = zip(values[::2], values[1::2], strict=True)
     cells = [[f"**{reward:.2f}**" if reward == max(pair) else f"{reward:.2f}" for reward in pair] for pair in pairs]
     return "".join(f"| {image}.png | {' | '.join(row)} |\n" for image, row in zip(IMAGES, cells, strict=True))
 
