@@ -26,9 +26,10 @@ quick: .venv/.test  ## the tests of a minute, for while you work
 
 setup: .venv/.test  ## everything for working on the code
 
-check: .venv/.test  ## lint, types, generated files
+check: .venv/.test  ## lint, imports, types, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	mkdir -p .venv/made/docs
 	$(BIN)/python docs/generate.py .venv/made/docs

@@ -14,6 +14,7 @@ from medreward.settings import ENV_PREFIX, Settings
 
 
 def settings_table() -> str:
+    """Returns docs/settings.md."""
     head = [
         "# Settings of `medreward serve`",
         "",
@@ -30,6 +31,7 @@ def settings_table() -> str:
 
 
 def openapi() -> str:
+    """Returns docs/openapi.json."""
     app = create_app(Engine(Settings(), Metrics(CollectorRegistry())), Keyring(None))
     return json.dumps(app.openapi(), indent=1) + "\n"
 

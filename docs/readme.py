@@ -1,4 +1,4 @@
-"""Writes the rewards of the README's image example into its table: `python docs/readme.py`, after the model changed."""
+"""Writes the rewards into the table of the README's image example: `python docs/readme.py`, after the model changed."""
 
 import asyncio
 import base64
@@ -38,9 +38,9 @@ async def rewards(body: bytes) -> list[float]:
         return [score.reward or 0.0 for score in await client.score_many(triples)]
 
 
-def rows(found: list[float]) -> str:
+def rows(values: list[float]) -> str:
     """Returns the table's rows, two rewards each, the higher one in bold."""
-    pairs = zip(found[::2], found[1::2], strict=True)
+    pairs = zip(values[::2], values[1::2], strict=True)
     cells = [[f"**{reward:.2f}**" if reward == max(pair) else f"{reward:.2f}" for reward in pair] for pair in pairs]
     return "".join(f"| {image}.png | {' | '.join(row)} |\n" for image, row in zip(IMAGES, cells, strict=True))
 

@@ -2,6 +2,6 @@
 
 from medreward.quiet import switch_statistics_off
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 switch_statistics_off()  # before any other import of ours brings a library along

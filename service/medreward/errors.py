@@ -1,4 +1,4 @@
-"""One error family. A code is stable and public; a detail is our own fixed text, never a payload's."""
+"""The one family of errors. A code is stable and public; a detail is our own fixed text, never a payload's."""
 
 from enum import StrEnum
 from itertools import takewhile
@@ -47,10 +47,10 @@ class Code(StrEnum):
     QUOTA_EXCEEDED = "quota_exceeded"
 
 
-#: Those that an item may have; the enum lists them first.
+#: The codes that an item may have; the enum lists them first.
 ITEM_CODES: Final = tuple(takewhile(lambda code: code is not Code.MALFORMED, Code))
 
-#: Causes that may be gone on the next try; if every item fails with one of them, so does the request.
+#: Causes that may be gone on the next try. If every item of a request fails with the same one, so does the request.
 RETRYABLE: Final = frozenset(
     {
         Code.WORKER_LOST,
@@ -64,8 +64,10 @@ RETRYABLE: Final = frozenset(
 
 
 class MedRewardError(Exception):
-    """Base of everything this package raises on purpose. The log has `for_log` in place of `detail` where it is given:
-    what the operator must know and the caller must not."""
+    """Base of everything that this package raises on purpose and a caller is told.
+
+    The log shows `for_log` in place of `detail` where it is given: what the operator must know and the caller must not.
+    """
 
     def __init__(
         self, code: Code, detail: str, field: str = "", retry_after: float | None = None, for_log: str = ""

@@ -8,7 +8,7 @@ Z: Final = NormalDist().inv_cdf(0.975)
 
 
 def wilson(credit: float, n: float) -> tuple[float, float]:
-    """Of a share of n; half a case is allowed."""
+    """Returns the bounds of the share `credit / n`. Halves are allowed: a tie counts half a case."""
     share, square = credit / n, Z * Z
     middle = (share + square / (2 * n)) / (1 + square / n)
     half = Z / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))

@@ -1,11 +1,10 @@
-"""Logs, one JSON object a line. Fields are named at the call; no payload and no exception's message is among them."""
+"""Writes the log, one JSON object a line. Fields are named at the call; none is a payload or an exception's message."""
 
 import logging
 import sys
 import traceback
 import warnings
 from datetime import UTC, datetime
-from types import TracebackType
 
 import msgspec
 
@@ -13,6 +12,8 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class JsonFormatter(logging.Formatter):
+    """Formats a record as JSON. Of an exception it shows the type and the frames, never the message."""
+
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -23,24 +24,22 @@ class JsonFormatter(logging.Formatter):
         line.update((key, value) for key, value in vars(record).items() if key not in _STANDARD)
         if record.exc_info and record.exc_info[0]:
             line["error"] = record.exc_info[0].__name__
-            line["at"] = _frames(record.exc_info[2])
+            trace = traceback.extract_tb(record.exc_info[2])
+            line["at"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in trace]
         return msgspec.json.encode(line).decode()
 
 
-def _frames(trace: TracebackType | None) -> list[str]:
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)]
-
-
 def configure(level: str) -> None:
+    """Sends every record from this level on, and libraries' warnings, to stderr as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    warnings.showwarning = _warned
+    warnings.showwarning = _log_warning
 
 
-def _warned(
+def _log_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -48,6 +47,6 @@ def _warned(
     file: object = None,
     line: object = None,
 ) -> None:
-    """A library's warning as a line of JSON. Its text stays out: it may quote what the library was given."""
+    """Logs that a library warned, and where. The warning's text stays out: it may quote what the library was given."""
     where = {"category": category.__name__, "at": f"{filename}:{lineno}"}
     logging.getLogger("medreward").warning("a library warned", extra=where)

@@ -35,12 +35,12 @@ def policies() -> list[str]:
 
 
 def policy_file(name: str) -> Path:
-    """Returns the file of a policy that the package brings, or else the path itself."""
+    """Returns the file of a policy of the package if it has that name, else the name as a path."""
     return _packaged() / f"{name}.toml" if name in policies() else Path(name)
 
 
 def policy_digest(file: Path) -> str:
-    """Returns what `sha256sum` says; fails where there is no such file."""
+    """Returns the sha256 of the policy's file, as `sha256sum` says it; fails where there is no such file."""
     try:
         return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
     except OSError:
@@ -96,6 +96,7 @@ def _packaged() -> Path:
 
 
 def _read(file: Path) -> Evidence | None:
+    """Returns the verdict in the file, or None if the file is not one."""
     try:
         document = json.loads(file.read_bytes())
         data, baseline = document.get("data") or {}, document.get("baseline") or {}

@@ -1,6 +1,6 @@
-"""`golden.json`: triples with the logits a healthy runtime must give them."""
+"""`golden.json`: triples with the logits that a healthy runtime must give them."""
 
-import base64
+from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,11 @@ class GoldenTriple:
 def tolerance(
     wanted: Sequence[Six], runtimes: Iterable[str], scales: Iterable[float] = (1.0,), exact: float = EXACT
 ) -> float:
-    """In bf16 by how far the wanted logits lie apart, or where they do not, by the scales of the calibration."""
+    """Returns how far a logit may be from the wanted one.
+
+    That is `exact`, or, if one of the runtimes is bf16, half of the standard deviation of the wanted logits. Where they
+    do not differ (a single triple), the scales of the calibration stand for their deviation.
+    """
     if not any(runtime.endswith("/bf16") for runtime in runtimes):
         return exact
     columns = zip(*wanted, strict=True)
@@ -36,14 +40,10 @@ def tolerance(
     return BF16 * (apart or fmean(scales))
 
 
-def _strict_base64(value: object) -> object:
-    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
-
-
 class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    image: Annotated[bytes | None, BeforeValidator(_strict_base64)]
+    image: Annotated[bytes | None, BeforeValidator(lambda v: b64decode(v, validate=True) if isinstance(v, str) else v)]
     question: str
     response: str
     logits: dict[str, float | None]
@@ -63,6 +63,7 @@ _ROWS = TypeAdapter(Annotated[list[_Row], Field(min_length=1)])
 
 
 def read_golden(path: Path) -> list[GoldenTriple]:
+    """Returns the golden triples in the file; fails where there is none or one of them is not what it should be."""
     try:
         return [row.triple() for row in _ROWS.validate_json(path.read_bytes())]
     except OSError:

@@ -1,4 +1,4 @@
-"""Files of the hub at a commit, kept in its own cache."""
+"""Files of the Hugging Face hub, kept in the hub's own cache."""
 
 import logging
 from collections.abc import Sequence
@@ -7,8 +7,11 @@ from pathlib import Path
 from medreward.errors import ConfigurationError
 
 
-def downloaded(repo: str, revision: str, kind: str, patterns: Sequence[str], but: str | None = None) -> Path:
-    """The folder of one commit, which is its name, with the files that fit a pattern, and not `but`."""
+def download(repo: str, revision: str, kind: str, patterns: Sequence[str], but: str | None = None) -> Path:
+    """Downloads the files that fit a pattern and not `but`, and returns their folder, whose name is their commit.
+
+    Fails without huggingface-hub, and where the hub does not give the files and the cache does not have them.
+    """
     try:
         import httpx
         from huggingface_hub import snapshot_download

@@ -31,7 +31,7 @@ class Image(Section):
 
 
 class ImageOfOwnSize(Section):
-    """Each image at its own size, rounded and within bounds, for models that take any."""
+    """How each image is brought to a size of its own, rounded and within bounds, for models that take any size."""
 
     fit: Literal["own"]
     min_pixels: PositiveInt
@@ -47,15 +47,15 @@ class ImageOfOwnSize(Section):
         return self
 
 
-def _sized(image: Any) -> Any:
-    """Not left to the union, whose errors would name each of its members."""
+def _image_section(image: Any) -> Any:
+    """Returns the section that `fit` asks for. pydantic's own union would report the errors of both sections."""
     if not isinstance(image, dict):
         return image
     return (ImageOfOwnSize if image.get("fit") == "own" else Image).model_validate(image)
 
 
 class Text(Section):
-    """Pieces of the template: control tokens as they are named in the tokenizer, and the places of the user's text."""
+    """The template in pieces: names of control tokens, plain text, and the places of the user's texts."""
 
     tokenizer: FileName | None = None
     prompt: tuple[str, ...]  # holds "{question}" once, and "{image}" once where an image is tokens among tokens
@@ -72,19 +72,21 @@ class Text(Section):
 
 
 class Calibration(Section):
-    """score = sigmoid((logit - median) / scale)"""
+    """How logits become scores: `score = sigmoid((logit - median) / scale)`."""
 
     median: float
     scale: PositiveFloat
 
 
 class Onnx(Section):
+    """The two graphs of an ONNX model: an image to visual tokens, and these with texts to logits."""
+
     image_graph: FileName
     score_graph: FileName
 
 
 class Verbaliser(Section):
-    """A question for each dimension in place of heads: its logit is that of one word less that of another."""
+    """A question for each dimension in place of a head: the logit is that of `yes` less that of `no`."""
 
     ask: tuple[str, ...]  # follows the answer; holds "{rubric}" once
     yes: str
@@ -93,7 +95,7 @@ class Verbaliser(Section):
 
 
 class Vlm(Section):
-    """A transformers image-text-to-text checkpoint, and what reads scores off its last hidden states."""
+    """A transformers image-text-to-text checkpoint, and what turns its last hidden states into logits."""
 
     image: tuple[str, ...]  # what stands where the prompt says "{image}", and nowhere without one
     head: FileName | None = None  # read at the last token of the answer
@@ -109,6 +111,8 @@ class Vlm(Section):
 
 
 class Manifest(Section):
+    """All of `model.toml`. The order of the checks decides which fault is reported."""
+
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$")]
     version: str
     family: str = "unknown"  # of the architecture, for readers
@@ -122,7 +126,7 @@ class Manifest(Section):
     golden: FileName | None = None
     measured: FileName | None = None  # the figures behind the card
     files: dict[FileName, Sha256] = {}
-    image: Annotated[Image | ImageOfOwnSize, BeforeValidator(_sized)]
+    image: Annotated[Image | ImageOfOwnSize, BeforeValidator(_image_section)]
     text: Text
     onnx: Onnx | None = None
     vlm: Vlm | None = None
@@ -161,13 +165,13 @@ class Manifest(Section):
 
     @property
     def one_size(self) -> Image:
-        """Of an image, for models that take no other."""
+        """The image section of a model that takes images of one size."""
         assert isinstance(self.image, Image)
         return self.image
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of what decides a score: files by content, template, preprocessing, calibration, limits, weights."""
+        """The digest of all that decides a score: files, template, preprocessing, calibration, limits, weights."""
         decides = self.model_dump(mode="json", include={"runtime", "image", "text", "onnx", "weights", "calibration"})
         if not self.text.thinking_tags:  # a model without own tags has the fingerprint it had before there were any
             del decides["text"]["thinking_tags"]
@@ -179,7 +183,7 @@ class Manifest(Section):
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
     def with_thinking_tags(self, own: tuple[Pair, ...]) -> Self:
-        """This manifest with more tags, and so with another fingerprint. Raises ValueError for a tag it has already."""
+        """Returns this manifest with more tags, and so with another fingerprint; ValueError for a tag that it has."""
         tags = self.text.thinking_tags + own
         ThinkingTags(tags)
         more = self.model_copy(update={"text": self.text.model_copy(update={"thinking_tags": tags})})
@@ -188,8 +192,10 @@ class Manifest(Section):
 
 
 def read_manifest(path: Path) -> Manifest:
+    """Returns the manifest in the file; fails where there is none or it is not whole."""
     return read_toml(path, Manifest, "manifest")
 
 
 def parse_manifest(text: str, path: Path) -> Manifest:
+    """Returns the manifest in the text. `path` is where it lies or would lie, for errors."""
     return parse_toml(text, path, Manifest)

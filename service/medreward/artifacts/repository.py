@@ -1,4 +1,4 @@
-"""Models on disk: a name or a directory to a folder whose files are the ones its manifest describes."""
+"""Finds the folder of a model by name, path or hub id, and checks its files against its manifest."""
 
 import hashlib
 import logging
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from medreward.artifacts.hub import downloaded
+from medreward.artifacts.hub import download
 from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.errors import ConfigurationError
 
@@ -20,26 +20,27 @@ PACKAGE: Final = Path(__file__).parents[1]
 
 
 def bundled_models() -> Path:
-    """Inside the installed package, or in the checkout that an editable install points to."""
+    """Returns the folder of bundled models: in the installed package, or in the checkout of an editable install."""
     installed = PACKAGE / "models"
     return installed if installed.is_dir() else PACKAGE.parents[1] / "models"
 
 
 def list_models(models_dir: Path) -> list[str]:
-    """Names of the bundled models."""
+    """Returns the names of the bundled models, sorted."""
     return sorted(
         path.parent.name for path in models_dir.glob(f"*/{MANIFEST_FILE}") if NAME.fullmatch(path.parent.name)
     )
 
 
 def loaded_from(folder: Path) -> list[Path]:
-    """The files there that transformers may read."""
+    """Returns the files in the folder that transformers may read, sorted."""
     return sorted({path for pattern in LOADED for path in folder.glob(pattern)})
 
 
 def resolve(ref: str, models_dir: Path) -> Path:
-    """The folder of a bundled model, the directory of that path, or a commit on the hub; the last two may have no
-    manifest. A name never leads out of `models_dir`.
+    """Returns the folder of a bundled model, of a path or of a commit on the hub; fails where `ref` is none of them.
+
+    A folder of a path or from the hub may have no manifest. A name never leads out of `models_dir`.
     """
     if ref in list_models(models_dir):
         return models_dir / ref
@@ -52,23 +53,27 @@ def resolve(ref: str, models_dir: Path) -> Path:
 
 
 def _from_hub(repo: str, revision: str) -> Path:
-    """With the files that the manifest lists and no other; without a manifest, with what transformers may read."""
-    folder = downloaded(repo, revision, "model", [MANIFEST_FILE])
+    """Downloads the files that the manifest lists, or, without a manifest, those that transformers may read.
+
+    Fails where there is no manifest and the revision is not a commit.
+    """
+    folder = download(repo, revision, "model", [MANIFEST_FILE])
     if not (folder / MANIFEST_FILE).is_file():
         if not COMMIT.fullmatch(revision):  # nothing would tell when the branch or tag moves
             raise ConfigurationError(
                 f"{repo}@{revision} has no {MANIFEST_FILE}: name a commit, as in {repo}@{folder.name}, "
                 "or download it and let `medreward models adopt` write one"
             )
-        return downloaded(repo, revision, "model", LOADED, but="*/*")
+        return download(repo, revision, "model", LOADED, but="*/*")
     if folder.name != revision:
         logging.getLogger("medreward").warning(f"model {repo}: revision {revision} is commit {folder.name} today")
-    return downloaded(repo, folder.name, "model", [*read_manifest(folder / MANIFEST_FILE).files])
+    return download(repo, folder.name, "model", [*read_manifest(folder / MANIFEST_FILE).files])
 
 
 def verify(folder: Path, manifest: Manifest, since: int = 0) -> dict[str, str]:
-    """What is wrong with each file that is not as the manifest lists it; empty when all is well. Files that were not
-    touched `since` (ns) are not read.
+    """Returns what is wrong, by file, with those that differ from the manifest: empty when all is well.
+
+    Files that were not touched `since` (ns) are not read.
     """
     files = {name: digest for name, digest in manifest.files.items() if _touched(folder / name, since)}
     problems = {name: _problem(folder / name, digest) for name, digest in files.items()}
@@ -76,6 +81,7 @@ def verify(folder: Path, manifest: Manifest, since: int = 0) -> dict[str, str]:
 
 
 def _touched(path: Path, since: int) -> bool:
+    """Returns whether the file, or a link to it, changed since then, or cannot be looked at."""
     try:
         return max(path.stat().st_ctime_ns, path.lstat().st_ctime_ns) > since - CLOCK
     except OSError:
@@ -83,11 +89,12 @@ def _touched(path: Path, since: int) -> bool:
 
 
 def _problem(path: Path, digest: str) -> str | None:
+    """Returns what is wrong with the file, or None."""
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return f"{path.name} is missing"
     except OSError as error:
         return f"{path.name} cannot be read ({error.strerror})"
-    return None if found == digest else f"{path.name} does not match its digest in {MANIFEST_FILE}"
+    return None if actual == digest else f"{path.name} does not match its digest in {MANIFEST_FILE}"

@@ -1,4 +1,4 @@
-"""A TOML file as what it must be, or one line that says what is wrong with it; and the text of one."""
+"""Reads a TOML file into a pydantic model, and writes the text of one."""
 
 import json
 import tomllib
@@ -14,6 +14,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_toml(path: Path, shape: type[M], what: str) -> M:
+    """Returns the file as `shape`; fails with one line that says what is wrong. `what` names such a file there."""
     try:
         text = path.read_text("utf-8")
     except OSError:
@@ -24,7 +25,7 @@ def read_toml(path: Path, shape: type[M], what: str) -> M:
 
 
 def parse_toml(text: str, path: Path, shape: type[M]) -> M:
-    """`path` is where it lies, or would."""
+    """Returns the text as `shape`; fails with one line. `path` is where the text lies or would lie, for that line."""
     try:
         return shape.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -36,6 +37,7 @@ def parse_toml(text: str, path: Path, shape: type[M]) -> M:
 
 
 def toml(head: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the text of a TOML file: the head's keys, then each table."""
     return "\n".join([_lines(head), *(f"[{name}]\n{_lines(table)}" for name, table in tables.items())])
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from medreward.artifacts.hub import downloaded
+from medreward.artifacts.hub import download
 from medreward.bench.cases import CONSTRUCTED, DataSet
 from medreward.bench.layout import LABELS, read
 from medreward.errors import ConfigurationError
@@ -29,7 +29,7 @@ def folder_of(ref: str) -> Path:
     if Path(ref).is_dir():
         return Path(ref)
     if hub := HUB_ID.fullmatch(ref):
-        return downloaded(hub["repo"], hub["revision"], "dataset", [f"{LABELS}/*"])
+        return download(hub["repo"], hub["revision"], "dataset", [f"{LABELS}/*"])
     if re.fullmatch(r"[\w.-]+/[\w.-]+", ref):
         raise ConfigurationError(f"{ref} is not a folder; to take it from the hub, name a revision: {ref}@REVISION")
     raise ConfigurationError(f"{ref} is neither a folder nor org/name@revision nor {PHANTOM}")

@@ -1,4 +1,4 @@
-"""DICOM: the header's size, and one frame as a picture of 8 bits; every tag that decides no pixel is left unread."""
+"""DICOM files: their size by the header, and one frame as a picture of 8 bits. Other tags stay unread."""
 
 import struct
 from io import BytesIO
@@ -51,9 +51,9 @@ DICOM_TAGS: Final[list[BaseTag | int]] = [
 
 
 def _read_dicom(data: bytes, header_only: bool) -> Dataset:
-    """The tags that decide pixels, of a file whose transfer syntax we decode.
+    """Returns the tags that decide pixels; refuses a transfer syntax that we do not decode.
 
-    Not `dcmread`, which inflates a deflated file without bound before anything can be asked.
+    `dcmread` is not used, because it inflates a deflated file without bound before anything can be asked.
     """
     stream = BoundedReads(data, DICOM_READS)
     stream.seek(132)
@@ -73,11 +73,8 @@ def _read_dicom(data: bytes, header_only: bool) -> Dataset:
     return dataset
 
 
-def _frames(dataset: Dataset) -> int:
-    return max(1, int(dataset.get("NumberOfFrames") or 1))
-
-
 def dicom_size(data: bytes) -> tuple[int, int]:
+    """Returns width and height by the header; refuses kinds of pixels that we do not show."""
     dataset = _read_dicom(data, header_only=True)
     samples, bits = int(dataset.SamplesPerPixel), int(dataset.BitsAllocated)
     expected = 3 if dataset.PhotometricInterpretation in COLOUR else 1
@@ -89,6 +86,7 @@ def dicom_size(data: bytes) -> tuple[int, int]:
 
 
 def dicom_picture(data: bytes) -> Image.Image:
+    """Returns the middle frame as grey or RGB of 8 bits."""
     dataset = _read_dicom(data, header_only=False)
     frame = _middle_frame(dataset)
     if dataset.PhotometricInterpretation in COLOUR:
@@ -98,14 +96,16 @@ def dicom_picture(data: bytes) -> Image.Image:
     unsigned = np.dtype(f"u{frame.dtype.itemsize}")
     values = np.arange(2 ** (8 * unsigned.itemsize), dtype=unsigned).view(frame.dtype)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        shades = _palette(values, dataset)
+        palette = apply_color_lut(values, dataset)[:, :3]
+        shades: Shades = (palette >> (8 * palette.itemsize - 8)).astype(np.uint8)
     else:
         shades = _grey(values, dataset, (int(frame.min()), int(frame.max())))
     return Image.fromarray(np.take(shades, frame.view(unsigned), axis=0))
 
 
 def _middle_frame(dataset: Dataset) -> Stored:
-    syntax, frames = dataset.file_meta.TransferSyntaxUID, _frames(dataset)
+    """Returns the middle frame as it is stored; refuses one that does not fit the header."""
+    syntax, frames = dataset.file_meta.TransferSyntaxUID, max(1, int(dataset.get("NumberOfFrames") or 1))
     options = as_pixel_options(dataset, pixel_keyword="PixelData")
     if syntax in NATIVE:
         return _decoded(syntax, dataset.PixelData, frames // 2, options)
@@ -122,13 +122,13 @@ def _middle_frame(dataset: Dataset) -> Stored:
 
 def _decoded(syntax: uid.UID, buffer: bytes, index: int, options: dict[str, Any]) -> Stored:
     options["transfer_syntax_uid"] = syntax
-    plugin = "" if syntax in NATIVE else "pillow"  # not whatever else is installed: pixels are the same everywhere
+    plugin = "" if syntax in NATIVE else "pillow"  # by name, so that pixels are the same whatever is installed
     pixels: Stored = get_decoder(syntax).as_array(buffer, index=index, decoding_plugin=plugin, **options)[0]
     return pixels
 
 
 def _unpacked(frame: bytes, dataset: Dataset) -> bytes:
-    """A frame of DICOM RLE, which is PackBits; Pillow's decoder cannot be made to write past the image."""
+    """Unpacks a frame of DICOM RLE, which is PackBits. Pillow's decoder cannot be made to write past the image."""
     count, *starts = struct.unpack("<16L", frame[:64])
     depth = int(dataset.BitsAllocated) // 8
     if count != depth * dataset.SamplesPerPixel:
@@ -145,13 +145,11 @@ def _unpacked(frame: bytes, dataset: Dataset) -> bytes:
     return high_first[:, ::-1].transpose(0, 2, 1).tobytes()
 
 
-def _palette(values: Stored, dataset: Dataset) -> Shades:
-    colours = apply_color_lut(values, dataset)[:, :3]
-    return (colours >> (8 * colours.itemsize - 8)).astype(np.uint8)
-
-
 def _grey(values: Stored, dataset: Dataset, extremes: tuple[int, int]) -> Shades:
-    """The shade of every stored value: modality, then the VOI LUT, the first window, or from darkest to brightest."""
+    """Returns the shade of every stored value.
+
+    The modality LUT comes first; then the VOI LUT, else the first window, else the range from darkest to brightest.
+    """
     with np.errstate(all="ignore"):
         modality = apply_modality_lut(values, dataset).astype(np.float64)
         if not np.isfinite(modality).all():
@@ -171,6 +169,7 @@ def _grey(values: Stored, dataset: Dataset, extremes: tuple[int, int]) -> Shades
 
 
 def _first(dataset: Dataset, name: str) -> float | None:
+    """Returns the tag's number, the first one of several, or None where there is none."""
     value = dataset.get(name)
     if value is None or isinstance(value, str | int | float):
         return None if value in (None, "") else float(value)
@@ -178,7 +177,7 @@ def _first(dataset: Dataset, name: str) -> float | None:
 
 
 def _windowed(values: NDArray[np.float64], dataset: Dataset) -> NDArray[np.float64]:
-    """DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3, black 0 and white 1."""
+    """Returns the values through the window, from 0 (black) to 1 (white), by DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     centre, width = _first(dataset, "WindowCenter") or 0.0, _first(dataset, "WindowWidth") or 0.0
     function = dataset.get("VOILUTFunction") or "LINEAR"
     if not np.isfinite([centre, width]).all() or width <= 0 or (function == "LINEAR" and width < 1):

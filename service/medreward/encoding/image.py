@@ -1,4 +1,4 @@
-"""Bytes of a stranger's file to safe, model-sized pixels. The rules are written in docs/images.md."""
+"""Turns the bytes of a stranger's file into pixels of the model's size. The rules are written in docs/images.md."""
 
 import logging
 import math
@@ -34,6 +34,8 @@ for _library in ("PIL", "pydicom"):
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
+    """What a file may be at most, and what its sides must be at least, to be decoded."""
+
     bytes: int
     pixels: int
     side: int
@@ -43,7 +45,9 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """What a model wants to see: `pad` keeps the aspect ratio on black, `stretch` does not, `own` is the image's."""
+    """The size that a model wants to see. `pad` fills up with black, `stretch` distorts; with `own` the size is already
+    that of the image, rounded.
+    """
 
     width: int
     height: int
@@ -54,13 +58,13 @@ class ImageSpec:
         return self.width * self.height
 
     def of(self, width: int, height: int) -> Self:
-        """For an image of this size: here all are treated alike."""
+        """Returns the size for an image of this width and height: here the same for all."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class OwnSize:
-    """For a model that takes images of any size: each at its own, as Qwen's image processors find it."""
+    """The bounds of a model that takes images of any size: each is seen at its own, as Qwen's processors compute it."""
 
     min_pixels: int
     max_pixels: int
@@ -68,11 +72,14 @@ class OwnSize:
 
     @property
     def pixels(self) -> int:
-        """The most."""
+        """The largest number of pixels that an image can have."""
         return self.max_pixels
 
     def of(self, width: int, height: int) -> ImageSpec:
-        """Sides to the nearest multiples; beyond the bounds both are scaled alike and then rounded inwards."""
+        """Returns the size for an image of this width and height: both sides rounded to the nearest multiple.
+
+        An image beyond the bounds is scaled first, and its sides are rounded towards the inside of the bounds.
+        """
         sides = [round(side / self.multiple) for side in (width, height)]
         if self._area(sides) > self.max_pixels:
             shrink = math.sqrt((height * width) / self.max_pixels)
@@ -90,6 +97,8 @@ class OwnSize:
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
+    """What a file's first bytes say of it."""
+
     kind: Kind
     width: int  # as displayed, after EXIF orientation
     height: int
@@ -100,7 +109,7 @@ class ImageHeader:
 
 
 def probe(data: bytes, limits: ImageLimits) -> ImageHeader:
-    """Refuse what must not be decoded, from its first bytes and its header."""
+    """Returns the header of a file that may be decoded; refuses any other file, before a pixel is decoded."""
     if not data:
         raise refused(Code.IMAGE_INVALID, "the image is empty")
     if len(data) > limits.bytes:
@@ -113,7 +122,7 @@ def probe(data: bytes, limits: ImageLimits) -> ImageHeader:
 
 
 def decode(data: bytes, header: ImageHeader, spec: ImageSpec) -> Pixels:
-    """Pixels of a probed image at the model's size: height, width, RGB."""
+    """Returns the pixels of a probed image at the model's size: height, width, RGB. Refuses a damaged file."""
     with _library_errors():
         size = _fitted_size(header.width, header.height, spec)
         # An image at its own size has the very pixels that transformers' processors give it.
@@ -127,8 +136,11 @@ def decode(data: bytes, header: ImageHeader, spec: ImageSpec) -> Pixels:
 
 @contextmanager
 def _library_errors() -> Iterator[None]:
-    """Whatever a library says about a file becomes fixed text, and nothing of the file leaves by a warning."""
-    _ignore_warnings()
+    """Turns whatever a library raises into an item's error of fixed text, and silences the libraries' warnings."""
+    # Not catch_warnings, which swaps process-wide state and is unsafe among threads: this only ever adds our filter.
+    first = warnings.filters[0] if warnings.filters else None
+    if first is None or first[0] != "ignore" or getattr(first[3], "pattern", None) != LIBRARIES:
+        warnings.filterwarnings("ignore", module=LIBRARIES)
     try:
         yield
     except ItemError:
@@ -141,14 +153,8 @@ def _library_errors() -> Iterator[None]:
         raise refused(Code.IMAGE_INVALID, "the image is damaged") from None
 
 
-def _ignore_warnings() -> None:
-    # Not catch_warnings, which swaps process-wide state and is unsafe among threads: this only ever adds our filter.
-    first = warnings.filters[0] if warnings.filters else None
-    if first is None or first[0] != "ignore" or getattr(first[3], "pattern", None) != LIBRARIES:
-        warnings.filterwarnings("ignore", module=LIBRARIES)
-
-
 def is_dicom(data: bytes) -> bool:
+    """Returns whether the file has DICOM's mark behind its preamble."""
     return data[128:132] == b"DICM"
 
 
@@ -177,6 +183,7 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 
 def _fitted_size(width: int, height: int, spec: ImageSpec) -> tuple[int, int]:
+    """Returns the size of the image itself within the model's. Whole numbers give every machine the same."""
     if spec.fit != "pad":
         return spec.width, spec.height
     if width * spec.height >= height * spec.width:

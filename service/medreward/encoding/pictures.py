@@ -1,4 +1,4 @@
-"""JPEG, PNG and WebP: the header's size, and a picture of 8 bits, upright and without transparency.
+"""JPEG, PNG and WebP files: their size by the header, and their picture of 8 bits, upright and opaque.
 
 Pillow's file classes are called by name instead of through `Image.open`: no other format's parser can be reached, and
 no decision hangs on Pillow's global pixel limit.
@@ -39,7 +39,7 @@ SIDEWAYS: Final = 5  # orientations from here on swap width and height
 
 
 class BoundedReads(BytesIO):
-    """Stops the parsing of a file that is all tiny pieces."""
+    """A file in memory that raises ValueError after so many reads, which ends the parsing of one in tiny pieces."""
 
     def __init__(self, data: bytes, reads: int) -> None:
         super().__init__(data)
@@ -53,10 +53,12 @@ class BoundedReads(BytesIO):
 
 
 def refused(code: Code, detail: str) -> ItemError:
+    """Returns the error of an item whose image is refused."""
     return ItemError(code, detail, "image")
 
 
 def picture_size(data: bytes, kind: str) -> tuple[int, int]:
+    """Returns width and height by the header, as the picture is shown; refuses an animated one."""
     image = FILE_CLASS[kind](BoundedReads(data, HEADER_READS))
     if getattr(image, "n_frames", 1) > 1:
         raise refused(Code.IMAGE_ANIMATED, "the image is animated")
@@ -64,7 +66,7 @@ def picture_size(data: bytes, kind: str) -> tuple[int, int]:
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
-    """EXIF orientation, 1 where it is missing or cannot be read; only from what stands before the pixels."""
+    """Returns the EXIF orientation that stands before the pixels, or 1 where it is missing or cannot be read."""
     exif, tags = Image.Exif(), image.info.get("exif", b"")
     if len(tags) > EXIF_BYTES:
         return 1
@@ -77,7 +79,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 
 def upright_picture(data: bytes, kind: str, wanted: tuple[int, int]) -> Image.Image:
-    """`wanted` is the least size that the upright picture must have."""
+    """Returns the picture, upright and of at least the size `wanted`; a JPEG may be decoded smaller than it is."""
     if kind == "png":
         PngImageFile(BoundedReads(data, FILE_READS)).verify()  # checksums of all chunks, which loading skips
     if kind == "jpeg":
@@ -85,23 +87,20 @@ def upright_picture(data: bytes, kind: str, wanted: tuple[int, int]) -> Image.Im
     image = FILE_CLASS[kind](BoundedReads(data, FILE_READS))
     orientation = _orientation(image)
     if isinstance(image, JpegImageFile):
-        _shrink_in_decoder(image, wanted, orientation)
+        # libjpeg leaves out detail that would be scaled away, down to no less than this size.
+        image.draft(None, wanted if orientation < SIDEWAYS else (wanted[1], wanted[0]))
     picture = _flattened(image)
     return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
 
 
 def check_scans(jpeg: bytes) -> None:
+    """Refuses a JPEG of very many scans."""
     if jpeg.count(b"\xff\xda") > JPEG_SCANS:
         raise refused(Code.IMAGE_INVALID, f"the JPEG has more than {JPEG_SCANS} scans")
 
 
-def _shrink_in_decoder(image: JpegImageFile, size: tuple[int, int], orientation: int) -> None:
-    """Let libjpeg leave out detail that would be scaled away, to no less than the size wanted."""
-    image.draft(None, size if orientation < SIDEWAYS else (size[1], size[0]))
-
-
 def _flattened(image: ImageFile.ImageFile) -> Image.Image:
-    """8-bit grey or RGB, on white where it is transparent."""
+    """Returns the picture as grey or RGB of 8 bits, on white where it is transparent."""
     if image.tile and image.tile[0].args == "RGB;16B":
         image.info.pop("transparency", None)  # a 16-bit colour key would be compared with 8-bit pixels
     if image.mode == "I;16":

@@ -1,4 +1,4 @@
-"""Strings to token ids, so that no text of a stranger can become a control token. The rules are in docs/text.md."""
+"""Turns texts into token ids, so that no stranger's text can become a control token. The rules are in docs/text.md."""
 
 import json
 import re
@@ -24,20 +24,22 @@ class Tokenizer(Protocol):
 
     @property
     def control_tokens(self) -> dict[str, int]:
-        """The strings that mean something to the model beyond their letters."""
+        """The strings that mean something to the model beyond their letters, and their ids."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text, none of them a control token's."""
+        """Returns the ids of plain text; none of them is a control token's."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedText:
+    """A text as ids of the model, and what there is to say of it."""
+
     ids: Sequence[int]
     flags: tuple[Flag, ...] = ()
 
 
 class FileTokenizer:
-    """A Hugging Face `tokenizer.json`, loaded without its control tokens.
+    """A Hugging Face `tokenizer.json`, loaded without its control tokens; fails for a file that cannot be made safe.
 
     The library's own switch is not enough: it still finds added tokens that are not flagged special, and a vocabulary
     may hold a marker such as `</s>`, which its normaliser makes of look-alikes too.
@@ -68,7 +70,10 @@ class FileTokenizer:
 
 
 class TextEncoder:
-    """Splices the ids of a user's texts into the ids of a model's template."""
+    """Splices the ids of a user's texts into the ids of a model's template.
+
+    `answer_template` follows `prompt_template`; `image_template` stands for its `{image}` where there is an image.
+    """
 
     def __init__(
         self,
@@ -85,13 +90,15 @@ class TextEncoder:
         self._max_chars = max_chars
         self._thinking_tags = ThinkingTags(own_thinking_tags)
         self._control_token = re.compile(_any_of(tokenizer.control_tokens))
-        self._around_question = {
-            has_image: self._around("{question}", _with_image(prompt_template, image_template if has_image else ()))
-            for has_image in (False, True)
-        }
+        self._around_question: dict[bool, tuple[list[int], list[int]]] = {}
+        for has_image in (False, True):
+            image = image_template if has_image else ()
+            pieces = [part for piece in prompt_template for part in (image if piece == "{image}" else (piece,))]
+            self._around_question[has_image] = self._around("{question}", pieces)
         self._before_response, self._after_response = self._around("{response}", answer_template)
 
     def prompt(self, question: str, has_image: bool = False) -> EncodedText:
+        """Returns the question inside the template; raises ItemError for one that is empty, bad or too long."""
         self._check(question, "question")
         ids = self._tokenizer.encode(question)
         if not ids or question.isspace():
@@ -104,7 +111,10 @@ class TextEncoder:
         return EncodedText(prompt, (Flag.CONTROL_TOKENS,) if self._control_token.search(question) else ())
 
     def answer(self, prompt: EncodedText, response: str, options: Options) -> EncodedText:
-        """What follows this prompt. Its flags are the response's alone."""
+        """Returns the response inside the template, as it follows this prompt. Its flags are the response's alone.
+
+        Raises ItemError for a response with bad characters, and for one that is too long and may not be cut.
+        """
         self._check(response, "response")
         flags = []
         if options.thinking is Thinking.STRIP:
@@ -122,7 +132,8 @@ class TextEncoder:
             if options.too_long is TooLong.ERROR:
                 detail = f"question and response have more than {self._max_tokens} tokens"
                 raise ItemError(Code.TOO_LONG, detail, "response")
-            ids = _cut_middle(ids, room)
+            tail = room // 2
+            ids = ids[: room - tail] + ids[len(ids) - tail :]
             flags.append(Flag.CUT_MIDDLE)
         return EncodedText(self._before_response + ids + self._after_response, tuple(flags))
 
@@ -156,12 +167,8 @@ class TextEncoder:
         return ids
 
 
-def _with_image(template: Sequence[str], image: Sequence[str]) -> list[str]:
-    return [part for piece in template for part in (image if piece == "{image}" else (piece,))]
-
-
 def _take_out_control_tokens(file: dict[str, Any]) -> dict[str, int]:
-    """Changes a parsed `tokenizer.json` so that no text leads to a control token; gives the tokens taken out."""
+    """Changes a parsed `tokenizer.json` so that no text leads to a control token; returns those taken out."""
     model = file["model"]
     vocab = model["vocab"]
     known = {entry[0]: i for i, entry in enumerate(vocab)} if isinstance(vocab, list) else vocab
@@ -197,15 +204,10 @@ def _remove_from_vocabulary(model: dict[str, Any], gone: Collection[str]) -> Non
 
 
 def _any_of(words: Collection[str]) -> str:
-    """A pattern that tells whether a text has any of the words; prefixes are shared, as models reserve thousands."""
+    """Returns a pattern that finds any of the words. Prefixes are shared, because models reserve thousands of words."""
     if "" in words:
         return ""
     branches = [re.escape(c) + _any_of({w[1:] for w in words if w[0] == c}) for c in sorted({w[0] for w in words})]
     if not branches:
         return "(?!)"
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
-
-
-def _cut_middle(ids: list[int], room: int) -> list[int]:
-    tail = room // 2
-    return ids[: room - tail] + ids[len(ids) - tail :]

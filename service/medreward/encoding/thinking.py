@@ -1,4 +1,4 @@
-"""The tags around a policy's thoughts, and a text without what stands between them. The rules are in docs/text.md."""
+"""Takes a policy's thoughts, which stand between tags, out of a text. The rules are in docs/text.md."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Final
 
 Pair = tuple[str, str]  # the tag that opens a block of thoughts, and the one that closes it
 
-#: In every server; a server's own come behind them.
+#: Every server knows these; its own tags are added to them.
 KNOWN_TAGS: Final[tuple[Pair, ...]] = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -17,7 +17,7 @@ KNOWN_TAGS: Final[tuple[Pair, ...]] = (
 
 
 class ThinkingTags:
-    """Raises ValueError for own tags that are empty, or that are there twice."""
+    """The known tags and a server's own ones; raises ValueError if one of these is empty or there twice."""
 
     def __init__(self, own: Iterable[Pair] = ()) -> None:
         pairs = (*KNOWN_TAGS, *own)
@@ -32,7 +32,7 @@ class ThinkingTags:
         self._any = re.compile("|".join(re.escape(tag) for tag in sorted(tags, key=len, reverse=True)))
 
     def without_thoughts(self, text: str) -> str | None:
-        """The text outside of the blocks; None if it has no tag at all."""
+        """Returns the text outside of the blocks of thoughts, or None if it has no tag at all."""
         if not self._any.search(text):
             return None
         kept: list[str] = []

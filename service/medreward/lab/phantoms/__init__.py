@@ -1,1 +1,1 @@
-"""Pictures drawn by rule, whose findings are known exactly, with questions and graded answers about them."""
+"""Draws pictures by rule, whose findings are known exactly, and asks and answers questions about them."""

@@ -1,4 +1,4 @@
-"""`python -m medreward.lab.phantoms REGION FILE`: draws one phantom, and says what is in it."""
+"""`python -m medreward.lab.phantoms REGION FILE`: draws one phantom and says what is in it."""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 from medreward.lab.phantoms import wording
 from medreward.lab.phantoms.ask import NUMBERS, Question
 from medreward.lab.phantoms.dice import Dice
-from medreward.lab.phantoms.draw import NORMAL, Finding, Phantom, imagine_like
+from medreward.lab.phantoms.draw import NORMAL, Phantom, imagine_like
 from medreward.types import DIMENSIONS
 
 FAILED: Final = 0.4
@@ -23,6 +23,8 @@ Insight: TypeAlias = Literal["insight", "none", "boilerplate"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
+    """What an answer is made of. Each part decides one dimension's grade."""
+
     claim: Claim = "right"
     scope: Literal["terse", "plain", "full"] = "plain"
     insight: Insight = "none"
@@ -32,6 +34,8 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """An answer's text, its grade on each dimension, and the dimensions that it fails."""
+
     text: str
     grades: dict[str, float]
     fails: tuple[str, ...]
@@ -73,19 +77,19 @@ WRONG_NAMES: Final = {"side": "other_side", "comparison": "other_side", "count":
 
 
 def answers(phantom: Phantom, question: Question, seed: int) -> list[Answer]:
-    """Each recipe that this question allows, in a short and in a long form."""
-    made = []
+    """Returns an answer by each recipe that the question allows, in a short and in a long form."""
+    given = []
     for kind, recipe in RECIPES.items():
         for wordy in (False, True):
             dice = Dice("answer", seed, phantom.seed, question.text, kind, wordy)
             if (answer := written(phantom, question, recipe, dice, wordy)) is not None:
                 name = WRONG_NAMES.get(question.kind, kind) if kind == "wrong" else kind
-                made.append(replace(answer, kind=name))
-    return made
+                given.append(replace(answer, kind=name))
+    return given
 
 
 def written(phantom: Phantom, question: Question, recipe: Recipe, dice: Dice, wordy: bool) -> Answer | None:
-    """The answer that a recipe gives, or None where it cannot: no detail to be wrong about."""
+    """Returns the answer by this recipe, or None where it gives none, as where there is no detail to be wrong about."""
     compose = _without_claim if recipe.claim == "none" else _with_claim
     text = compose(phantom, question, recipe, dice, wordy)
     if text is None:
@@ -95,7 +99,7 @@ def written(phantom: Phantom, question: Question, recipe: Recipe, dice: Dice, wo
 
 
 def graded(recipe: Recipe) -> dict[str, float]:
-    """Six grades by rule. Accuracy decides `overall` first: a right answer beats every wrong one."""
+    """Returns the six grades of a recipe. Accuracy decides `overall` first: a right answer beats every wrong one."""
     accuracy = {"right": 1.0, "slip": 0.6, "wrong": 0.0, "none": 0.4}[recipe.claim]
     relevance = {"clean": 1.0, "padded": 0.75, "wandering": 0.4, "off_topic": 0.0}[recipe.focus]
     complete = {"terse": 0.3, "plain": 0.6, "full": 1.0}[recipe.scope]
@@ -122,6 +126,7 @@ def graded(recipe: Recipe) -> dict[str, float]:
 
 
 def _without_claim(phantom: Phantom, question: Question, recipe: Recipe, dice: Dice, wordy: bool) -> str:
+    """Returns an answer that does not say what was asked."""
     if recipe.manner == "other_question":
         kinds = [kind for kind in ("modality", "region") if kind != question.kind]
         kind = dice.pick(kinds)
@@ -137,6 +142,7 @@ def _without_claim(phantom: Phantom, question: Question, recipe: Recipe, dice: D
 
 
 def _with_claim(phantom: Phantom, question: Question, recipe: Recipe, dice: Dice, wordy: bool) -> str | None:
+    """Returns an answer that claims something, or None where the recipe's claim cannot be made."""
     value, claimed = _claim(phantom, question, recipe, dice)
     if claimed is None:
         return None
@@ -145,7 +151,9 @@ def _with_claim(phantom: Phantom, question: Question, recipe: Recipe, dice: Dice
         parts[0] = f"{dice.pick(wording.HEDGES[wordy])} {wording.small(parts[0])}"
     rest = []
     if recipe.scope == "full":
-        rest.append(_detail(question, value, claimed, dice, wordy))
+        technical = question.kind in ("modality", "plane", "region")
+        more = wording.reason(value, dice, wordy) if technical else wording.everything(claimed, wordy, dice)
+        rest.append(more)
     if recipe.manner == "certain":
         rest.append(dice.pick(wording.CERTAINTIES[wordy]))
     if recipe.insight == "insight":
@@ -160,7 +168,7 @@ def _with_claim(phantom: Phantom, question: Question, recipe: Recipe, dice: Dice
 
 
 def _claim(phantom: Phantom, question: Question, recipe: Recipe, dice: Dice) -> tuple[str, Phantom | None]:
-    """The value claimed, and the phantom of which it and all that goes with it would be true."""
+    """Returns the value that is claimed, and the phantom of which it and all that goes with it would be true."""
     if question.kind == "description":
         return "", _described(phantom, recipe, question, dice)
     if recipe.claim == "right":
@@ -172,6 +180,7 @@ def _claim(phantom: Phantom, question: Question, recipe: Recipe, dice: Dice) -> 
 
 
 def _described(phantom: Phantom, recipe: Recipe, question: Question, dice: Dice) -> Phantom | None:
+    """Returns the phantom that a description with this claim is about, or None if none is found."""
     if recipe.claim == "right":
         return phantom
     if recipe.claim == "slip":
@@ -181,7 +190,7 @@ def _described(phantom: Phantom, recipe: Recipe, question: Question, dice: Dice)
 
 
 def _fitting(phantom: Phantom, question: Question, value: str, dice: Dice) -> Phantom | None:
-    """A phantom for which the value would be right."""
+    """Returns a phantom for which the value would be right, or None if none is found."""
     findings = phantom.findings
     match question.kind:
         case "presence":
@@ -194,12 +203,18 @@ def _fitting(phantom: Phantom, question: Question, value: str, dice: Dice) -> Ph
         case "kind":
             return _imagined(phantom, question, dice, lambda other: any(f.kind == value for f in other.findings))
         case "count":
-            return _imagined(phantom, question, dice, lambda other: _counts(other, question.about, value))
+            return _imagined(
+                phantom,
+                question,
+                dice,
+                lambda other: [(f.kind, NUMBERS[f.count - 1]) for f in other.findings] == [(question.about, value)],
+            )
         case "side":
             other_side = value if phantom.side else None
             return replace(phantom, side=other_side, findings=tuple(replace(f, side=value) for f in findings))
         case "comparison":
-            return replace(phantom, findings=tuple(replace(f, side=_mirrored(f)) for f in findings))
+            opposite = {"right": "left", "left": "right", None: "right"}
+            return replace(phantom, findings=tuple(replace(f, side=opposite[f.side]) for f in findings))
         case "place":
             return _imagined(
                 phantom,
@@ -213,18 +228,8 @@ def _fitting(phantom: Phantom, question: Question, value: str, dice: Dice) -> Ph
             return phantom
 
 
-def _mirrored(finding: Finding) -> str:
-    return "left" if finding.side == "right" else "right"
-
-
-def _counts(other: Phantom, about: str, value: str) -> bool:
-    return (
-        len(other.findings) == 1 and other.findings[0].kind == about and NUMBERS[other.findings[0].count - 1] == value
-    )
-
-
 def _imagined(phantom: Phantom, question: Question, dice: Dice, fits: Callable[[Phantom], bool]) -> Phantom | None:
-    """Another phantom of the scene that fits, of the families that the question may speak of."""
+    """Returns another phantom of the scene that fits, of families that the question may name; None after 400 tries."""
     for _ in range(400):
         other = imagine_like(
             dice.below(1 << 30), phantom.scene, NORMAL if question.kind == "normality" and dice.chance(0.3) else None
@@ -235,7 +240,7 @@ def _imagined(phantom: Phantom, question: Question, dice: Dice, fits: Callable[[
 
 
 def _slipped(phantom: Phantom, question: Question, dice: Dice) -> Phantom | None:
-    """The same finding with one detail wrong that was not asked for."""
+    """Returns the phantom with one detail of its finding changed that was not asked for, or None where it has none."""
     if len(phantom.findings) != 1 or question.kind in ("modality", "plane", "region") or question.truth == "no":
         return None
     finding = phantom.findings[0]
@@ -266,6 +271,7 @@ def _slipped(phantom: Phantom, question: Question, dice: Dice) -> Phantom | None
 
 
 def _statement(question: Question, value: str, claimed: Phantom, recipe: Recipe, dice: Dice, wordy: bool) -> str:
+    """Returns the sentence that answers the question."""
     if question.kind != "description":
         return wording.core(question, value, dice, wordy)
     if not claimed.findings:
@@ -275,9 +281,3 @@ def _statement(question: Question, value: str, claimed: Phantom, recipe: Recipe,
         return wording.core(replace(question, kind="kind"), finding.kind, dice, wordy)
     what = wording.core(replace(question, kind="kind"), finding.kind, dice, wordy)
     return f"{what} {wording.core(replace(question, kind='place'), finding.place, dice, False)}"
-
-
-def _detail(question: Question, value: str, claimed: Phantom, dice: Dice, wordy: bool) -> str:
-    if question.kind in ("modality", "plane", "region"):
-        return wording.reason(value, dice, wordy)
-    return wording.everything(claimed, wordy, dice)

@@ -1,7 +1,7 @@
-"""Questions about a phantom, worded in several ways, some of them held out.
+"""Asks questions about a phantom, worded in several ways, some of which are held out from training.
 
-The truth of a question leans to no value: what is asked about a phantom is decided so that, over many phantoms, each
-wording has every answer equally often. The text alone then says nothing.
+What is asked about a phantom is decided so that, over many phantoms, each wording has every answer equally often. So
+the text of a question alone says nothing about its answer.
 """
 
 from collections.abc import Sequence
@@ -127,7 +127,9 @@ NUMBERS: Final = ("one", "two", "three", "four")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`truth` is the right value, `choices` all values that the same words could have, `about` the kind in question."""
+    """A question. `truth` is its right value, `choices` are all values that the same words could have, `about` is the
+    kind of finding that it names.
+    """
 
     text: str
     kind: str
@@ -141,7 +143,7 @@ class Question:
 
 
 def questions(phantom: Phantom, seed: int, families: Sequence[str] = FAMILIES) -> list[Question]:
-    """One question of each kind that the phantom can answer, speaking of these families only."""
+    """Returns one question of each kind that the phantom can answer, naming only these families of findings."""
     dice = Dice("questions", seed, phantom.seed)
     plans = [plan for plan in SCENES[phantom.scene].plans if plan.kind.family in families]
     asked = [*_about_the_image(phantom, dice), *_about_the_finding(phantom, plans, dice)]
@@ -216,7 +218,7 @@ def _worded(
 
 
 def _shares(attribute: str) -> dict[str, Fraction]:
-    """How often a value is drawn: regions alike, and within a region its scenes."""
+    """Returns how often each value is drawn: all regions equally often, and the scenes of a region too."""
     shares: dict[str, Fraction] = {}
     for scene in SCENES:
         value = getattr(scene, attribute)
@@ -231,4 +233,5 @@ PLANES: Final = _shares("plane")
 
 
 def _evening(shares: dict[str, Fraction], value: str) -> float:
+    """Returns how often to ask where the value is true, so that every value is the answer equally often."""
     return float(min(shares.values()) / shares[value])

@@ -1,4 +1,4 @@
-"""A benchmark of phantoms in the official layout of Med-RewardBench, made from a seed."""
+"""Makes a benchmark of phantoms in the official layout of Med-RewardBench, from a seed."""
 
 import hashlib
 import json
@@ -47,13 +47,13 @@ class Case:
 
 
 def cases(seed: int = 0, count: int = 390) -> Iterator[Case]:
-    """The regions in turn; the two answers of a case differ on every dimension."""
+    """Yields cases of all regions in turn. The two answers of a case differ on every dimension."""
     for number in range(count):
         yield _case(seed, number)
 
 
 def digest(made: Iterable[Case]) -> str:
-    """Over pixels, texts and labels: the same on every machine."""
+    """Returns the digest of pixels, texts and labels, which is the same on every machine."""
     total = hashlib.sha256()
     for case in made:
         labels = [case.human_answer[dimension] for dimension in DIMENSIONS]
@@ -64,7 +64,7 @@ def digest(made: Iterable[Case]) -> str:
 
 
 def write(directory: Path, seed: int = 0, count: int = 390) -> str:
-    """The official layout below this directory; returns the digest."""
+    """Writes the cases in the official layout below the directory and returns their digest."""
     made = list(cases(seed, count))
     labels, tables = directory / "pair_gt_all", directory / "pair_gt_all" / "parquet"
     tables.mkdir(parents=True, exist_ok=True)
@@ -80,6 +80,7 @@ def write(directory: Path, seed: int = 0, count: int = 390) -> str:
 
 
 def png(phantom: Phantom) -> bytes:
+    """Returns the phantom's picture as a PNG file."""
     file = BytesIO()
     Image.fromarray(phantom.pixels).save(file, "PNG")
     return file.getvalue()
@@ -132,7 +133,7 @@ def _case(seed: int, number: int) -> Case:
 
 
 def _asked(organ: str, dice: Dice) -> tuple[Phantom, Question]:
-    """First the kind of question, then a phantom of which it is asked: so the truth leans to no value."""
+    """Returns a phantom and a question. The kind of question is drawn first, so that no answer is more frequent."""
     while True:
         kind = dice.pick(KINDS)
         for _ in range(60):
@@ -144,7 +145,7 @@ def _asked(organ: str, dice: Dice) -> tuple[Phantom, Question]:
 
 
 def _balanced(seed: int, organ: str, place: int) -> dict[str, bool]:
-    """Whether the first answer is the better one, for each dimension in half of every ten cases of a region."""
+    """Returns for each dimension whether the first answer is the better one: in half of every ten cases of a region."""
     return {
         name: Dice("balance", seed, organ, name, place // BLOCK).shuffled([step % 2 == 0 for step in range(BLOCK)])[
             place % BLOCK
@@ -154,7 +155,7 @@ def _balanced(seed: int, organ: str, place: int) -> dict[str, bool]:
 
 
 def _pair(phantom: Phantom, question: Question, better: dict[str, bool], dice: Dice) -> tuple[Answer, Answer] | None:
-    """Two answers that differ on every dimension, of which either may be the longer one."""
+    """Returns two answers that differ on every dimension; either may be the longer one. None if a recipe gives none."""
     first, second = _recipes(better, dice)
     longer_first = dice.chance(0.5)
     pair = None
@@ -170,6 +171,7 @@ def _pair(phantom: Phantom, question: Question, better: dict[str, bool], dice: D
 
 
 def _recipes(better: dict[str, bool], dice: Dice) -> tuple[Recipe, Recipe]:
+    """Returns the recipes of both answers. `better` tells on which dimensions the first one must win."""
     style = dice.below(10)
     if style == 0:
         claim: Claim = dice.pick(CLAIMS)

@@ -1,4 +1,4 @@
-"""Soft shapes on a float picture.
+"""Paints soft shapes on a picture of floats.
 
 Only operations that IEEE 754 fixes to the last bit touch the pixels (+ - * / and the square root), so that a picture is
 the same on every machine; cosines are rounded before use.
@@ -20,7 +20,7 @@ Window: TypeAlias = tuple[slice, slice]
 
 
 def turned(degrees: float) -> Point:
-    """Cosine and sine."""
+    """Returns the cosine and sine of an angle, rounded so that every machine has the same."""
     angle = math.radians(degrees)
     return round(math.cos(angle), 6), round(math.sin(angle), 6)
 
@@ -35,20 +35,22 @@ class View:
     shift: Point = (0.0, 0.0)
 
     def on_image(self, x: float, y: float) -> Point:
-        """Where a body point lies, as fractions of the picture."""
+        """Returns where a point of the body lies, as fractions of the picture."""
         cosine, sine = turned(self.degrees)
         across = self.zoom * (cosine * x - sine * y) + self.shift[0]
         down = self.zoom * (sine * x + cosine * y) + self.shift[1]
         return (1 + across) / 2, (1 + down) / 2
 
     def on_body(self, x: float, y: float) -> Point:
-        """The way back."""
+        """Returns which point of the body lies there, the inverse of `on_image`."""
         cosine, sine = turned(self.degrees)
         across, down = (2 * x - 1 - self.shift[0]) / self.zoom, (2 * y - 1 - self.shift[1]) / self.zoom
         return cosine * across + sine * down, cosine * down - sine * across
 
 
 class Canvas:
+    """A picture under way. Shapes are a window of the picture and, within it, a mask from 0 to 1."""
+
     def __init__(self, view: View, background: Colour = 0.0) -> None:
         self.view = view
         size = view.size
@@ -64,7 +66,7 @@ class Canvas:
         self.edge = 2.5 / size / view.zoom
 
     def window(self, x: float, y: float, reach: float) -> Window:
-        """The part of the picture that a shape can touch."""
+        """Returns the part of the picture that a shape of this reach can touch."""
         centre_x, centre_y = self.view.on_image(x, y)
         size, half = self.view.size, reach * self.view.zoom / 2 + 2 / self.view.size
         left, right = max(0, math.floor((centre_x - half) * size)), max(0, math.ceil((centre_x + half) * size))
@@ -74,7 +76,7 @@ class Canvas:
     def ellipse(
         self, centre: Point, rx: float, ry: float, degrees: float = 0.0, soft: float = 0.0
     ) -> tuple[Window, Mask]:
-        """1 inside, 0 outside, a slope of `soft` body units between."""
+        """Returns an ellipse: 1 inside, 0 outside, with a slope of `soft` body units between."""
         soft = max(soft, self.edge)
         at = self.window(*centre, max(rx, ry) + soft)
         cosine, sine = (np.float32(value) for value in turned(degrees))
@@ -87,7 +89,7 @@ class Canvas:
     def capsule(
         self, start: Point, end: Point, radius: float, end_radius: float | None = None, soft: float = 0.0
     ) -> tuple[Window, Mask]:
-        """A thick line with round ends, which may taper."""
+        """Returns a thick line with round ends, which may become thinner or thicker towards its end."""
         soft = max(soft, self.edge)
         end_radius = radius if end_radius is None else end_radius
         dx, dy = end[0] - start[0], end[1] - start[1]
@@ -104,22 +106,23 @@ class Canvas:
         return [self.capsule(a, b, radius, soft=soft) for a, b in pairwise(points)]
 
     def blend(self, shape: tuple[Window, Mask], colour: Colour, opacity: float = 1.0) -> None:
-        """Paint over."""
+        """Paints the shape over what is there."""
         at, mask = shape
         there = self.pixels[at]
         there += (mask * np.float32(opacity))[..., None] * (np.asarray(colour, np.float32) - there)
 
     def add(self, shape: tuple[Window, Mask], colour: Colour) -> None:
-        """Light added, as where an X-ray meets one thing behind another."""
+        """Adds light within the shape, as where an X-ray meets one thing behind another."""
         at, mask = shape
         self.pixels[at] += mask[..., None] * np.asarray(colour, np.float32)
 
     def scale(self, shape: tuple[Window, Mask], factor: float) -> None:
+        """Multiplies the light within the shape."""
         at, mask = shape
         self.pixels[at] *= 1 + mask[..., None] * np.float32(factor - 1)
 
     def oval(self, centre: Point, rx: float, ry: float, colour: Colour, degrees: float = 0, **how: Any) -> None:
-        """An ellipse, painted."""
+        """Paints an ellipse."""
         opacity = how.pop("opacity", 1.0)
         self.blend(self.ellipse(centre, rx, ry, degrees, **how), colour, opacity)
 
@@ -127,12 +130,12 @@ class Canvas:
         for shape in self.path(points, radius):
             self.blend(shape, colour, opacity)
 
-    def finished(self) -> NDArray[np.uint8]:
-        """Quantised."""
-        finished: NDArray[np.uint8] = np.rint(np.clip(self.pixels, 0, 1) * np.float32(255)).astype(np.uint8)
-        return finished
+    def quantised(self) -> NDArray[np.uint8]:
+        """Returns the picture in 8 bits."""
+        quantised: NDArray[np.uint8] = np.rint(np.clip(self.pixels, 0, 1) * np.float32(255)).astype(np.uint8)
+        return quantised
 
 
 def _slope(depth: NDArray[Any]) -> Mask:
-    """0 to 1 over one unit of depth, centred on the outline."""
+    """Returns a mask that rises from 0 to 1 over one unit of depth, centred on the outline."""
     return np.clip(depth + np.float32(0.5), 0, 1).astype(np.float32)

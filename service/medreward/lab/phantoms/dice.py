@@ -1,4 +1,4 @@
-"""Chance that falls alike on every machine: the raw words of PCG64, which numpy promises never to change."""
+"""Chance that is the same on every machine: it uses the raw words of PCG64, which numpy promises never to change."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ T = TypeVar("T")
 
 
 class Dice:
+    """Draws the same values for the same seed, in the order of the calls."""
+
     def __init__(self, *seed: int | str) -> None:
         word = hashlib.sha256(repr(seed).encode()).digest()[:16]
         self._words = np.random.PCG64(int.from_bytes(word, "little"))
@@ -32,19 +34,20 @@ class Dice:
         return [rest.pop(self.below(len(rest))) for _ in choices]
 
     def grain(self, height: int, width: int) -> NDArray[np.float32]:
-        """Independent values between -1 and 1 that heap around 0."""
+        """Returns independent values between -1 and 1, most of them near 0."""
         words: NDArray[np.uint64] = self._words.random_raw(-(-height * width // 4))
         halves = words.astype("<u8").view(np.uint8)[: 2 * height * width].astype(np.int16)
         heap = halves[0::2] - halves[1::2]
         return (heap.astype(np.float32) / np.float32(255)).reshape(height, width)
 
     def clouds(self, height: int, width: int, cells: int) -> NDArray[np.float32]:
-        """Smooth values between -1 and 1: a coarse grain, stretched."""
+        """Returns smooth values between -1 and 1: a coarse grain, stretched."""
         coarse = self.grain(cells + 1, cells + 1)
         return _stretched(_stretched(coarse, height).T, width).T
 
 
 def _stretched(rows: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """Returns `length` rows, interpolated smoothly between the given ones."""
     where = np.arange(length, dtype=np.float32) * np.float32((len(rows) - 1) / length)
     first = where.astype(np.intp)
     part = (where - first).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Phantoms: pictures in the look of a region whose findings are known exactly.
+"""Draws phantoms: pictures that look like a region of the body and whose findings are known exactly.
 
 Sides are the patient's, seen as physicians look at a picture: the patient's right is on the picture's left. A limb or a
 breast on film carries its side as a letter. Places that name the picture ("left of the picture") mean the picture.
@@ -54,6 +54,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Phantom:
+    """A picture and what is in it. A phantom that is only imagined has no pixels yet."""
+
     seed: int
     scene: int
     region: str
@@ -69,12 +71,12 @@ class Phantom:
 
 
 def draw(seed: int, region: str | None = None, family: str | None = None, size: int = 256) -> Phantom:
-    """One phantom; a quarter are normal where no family is named (`NORMAL` names none)."""
+    """Returns a phantom of this seed. Without a family a quarter are normal; with the family `NORMAL` all are."""
     return _painted(imagine(seed, region, family, size), size)
 
 
 def imagine(seed: int, region: str | None = None, family: str | None = None, size: int = 256) -> Phantom:
-    """All of a phantom but its pixels."""
+    """Returns the phantom without its pixels; raises ValueError where the region has no such family."""
     dice = Dice("phantom", seed)
     wanted = [
         (number, scene)
@@ -89,7 +91,7 @@ def imagine(seed: int, region: str | None = None, family: str | None = None, siz
 
 
 def imagine_like(seed: int, number: int, family: str | None = None, size: int = 256) -> Phantom:
-    """Another phantom of that scene, without pixels."""
+    """Returns a phantom of the scene with this number, without pixels."""
     scene, dice = SCENES[number], Dice("findings", seed)
     side = dice.pick(("right", "left")) if scene.lateral else None
     lesions = _lesions(scene, dice, family)
@@ -100,7 +102,7 @@ def imagine_like(seed: int, number: int, family: str | None = None, size: int = 
 
 
 def without_findings(phantom: Phantom) -> Phantom:
-    """The same body as it would look in health."""
+    """Returns the same body drawn without its findings."""
     return _painted(replace(phantom, findings=()), len(phantom.pixels))
 
 
@@ -181,11 +183,11 @@ def _painted(phantom: Phantom, size: int) -> Phantom:
     scene.finish(canvas, Dice("finish", seed), {})
     if phantom.side is not None:
         _letter(canvas, phantom.side[0].upper(), Dice("letter", seed))
-    return replace(phantom, pixels=canvas.finished())
+    return replace(phantom, pixels=canvas.quantised())
 
 
 def _placed(phantom: Phantom, scene: Scene, view: View) -> list[Lesion]:
-    """The findings back in body coordinates."""
+    """Returns the findings in body coordinates, from where they lie in the picture."""
     lesions = []
     for finding in phantom.findings:
         plan = next(plan for plan in scene.plans if plan.kind.name == finding.kind)
@@ -196,7 +198,7 @@ def _placed(phantom: Phantom, scene: Scene, view: View) -> list[Lesion]:
 
 
 def _letter(canvas: Canvas, letter: str, dice: Dice) -> None:
-    """The side marker, in a corner of the film whatever the tilt."""
+    """Paints the side's letter into a corner of the film, upright whatever the tilt."""
     frame = Canvas(View(canvas.view.size))
     x, y = dice.pick((-0.92, 0.8)), dice.pick((-0.92, 0.76))
     for stroke in LETTERS[letter]:

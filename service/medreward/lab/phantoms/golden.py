@@ -14,6 +14,8 @@ KINDS = ("right_full_insightful", "wrong_full", "refusal")
 
 @dataclass(frozen=True, slots=True)
 class Golden:
+    """A picture with one question and some graded answers."""
+
     name: str
     png: bytes
     question: Question
@@ -21,13 +23,13 @@ class Golden:
 
 
 def golden_images(count: int = 13, kinds: Sequence[str] = KINDS) -> list[Golden]:
-    """The regions in turn, each with one question and an answer of each kind that it allows."""
-    made = []
+    """Returns pictures of all regions in turn, each with one question and the answers of these kinds that it allows."""
+    images = []
     for number in range(count):
         phantom = draw(number, REGIONS[number % len(REGIONS)], size=SIDE)
         asked = questions(phantom, number)
         question = asked[number % len(asked)]
         given = {answer.kind: answer for answer in answers(phantom, question, number)}
         chosen = tuple(given[kind] for kind in kinds if kind in given)
-        made.append(Golden(f"{phantom.region}-{number}", png(phantom), question, chosen))
-    return made
+        images.append(Golden(f"{phantom.region}-{number}", png(phantom), question, chosen))
+    return images

@@ -1,4 +1,4 @@
-"""A contact sheet: `python -m medreward.lab.phantoms.sheet OUT`; each scene in health, then with what it can show."""
+"""Draws a contact sheet, `python -m medreward.lab.phantoms.sheet OUT`: each scene without and with its findings."""
 
 import sys
 from pathlib import Path
@@ -15,19 +15,21 @@ COLUMNS: Final = 8
 
 
 def sheet() -> Image.Image:
+    """Returns the sheet: two scenes beside each other in every row."""
     rows = [_row(number) for number in range(len(SCENES))]
-    # Two scenes beside each other.
     rows += [np.zeros_like(rows[0])] * (len(rows) % 2)
     return Image.fromarray(np.vstack([np.hstack(rows[at : at + 2]) for at in range(0, len(rows), 2)]))
 
 
 def _row(number: int) -> np.ndarray:
     phantoms = [_with(number, plan.kind.name) for plan in SCENES[number].plans[: COLUMNS - 1]]
-    tiles = [_tile(phantom) for phantom in (without_findings(phantoms[0]), *phantoms)]
+    pictures = [Image.fromarray(phantom.pixels) for phantom in (without_findings(phantoms[0]), *phantoms)]
+    tiles = [np.asarray(picture.resize((TILE, TILE), Image.Resampling.BOX)) for picture in pictures]
     return np.hstack(tiles + [np.zeros_like(tiles[0])] * (COLUMNS - len(tiles)))
 
 
 def _with(number: int, kind: str) -> Phantom:
+    """Returns the first phantom of the scene with this kind of finding."""
     scene = SCENES[number]
     family = next(plan.kind.family for plan in scene.plans if plan.kind.name == kind)
     seed = 0
@@ -36,10 +38,6 @@ def _with(number: int, kind: str) -> Phantom:
         phantom = imagine(seed, scene.region, family)
         if phantom.scene == number and phantom.findings[0].kind == kind:
             return draw(seed, scene.region, family)
-
-
-def _tile(phantom: Phantom) -> np.ndarray:
-    return np.asarray(Image.fromarray(phantom.pixels).resize((TILE, TILE), Image.Resampling.BOX))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The sentences that answers are made of, each in short and long forms."""
+"""Holds the sentences that answers are made of, each in short and long forms, and puts them together."""
 
 from typing import Final
 
@@ -222,7 +222,7 @@ def capital(text: str) -> str:
 
 
 def small(text: str) -> str:
-    """As it goes on after a colon."""
+    """Returns the text as it goes on after a colon: without its capital, unless that is a name's."""
     return text if text.startswith(("CT", "MR", "I ")) else text[:1].lower() + text[1:]
 
 
@@ -251,7 +251,7 @@ def article_name(kind: str) -> str:
 
 
 def noun(finding: Finding) -> str:
-    """The finding with its number or size."""
+    """Returns the finding with its number or its size."""
     if finding.count > 1:
         return f"{NUMBERS[finding.count - 1]} {finding.many}"
     article, _, rest = finding.one.partition(" ")
@@ -267,7 +267,7 @@ def where(finding: Finding, lateral: bool) -> str:
 
 
 def everything(phantom: Phantom, wordy: bool, dice: Dice) -> str:
-    """All that is to be said of a phantom's findings."""
+    """Returns a sentence that names all findings of the phantom."""
     if not phantom.findings:
         return dice.pick(
             ("All parts look normal.", "Nothing abnormal anywhere.")
@@ -299,7 +299,7 @@ def insight(question: Question, value: str, phantom: Phantom, dice: Dice) -> str
 
 
 def reason(value: str, dice: Dice, wordy: bool) -> str:
-    """By what a modality, a view or a region can be told."""
+    """Returns how a modality, a view or a region can be recognised."""
     seen = REASONS[value]
     if not wordy:
         return seen

@@ -1,4 +1,4 @@
-"""What a scene is: an anatomy that can be painted, and what may be found in it and where."""
+"""What a scene is: an anatomy that can be painted, what may be found in it, and where."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """A finding in body coordinates."""
+    """One kind of finding as it is painted: at these points of the body, of this radius."""
 
     plan: Plan
     spot: Spot
@@ -56,7 +56,7 @@ Painter: TypeAlias = Callable[[Canvas, Dice, Changes], None]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A region as one modality shows it."""
+    """A region as one modality shows it. `paint` draws the anatomy, `finish` what the modality does to the picture."""
 
     region: str
     modality: str
@@ -71,17 +71,18 @@ class Scene:
 
 
 def both_sides(place: str, x: float, y: float, dx: float = 0.04, dy: float = 0.04) -> tuple[Spot, Spot]:
-    """The same place on either side; as physicians look, the patient's right is on the picture's left."""
+    """Returns the same place on both sides. The patient's right is on the picture's left, as physicians look at it."""
     return Spot(place, "right", -x, y, dx, dy), Spot(place, "left", x, y, dx, dy)
 
 
 def changed(changes: Changes, kind: str, place: str | None = None, side: str | None = None) -> bool:
+    """Returns whether the painter must show this kind of finding, there."""
     lesion = changes.get(kind)
     return lesion is not None and place in (None, lesion.spot.place) and side in (None, lesion.spot.side)
 
 
 def smooth(colour: Colour, rim: Colour | None = None, soft: float = 0.0) -> Look:
-    """A clean oval, with a thin wall where it has one."""
+    """Returns the look of a clean oval, with a thin wall if `rim` is given."""
 
     def look(canvas: Canvas, dice: Dice, at: Point, radius: float) -> None:
         ry, angle = radius * dice.between(0.82, 0.98), dice.between(0, 180)
@@ -95,7 +96,7 @@ def smooth(colour: Colour, rim: Colour | None = None, soft: float = 0.0) -> Look
 
 
 def lumpy(colour: Colour, core: Colour | None = None, soft: float = 0.015, opacity: float = 1.0) -> Look:
-    """An irregular growth, with a different middle where it has one."""
+    """Returns the look of an irregular growth, with a middle of its own if `core` is given."""
 
     def look(canvas: Canvas, dice: Dice, at: Point, radius: float) -> None:
         start = dice.between(0, 72)
@@ -111,7 +112,7 @@ def lumpy(colour: Colour, core: Colour | None = None, soft: float = 0.015, opaci
 
 
 def spiky(colour: Colour) -> Look:
-    """A growth that draws strands towards it."""
+    """Returns the look of a growth with strands around it."""
 
     def look(canvas: Canvas, dice: Dice, at: Point, radius: float) -> None:
         for spike in range(9):
@@ -125,7 +126,7 @@ def spiky(colour: Colour) -> Look:
 
 
 def grains(colour: Colour, count: int = 7) -> Look:
-    """A cluster of specks."""
+    """Returns the look of a cluster of specks."""
 
     def look(canvas: Canvas, dice: Dice, at: Point, radius: float) -> None:
         for _ in range(count):
@@ -138,7 +139,7 @@ def grains(colour: Colour, count: int = 7) -> Look:
 
 
 def crack(colour: Colour, degrees: float, opacity: float = 1.0) -> Look:
-    """A jagged dark line through a bone that runs in that direction."""
+    """Returns the look of a jagged line across a bone that runs in this direction."""
 
     def look(canvas: Canvas, dice: Dice, at: Point, radius: float) -> None:
         cosine, sine = turned(degrees + 90 + dice.between(-25, 25))
@@ -153,7 +154,7 @@ def crack(colour: Colour, degrees: float, opacity: float = 1.0) -> Look:
 
 
 def plate(colour: Colour, degrees: float) -> Look:
-    """A metal plate with screws along a bone that runs in that direction."""
+    """Returns the look of a metal plate with screws along a bone that runs in this direction."""
 
     def look(canvas: Canvas, dice: Dice, at: Point, radius: float) -> None:
         cosine, sine = turned(degrees + dice.between(-3, 3))
@@ -171,7 +172,7 @@ def plate(colour: Colour, degrees: float) -> Look:
 
 
 def exposed(canvas: Canvas, dice: Dice, noise: float) -> None:
-    """Another exposure for every picture, and the grain that goes with it."""
+    """Gives the picture an exposure of its own, and the grain that goes with it."""
     contrast, brightness, strength = dice.between(0.86, 1.1), dice.between(-0.04, 0.05), noise * dice.between(0.5, 1.3)
     size = canvas.view.size
     grain = dice.grain(size, size) * strength + dice.clouds(size, size, 5) * 0.025

@@ -11,7 +11,7 @@ from medreward.lab.phantoms.scenes.base import Changes, Look, Plan, Scene, Spot,
 
 
 def echo_finish(canvas: Canvas, dice: Dice, changes: Changes) -> None:
-    """Speckle, and darkness outside the fan."""
+    """Adds speckle, and darkness outside the fan."""
     size = canvas.view.size
     grain = dice.grain(size, size)
     speckle = (grain + np.roll(grain, 1, 0) + np.roll(grain, 1, 1) + np.roll(grain, 2, 1)) * np.float32(0.45)
@@ -29,7 +29,7 @@ def mr_finish(canvas: Canvas, dice: Dice, changes: Changes) -> None:
 
 
 def shadowed(look: Look, factor: float) -> Look:
-    """What lies behind a finding, away from the probe, is darker (a stone) or brighter (fluid)."""
+    """Returns a look that also makes what lies behind it darker, as a stone does, or brighter, as fluid does."""
 
     def with_shadow(canvas: Canvas, dice: Dice, at: Point, radius: float) -> None:
         behind = canvas.capsule(

@@ -32,7 +32,7 @@ def film_finish(canvas: Canvas, dice: Dice, changes: Changes) -> None:
 
 
 def bone(canvas: Canvas, start: Point, end: Point, radius: float, end_radius: float | None = None) -> None:
-    """A long bone: a bright cortex around a duller marrow."""
+    """Paints a long bone: a bright cortex around a duller marrow."""
     end_radius = radius if end_radius is None else end_radius
     canvas.blend(canvas.capsule(start, end, radius, end_radius), 0.82)
     canvas.blend(canvas.capsule(start, end, radius * 0.6, end_radius * 0.6, soft=radius * 0.5), 0.6)
@@ -179,7 +179,7 @@ HIPS: Final = (
 
 
 def paint_rays(canvas: Canvas, dice: Dice, changes: Changes, lost: str, joint: str, block: float) -> None:
-    """Hand or foot: five rays of bones on a block of small ones."""
+    """Paints a hand or foot: five rays of bones on a block of small ones."""
     canvas.oval((0, 0.15), 0.46, 0.62, 0.25, soft=0.08)
     for ray in range(5):
         x = -0.4 + 0.2 * ray

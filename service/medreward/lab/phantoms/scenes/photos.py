@@ -27,7 +27,7 @@ def photo_finish(canvas: Canvas, dice: Dice, changes: Changes) -> None:
 
 
 def round_finish(canvas: Canvas, dice: Dice, changes: Changes) -> None:
-    """Through a scope the picture is a disc."""
+    """Darkens all but a disc, as a scope does."""
     photo_finish(canvas, dice, changes)
     size = canvas.view.size
     line = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / size) - 1
@@ -92,7 +92,7 @@ SOLE: Final = (
 
 
 def paint_skin(canvas: Canvas, dice: Dice) -> tuple[float, float, float]:
-    """A cloth, and the skin tone to lay on it."""
+    """Paints a cloth and returns the tone of the skin to lay on it."""
     canvas.pixels[:] = dice.pick(((0.25, 0.42, 0.5), (0.75, 0.78, 0.8), (0.18, 0.3, 0.24)))
     return dice.pick(SKIN)
 

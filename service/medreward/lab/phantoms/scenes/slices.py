@@ -31,7 +31,7 @@ def slice_finish(canvas: Canvas, dice: Dice, changes: Changes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Tissue:
-    """How bright a modality shows what is in the head."""
+    """How bright a modality shows the parts of the head."""
 
     scalp: float
     skull: float
