@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 from commands import CLEAN
-
 from medreward.quiet import STATISTICS_OFF
 
 UNTOUCHED = {name: value for name, value in CLEAN.items() if not name.startswith(("HF_", "ORT_", "RAY_"))}

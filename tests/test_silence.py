@@ -8,13 +8,13 @@ from pathlib import Path
 
 import grpc
 import httpx
-import pictures
 import pytest
+
+import pictures
+from bench.sets import some_cases, write_set
 from cases import b64, to_message
 from serving import STUB
 from traced import Room
-
-from bench.sets import some_cases, write_set
 
 QUESTION = "Is there a fracture?"
 

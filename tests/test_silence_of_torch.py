@@ -4,15 +4,15 @@ import sys
 from pathlib import Path
 
 import httpx
-import pictures
 import pytest
+
+import pictures
+from backends.torch_vlm.checkpoints import write_checkpoint
 from cases import b64
 from commands import serving
-from traced import Room
-
-from backends.torch_vlm.checkpoints import write_checkpoint
 from lab.training.shapes import write_data, write_encoder
 from lab.training.test_commands import write_recipe
+from traced import Room
 
 TRL_RUN = Path(__file__).parent / "clients" / "trl_run.py"
 

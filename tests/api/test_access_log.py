@@ -7,14 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
+
 from asking import over_grpc, post, refused, send
 from cases import QUESTION, Body, item, to_message
 from keyring import KeysFile, bearer
-from serving import LOOPBACK, Server, running
-from waiting import until
-
 from medreward import logs
 from medreward.proto import reward_pb2 as pb
+from serving import LOOPBACK, Server, running
+from waiting import until
 
 PATIENT = "John Smith MRN 12345"
 UUID = "4fc1a3e2-5b6d-4c7e-8f90-a1b2c3d4e5f6"

@@ -5,21 +5,21 @@ import os
 import re
 from pathlib import Path
 
-import pictures
 import pytest
-from asking import check_problem, over_grpc, over_rest, post, refused
-from cases import ANSWER, QUESTION, SCAN, b64, item, to_message
 from fastapi.openapi.models import OpenAPI
-from keyring import KeysFile, bearer
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
-from serving import Server, running
-from waiting import until
 
+import pictures
+from asking import check_problem, over_grpc, over_rest, post, refused
+from cases import ANSWER, QUESTION, SCAN, b64, item, to_message
+from keyring import KeysFile, bearer
 from medreward.api.rest.schemas import StateReply
 from medreward.errors import ITEM_CODES
 from medreward.metrics import Metrics
 from medreward.types import DIMENSIONS, Flag
+from serving import Server, running
+from waiting import until
 
 CONTRACT = {
     "medreward_requests_total": {"route", "lane", "code"},

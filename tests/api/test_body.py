@@ -5,15 +5,15 @@ import tempfile
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pictures
 import pytest
+from httpx import Response
+
+import pictures
 from asking import JSON, NoNumbers, Numbers, body_with, check_problem, over_rest, post, send
 from cases import ANSWER, QUESTION, SCAN, b64, item
-from httpx import Response
-from serving import BODY_BYTES, LOOPBACK, Server, running
-
 from medreward.api.rest.schemas import ScoreReply
 from medreward.settings import MIB
+from serving import BODY_BYTES, LOOPBACK, Server, running
 
 MALFORMED = {
     "empty": b"",

@@ -4,8 +4,9 @@ import asyncio
 import math
 from dataclasses import replace
 
-import pictures
 import pytest
+
+import pictures
 from asking import Answer, NoNumbers, Numbers, Refusal, over_grpc, over_rest, refused
 from cases import (
     ANSWER,
@@ -23,13 +24,12 @@ from cases import (
     responses_of,
     singles,
 )
-from serving import Server, running
-from waiting import until
-
 from medreward.api.rest.status import HTTP_STATUS
 from medreward.api.rpc.status import GRPC_STATUS
 from medreward.errors import Code
 from medreward.proto import reward_pb2 as pb
+from serving import Server, running
+from waiting import until
 
 TRIPLE = {"image": SCAN, "question": QUESTION, "response": ANSWER}
 

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Iterator
 from io import StringIO
 
-import pictures
 import pytest
+
+import pictures
 from asking import over_grpc, over_rest, post
 from cases import QUESTION, Body, b64, item
-from serving import Server, running
-
 from medreward import logs
 from medreward.backends.fake import FakeBackend
 from medreward.proto import reward_pb2 as pb
+from serving import Server, running
 
 CANARY = "Jane-Doe-1961-04-17"
 SPOILT = pictures.cut_short(pictures.png()) + CANARY.encode()

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pictures
 import pytest
+from fastapi.openapi.models import OpenAPI
+
+import pictures
 from asking import PROBLEM, body_with, check_problem, post, send
 from cases import item
-from fastapi.openapi.models import OpenAPI
-from serving import BODY_BYTES, Server, running
-
 from medreward.api.rest.schemas import Index, ModelReply, StoredReply
 from medreward.artifacts.manifest import read_manifest
 from medreward.settings import Settings
 from medreward.types import DIMENSIONS, Flag
+from serving import BODY_BYTES, Server, running
 
 
 async def test_a_request_id_comes_back(fake: Server) -> None:

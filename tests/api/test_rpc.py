@@ -5,18 +5,18 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
-import pictures
 import pytest
-from asking import Refusal, refused
-from cases import ANSWER, QUESTION, item, to_message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from serving import BODY_BYTES, IMAGE_BYTES, Server, running
-from waiting import until
 
+import pictures
+from asking import Refusal, refused
+from cases import ANSWER, QUESTION, item, to_message
 from medreward.api.observing import OUR_FAULT
 from medreward.proto import reward_pb2 as pb
 from medreward.types import DIMENSIONS
+from serving import BODY_BYTES, IMAGE_BYTES, Server, running
+from waiting import until
 
 SERVICE = "medreward.v1.RewardService"
 SERVING = health_pb2.HealthCheckResponse.SERVING

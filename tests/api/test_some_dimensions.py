@@ -11,12 +11,10 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+from click.testing import CliRunner
+
 from asking import post
 from cases import to_message
-from click.testing import CliRunner
-from serving import Server, running, settings_for
-from tiny_model import Shape, torch_logits
-
 from medreward.api.rest.schemas import ScoreReply
 from medreward.backends.base import Group
 from medreward.cli.score import command as score
@@ -27,6 +25,8 @@ from medreward.engine.model import open_model
 from medreward.errors import ConfigurationError
 from medreward.proto import reward_pb2 as pb
 from medreward.types import DIMENSIONS, Options
+from serving import Server, running, settings_for
+from tiny_model import Shape, torch_logits
 
 QUESTION, RESPONSE = "Is there a fracture?", "Yes, of the left rib."
 BODY: dict[str, Any] = {"items": [{"question": QUESTION, "responses": [RESPONSE, "No."]}]}

@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_model import torch_logits
 
 from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.backends.base import Counts, Group, ModelImage
@@ -15,6 +14,7 @@ from medreward.caches import ENTRY_BYTES
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 from medreward.workers.device.loading import open_backend
+from tiny_model import torch_logits
 
 Triple = tuple[ModelImage | None, tuple[int, ...], tuple[int, ...]]
 TOKENS_BYTES = 16 * 32 * 4  # of one image of the tiny model

@@ -10,16 +10,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from commands import CLEAN, MEDREWARD, serving
-from keyring import KeysFile
-from waiting import until
 
 from bench.sets import some_cases, write_set
 from clients.canned import Answer, Canned, Request, canned, problem, right_answer
 from clients.processes import Process
+from commands import CLEAN, MEDREWARD, serving
+from keyring import KeysFile
 from medreward.cli import app, bench
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
+from waiting import until
 
 CASES = 60
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import running, settings_for
 
 from bench.gating import edit_rows, gate
 from bench.runs import make_run
@@ -22,6 +21,7 @@ from medreward.cli.in_process import EngineTransport
 from medreward.clients import AsyncClient
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options
+from serving import running, settings_for
 
 CASES = some_cases(60)
 OTHERS = DIMENSIONS[:-1]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from commands import ANY_PORTS, Run, assert_refused, serving
 from keyring import bearer
-
 from medreward.api.access.keys import read_keys
 
 BODY = {"question": "Is there a fracture?", "response": "Yes."}

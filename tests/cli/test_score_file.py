@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from commands import CLEAN, MEDREWARD, Run, Served, assert_refused
 
+from commands import CLEAN, MEDREWARD, Run, Served, assert_refused
 from medreward.types import DIMENSIONS
 
 Rows = list[dict[str, Any]]

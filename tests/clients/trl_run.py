@@ -10,16 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pictures
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, Features, Image, Value
-from tiny_vlm import tiny_model, tiny_processor
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+import pictures
 from medreward.clients.trl import reward_funcs
+from tiny_vlm import tiny_model, tiny_processor
 
 
 def rows(count: int, lists: bool) -> Dataset:

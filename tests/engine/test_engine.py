@@ -12,9 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
-from serving import running as running_server
-from serving import settings_for
-from waiting import until
 
 from medreward.backends.base import Group, Logits
 from medreward.backends.fake import FakeBackend, WordTokenizer
@@ -24,6 +21,9 @@ from medreward.errors import Code, ConfigurationError, RequestError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import Failed, Flag, Item, Lane, Scored, ScoreRequest
+from serving import running as running_server
+from serving import settings_for
+from waiting import until
 
 
 @asynccontextmanager

@@ -11,7 +11,6 @@ from zlib import crc32
 
 import numpy as np
 import pytest
-from pictures import png
 from prometheus_client import CollectorRegistry
 
 from medreward.backends.base import CostModel, Counts, HeadOutputs
@@ -36,6 +35,7 @@ from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import WorkerLost
 from medreward.workers.frames import Decode, GroupFrame
 from medreward.workers.process import ChildProcess
+from pictures import png
 
 HOUR = 3600.0
 SPEC = ImageSpec(2, 2)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
-from commands import Served
-from pictures import jpeg
 
+from commands import Served
 from medreward.errors import RETRYABLE
+from pictures import jpeg
 
 Body = dict[str, str]
 

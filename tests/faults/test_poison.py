@@ -6,13 +6,13 @@ from zlib import crc32
 
 import httpx
 import pytest
-from asking import check_problem
-from serving import Server, running
 
+from asking import check_problem
 from medreward.engine import serving as engine_serving
 from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import InlineWorker, WorkerLost
 from medreward.workers.frames import GroupFrame
+from serving import Server, running
 
 POISON = "arsenic"
 

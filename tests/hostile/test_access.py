@@ -13,17 +13,16 @@ from typing import Any
 
 import grpc
 import msgspec
-import pictures
 import pytest
-from asking import Refusal, check_problem, over_grpc, over_rest, post, refusal_of, refused
-from cases import ANSWER, QUESTION, SCAN, Body
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from keyring import KeysFile, bearer
 from prometheus_client import CollectorRegistry
-from serving import LOOPBACK, Server, running, settings_for
 from starlette.routing import Mount, Route
 
+import pictures
+from asking import Refusal, check_problem, over_grpc, over_rest, post, refusal_of, refused
+from cases import ANSWER, QUESTION, SCAN, Body
+from keyring import KeysFile, bearer
 from medreward import logs
 from medreward.api import admin
 from medreward.api.access import keyring as keyring_module
@@ -38,6 +37,7 @@ from medreward.errors import Code, RequestError
 from medreward.metrics import Metrics
 from medreward.proto import reward_pb2 as pb
 from medreward.types import Lane
+from serving import LOOPBACK, Server, running, settings_for
 
 TRIPLE: Body = {"question": QUESTION, "response": ANSWER}
 WITH_IMAGE: Body = {"image": SCAN, **TRIPLE}

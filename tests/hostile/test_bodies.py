@@ -12,16 +12,16 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pictures
 import pytest
+
+import pictures
 from asking import JSON, NoNumbers, Numbers, body_with, check_problem, over_grpc, over_rest, send
 from cases import ANSWER, item
 from commands import serving
-from serving import Server, running
-
 from faults.outside import until
 from hostile.attacking import BIG, GOOD, head, memory, peak_memory, raw, timed, unharmed
 from medreward.settings import MIB
+from serving import Server, running
 
 CANARY = "Jane-Doe-1970"
 

@@ -8,19 +8,19 @@ from typing import Any
 
 import grpc
 import httpx
-import pictures
 import pytest
 import trustme
-from cases import Body, b64
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydicom import dcmread
-from waiting import until
 
+import pictures
+from cases import Body, b64
 from hostile import files
 from hostile.outside import Outside, outside, printed
 from hostile.site import Site, moved, page, site_at
 from medreward.proto import reward_pb2 as pb
+from waiting import until
 
 CANARY = "Zoe-Canary-19610417"
 QUESTION = "Is there a fracture?"

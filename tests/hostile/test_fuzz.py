@@ -9,16 +9,16 @@ import grpc
 import httpx
 import pytest
 import schemathesis
-from asking import JSON
-from commands import Served, serving
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
-from serving import LOOPBACK
 
+from asking import JSON
+from commands import Served, serving
 from hostile.attacking import GOOD, memory
 from medreward.proto import reward_pb2 as pb
 from medreward.settings import MIB
+from serving import LOOPBACK
 
 pytestmark = pytest.mark.slow
 

@@ -12,14 +12,14 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+
 from asking import Refusal, refused
 from commands import serving
-from serving import BODY_BYTES, LOOPBACK, Server, running
-from waiting import until
-
 from hostile.attacking import BIG, GOOD, memory, unharmed
 from medreward.proto import reward_pb2 as pb
 from medreward.settings import MIB
+from serving import BODY_BYTES, LOOPBACK, Server, running
+from waiting import until
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED

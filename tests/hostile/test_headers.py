@@ -7,13 +7,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from asking import JSON, body_with
 from commands import serving
-from serving import LOOPBACK, Server, running
-
 from faults.outside import held
 from hostile.attacking import GOOD, head, memory, raw, unharmed, until_closed
 from medreward.settings import MIB
+from serving import LOOPBACK, Server, running
 
 IDLE = 10_000
 

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NoReturn
 
-import pictures
 import pytest
-from asking import NoNumbers, Numbers, over_grpc, over_rest, post
-from cases import ANSWER, QUESTION, b64, item
 from PIL import Image
 
+import pictures
+from asking import NoNumbers, Numbers, over_grpc, over_rest, post
+from cases import ANSWER, QUESTION, b64, item
 from hostile import files
 from hostile.outside import Outside, forget_highest, highest_memory, memory, outside
 from medreward.api.rest.status import HTTP_STATUS

@@ -7,17 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 import tiny_model
 from asking import Answer, NoNumbers, Numbers, over_grpc, over_rest, post
 from cases import Body
-from hypothesis import given
-from hypothesis import strategies as st
-from serving import Server
-
 from hostile.families import FAMILIES, Loaded, load
 from medreward.errors import Code, ItemError
 from medreward.settings import Settings
 from medreward.types import Flag, Options
+from serving import Server
 
 EVERY_MARKER = sorted({marker for family in FAMILIES.values() for marker in family.markers()})
 WIDE = str.maketrans({chr(code): chr(code + 0xFEE0) for code in range(0x21, 0x7F)})

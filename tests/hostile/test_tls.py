@@ -13,11 +13,10 @@ import grpc
 import httpx
 import pytest
 import trustme
+
 from asking import post
 from commands import ANY_PORTS, CLEAN, MEDREWARD
 from keyring import KeysFile, bearer
-from serving import LOOPBACK, STUB, Server, running
-
 from medreward.api.access import tls as tls_module
 from medreward.api.access.tls import Tls
 from medreward.cli.serve import read_settings
@@ -25,6 +24,7 @@ from medreward.clients import AsyncClient, Patience, Refused
 from medreward.clients import Tls as ClientTls
 from medreward.errors import ConfigurationError
 from medreward.proto import reward_pb2 as pb
+from serving import LOOPBACK, STUB, Server, running
 
 TRIPLE = {"question": "Is there a fracture?", "response": "Yes."}
 IMPATIENT = Patience(seconds=0.5)

@@ -5,19 +5,19 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pictures
 import pytest
 import trustme
+from pydantic import ValidationError
+
+import pictures
 from asking import NoNumbers, Numbers, over_grpc, over_rest
 from cases import ANSWER, QUESTION, SCAN, Body, item
-from pydantic import ValidationError
-from serving import Server, running
-from waiting import until
-
 from hostile.site import Site, hang, moved, page, site_at
 from medreward.engine.images.fetch import FETCHES, REDIRECTS, Allowance, Fetcher, Resolve, fetcher_for, is_allowed
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.settings import Settings
+from serving import Server, running
+from waiting import until
 
 #: A fetch whose time ends in the handshake leaves its socket to the collector: which test that falls into is chance.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

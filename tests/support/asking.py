@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import grpc
 import httpx
-from cases import Body, to_message
 
+from cases import Body, to_message
 from medreward.api.rest.schemas import Problem
 from medreward.proto import reward_pb2 as pb
 from medreward.types import DIMENSIONS

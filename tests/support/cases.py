@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pictures
-
 from medreward.proto import reward_pb2 as pb
 
 Body = dict[str, Any]

@@ -5,10 +5,10 @@ import socket
 import subprocess
 import sys
 
-import pictures
 import pytest
-from commands import CLEAN
 
+import pictures
+from commands import CLEAN
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.encoding.image import ImageHeader, ImageSpec
 from medreward.settings import Settings

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import until
 
 from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.backends.fake import FAKE_MANIFEST
@@ -23,6 +22,7 @@ from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import WorkerLost
 from medreward.workers.frames import GroupFrame
 from medreward.workers.memory import PixelMemory, Place, anonymous_memory
+from waiting import until
 
 SIDE = 64
 BYTES = SIDE * SIDE * 3

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from waiting import until
 
 from backends.torch_vlm import test_own_size as own_size
 from backends.torch_vlm.checkpoints import EACH_FAMILY, SIDE, TEXT, TOKENS, opened, write_checkpoint, write_manifest
@@ -38,6 +37,7 @@ from medreward.workers.device.spread import Failed, FromRank, Numbers, Score, Sc
 from medreward.workers.device.worker import WorkerLost
 from medreward.workers.frames import GroupFrame, Load, Loaded, Refused
 from medreward.workers.memory import anonymous_memory
+from waiting import until
 
 EXACT = 1e-4
 FAMILY = "qwen2_5_vl"

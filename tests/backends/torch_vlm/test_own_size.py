@@ -10,13 +10,13 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from commands import serving
 from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client import CollectorRegistry
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from backends.torch_vlm.checkpoints import BETWEEN, TOKENS, Plain, opened, write_checkpoint, write_manifest
+from commands import serving
 from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.parity import compared

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
-from tiny_model import tokenizer
 
 from medreward.lab.training import recipe
+from tiny_model import tokenizer
 
 FORMS, SIDES, COLOURS = ("circle", "square"), ("left", "right"), ("white", "red")
 WIDTH, INNER, LAYERS, PLACES = 32, 64, 2, 512

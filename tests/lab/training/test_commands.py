@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import CLEAN, MEDREWARD, assert_refused
 
+from commands import CLEAN, MEDREWARD, assert_refused
 from lab.training.shapes import tiny_recipe
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import png
-from serving import running
 
 from lab.training.shapes import tiny_recipe
 from medreward.artifacts.manifest import Calibration, Manifest
@@ -24,6 +22,8 @@ from medreward.lab.training.served import Picture, Row, Served
 from medreward.lab.training.size import latency, size
 from medreward.lab.training.train import assemble
 from medreward.types import DIMENSIONS
+from pictures import png
+from serving import running
 
 QUESTION, RESPONSE = "What shape is shown?", "The image shows a square."
 Exported = tuple[Path, Manifest, Model]
