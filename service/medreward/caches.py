@@ -20,7 +20,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 class ByteCache(Generic[V]):
-    """Values by key; the least recently used go first."""
+    """Values by key. A full cache drops the least recently used."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

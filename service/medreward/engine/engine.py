@@ -1,4 +1,4 @@
-"""The one door behind every transport: check, score item by item, refuse what must be refused whole."""
+"""What every transport calls: it checks a request, scores it item by item and refuses it whole where that is due."""
 
 import asyncio
 import logging
@@ -114,7 +114,7 @@ class Engine:
         }
 
     def _show(self) -> None:
-        """Gauges ask the engine when they are scraped."""
+        """Registers what the gauges read; they ask the engine each time that they are scraped."""
         metrics, settings = self.metrics, self.settings
         metrics.ready.set_function(lambda: self.not_ready() is None)
         metrics.requests_in_flight.set_function(lambda: self._in_flight)
@@ -138,7 +138,7 @@ class Engine:
     # images
 
     async def put_image(self, data: bytes, tenant: str = "") -> tuple[bool, ImageFile]:
-        """Whether it is new, and the checked file."""
+        """Stores the image; returns whether it is new, and its checked file. Fails with a RequestError."""
         try:
             return await self.images.put(tenant, data)
         except ItemError as error:
@@ -147,7 +147,7 @@ class Engine:
     # scores
 
     def refuse_early(self, lane: Lane) -> None:
-        """Before a body is read and parsed: refuse what would be refused anyhow, so that a flood stays cheap."""
+        """Refuses a request before its body is read when the queue is full, so that a flood of requests stays cheap."""
         scheduler = self.serving.scheduler
         if scheduler.room.is_full(lane):
             self.metrics.items.labels(Code.OVERLOADED).inc()
@@ -239,7 +239,7 @@ class Engine:
 
 
 def _fault(error: Exception) -> ItemError:
-    """Of ours; but for a machine that has no thread to spare, which may have one soon."""
+    """The server is to blame; when only a thread was lacking, the same request may pass later."""
     if str(error) == NO_THREAD:
         return ItemError(Code.OVERLOADED, "the server has no thread to spare; try again later", retry_after=1)
     return ItemError(Code.INTERNAL, "the server failed on this item; its log says why")

@@ -15,7 +15,7 @@ CONFIG: Final = "config.json"
 
 
 def open_verified(settings: Settings) -> tuple[Path, Manifest]:
-    """Refused when a file is not the one its digest stands for."""
+    """The model's folder and manifest. Fails with a ConfigurationError when a file does not match its digest."""
     started = time.time_ns()
     folder, manifest = find(settings)
     since = 0 if (folder / MANIFEST_FILE).is_file() else started  # digests made here need no second look
@@ -25,7 +25,7 @@ def open_verified(settings: Settings) -> tuple[Path, Manifest]:
 
 
 def find(settings: Settings) -> tuple[Path, Manifest]:
-    """Where links lead to now, whatever they lead to when a worker is started again."""
+    """The model's folder and manifest. Links are followed now, so that a worker that restarts reads the same folder."""
     folder = resolve(settings.model, settings.models_dir or bundled_models()).resolve()
     if not (folder / MANIFEST_FILE).is_file():
         return folder, _made(folder, settings)

@@ -1,4 +1,4 @@
-"""One item's way through the engine: check, encode, look up, admit, decode, fly, score."""
+"""The way of one item through the engine: check, encode, look up, admit, decode, queue, score."""
 
 import asyncio
 import functools
@@ -53,7 +53,7 @@ class Prepared:
 
 
 class Items:
-    """Scores items of one model. What it keeps of a request lives on its stack."""
+    """Scores items with one model. It keeps nothing of a request beyond the call."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Items:
         return landed
 
     def _pixels(self, file: ImageFile | None) -> int:
-        """As the model will see them."""
+        """How many pixels the image has at the size at which the model sees it; 0 without an image."""
         return self._model.image.of(file.header.width, file.header.height).pixels if file else 0
 
     async def _held(self, prepared: Prepared, context: RequestContext) -> Picture | None:

@@ -45,19 +45,19 @@ class Serving:
     flights: Flights
 
     def not_ready(self) -> str | None:
-        """Ready is who has a worker that lately gave finite numbers."""
+        """Why no worker is ready, or None when one is: it is up, and its last probe gave finite numbers."""
         reasons = [dispatcher.not_ready() for dispatcher in self.dispatchers]
         return None if None in reasons else reasons[0]
 
     @property
     def uncertainty(self) -> str | None:
-        """What this model's uncertainty is; None where it gives none, for it has a single head."""
+        """Says in words what the model's uncertainty means; None for a model with a single head, which gives none."""
         if self.dispatchers[0].heads < 2:
             return None
         return self.model.manifest.uncertainty or SPREAD
 
     def processes(self) -> Iterator[tuple[str, int]]:
-        """Role and process id of what runs the model and decodes its images; without the front."""
+        """Role and process id of each child process: workers, ranks of a worker, decoders."""
         for worker in self.workers:
             if worker.pid:
                 yield "worker", worker.pid
@@ -72,7 +72,7 @@ class Serving:
 
 
 def _children(pid: int) -> list[int]:
-    """By /proc; none where the kernel does not list them."""
+    """Process ids of the children, read from /proc; an empty list where the kernel does not list them."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -150,7 +150,7 @@ def _assemble(
 
 
 def _probe(model: Model, slots: Slots) -> GroupFrame:
-    """A triple of our own, with an image where the model asks for one."""
+    """A triple made here that tests a worker. It has an image only if the model requires one."""
     required = model.manifest.image.required
     prompt = model.text.prompt(PROBE, required)
     answer = model.text.answer(prompt, PROBE, Options())

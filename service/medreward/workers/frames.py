@@ -1,4 +1,4 @@
-"""What the front and its children say to each other: msgpack on a unix socket; pixels lie in shared memory."""
+"""The messages between the front and its children: msgpack on a unix socket. Pixels lie in shared memory."""
 
 import asyncio
 import socket
@@ -101,7 +101,7 @@ def packed(frame: ToChild | FromChild) -> bytes:
 
 
 class Front:
-    """The front's end."""
+    """The front's end of the socket."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -129,7 +129,7 @@ class Front:
 
 
 class Child:
-    """The child's end; blocking."""
+    """The child's end of the socket; its calls block."""
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)

@@ -52,7 +52,7 @@ class ChildProcess:
             self._process.kill()
 
     async def end(self, patience: float = 2.0) -> None:
-        """By closing its socket; by force if that takes too long."""
+        """Ends the child by closing its socket, and by force when it has not ended after `patience` seconds."""
         self.front.close()
         try:
             await asyncio.wait_for(self._process.wait(), patience)
@@ -62,13 +62,13 @@ class ChildProcess:
 
 
 def be_a_child() -> tuple[int, int]:
-    """In the child: the two file descriptors."""
+    """Called in the child. Returns the descriptors of its socket and of the shared memory."""
     end_with_the_front()
     return int(sys.argv[1]), int(sys.argv[2])
 
 
 def end_with_the_front() -> None:
-    """Signals are the front's business, and its end is ours."""
+    """Makes this process ignore the signals that the front handles, and end when the front ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even in the middle of a batch, or stopped
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

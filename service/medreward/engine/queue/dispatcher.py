@@ -1,4 +1,4 @@
-"""Feeds a worker: an idle device never waits for company, what arrives while it runs forms the next batch."""
+"""Feeds a worker: an idle device gets work at once, and what arrives while it runs forms its next batch."""
 
 import asyncio
 import logging
@@ -83,7 +83,7 @@ class Dispatcher:
                 await self._wait_for_work()
 
     async def _wait_for_work(self) -> None:
-        """An idle device proves itself from time to time."""
+        """Returns when there is work, or when the device was idle for so long that a probe is due."""
         self._work.clear()
         try:
             await asyncio.wait_for(self._work.wait(), self._probe_seconds)
@@ -91,7 +91,7 @@ class Dispatcher:
             self._due = True
 
     async def _prove(self) -> None:
-        """A probe through the device, counted nowhere; only finite numbers make it ready."""
+        """Sends a test triple to the device, which is ready if the numbers are finite. No metric counts it."""
         try:
             done = await self._worker.score([self._probe])
         except Exception:  # WorkerLost, most likely
@@ -129,7 +129,7 @@ class Dispatcher:
             self._flights.land(flight, outcome, dispatched - flight.since, done.seconds)
 
     def _blame(self, flights: Sequence[Flight], lost: WorkerLost) -> None:
-        """Each half is tried again apart; what takes a worker down a second time, alone, is not tried again."""
+        """Puts the batch back in two halves. A triple that took a worker down twice, now alone, is quarantined."""
         log.error("worker lost", extra={"device": self._device, "reason": lost.reason, "triples": len(flights)})
         self._due = True
         if len(flights) == 1 and flights[0].suspect:

@@ -22,7 +22,7 @@ QUARANTINE: Final = 10_000  # triples remembered
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """The numbers, or why there are none."""
+    """How a flight ended: the model's outputs or an error, and how long it waited and ran."""
 
     outcome: HeadOutputs | ItemError
     queue_s: float
@@ -57,7 +57,7 @@ class Flights:
         return len(self._flying)
 
     def known(self, id_: str) -> HeadOutputs | ItemError | None:
-        """How a triple ended that landed lately, or that must not fly again."""
+        """The score that is kept of this triple, or why it must not run again; None when it has to run."""
         if id_ in self._quarantined:
             return _quarantined()
         self._requests.inc()
@@ -67,7 +67,7 @@ class Flights:
         return heads
 
     def joined(self, id_: str, deadline: float) -> Flight | None:
-        """The flight of an identical triple, which now has one more waiting for it."""
+        """The flight of an identical triple, with one more waiter from now on; None when there is none."""
         flight = self._flying.get(id_)
         if flight:
             flight.waiters += 1
@@ -81,7 +81,7 @@ class Flights:
         self._scheduler.put(flight)
 
     def leave(self, flight: Flight) -> None:
-        """One waits less; a flight that nobody waits for is dropped before the device sees it."""
+        """Takes one waiter off. A flight that nobody waits for any more leaves the queue, if it is still in it."""
         flight.waiters -= 1
         if not flight.waiters and not flight.landed.done() and self._scheduler.discard(flight):
             flight.landed.cancel()
@@ -96,7 +96,7 @@ class Flights:
         flight.landed.set_result(Landed(outcome, queue_s, inference_s))
 
     def quarantine(self, flight: Flight) -> None:
-        """It took a worker down twice, the second time alone: it is not flown again."""
+        """Ends a flight that took a worker down twice, the second time alone. The same triple never runs again."""
         self._quarantined[flight.id] = None
         if len(self._quarantined) > QUARANTINE:
             self._quarantined.popitem(last=False)

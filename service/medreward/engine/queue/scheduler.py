@@ -11,13 +11,13 @@ from medreward.engine.queue.batch_time import BatchTime
 from medreward.errors import Code, ItemError
 from medreward.types import Lane
 
-INTERACTIVE_IN_A_ROW: Final = 4  # batches before waiting bulk work gets one
-AWAY_EVERY: Final = 4  # picks of a device are of the oldest group, at home there or not
-BULK_SHARE: Final = 0.9  # of the queue's cost; the rest is kept free for the interactive lane
-FULL: Final = 0.98  # of what a lane may take
+INTERACTIVE_IN_A_ROW: Final = 4  # interactive batches in a row, after which bulk work that waits gets one
+AWAY_EVERY: Final = 4  # every fourth pick of a device is the oldest group, whichever device is its home
+BULK_SHARE: Final = 0.9  # the part of the queue that bulk work may fill; the rest is for the interactive lane
+FULL: Final = 0.98  # a lane counts as full when it has taken this part of what it may take
 LONGEST_RETRY_AFTER: Final = 30
 OVERLOADED: Final = "the server has more work than it can take; try again later"
-WINDOW: Final = 64  # waiting groups among which those of fitting length are looked for
+WINDOW: Final = 64  # how many waiting groups are searched for one of a fitting length
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,11 @@ class Room:
         return sum(self.taken.values())
 
     def fits(self, amount: int, lane: Lane) -> bool:
-        """An empty room takes anything: what is too large for it would never fit."""
+        """Whether the amount fits. An empty room takes any amount, for what is larger than the room would never fit."""
         return not self.all_taken or self.all_taken + amount <= self._for(lane)
 
     def is_full(self, lane: Lane) -> bool:
-        """Whether hardly anything would fit: to find that out costs more than it is worth."""
+        """Whether the lane is so full that it is not worth parsing a request to find out if it fits."""
         return self.all_taken >= FULL * self._for(lane)
 
     def _for(self, lane: Lane) -> float:
@@ -110,7 +110,7 @@ class Scheduler(Generic[W]):
         self.room.taken[lane] -= cost
 
     def seconds_until_done(self, lane: Lane, cost: int) -> float:
-        """When work that came now would be done, by the times of late; 0 while nothing is known."""
+        """How long work that came now would take to be done, judging by the latest batches; 0 before the first."""
         taken = self.room.taken
         ahead = taken[Lane.INTERACTIVE] + (taken[Lane.BULK] if lane is Lane.BULK else 0)
         return max(self._seconds(cost), self._seconds(ahead + cost) / self._devices)
@@ -120,7 +120,7 @@ class Scheduler(Generic[W]):
         return -(-cost // self._batch_cost) * self.time.fixed + cost * self.time.per_cost
 
     def seconds_until_room(self) -> float:
-        """A whole number for Retry-After, by when what is admitted now should be done."""
+        """Whole seconds for Retry-After: how long the work that is admitted should take."""
         return float(min(LONGEST_RETRY_AFTER, max(1, math.ceil(self.seconds_until_done(Lane.BULK, 0)))))
 
     # in the queue
@@ -129,7 +129,7 @@ class Scheduler(Generic[W]):
         self._lanes[work.key.lane].put(work)
 
     def discard(self, work: W) -> bool:
-        """Nobody waits for it any more. False if it is not in the queue, for it is running or suspect."""
+        """Takes work that nobody waits for out of the queue. False if it is not there: it runs or is a suspect."""
         return self._lanes[work.key.lane].discard(work)
 
     def put_suspects(self, works: Sequence[W]) -> None:
@@ -142,7 +142,7 @@ class Scheduler(Generic[W]):
     def next_batch(self, now: float, device: int = 0) -> Cut[W]:
         """As much as a batch may cost of what is still wanted; at least one triple if there is any."""
         cut: Cut[W] = Cut()
-        # By turns, for suspects may hang, and others wait meanwhile.
+        # Suspects take turns with other work, for each of them may hang its worker.
         if not self._suspects_ran or not any(map(len, self._lanes.values())):
             while self._suspects and not cut.batch:
                 for work in self._suspects.pop(0):
@@ -156,7 +156,7 @@ class Scheduler(Generic[W]):
         return cut
 
     def _top_up(self, cut: Cut[W]) -> float:
-        """What an urgent batch may cost with bulk work beside it: as much more as takes no longer than its start."""
+        """What an interactive batch may cost with bulk work added, which may take as long as a batch's fixed time."""
         urgent = sum(work.cost for group in cut.batch for work in group)
         if not self.time.fixed:
             return 0.0
@@ -196,7 +196,7 @@ class Scheduler(Generic[W]):
 
 
 class _Waiting(Generic[W]):
-    """One lane: groups in the order they came, by tenant, and how much each tenant has been served."""
+    """The work that waits in one lane: each tenant's groups in the order they came, and what it has been served."""
 
     def __init__(self) -> None:
         self._tenants: dict[str, dict[GroupKey, list[W]]] = {}
@@ -221,7 +221,7 @@ class _Waiting(Generic[W]):
         return self._tenants.get(key.tenant, {}).get(key, [])
 
     def take(self, key: GroupKey, count: int, cost: int) -> None:
-        """The first `count` of a group leave the queue; their tenant is charged."""
+        """Takes the first `count` of a group out of the queue and charges their tenant for `cost`."""
         del self.works(key)[:count]
         self._count -= count
         self._served[key.tenant] += cost
@@ -245,9 +245,9 @@ class _Waiting(Generic[W]):
             self._served.clear()
 
     def next_group(self, device: int, devices: int, longest: int) -> GroupKey | None:
-        """Of the least served tenant: its oldest group at home on this device, else its oldest.
+        """The oldest group of the least served tenant that has this device as its home; else its oldest. None if empty.
 
-        With `longest`, the length the batch is padded to so far, the one of the first groups that fits it best.
+        With `longest`, the length to which the batch is padded so far, the group whose length fits it best.
         """
         if not self._tenants:
             return None
@@ -263,7 +263,7 @@ class _Waiting(Generic[W]):
 
 
 def _home(key: GroupKey, devices: int) -> int:
-    """The device that has seen this image and prompt, if any has."""
+    """The home of a group: always the same device for an image and prompt, whose caches may then hold them."""
     return crc32(key.image.encode() + key.prompt) % devices
 
 

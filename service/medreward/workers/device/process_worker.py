@@ -161,7 +161,7 @@ class ProcessWorker:
             reading.cancel()
 
     async def _read(self, child: ChildProcess) -> None:
-        """Until the child is gone."""
+        """Takes the child's frames until it is gone."""
         with contextlib.suppress(OSError, EOFError):
             while True:
                 frame = await child.front.receive()
@@ -185,7 +185,7 @@ class ProcessWorker:
 
 
 def _visible(worker: int, each: int) -> str:
-    """The worker's own devices, by their names among those that this process was given."""
+    """CUDA_VISIBLE_DEVICES for a worker: its own devices among those that this process was given."""
     given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     own = range(worker * each, (worker + 1) * each)
     return ",".join(given[device] if device < len(given) else str(device) for device in own)

@@ -24,7 +24,7 @@ WHY: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of each answer of each group, in order; the time the device took, and what it did."""
+    """The outcome of each answer of each group, in order; the seconds the device took, and what it counted."""
 
     outcomes: list[list[HeadOutputs | ItemError]]
     seconds: float
@@ -32,11 +32,11 @@ class Done:
 
 
 class DeviceBroken(Exception):
-    """The device answers nothing any more, whatever it is given: the process that holds it must end."""
+    """The device answers nothing any more, so the process that holds it must end."""
 
 
 class Runner:
-    """A backend and the rule that a bad group leaves its neighbours their scores; the inside of every worker."""
+    """Runs batches on a backend. When one fails, its groups run apart: a bad group costs no other its scores."""
 
     def __init__(self, backend: Backend) -> None:
         backend.warm_up()
@@ -49,21 +49,24 @@ class Runner:
         return Done(outcomes, time.perf_counter() - started, self._backend.take_counts())
 
     def _outcomes(self, groups: Sequence[Group]) -> list[list[HeadOutputs | ItemError]]:
-        found = self._tried(groups)
+        attempt = self._attempt(groups)
         parts = [[group] for group in groups] if len(groups) > 1 else []
-        if found is Code.OUT_OF_MEMORY:
+        if attempt is Code.OUT_OF_MEMORY:
             self._backend.release()
             parts = parts or _halves(groups[0])
-            found = found if parts else self._tried(groups)  # what was given back may be all that it lacked
-        if not isinstance(found, Code):
-            return found
+            attempt = attempt if parts else self._attempt(groups)  # what was given back may be all that it lacked
+        if not isinstance(attempt, Code):
+            return attempt
         if not parts:
-            return [[ItemError(found, WHY[found])] * len(groups[0].answers)]
+            return [[ItemError(attempt, WHY[attempt])] * len(groups[0].answers)]
         outcomes = [outcome for part in parts for outcome in self._outcomes(part)]
         return outcomes if len(groups) > 1 else [[*chain(*outcomes)]]
 
-    def _tried(self, groups: Sequence[Group]) -> list[list[HeadOutputs | ItemError]] | Code:
-        """An error ends in here: its traceback holds every tensor of the attempt, which the next needs the room of."""
+    def _attempt(self, groups: Sequence[Group]) -> list[list[HeadOutputs | ItemError]] | Code:
+        """The outcomes, or the code of the error. Fails with DeviceBroken alone.
+
+        No other exception is passed on: its traceback would keep the tensors whose memory the next attempt needs.
+        """
         try:
             logits = self._backend.score(groups)
             if [len(rows) for rows in logits] != [len(group.answers) for group in groups]:
@@ -85,7 +88,7 @@ class Runner:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Within it too little memory, and a device that breaks, are faults of what was asked to be loaded, not of ours."""
+    """Turns a lack of memory or a broken device while a model loads into a ConfigurationError."""
     try:
         yield
     except DeviceBroken as error:
@@ -99,7 +102,7 @@ def loading() -> Iterator[None]:
 
 
 def _halves(group: Group) -> list[list[Group]]:
-    """None of a single answer."""
+    """The group in two parts; no part at all when it has a single answer."""
     middle = len(group.answers) // 2
     return [[replace(group, answers=half)] for half in (group.answers[:middle], group.answers[middle:]) if middle]
 
@@ -109,6 +112,6 @@ def _lacks_memory(error: Exception) -> bool:
 
 
 def _says(error: Exception, words: Sequence[str]) -> bool:
-    """Runtimes have no types for these."""
+    """Whether the message has one of these words, for runtimes have no exception types for these errors."""
     message = str(error).lower()
     return any(word in message for word in words)

@@ -151,7 +151,7 @@ class Spread:
             os.close(met)
 
     def _all(self, frame: ToRank) -> FromRank:
-        """What the first rank answers, when all have."""
+        """Sends the frame to all ranks, waits for all of them and returns the answer of the first."""
         try:
             body = _encode(frame)
             for pipe in self._pipes:
@@ -171,7 +171,7 @@ class Spread:
         return answers[0]
 
     def _answers(self) -> list[FromRank]:
-        """In the order of the ranks; without those that wait for one that failed."""
+        """Answers in the order of the ranks. Those of ranks that still wait for one that failed are missing."""
         answers: dict[Connection, FromRank] = {}
         patience = None
         while waiting := [pipe for pipe in self._pipes if pipe not in answers]:
