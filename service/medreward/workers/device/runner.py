@@ -65,7 +65,7 @@ class Runner:
     def _attempt(self, groups: Sequence[Group]) -> list[list[HeadOutputs | ItemError]] | Code:
         """The outcomes, or the code of the error. Fails with DeviceBroken alone.
 
-        Other exceptions stay here: a traceback keeps the tensors of the attempt, and the next one needs their memory.
+        No other exception is passed on: its traceback would keep the tensors whose memory the next attempt needs.
         """
         try:
             logits = self._backend.score(groups)
