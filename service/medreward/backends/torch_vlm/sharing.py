@@ -15,7 +15,8 @@ from medreward.errors import ConfigurationError
 
 FOREVER: Final = timedelta(days=1)  # who waits too long is ended from outside
 EVEN: Final = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
-PLANS: Final = {"qwen3_vl_text": Qwen3Config.base_model_tp_plan}  # for the same layers under a name without a plan
+#: For the same layers under a name without a plan, or, from transformers 5.24, with one of the embedding alone.
+PLANS: Final = {"qwen3_vl_text": Qwen3Config.base_model_tp_plan}
 
 
 def join(seat: RankSeat, device: str) -> None:
@@ -42,7 +43,7 @@ def shareable(folder: Path, ranks: int) -> Any:
         raise ConfigurationError(f"the adapter in {folder} must be merged into its base before ranks can share it")
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     text = config.get_text_config()
-    text.base_model_tp_plan = text.base_model_tp_plan or PLANS.get(text.model_type)
+    text.base_model_tp_plan = (text.base_model_tp_plan or {}) | PLANS.get(text.model_type, {})
     if not text.base_model_tp_plan:
         raise ConfigurationError(f"transformers has no plan to share a language model of type {text.model_type}")
     for name in EVEN:
