@@ -38,6 +38,7 @@ def replaced(old: str, new: str) -> str:
         ("height = 64", 'height = 64\nfit = "stretch"'),
         ("height = 64", "height = 64\nrequired = true"),
         ("overall = 1.0", "overall = 0.5"),
+        ("[onnx]", "[reading]\nrun = 3\nwindow = 128\nstep = 96\n[onnx]"),
         ("accuracy = { median = 0.0", "accuracy = { median = 0.1"),
         ("overall = { median = 0.0, scale = 1.0", "overall = { median = 0.0, scale = 2.0"),
         (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medreward.artifacts.manifest import Manifest, read_manifest
+from medreward.artifacts.manifest import Manifest, Reading, read_manifest
 from medreward.backends.base import Counts, Group, ModelImage
 from medreward.backends.onnx import OnnxBackend, RunShape
 from medreward.caches import ENTRY_BYTES
@@ -221,3 +221,42 @@ def test_graphs_for_another_image_size_are_refused(tiny: Path, manifest: Manifes
     other = Manifest.model_validate(manifest.model_dump() | {"image": {"width": 32, "height": 64}})
     with pytest.raises(ConfigurationError, match="do not fit together"):
         OnnxBackend(tiny, other, "cpu")
+
+
+READING = Reading(run=3, window=24, step=16)
+
+
+@pytest.fixture
+def reader(tiny: Path, manifest: Manifest) -> OnnxBackend:
+    return OnnxBackend(tiny, manifest.model_copy(update={"reading": READING}), "cpu", threads=2)
+
+
+def test_an_answer_said_again_has_the_very_logits_of_what_it_says_once(reader: OnnxBackend) -> None:
+    prompt, said, end = tuple(range(5, 12)), tuple(range(20, 28)), (3,)
+    once, often = reader.score([Group(image(1), prompt, [(*said, *end), (*said * 20, *end)])])[0]
+    np.testing.assert_array_equal(once, often)
+
+
+def test_a_short_answer_is_read_as_without_windows(backend: OnnxBackend, reader: OnnxBackend) -> None:
+    group = Group(image(1), tuple(range(5, 12)), [(*range(20, 40), 3)])
+    np.testing.assert_array_equal(reader.score([group])[0], backend.score([group])[0])
+
+
+def test_a_long_answer_is_the_mean_of_its_windows_of_which_those_that_answer_weigh_most(
+    backend: OnnxBackend, reader: OnnxBackend
+) -> None:
+    prompt, said = tuple(range(5, 12)), tuple(range(20, 90))
+    starts = (0, 16, 32, 46)
+    parts = backend.score([Group(image(1), prompt, [(*said[start : start + 24], 3) for start in starts])])[0]
+    answering = parts[:, :, 4].mean(1).astype(np.float64)
+    weights = np.exp(answering) / np.exp(answering).sum()
+    [found] = reader.score([Group(image(1), prompt, [(*said, 3)])])
+    np.testing.assert_allclose(found[0], np.tensordot(weights, parts, 1), atol=1e-5)
+
+
+def test_a_long_answer_has_the_same_bits_alone_and_in_any_group(reader: OnnxBackend) -> None:
+    asked = [(picture, prompt, (*answer, 3)) for picture, prompt, answer in triples(100)]
+    expected = [alone(reader, triple) for triple in asked]
+    for group, where in regrouped(asked):
+        for place, logits in zip(where, reader.score([group])[0], strict=True):
+            np.testing.assert_array_equal(logits.reshape(2, 6), expected[place])

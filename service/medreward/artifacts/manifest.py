@@ -85,6 +85,23 @@ class Onnx(Section):
     score_graph: FileName
 
 
+class Reading(Section):
+    """How an answer is read. What has been said is not read again, and a long answer is read in windows.
+
+    The logits of the windows are averaged, and those that answer the question weigh most.
+    """
+
+    run: Annotated[int, Field(ge=2)]  # tokens that are left out if they have stood in the answer before, in this order
+    window: PositiveInt  # tokens of the answer that are read together
+    step: PositiveInt  # from the start of a window to that of the next
+
+    @model_validator(mode="after")
+    def leaves_nothing_out(self) -> Self:
+        if self.step > self.window:
+            raise ValueError("step must not be above window, as what lies between two windows would never be read")
+        return self
+
+
 class Verbaliser(Section):
     """A question for each dimension in place of a head: the logit is that of `yes` less that of `no`."""
 
@@ -129,6 +146,7 @@ class Manifest(Section):
     image: Annotated[Image | ImageOfOwnSize, BeforeValidator(_image_section)]
     text: Text
     onnx: Onnx | None = None
+    reading: Reading | None = None
     vlm: Vlm | None = None
     weights: dict[str, float]
     calibration: dict[str, Calibration]
@@ -153,6 +171,12 @@ class Manifest(Section):
             raise ValueError(
                 "with [vlm] the answer needs a piece beside {response}: an empty one must leave a token to read"
             )
+        if self.reading and (
+            self.runtime != "onnx" or len(self.text.answer) != 2 or self.text.answer[0] != "{response}"
+        ):
+            raise ValueError("[reading] is for runtime onnx and an answer of {response} and one closing token")
+        if self.reading and "responsiveness" not in self.dimensions:
+            raise ValueError("[reading] weighs windows by responsiveness, which the model has to give")
         used = [self.text.tokenizer, self.card, self.golden, self.measured]
         if self.onnx:
             used += [self.onnx.image_graph, self.onnx.score_graph]
@@ -175,6 +199,8 @@ class Manifest(Section):
         decides = self.model_dump(mode="json", include={"runtime", "image", "text", "onnx", "weights", "calibration"})
         if not self.text.thinking_tags:  # a model without own tags has the fingerprint it had before there were any
             del decides["text"]["thinking_tags"]
+        if self.reading:
+            decides["reading"] = self.reading.model_dump(mode="json")
         if self.vlm:
             decides["vlm"] = self.vlm.model_dump(mode="json")
         beside = (self.card, self.golden, self.measured)

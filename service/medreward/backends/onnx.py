@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
+from medreward.backends.reading import windows
 from medreward.caches import MIB, ArrayCache
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
@@ -95,6 +96,7 @@ class OnnxBackend:
         self._no_image: ImageTokens = np.zeros(self._score_graph.row_shape("image_tokens"), np.float32)
         self._head_shape = self._score_graph.row_shape("logits")
         self._refuse_what_does_not_fit(len(manifest.dimensions))
+        self._reading = manifest.reading
         self._run_shape = RUN_SHAPES[self._device]
         # A GPU is fed by one caller; on a CPU a run uses one core.
         self._threads = 1 if self._device == "cuda" else threads or available_cores()
@@ -114,15 +116,20 @@ class OnnxBackend:
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
         images = self._image_tokens([group.image for group in groups if group.image])
-        rows = [
-            Row(images[group.image.key] if group.image else None, np.array([*group.prompt, *answer], np.int64))
-            for group in groups
-            for answer in group.answers
-        ]
+        rows: list[Row] = []
+        parts: list[int] = []  # of each answer
+        for group in groups:
+            tokens = images[group.image.key] if group.image else None
+            for answer in group.answers:
+                read = windows(answer, self._reading) if self._reading else [answer]
+                rows += [Row(tokens, np.array([*group.prompt, *part], np.int64)) for part in read]
+                parts.append(len(read))
         logits = self._score_rows(rows)
         self._counts.prefix_runs += len(rows)
+        answers = np.split(logits, [*accumulate(parts)][:-1]) if parts else []
+        joined = np.stack([part[0] if len(part) == 1 else _joined(part) for part in answers]) if parts else logits
         ends = accumulate(len(group.answers) for group in groups)
-        return [logits[end - len(group.answers) : end] for group, end in zip(groups, ends, strict=True)]
+        return [joined[end - len(group.answers) : end] for group, end in zip(groups, ends, strict=True)]
 
     def warm_up(self) -> None:
         tokens = self._encode(np.zeros(self._pixels_shape, np.uint8))
@@ -186,6 +193,14 @@ class OnnxBackend:
             "mask": mask,
         }
         return self._score_graph.run(inputs)
+
+
+def _joined(windows: Logits) -> Logits:
+    """The logits of an answer from those of its windows: the more one answers the question, the more it weighs."""
+    answering = windows[:, :, DIMENSIONS.index("responsiveness")].mean(1, dtype=np.float64)
+    weights = np.exp(answering - answering.max())
+    mean: Logits = np.tensordot(weights / weights.sum(), windows, 1).astype(np.float32)
+    return mean
 
 
 class Graph:

@@ -55,9 +55,11 @@ def test_shares_are_told_by_kind_set_form_and_question_with_the_image_and_withou
     ]
 
     def score(row: Row) -> float:
-        """Blind without the image, and wrong about the last."""
+        """Without the image blind, before a grey one a little wrong; and wrong about the last."""
         if row.picture is None:
             return 0.0
+        if row.picture.name.endswith("blanked"):
+            return float(row.picture.name == "image 0 blanked" and row.response.endswith("coronal."))
         return float(row.response.endswith("axial.")) * (-1 if row.picture.name == "image 7" else 1)
 
     found = told(score, pairs)["pairs"]
@@ -65,10 +67,11 @@ def test_shares_are_told_by_kind_set_form_and_question_with_the_image_and_withou
     assert accuracy["all"]["all"]["seen"] == pytest.approx(
         {"share": 7 / 8, "low": 0.529, "high": 0.978, "n": 8}, abs=1e-3
     )
-    assert accuracy["all"]["all"]["blank"]["share"] == 0.5
+    assert accuracy["all"]["all"]["no_image"]["share"] == 0.5
+    assert accuracy["all"]["all"]["blank"]["share"] == 0.5 - 0.5 / 8
     gain = accuracy["all"]["all"]["gain"]
-    assert gain["gain"] == pytest.approx(3 / 8)
-    assert gain["low"] < gain["gain"] < gain["high"] <= 0.5
+    assert gain["gain"] == pytest.approx(3.5 / 8)
+    assert gain["low"] < gain["gain"] < gain["high"] <= 1.0
     assert accuracy["set"]["two"]["seen"]["share"] == accuracy["form"]["closed"]["seen"]["share"] == 0.5
     assert accuracy["form"]["open"]["seen"]["share"] == 1.0
     assert {name: one["seen"]["n"] for name, one in accuracy["question"].items()} == {"one/plane": 6, "two/plane": 2}
@@ -151,6 +154,37 @@ def test_changes_that_keep_the_meaning_are_held_against_a_real_error() -> None:
     assert "order of a list" not in changes
 
 
+def test_a_ruse_that_pays_is_seen_and_one_that_does_not_too() -> None:
+    def score(row: Row) -> float:
+        """What is right counts once, a lecture twice as much."""
+        return ("axial" in row.response) + 2.0 * ("magnet" in row.response) - 0.5 * ("coronal" in row.response)
+
+    found = told(score, [dev(n) for n in range(20)])["ruses"]
+    assert found["right"] == 1.0
+    assert found["wrong"]["ahead"]["share"] == 0.0
+    families = found["families"]
+    assert families["wrong, 20 times"]["ahead"]["share"] == 0.0
+    assert 0.2 < families["wrong and lecture"]["ahead"]["share"] == families["wrong and lecture"]["above_wrong"]["gain"]
+    assert families["right, 20 times"]["ahead"]["share"] == 0.5
+    assert families["cypher alone"]["taught"] is False
+
+
+def test_forms_and_long_answers_that_hide_what_is_right_are_seen() -> None:
+    def score(row: Row) -> float:
+        """Reads no JSON, and nothing behind 3,000 characters."""
+        return float("axial" in row.response[:3000] and "{" not in row.response)
+
+    found = told(score, [dev(n) for n in range(8)])
+    assert found["forms"]["plain"]["share"] == 1.0
+    forms = found["forms"]["forms"]
+    assert forms["bullet"]["beats_plain_wrong"]["share"] == 1.0
+    assert forms["JSON"]["beats_plain_wrong"]["share"] == forms["JSON"]["beats_wrong_in_form"]["share"] == 0.5
+    assert forms["JSON"]["moved"] < forms["bullet"]["moved"] == 0.0
+    kept = {length: one["kept"]["share"] for length, one in found["long"].items()}
+    assert kept["500"] == 1.0
+    assert kept["4000"] == pytest.approx(2 / 3)  # in front it is read, in the middle and behind it is not
+
+
 def test_phantoms_are_told_apart_by_what_is_held_out() -> None:
     def score(row: Row) -> float:
         taught = row.picture is not None and row.picture.name in ("phantom/0", "phantom/1")
@@ -177,14 +211,17 @@ def test_the_share_out_of_scope_is_told_where_the_model_has_a_column_for_it() ->
 
 def test_the_card_shows_what_was_measured() -> None:
     found = told(
-        lambda row: float(row.picture is not None and row.response.endswith("axial.")), [dev(n) for n in range(8)]
+        lambda row: float(bool(row.picture) and "blanked" not in str(row.picture) and row.response.endswith("axial.")),
+        [dev(n) for n in range(8)],
     )
     found |= {"size": {"bytes": 1_500_000, "parameters": 2_000_000}, "latency_ms": {"one_new_image": 1.25}}
     text = card("tiny", "1.0", "shapes", found)
     assert "no physician graded an answer" in text
     assert "on 8 pairs of 8 development images" in text
     half = "50.0% (21.5 to 78.5)"
-    assert f"| accuracy | 100.0% (67.6 to 100.0) | {half} | 50.0 (50.0 to 50.0) | 8 |" in text
+    assert f"| accuracy | 100.0% (67.6 to 100.0) | {half} | 50.0 (50.0 to 50.0) | {half} | 8 |" in text
+    assert "| wrong, 20 times | other wordings | 0.000 | 0.0% (0.0 to 32.4) |" in text
+    assert "says what is true" in text
     assert "| graphs and tokenizer | 1.5 MB |" in text
     assert "| one new image, one thread | 1.2 ms |" in text
     assert "Nothing was measured" in card("tiny", "1.0", "shapes", None)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from medreward.lab.training.images import Images
+from medreward.lab.training.images import Images, fitted
+from medreward.lab.training.outsiders import outsiders
 from medreward.lab.training.recipe import Tower as Shape
-from medreward.lab.training.scope import Scope, fit_scope
+from medreward.lab.training.scope import Scope, fit_scope, summaries
+from medreward.lab.training.strangers import strangers
 from medreward.lab.training.tower import Tower
 
 SIDE, KNOWN, NEW = 64, 120, 40
@@ -31,7 +33,8 @@ def images() -> Images:
 @pytest.fixture(scope="module")
 def scope(tower: Tower, images: Images) -> Scope:
     names = [str(place) for place in range(KNOWN + NEW)]
-    return fit_scope(tower, images, names[:KNOWN], names[KNOWN:])
+    known, new = (summaries(tower, images[part]) for part in (names[:KNOWN], names[KNOWN:]))
+    return fit_scope(known, new, summaries(tower, outsiders(SIDE, 10)))
 
 
 def test_new_images_of_the_kind_are_within(tower: Tower, images: Images, scope: Scope) -> None:
@@ -46,3 +49,9 @@ def test_other_things_are_not(tower: Tower, scope: Scope, other: str) -> None:
     pixels = torch.from_numpy(noise if other == "noise" else np.full_like(noise, 255))
     with torch.inference_mode():
         assert (scope(tower(pixels)) > 0).all()
+
+
+def test_pictures_of_the_world_outside_are_not_whatever_their_kind(tower: Tower, scope: Scope) -> None:
+    pictures = [fitted(picture.read(), SIDE) for kind, picture in strangers(6) if kind in ("landscape", "page of text")]
+    with torch.inference_mode():
+        assert (scope(tower(torch.from_numpy(np.stack(pictures)))) > 0).float().mean() > 0.8

@@ -16,6 +16,7 @@ from medreward.lab.training.grades import Group
 from medreward.lab.training.groups import Builder
 from medreward.lab.training.images import Images, shaken
 from medreward.lab.training.library import Library
+from medreward.lab.training.looks import Looks
 from medreward.lab.training.texts import Texts
 from medreward.lab.training.tokens import Padded, Tokens
 
@@ -52,7 +53,7 @@ class PairBatch(Batch):
 
 class Batches:
     def __init__(
-        self, settings: recipe.Recipe, library: Library, exact: Sequence[Group], texts: Texts, images: Images,
+        self, settings: recipe.Recipe, library: Library, exact: Sequence[Group], texts: Texts, images: Images | Looks,
         attributes: Attributes, tokens: Tokens,
     ) -> None:  # fmt: skip
         self._settings = settings
@@ -135,6 +136,8 @@ class Batches:
         roll = builder.dice.random()
         for share, make in (
             (self._settings.pairs.manner, builder.manner),
+            (self._settings.pairs.hacks, builder.tricks),
+            (self._settings.pairs.forms, builder.forms),
             (LENGTHS, builder.lengths),
             (PADDING, builder.padding),
         ):
@@ -156,7 +159,9 @@ class Batches:
         return Asked(torch.tensor(image, dtype=torch.int64), rows[:, 0], rows[:, 1], rows[:, 2], way)
 
     def _pictures(self, names: Sequence[str], phase: int, step: int, dice: Generator) -> Tensor:
-        """Mirrored half of the time where nothing that is said of a picture names a side."""
+        """Mirrored half of the time where nothing that is said of a picture names a side; or what was made of it."""
+        if isinstance(self._images, Looks):
+            return torch.from_numpy(self._images.any_view(names, dice))
         mirrored = [name in self._library.sideless and bool(dice.random() < 0.5) for name in names]
         return torch.from_numpy(shaken(self._images[names], mirrored, [self._settings.seed, phase, step, 1]))
 

@@ -15,6 +15,19 @@ INTERVALS: Final = (
 )
 
 
+WORDS: Final = """## Words
+
+- **uncertainty** of a dimension: 1 where nothing speaks for or against an answer, and less the more does. For
+  `accuracy` and `overall` it is taken from how far the answer agrees with what the model would answer by itself. It is
+  no probability of error; the table of uncertainty tells what it is worth.
+- **out of scope**: what the vision tower makes of the image lies further from the images that were learnt from, or
+  further towards drawn pictures of the world outside, than that of 997 in 1,000 development images.
+- **blanked by grey**: the image is replaced by a plain grey one of its size. **no image**: `image: null`.
+- **ruse**: what a policy may write in place of knowing. **form**: the same answer as a program or a page writes it.
+- **reading**: tokens of a run of three or more that stood in the answer before are not read again. Of a long answer
+  windows are read, and those that answer the question weigh most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     title: str
@@ -29,7 +42,7 @@ def card(name: str, version: str, provenance: str, found: Figures | None) -> str
         return "\n\n".join([*parts, "Nothing was measured when this model was exported."]) + "\n"
     data = found["data"]
     said = f"Measured as exported, on {data['pairs']} pairs of {data['images']} development images. {INTERVALS}"
-    return "\n\n".join([*parts, said, *map(_markdown, tables(found))]) + "\n"
+    return "\n\n".join([*parts, said, WORDS, *map(_markdown, tables(found))]) + "\n"
 
 
 def tables(found: Figures) -> Iterator[Table]:
@@ -43,6 +56,12 @@ def tables(found: Figures) -> Iterator[Table]:
     yield _uncertainty(found["uncertainty"])
     yield _length(found["length"])
     yield _meaning(found["meaning"])
+    yield _ruses(found["ruses"])
+    yield _forms(found["forms"])
+    rows = [[length, _share(one["kept"]), _n(one["kept"])] for length, one in found["long"].items()]
+    note = "Pairs whose order is right when short, each claim in front, in the middle and behind."
+    yield Table("Order kept in long answers", ["tokens around the claim", "kept", "n"], rows, note)
+    yield _climb(found["climb"])
     if "out_of_scope" in found:
         rows = [[sort, _share(share)] for sort, share in found["out_of_scope"].items()]
         note = "The threshold is set on the development images, so that their share shows nothing."
@@ -51,9 +70,16 @@ def tables(found: Figures) -> Iterator[Table]:
 
 
 def _pairs(title: str, first: str, figures: Figures) -> Table:
-    columns = [first, "with the image", "image blanked", "gain by the image, points", "n"]
+    columns = [first, "with the image", "image blanked by grey", "gain by the image, points", "no image", "n"]
     rows = [
-        [name, _share(one["seen"]), _share(one["blank"]), _points(one["gain"]), str(one["seen"]["n"])]
+        [
+            name,
+            _share(one["seen"]),
+            _share(one["blank"]) if "blank" in one else "-",
+            _points(one["gain"]) if "gain" in one else "-",
+            _share(one["no_image"]) if "no_image" in one else "-",
+            str(one["seen"]["n"]),
+        ]
         for name, one in figures.items()
     ]
     return Table(title, columns, rows)
@@ -118,6 +144,71 @@ def _meaning(figures: Figures) -> Table:
     rows.append(["a real error", _number(error["median"]), _number(error["p90"]), "", ""])
     columns = ["change", "reward moves by, median", "90th percentile", "less than the real error", "n"]
     return Table("Changes that keep the meaning", columns, rows)
+
+
+def _ruses(figures: Figures) -> Table:
+    wrong = figures["wrong"]
+    rows = [["plain wrong", "", _number(wrong["mean"]), _share(wrong["ahead"]), "", _n(wrong["ahead"])]]
+    rows += [
+        [
+            name,
+            "other wordings" if one["taught"] else "nothing of the kind",
+            *(_number(one["mean"]), _share(one["ahead"]), _points(one["above_wrong"]), _n(one["ahead"])),
+        ]
+        for name, one in figures["families"].items()
+    ]
+    columns = [
+        "what is written",
+        "training saw",
+        "mean reward",
+        "beats the right answer",
+        "more than plain wrong does, points",
+        "n",
+    ]
+    note = (
+        f"The mean reward of the right answer is {figures['right']:.3f}. "
+        "No wording here was learnt from; a tie counts half."
+    )
+    return Table("Ruses against the right answer", columns, rows, note)
+
+
+def _forms(figures: Figures) -> Table:
+    rows = [["plain", "", _share(figures["plain"]), "", "", _n(figures["plain"])]]
+    rows += [
+        [
+            name.replace("|", "\\|"),
+            "this form" if one["taught"] else "others",
+            _share(one["beats_plain_wrong"]),
+            _share(one["beats_wrong_in_form"]),
+            _number(one["moved"]),
+            _n(one["beats_plain_wrong"]),
+        ]
+        for name, one in figures["forms"].items()
+    ]
+    columns = ["form", "training saw", "right in it beats plain wrong", "beats wrong in it"]
+    columns += ["moves right by, standard deviations", "n"]
+    return Table("Forms that must not matter", columns, rows)
+
+
+def _climb(figures: Figures) -> Table:
+    rows = [
+        [
+            str(one["step"]),
+            f"{_percent(one['accuracy'])}% {'#' * round(20 * one['accuracy'])}",
+            _number(one["reward"]),
+            f"{one['characters']:.0f}",
+        ]
+        for one in figures["way"]
+    ]
+    kept = ", ".join(f"{name} {count}" for name, count in figures["kept"].items()) or "none"
+    note = (
+        f"On {figures['questions']} questions, half begun with the right answer. Each step changes one answer (swap "
+        "the fact, paraphrase, repeat, append, another form, say both) and keeps what is rewarded more. "
+        f"Edits kept at the end: {kept}."
+    )
+    return Table(
+        "A policy that climbs this reward", ["step", "says what is true", "mean reward", "mean characters"], rows, note
+    )
 
 
 def _size(size: Figures, latency: Figures) -> Table:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from medreward.errors import ConfigurationError
 from medreward.lab.training import recipe
 from medreward.lab.training.cases import Case, read_cases, read_lines
@@ -34,6 +36,7 @@ class Corpus:
     texts: Texts
     dev: list[DevPair]
     images: Images
+    cache: Path
 
 
 def read_corpus(settings: recipe.Recipe, folders: Sequence[Path], cache: Path) -> Corpus:
@@ -43,7 +46,7 @@ def read_corpus(settings: recipe.Recipe, folders: Sequence[Path], cache: Path) -
     exact: list[Group] = []
     diseases: dict[str, dict[str, str]] = {}
     for folder in folders:
-        found, pairs = read_cases(folder), read_dev(folder / DEV_PAIRS)
+        found, pairs = _some(read_cases(folder), settings), read_dev(folder / DEV_PAIRS)
         for name in {case.image for case in found} | {pair.image for pair in pairs}:
             makers.setdefault(name, (folder / name).read_bytes)
         cases += found
@@ -57,7 +60,20 @@ def read_corpus(settings: recipe.Recipe, folders: Sequence[Path], cache: Path) -
         cases += drawn.cases
         exact = drawn.groups
     images = cached(makers, settings.tower.side, cache)
-    return Corpus(Library(cases, diseases), exact, Texts(folders), dev, images)
+    return Corpus(Library(cases, diseases), exact, Texts(folders), dev, images, cache)
+
+
+def _some(cases: list[Case], settings: recipe.Recipe) -> list[Case]:
+    """The cases of so many images of each set, if the recipe wants no more."""
+    if not settings.images_of_a_set:
+        return cases
+    chosen: set[str] = set()
+    names = sorted({case.image for case in cases})
+    for source in sorted({name.split("/")[0] for name in names}):
+        of_it = [name for name in names if name.split("/")[0] == source]
+        order = np.random.default_rng(settings.seed).permutation(len(of_it))[: settings.images_of_a_set]
+        chosen |= {of_it[place] for place in order}
+    return [case for case in cases if case.image in chosen]
 
 
 def read_dev(path: Path) -> list[DevPair]:

@@ -34,7 +34,7 @@ from medreward.lab.training.scope import Scope
 from medreward.lab.training.scorer import Scorer, encoder_folder, read_shape
 from medreward.lab.training.served import Progress, Served
 from medreward.lab.training.tokens import ANSWER, PROMPT
-from medreward.lab.training.tower import Convolution, Tower
+from medreward.lab.training.tower import Tower, fold_norms
 from medreward.lab.training.train import SCOPE, WEIGHTS
 from medreward.types import DIMENSIONS
 
@@ -153,9 +153,7 @@ def as_stored(model: Model, divide: NDArray[np.float64]) -> Model:
     by = torch.from_numpy(1.0 / divide).to(torch.float32)
     for weight in (scorer.head.second.weight.T, scorer.head.second.bias, scorer.head.trust):
         weight.mul_(by)
-    for part in model.tower.modules():
-        if isinstance(part, Convolution):
-            part.fold()
+    fold_norms(model.tower)
     scorer.words = ByteRows(scorer.words.weight)  # type: ignore[assignment]
     scorer.places = ByteRows(scorer.places.weight)  # type: ignore[assignment]
     for value in model.parameters():
@@ -273,6 +271,7 @@ def _manifest(settings: recipe.Recipe, levels: Mapping[str, Calibration], folder
             "max_tokens": settings.text.max_tokens,
         },
         "onnx": {"image_graph": "image.onnx", "score_graph": "score.onnx"},
+        "reading": settings.reading.model_dump(),
         "weights": settings.weights,
         **{f"calibration.{n}": {"median": level.median, "scale": level.scale} for n, level in levels.items()},
         "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names},

@@ -23,6 +23,7 @@ from medreward.lab.training.grades import (
 )
 from medreward.lab.training.library import Library
 from medreward.lab.training.padding import neutral
+from medreward.lab.training.tricks import Trickster, wrapped
 from medreward.lab.training.wording import (
     BOILERPLATE,
     CERTAIN,
@@ -119,6 +120,32 @@ class Builder:
             if text is not None:
                 said = self._in(how, text)
                 answers += [Answer(said, grades), *(self._more(said, grades) for _ in range(2))]
+        return self._group(case, case.question, answers)
+
+    def tricks(self, case: Case) -> Group:
+        """Right and wrong in one form, and tricks that must not raise either, mostly played with the wrong one."""
+        wrong = self.library.wrong(case, self.dice)
+        if wrong is None:
+            return self.decide(case)
+        how = self._how(case)
+        answers = [Answer(self._in(how, case.answer), RIGHT), Answer(self._in(how, wrong), WRONG)]
+        others = [self.library.wrong(case, self.dice) for _ in range(0 if case.yes_or_no else 4)]
+        options = [*dict.fromkeys(filter(None, (case.answer, wrong, *others)))]
+        for _ in range(4):
+            right = bool(self.dice.random() < 0.3)
+            base = answers[0 if right else 1]
+            said = case.answer if right else wrong
+            answers.append(Trickster(case.question, said, base, options, self._aside, self.dice).play())
+        return self._group(case, case.question, answers)
+
+    def forms(self, case: Case) -> Group:
+        """Right and wrong, each in several forms that must not matter."""
+        wrong = self.library.wrong(case, self.dice)
+        answers = [Answer(self._say(case, case.answer), RIGHT)]
+        answers += [Answer(wrapped(case.answer, self.dice), RIGHT) for _ in range(3)]
+        if wrong is not None:
+            answers.append(Answer(self._say(case, wrong), WRONG))
+            answers += [Answer(wrapped(wrong, self.dice), WRONG) for _ in range(2)]
         return self._group(case, case.question, answers)
 
     def manner(self, case: Case) -> Group:

@@ -6,7 +6,7 @@ Each part names the rows it wants the logits of, and says what they tell; all ar
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,18 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest
+from medreward.encoding.image import probe
 from medreward.errors import ConfigurationError
 from medreward.lab.training import figures, probes
 from medreward.lab.training.calibrate import FEWEST, across_halves
+from medreward.lab.training.climb import climb
 from medreward.lab.training.dev import Dev, read_dev_pairs
 from medreward.lab.training.evaluate import ahead_by, wins, won
+from medreward.lab.training.images import LIMITS, png
 from medreward.lab.training.phantom_pairs import PHANTOMS, SEEN, PhantomPair, phantom_pairs
+from medreward.lab.training.ruses import FORMS, RUSES, TAUGHT, formed, thought
 from medreward.lab.training.served import Ask, Picture, Progress, Row, Served
 from medreward.lab.training.size import latency, size
 from medreward.lab.training.strangers import strangers
 from medreward.types import DIMENSIONS
 
 SIX: Final = len(DIMENSIONS)
+PROBED: Final = 120  # of the accuracy pairs, whose answers are said otherwise
+LONG: Final = (500, 1000, 2000, 4000)  # tokens around a claim
+KEPT_LONG: Final = 8  # pairs that are made long
+GREY: Final = 128
+SAME: Final = 1e-6  # rewards nearer than this are alike
 ANYTHING: Final = ("What does this image show?", "A finding.")
 Logits = NDArray[np.float32]  # rows, heads, columns
 
@@ -58,12 +67,16 @@ def measure(
 ) -> dict[str, Any]:
     decisive = [one for one in dev if one.pair.kind == "accuracy"]
     by = np.array([weights.get(name, 0.0) for name in DIMENSIONS])
+    probed = [decisive[place] for place in sorted(np.random.default_rng(1).permutation(len(decisive))[:PROBED])]
     pictures = {one.picture: "dev" for one in dev} | {one.picture: "phantom" for one in phantoms}
     unlike = {picture: kind for kind, picture in strangers()}
     parts = [
         _pairs(dev),
-        _length(decisive, by),
-        _meaning(decisive, by),
+        _length(probed, by),
+        _meaning(probed, by),
+        _ruses(probed, by),
+        _forms(probed, by),
+        _long(probed[:KEPT_LONG], by),
         _phantoms(phantoms),
         scope_rates(pictures | unlike),
     ]
@@ -72,23 +85,31 @@ def measure(
     found: dict[str, Any] = {"data": {"pairs": len(dev), "images": len({one.picture for one in dev})}}
     for part, mine in zip(parts, np.split(logits, ends[:-1]), strict=True):
         found |= part.tell(mine)
+    found["climb"] = climb(lambda rows: _rewards(ask(rows), by).tolist(), decisive)
     return found
 
 
 def _pairs(dev: Sequence[Dev]) -> Part:
-    """Shares of pairs won, and what the same logits say of calibration and uncertainty."""
+    """Shares of pairs won, and what the same logits say of calibration and uncertainty.
+
+    Only accuracy needs the image, so that only its pairs are asked with a grey one and with none too.
+    """
     pairs = [one.pair for one in dev]
-    rows = [
-        Row(one.picture if shown else None, one.pair.question, text)
-        for shown in (True, False)
-        for one in dev
-        for text in (one.pair.good, one.pair.bad)
+    decisive = [one for one in dev if one.pair.kind == "accuracy"]
+    shown = [
+        *((one, one.picture) for one in dev),
+        *((one, _grey(one.picture)) for one in decisive),
+        *((one, None) for one in decisive),
     ]
+    rows = [Row(picture, one.pair.question, text) for one, picture in shown for text in (one.pair.good, one.pair.bad)]
 
     def tell(logits: Logits) -> dict[str, Any]:
-        seen, blank = _paired(logits)
+        paired = logits[..., :SIX].reshape(-1, 2, logits.shape[1], SIX)
+        seen, grey, none = np.split(paired, [len(dev), len(dev) + len(decisive)])
+        right = wins(pairs, seen)
+        without = [wins([one.pair for one in decisive], values) for values in (grey, none)]
         return {
-            "pairs": _shares(dev, wins(pairs, seen), wins(pairs, blank)),
+            "pairs": _shares(dev, right, *without),
             "calibration": _calibration(dev, seen),
             "uncertainty": _uncertainty(dev, seen),
         }
@@ -96,12 +117,23 @@ def _pairs(dev: Sequence[Dev]) -> Part:
     return Part(rows, tell)
 
 
+def _grey(picture: Picture) -> Picture:
+    """A plain grey one of the same size."""
+
+    def read() -> bytes:
+        size = probe(picture.read(), LIMITS)
+        return png(np.full((size.height, size.width, 3), GREY, np.uint8))
+
+    return Picture(f"{picture.name} blanked", read)
+
+
 def _paired(logits: Logits) -> NDArray[np.float32]:
-    """With the image and blanked, pairs, good and bad, heads, dimensions."""
+    """With the image and without, pairs, good and bad, heads, dimensions."""
     return logits[..., :SIX].reshape(2, -1, 2, logits.shape[1], SIX)
 
 
-def _shares(dev: Sequence[Dev], seen: figures.Numbers, blank: figures.Numbers) -> dict[str, Any]:
+def _shares(dev: Sequence[Dev], seen: figures.Numbers, grey: figures.Numbers, none: figures.Numbers) -> dict[str, Any]:
+    """`grey` and `none` are of the accuracy pairs alone, in their order."""
     places: defaultdict[str, defaultdict[tuple[str, str], list[int]]] = defaultdict(lambda: defaultdict(list))
     for place, one in enumerate(dev):
         slices = [("all", "all"), ("set", one.pair.source)]
@@ -109,12 +141,16 @@ def _shares(dev: Sequence[Dev], seen: figures.Numbers, blank: figures.Numbers) -
             slices += [("form", one.form), ("question", one.about)]
         for by_name in slices:
             places[one.pair.kind][by_name].append(place)
+    among = {place: number for number, place in enumerate(places["accuracy"]["all", "all"])}
     found: dict[str, Any] = {}
     for kind, sliced in sorted(places.items()):
         for (by, name), chosen in sorted(sliced.items()):
-            images = [dev[place].picture.name for place in chosen]
-            both = _seen_and_blank(seen[chosen], blank[chosen], images)
-            found.setdefault(kind, {}).setdefault(by, {})[name] = both
+            told: dict[str, Any] = {"seen": figures.share(seen[chosen])}
+            if kind == "accuracy":
+                mine = [among[place] for place in chosen]
+                images = [dev[place].picture.name for place in chosen]
+                told = _seen_and_blank(seen[chosen], grey[mine], images) | {"no_image": figures.share(none[mine])}
+            found.setdefault(kind, {}).setdefault(by, {})[name] = told
     return found
 
 
@@ -188,6 +224,96 @@ def _meaning(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
 
 def _middle(moved: figures.Numbers) -> dict[str, float]:
     return {"median": float(np.median(moved)), "p90": float(np.percentile(moved, 90))}
+
+
+def _ruses(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
+    """How often what a policy may write in place of the right answer gets the higher reward."""
+    texts = [
+        [one.pair.good, one.pair.bad]
+        + [ruse.play(one.pair.question, one.pair.good, one.pair.bad, np.random.default_rng(n)) for ruse in RUSES]
+        for n, one in enumerate(dev)
+    ]
+    rows = [Row(one.picture, one.pair.question, text) for one, row in zip(dev, texts, strict=True) for text in row]
+
+    def tell(logits: Logits) -> dict[str, Any]:
+        right, wrong, *played = _rewards(logits, weights).reshape(len(dev), -1).T
+        images = [one.picture.name for one in dev]
+        found: dict[str, Any] = {
+            "right": float(right.mean()),
+            "wrong": {"mean": float(wrong.mean()), "ahead": figures.share(won(wrong - right))},
+            "families": {},
+        }
+        for ruse, reward in zip(RUSES, played, strict=True):
+            ahead = won(np.where(np.abs(reward - right) < SAME, 0.0, reward - right))
+            found["families"][ruse.family] = {
+                "taught": ruse.taught,
+                "mean": float(reward.mean()),
+                "ahead": figures.share(ahead),
+                "above_wrong": figures.gain(ahead, won(wrong - right), images),
+            }
+        return {"ruses": found}
+
+    return Part(rows, tell)
+
+
+def _forms(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
+    """The right answer in many forms against the plain wrong one, and how far each form moves the reward."""
+    texts = [
+        [
+            one.pair.good,
+            one.pair.bad,
+            *(formed(form, answer) for form in FORMS for answer in (one.pair.good, one.pair.bad)),
+        ]
+        for one in dev
+    ]
+    rows = [Row(one.picture, one.pair.question, text) for one, row in zip(dev, texts, strict=True) for text in row]
+
+    def tell(logits: Logits) -> dict[str, Any]:
+        right, wrong, *others = _rewards(logits, weights).reshape(len(dev), -1).T
+        deviation = float(right.std())
+        found: dict[str, Any] = {"deviation": deviation, "plain": figures.share(won(right - wrong)), "forms": {}}
+        for place, form in enumerate(FORMS):
+            good, bad = others[2 * place : 2 * place + 2]
+            found["forms"][form] = {
+                "taught": form in TAUGHT,
+                "beats_plain_wrong": figures.share(won(good - wrong)),
+                "beats_wrong_in_form": figures.share(won(good - bad)),
+                "moved": float((good - right).mean() / max(deviation, 1e-9)),
+            }
+        return {"forms": found}
+
+    return Part(rows, tell)
+
+
+def _long(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
+    """Of the pairs whose order is right when short: how many keep it amid so many tokens, wherever the claim stands."""
+    cases = [*product(LONG, (0.0, 0.5, 1.0))]
+    texts: list[list[str]] = []
+    for number, one in enumerate(dev):
+        row = [one.pair.good, one.pair.bad]
+        for length, at in cases:
+            around = thought(length, np.random.default_rng([number, length]))
+            place = int(at * len(around))
+            row += [" ".join([*around[:place], said, *around[place:]]) for said in (one.pair.good, one.pair.bad)]
+        texts.append(row)
+    rows = [Row(one.picture, one.pair.question, text) for one, row in zip(dev, texts, strict=True) for text in row]
+
+    def tell(logits: Logits) -> dict[str, Any]:
+        reward = _rewards(logits, weights).reshape(len(dev), -1, 2)
+        ahead = reward[:, :, 0] - reward[:, :, 1]
+        short = ahead[:, 0] > 0
+        return {
+            "long": {
+                str(length): {
+                    "kept": figures.share(
+                        won(ahead[short][:, [1 + n for n, (size, _) in enumerate(cases) if size == length]]).ravel()
+                    )
+                }
+                for length in LONG
+            }
+        }
+
+    return Part(rows, tell)
 
 
 def _phantoms(pairs: Sequence[PhantomPair]) -> Part:

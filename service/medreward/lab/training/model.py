@@ -12,7 +12,7 @@ from medreward.lab.training.batches import Asked, Batch, PairBatch
 from medreward.lab.training.losses import drift_loss, grade_loss, pair_loss
 from medreward.lab.training.scorer import SHARPNESS, Scorer, TextShape, mean
 from medreward.lab.training.tokens import Padded, Tokens
-from medreward.lab.training.tower import Tower
+from medreward.lab.training.tower import Tower, fold_norms
 from medreward.lab.training.wording import form
 
 NOTHING = "."  # in place of the part that is not looked at
@@ -22,6 +22,8 @@ class Model(nn.Module):
     def __init__(self, settings: recipe.Recipe, text: TextShape, separator: int) -> None:
         super().__init__()
         self.tower = Tower(settings.tower, text.width)
+        if settings.start and not settings.tower.start:
+            fold_norms(self.tower)  # a served model holds it so
         self.scorer = Scorer(text, separator, settings.text.frozen_layers)
 
     def logits(self, image_tokens: Tensor, row_image: Tensor, row_shown: Tensor, texts: list[Padded]) -> Tensor:
@@ -80,17 +82,17 @@ def asked_loss(model: Model, tokens: Tensor, asked: Asked, vectors: Vectors) -> 
 
 
 def warm_up_loss(model: Model, batch: Batch, vectors: Vectors) -> dict[str, Tensor]:
-    return {"attributes": asked_loss(model, model.tower(batch.pictures), batch.asked, vectors)}
+    return {"attributes": asked_loss(model, model.tower.finish(batch.pictures), batch.asked, vectors)}
 
 
-def pairs_loss(model: Model, batch: PairBatch, vectors: Vectors, shape: recipe.Pairs) -> dict[str, Tensor]:
-    tokens = model.tower(batch.pictures)
+def pairs_loss(model: Model, batch: PairBatch, vectors: Vectors | None, shape: recipe.Pairs) -> dict[str, Tensor]:
+    tokens = model.tower.finish(batch.pictures)
     logits = model.logits(tokens, batch.row_image, batch.row_shown, batch.texts)
     losses = {
         "pairs": pair_loss(logits, batch.pairs, batch.better, batch.weights),
         "grades": shape.grade_weight * grade_loss(logits, batch.grades),
         "drift": 0.01 * drift_loss(logits),
     }
-    if shape.attribute_weight and len(batch.asked.image):
+    if vectors and shape.attribute_weight and len(batch.asked.image):
         losses["attributes"] = shape.attribute_weight * asked_loss(model, tokens, batch.asked, vectors)
     return losses

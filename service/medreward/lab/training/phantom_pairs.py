@@ -15,7 +15,7 @@ from medreward.lab.training.served import Picture
 
 SEEN, PHRASING, FAMILY = "seen", "phrasing held out", "family held out"
 ABOUT_FINDINGS: Final = ("presence", "kind", "count", "side", "place", "size", "comparison")
-PHANTOMS: Final = 300  # of taught families, and half as many of the others
+PHANTOMS: Final = 40  # of taught families, and half as many of the others
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from medreward.artifacts.toml import read_toml
 
@@ -19,6 +19,9 @@ class Tower(Section):
     widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256, 384)
     blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (1, 2, 2, 1)
     attention_layers: PositiveInt = 1
+    start: str = ""  # a package with EfficientNet-Lite0's weights, whose convolutions stand in place of these
+    fixed: Literal["nothing", "trunk", "all"] = "nothing"  # what is not learnt; of a start, the blocks up to 1/16
+    views: PositiveInt = 1  # of each image, made once, where something is fixed; the first one is the image as it is
 
 
 class Text(Section):
@@ -31,10 +34,18 @@ class Text(Section):
     frozen_layers: int = Field(0, ge=0)  # the first ones, which do not see the image
 
 
+class Reading(Section):
+    """As in the manifest."""
+
+    run: int = Field(3, ge=2)
+    window: PositiveInt = 128
+    step: PositiveInt = 96
+
+
 class Phase(Section):
     """Ends at the step or the minute, whichever is reached first; the learning rate follows."""
 
-    steps: PositiveInt
+    steps: NonNegativeInt
     minutes: PositiveFloat = 600.0
     images: PositiveInt  # in a batch
     questions: PositiveInt  # about each of them
@@ -55,15 +66,21 @@ class Pairs(Phase):
     blanks: float = Field(0.08, ge=0, le=1)  # share of questions shown without the image
     texts: float = Field(0.02, ge=0, le=1)  # text-only groups, as a share of the others
     manner: float = Field(0.15, ge=0, le=1)  # groups about anything but right or wrong
+    hacks: float = Field(0.0, ge=0, le=1)  # groups in which tricks stand beside right and wrong
+    forms: float = Field(0.0, ge=0, le=1)  # groups in which right and wrong stand in many forms
 
 
 class Recipe(Section):
     name: str
     version: str
     seed: int = 0
-    threads: PositiveInt = 4
+    threads: PositiveInt = 4  # of each batch
+    side_by_side: PositiveInt = (
+        1  # batches of a step, whose losses are averaged; faster than threads on a shared machine
+    )
     precision: Literal["bf16", "fp32"] = "fp32"
     phantoms: int = Field(0, ge=0)  # images drawn for training
+    images_of_a_set: int = Field(0, ge=0)  # that are learnt from; 0: all
     weight_decay: NonNegativeFloat = 0.05
     average: float = Field(0.999, ge=0, lt=1)  # decay of the weights' moving average, which is what is exported
     checkpoint_minutes: PositiveFloat = 5.0
@@ -71,8 +88,10 @@ class Recipe(Section):
     weights: dict[str, float]  # of the dimensions in the reward
     license: str = "Apache-2.0"
     provenance: str
+    start: str = ""  # folder of a served model whose weights go on; its tower too, unless that has a start of its own
     tower: Tower = Tower()
     text: Text
+    reading: Reading = Reading()
     warm_up: WarmUp
     pairs: Pairs
 

@@ -1,23 +1,23 @@
 """Whether an image is like those a model learnt from: how far what the tower makes of it lies from what is common.
 
 An image is summed up by the mean and the deviation of its visual tokens. Distance counts in the common directions by
-what is usual there (Mahalanobis), in all others alike: whatever nothing ever varied in is strange.
+what is usual there (Mahalanobis), in all others alike: whatever nothing ever varied in is strange. Beside it stands a
+direction that leads from what was learnt from to drawn pictures of the world outside. Either is enough.
 """
 
-from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medreward.lab.training.images import Images
+from medreward.lab.training.images import Pixels
 from medreward.lab.training.tower import Tower
 
-KNOWN: Final = 3000  # images that are looked at to learn what is common
-WITHIN: Final = 0.99  # share of new images of the same kind that are to be within the scope
+KNOWN: Final = 1500  # images that are looked at to learn what is common
+WITHIN: Final = 0.997  # share of new images of the same kind that are to be within the scope, by each of the two
 RIDGE: Final = 0.03  # of the mean variance: what is usual in a direction in which nothing ever varied
 DIRECTIONS: Final = 128  # that are common
+SHRINK: Final = 0.3  # of the direction outward, against the mean square of a summary's numbers
 AT_ONCE: Final = 32
 
 
@@ -32,10 +32,15 @@ class Scope(nn.Module):
         self.register_buffer("middle", torch.zeros(2 * width))
         self.register_buffer("usual", torch.zeros(2 * width, directions))
         self.register_buffer("within", torch.ones(1))
+        self.outward: Tensor
+        self.level: Tensor
+        self.register_buffer("outward", torch.zeros(2 * width))
+        self.register_buffer("level", torch.ones(1))
 
     def forward(self, image_tokens: Tensor) -> Tensor:
         """[images, places, width] to [images]"""
-        return self.distance(summary(image_tokens)) / self.within - 1.0
+        found = summary(image_tokens)
+        return torch.maximum(self.distance(found) / self.within - 1.0, found @ self.outward - self.level)
 
     def distance(self, summaries: Tensor) -> Tensor:
         away = summaries - self.middle
@@ -48,20 +53,32 @@ def summary(image_tokens: Tensor) -> Tensor:
     return torch.cat([local.mean(1), local.std(1)], 1)
 
 
-def fit_scope(tower: Tower, images: Images, known: Sequence[str], new: Sequence[str]) -> Scope:
-    """`new` are images of the same kind that were not learnt from."""
-    chosen = np.random.default_rng(0).permutation(len(known))[:KNOWN]
-    seen = _summaries(tower, images, [known[place] for place in chosen])
-    scope = Scope(tower.width, min(DIRECTIONS, seen.shape[1]))
-    scope.middle = seen.mean(0)
-    values, directions = torch.linalg.eigh((seen - scope.middle).T.cov())
+def fit_scope(known: Tensor, new: Tensor, outside: Tensor) -> Scope:
+    """From summaries; `new` are of images of the same kind as the known ones that were not learnt from."""
+    scope = Scope(known.shape[1] // 2, min(DIRECTIONS, known.shape[1]))
+    scope.middle = known.mean(0)
+    values, directions = torch.linalg.eigh((known - scope.middle).T.cov())
     usual = (values.clamp(min=0.0) / (values.clamp(min=0.0) + RIDGE * values.mean())).sqrt()
     scope.usual = (directions * usual)[:, -DIRECTIONS:].half().float()  # as it is stored
-    scope.within = torch.quantile(scope.distance(_summaries(tower, images, new)), WITHIN)[None]
+    scope.within = torch.quantile(scope.distance(new), WITHIN)[None]
+    scope.outward = _outward(known, outside)
+    scope.level = torch.quantile(new @ scope.outward, WITHIN)[None]
     return scope
 
 
+def _outward(known: Tensor, outside: Tensor) -> Tensor:
+    """The direction of a ridge regression that weighs both sides alike, each number by how much it varies."""
+    deviation = known.std(0) + 1e-6
+    both = (torch.cat([known, outside]) - known.mean(0)) / deviation
+    share = torch.cat([torch.full((len(part),), 1.0 / len(part)) for part in (known, outside)])
+    side = torch.cat([torch.full((len(known),), -0.5), torch.full((len(outside),), 0.5)])
+    square = (both * share[:, None]).T @ both + SHRINK * torch.eye(both.shape[1])
+    direction: Tensor = torch.linalg.solve(square, (both * share[:, None]).T @ side) / deviation
+    return direction
+
+
 @torch.inference_mode()
-def _summaries(tower: Tower, images: Images, names: Sequence[str]) -> Tensor:
-    parts = [names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE)]
-    return torch.cat([summary(tower(torch.from_numpy(images[part]))) for part in parts]).clone()
+def summaries(tower: Tower, pixels: Pixels) -> Tensor:
+    """Of uint8 pictures at the tower's size."""
+    parts = [pixels[start : start + AT_ONCE] for start in range(0, len(pixels), AT_ONCE)]
+    return torch.cat([summary(tower(torch.from_numpy(part))) for part in parts]).clone()

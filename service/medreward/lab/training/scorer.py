@@ -162,6 +162,9 @@ class Scorer(nn.Module):
             layer.requires_grad_(False)
         self.parts = nn.Parameter(torch.zeros(2, shape.width))  # question, answer
         self.asker = Asker(shape.width)
+        self.salience = nn.Linear(shape.width, 1)  # of a token for what is answered
+        nn.init.zeros_(self.salience.weight)
+        nn.init.zeros_(self.salience.bias)
         self.head = Head(shape.width)
 
     def forward(self, image_tokens: Tensor, image_mask: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
@@ -178,7 +181,8 @@ class Scorer(nn.Module):
         text, answer = self.split(ids, mask)
         x = self.read_apart(ids, text, answer)
         guess = self.asker(seen[0], mean(x, text - answer)) * image_mask[:, None]
-        agreement = guess * self.asker.named(mean(x, answer))
+        salient = answer * self.salience(x).squeeze(2).to(torch.float32).clamp(-8.0, 8.0).exp()
+        agreement = guess * self.asker.named(mean(x, salient))
         x = x + self.parts[0] * (1.0 - answer[:, :, None]) + self.parts[1] * answer[:, :, None]
         bias = self._bias(image_mask, text, seen[0][0].shape[2] + 1)
         for layer, image in zip(self._layers()[self.frozen :], seen[1:], strict=True):
@@ -211,9 +215,9 @@ class Scorer(nn.Module):
 
 
 def mean(x: Tensor, of: Tensor) -> Tensor:
-    """[rows, places, width] to [rows, width], over the places where `of` is 1."""
+    """[rows, places, width] to [rows, width], with the weights `of` of the places."""
     x = x.to(torch.float32)
-    average: Tensor = (x * of[:, :, None]).sum(1) / of.sum(1, keepdim=True).clamp(min=1.0)
+    average: Tensor = (x * of[:, :, None]).sum(1) / of.sum(1, keepdim=True).clamp(min=1e-3)
     return average
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medreward.backends.reading import said_once
 from medreward.encoding.text import EncodedText, FileTokenizer, TextEncoder
 from medreward.types import Options, TooLong
 
@@ -30,21 +31,26 @@ class Padded:
 
 
 class Tokens:
-    def __init__(self, tokenizer: Path, max_tokens: int, buckets: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Path, max_tokens: int, buckets: Sequence[int], run: int) -> None:
         self._tokenizer = FileTokenizer(tokenizer)
         self.separator = self._tokenizer.control_tokens["[SEP]"]
         self._start = self._tokenizer.control_tokens["[CLS]"]
-        self._prompts, self._answers = (
-            TextEncoder(self._tokenizer, PROMPT, ANSWER, most, MANY) for most in (MANY, max_tokens)
-        )
+        self._texts = TextEncoder(self._tokenizer, PROMPT, ANSWER, MANY, MANY)
+        self._max_tokens = max_tokens
+        self._run = run
         self._max_prompt = int(max_tokens * LONGEST_QUESTION)
         self._buckets = sorted({min(bucket, max_tokens) for bucket in (*buckets, max_tokens)})
 
     def row(self, question: str, response: str) -> list[int]:
-        prompt = self._prompts.prompt(question)
+        prompt = self._texts.prompt(question)
         if len(prompt.ids) > self._max_prompt:
             prompt = EncodedText([*prompt.ids[: self._max_prompt - 1], self.separator])
-        return [*prompt.ids, *self._answers.answer(prompt, response, CUT).ids]
+        *said, end = self._texts.answer(prompt, response, CUT).ids
+        said = said_once(said, self._run)
+        if (over := len(prompt.ids) + len(said) + 1 - self._max_tokens) > 0:
+            middle = (len(said) - over) // 2
+            said = [*said[:middle], *said[middle + over :]]
+        return [*prompt.ids, *said, end]
 
     def sentence(self, text: str) -> list[int]:
         return [self._start, *self._tokenizer.encode(text)[: self._max_prompt], self.separator]

@@ -6,6 +6,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medreward.lab.training import recipe
 from medreward.lab.training.attention import attend
+from medreward.lab.training.lite import Lite, Scaled
 
 
 class Convolution(nn.Module):
@@ -22,8 +23,9 @@ class Convolution(nn.Module):
 
     def fold(self) -> None:
         """The same, once trained, with the norm inside the convolution's weights."""
-        self.weigh = fuse_conv_bn_eval(self.weigh, self.norm)
-        self.norm = nn.Identity()  # type: ignore[assignment]
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.weigh = fuse_conv_bn_eval(self.weigh.eval(), self.norm.eval())
+            self.norm = nn.Identity()  # type: ignore[assignment]
 
 
 class Residual(nn.Module):
@@ -66,7 +68,25 @@ class Tower(nn.Module):
     def __init__(self, shape: recipe.Tower, width: int) -> None:
         super().__init__()
         self.width = width
-        first, *_, last = shape.widths
+        self.fixed = shape.fixed
+        self.lite = Lite() if shape.start else None
+        if not shape.start:
+            self._convolve(shape)
+        last = self.lite.channels if self.lite else shape.widths[-1]
+        self.project = nn.Linear(last, width)
+        self.places = nn.Parameter(0.02 * torch.randn((shape.side // 32) ** 2, width))
+        self.layers = nn.Sequential(*(SelfAttention(width, width // 32) for _ in range(shape.attention_layers)))
+        self.norm = nn.LayerNorm(width)
+        if shape.fixed == "all":
+            self.requires_grad_(False)
+        elif shape.fixed == "trunk":
+            for part in (
+                (self.lite.stem, *self.lite.blocks[: self.lite.fine_blocks]) if self.lite else (self.stem, self.stages)
+            ):
+                part.requires_grad_(False)
+
+    def _convolve(self, shape: recipe.Tower) -> None:
+        first = shape.widths[0]
         self.stem = nn.Sequential(
             Convolution(3, first // 2, 2), nn.ReLU(), Convolution(first // 2, first, 2), nn.ReLU()
         )
@@ -77,16 +97,42 @@ class Tower(nn.Module):
                 stages.append(Residual(inside, outside, 2 if stage and not block else 1))
                 inside = outside
         self.stages = nn.Sequential(*stages)
-        self.project = nn.Linear(last, width)
-        self.places = nn.Parameter(0.02 * torch.randn((shape.side // 32) ** 2, width))
-        self.layers = nn.Sequential(*(SelfAttention(width, width // 32) for _ in range(shape.attention_layers)))
-        self.norm = nn.LayerNorm(width)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 [n, height, width, 3] to tokens [n, places and one for the whole, width]."""
+        return self._rest(self._trunk(pixels))
+
+    def look(self, pixels: Tensor) -> Tensor:
+        """What is fixed of the tower, and need be done once a picture."""
+        if self.fixed == "nothing":
+            return pixels
+        return self._trunk(pixels) if self.fixed == "trunk" else self(pixels)
+
+    def finish(self, looked: Tensor) -> Tensor:
+        """From there to tokens."""
+        if self.fixed == "nothing":
+            tokens: Tensor = self(looked)
+            return tokens
+        return self._rest(looked.to(torch.float32)) if self.fixed == "trunk" else looked.to(torch.float32)
+
+    def _trunk(self, pixels: Tensor) -> Tensor:
         picture = pixels.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
-        grid = self.stages(self.stem(picture))
+        if self.lite:
+            return self.lite.trunk(picture)
+        grid: Tensor = self.stages(self.stem(picture))
+        return grid
+
+    def _rest(self, grid: Tensor) -> Tensor:
+        if self.lite:
+            grid = self.lite.rest(grid)
         local = self.project(grid.flatten(2).transpose(1, 2)) + self.places
         local = self.layers(local)
         tokens: Tensor = self.norm(torch.cat([local.mean(1, keepdim=True), local], 1))
         return tokens
+
+
+def fold_norms(tower: Tower) -> None:
+    """Put the norms inside the weights of the convolutions, as a served model has them."""
+    for part in tower.modules():
+        if isinstance(part, Convolution | Scaled):
+            part.fold()

@@ -10,6 +10,7 @@ from math import cos, pi
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,9 +23,14 @@ from medreward.lab.training.batches import Batch, Batches, PairBatch
 from medreward.lab.training.calibrate import MEASURED, NOT_MEASURED, measured
 from medreward.lab.training.corpus import Corpus
 from medreward.lab.training.evaluate import DevLogits, dev_logits, report, summary
+from medreward.lab.training.images import Images
+from medreward.lab.training.lite import load_lite
+from medreward.lab.training.looks import Looks, looked
 from medreward.lab.training.model import Model, Vectors, attribute_vectors, pairs_loss, warm_up_loss
-from medreward.lab.training.scope import fit_scope
+from medreward.lab.training.outsiders import outsiders
+from medreward.lab.training.scope import KNOWN, fit_scope, summaries
 from medreward.lab.training.scorer import encoder_folder, load_encoder, read_shape
+from medreward.lab.training.start import load_served
 from medreward.lab.training.tokens import Tokens
 
 CHECKPOINT: Final = "checkpoint.pt"
@@ -35,6 +41,7 @@ LOG_STEPS: Final = 20
 RISE: Final = 0.06  # share of a phase in which the learning rate rises
 LEAST: Final = 0.03  # of the learning rate, at the end
 NEW_PARTS: Final = 3.0  # learning rate of what starts from nothing, against that of the text encoder
+LEARNT: Final = 0.3  # learning rate of convolutions that start from weights for photographs, against the tower's
 AHEAD: Final = 3  # batches
 
 
@@ -48,7 +55,7 @@ class Assembled:
     batches: Batches
     model: Model
     average: Model
-    vectors: Vectors
+    vectors: Vectors | None  # where the tower learns by name what its images show
 
 
 def assemble(settings: recipe.Recipe, corpus: Corpus) -> Assembled:
@@ -58,10 +65,23 @@ def assemble(settings: recipe.Recipe, corpus: Corpus) -> Assembled:
     attributes = Attributes(corpus.library.cases)
     model, average = (Model(settings, read_shape(folder), tokens.separator) for _ in range(2))
     load_encoder(model.scorer, folder)
-    vectors = attribute_vectors(model, attributes, tokens, settings.seed)
-    model.scorer.asker.spread(vectors.questions, vectors.answers.flatten(0, 1))
+    if settings.start:
+        load_served(model.scorer, Path(settings.start) / "score.onnx", "scorer.", fresh=("salience.",))
+    named = settings.warm_up.steps or settings.pairs.attribute_weight
+    vectors = attribute_vectors(model, attributes, tokens, settings.seed) if named else None
+    if vectors and not settings.start:
+        model.scorer.asker.spread(vectors.questions, vectors.answers.flatten(0, 1))
+    if model.tower.lite:
+        load_lite(model.tower.lite, settings.tower.start)
+    elif settings.start:
+        load_served(model.tower, Path(settings.start) / "image.onnx")
     average.load_state_dict(model.state_dict())
-    batches = Batches(settings, corpus.library, corpus.exact, corpus.texts, corpus.images, attributes, tokens)
+    seen: Images | Looks = corpus.images
+    if settings.tower.fixed != "nothing":
+        names = [*corpus.library.by_image, *(group.image for group in corpus.exact if group.image)]
+        sideless = corpus.library.sideless
+        seen = looked(model.tower, corpus.images, list(dict.fromkeys(names)), sideless, settings, corpus.cache)
+    batches = Batches(settings, corpus.library, corpus.exact, corpus.texts, seen, attributes, tokens)
     for each in (model, average):
         each.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Assembled(settings, corpus, tokens, batches, model, average.eval(), vectors)
@@ -69,7 +89,7 @@ def assemble(settings: recipe.Recipe, corpus: Corpus) -> Assembled:
 
 def training_tokens(settings: recipe.Recipe) -> Tokens:
     folder = encoder_folder(settings.text.encoder)
-    return Tokens(folder / "tokenizer.json", settings.text.train_tokens, settings.text.buckets)
+    return Tokens(folder / "tokenizer.json", settings.text.train_tokens, settings.text.buckets, settings.reading.run)
 
 
 class Run:
@@ -83,6 +103,7 @@ class Run:
         self._step = 0  # of the phase
         self._elapsed = 0.0  # seconds of the phase
         self._optimizer = self._new_optimizer()
+        self._workers = ThreadPoolExecutor(parts.settings.side_by_side, thread_name_prefix="batch")
         self._saved = self._evaluated = time.monotonic()
         out.mkdir(parents=True, exist_ok=True)
         if (out / CHECKPOINT).exists():
@@ -115,11 +136,16 @@ class Run:
             task = bar.add_task(self._phase, total=shape.steps, completed=self._step)
             began = time.monotonic() - self._elapsed
             total: dict[str, float] = {}
-            for batch in self._ahead(make, shape.steps):
+            count = self._parts.settings.side_by_side
+
+            def several(step: int) -> list[Any]:
+                return [make(step * count + number) for number in range(count)]
+
+            for batches in self._ahead(several, shape.steps):
                 progress = max(self._step / shape.steps, self._elapsed / (60 * shape.minutes))
                 if progress >= 1:
                     break
-                for name, value in self._learn(loss_of, batch, rate_at(progress)).items():
+                for name, value in self._learn(loss_of, batches, rate_at(progress)).items():
                     total[name] = total.get(name, 0.0) + value / LOG_STEPS
                 self._step += 1
                 self._elapsed = time.monotonic() - began
@@ -143,20 +169,29 @@ class Run:
                     following += 1
                 yield batch
 
-    def _learn(self, loss_of: Callable[[Any], dict[str, Tensor]], batch: Batch, rate: float) -> dict[str, float]:
+    def _learn(self, loss_of: Callable[[Any], dict[str, Tensor]], batches: list[Any], rate: float) -> dict[str, float]:
         for group in self._optimizer.param_groups:
             group["lr"] = group["full"] * rate
         self._parts.model.train()
-        with self._precision():
-            losses = loss_of(batch)
         self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(torch.stack(list(losses.values())).sum())
+
+        def backward(batch: Any) -> dict[str, Tensor]:
+            with self._precision():
+                losses = loss_of(batch)
+            torch.autograd.backward(torch.stack(list(losses.values())).sum() / len(batches))
+            return losses
+
+        found = [backward(batches[0])] if len(batches) == 1 else [*self._workers.map(backward, batches)]
         nn.utils.clip_grad_norm_(self._parts.model.parameters(), 1.0)
         self._optimizer.step()
         self._follow()
-        return {name: value.item() for name, value in losses.items()}
+        return {
+            name: sum(losses[name].item() for losses in found if name in losses) / len(found)
+            for name in dict.fromkeys(name for losses in found for name in losses)
+        }
 
     def _warm_up_loss(self, batch: Batch) -> dict[str, Tensor]:
+        assert self._parts.vectors
         return warm_up_loss(self._parts.model, batch, self._parts.vectors)
 
     def _pairs_loss(self, batch: PairBatch) -> dict[str, Tensor]:
@@ -178,16 +213,20 @@ class Run:
     def _new_optimizer(self) -> torch.optim.Optimizer:
         settings, model = self._parts.settings, self._parts.model
         if self._phase == "warm_up":
-            rates = {"tower.": settings.warm_up.rate, "scorer.asker.": settings.warm_up.rate}
+            rate = settings.warm_up.rate
+            rates = {"tower.lite.": LEARNT * rate, "tower.": rate, "scorer.asker.": rate}
         else:
             rate = settings.pairs.rate
             new = NEW_PARTS * rate
             warm = rate * settings.pairs.tower_rate
-            rates = {"tower.": warm, "scorer.asker.": warm, "scorer.head.": new, "scorer.": rate}
+            rates = {"tower.lite.": LEARNT * warm, "tower.": warm, "scorer.asker.": warm, "scorer.": rate}
+            if not settings.start:
+                rates = {"scorer.head.": new, **rates}
+            rates = {"scorer.salience.": new, **rates}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             rate = next((rate for start, rate in rates.items() if name.startswith(start)), 0.0)
-            if ".look." in name and name.startswith("scorer.layers."):
+            if not settings.start and ".look." in name and name.startswith("scorer.layers."):
                 rate *= NEW_PARTS
             if rate and parameter.requires_grad:
                 decay = settings.weight_decay if parameter.ndim > 1 else 0.0
@@ -214,10 +253,14 @@ class Run:
         return tables, logits
 
     def _fit_scope(self) -> None:
-        corpus = self._parts.corpus
-        if new := sorted({pair.image for pair in corpus.dev}):
+        corpus, tower = self._parts.corpus, self._parts.average.tower
+        new = sorted({pair.image for pair in corpus.dev})
+        if new and not (self._out / SCOPE).exists():
             known = sorted(corpus.library.by_image)
-            save_weights(fit_scope(self._parts.average.tower, corpus.images, known, new), self._out / SCOPE)
+            chosen = [known[place] for place in np.random.default_rng(0).permutation(len(known))[:KNOWN]]
+            seen = (corpus.images[chosen], corpus.images[new], outsiders(self._parts.settings.tower.side))
+            scope = fit_scope(*(summaries(tower, pixels) for pixels in seen))
+            save_weights(scope, self._out / SCOPE)
 
     def _log(self, **what: Any) -> None:
         line = {"phase": self._phase, "step": self._step, "seconds": round(self._elapsed, 1), **what}
