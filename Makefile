@@ -21,8 +21,8 @@ serve: .venv/.serve  ## set up and serve the default model on loopback
 test: .venv/.test  ## set up and run all tests
 	$(BIN)/$(PYTEST) $(ARGS)
 
-quick: .venv/.test  ## the tests of a minute, for while you work
-	$(BIN)/$(PYTEST) -m 'not slow' $(ARGS)
+quick: .venv/.test  ## the tests of a minute, without torch, for while you work
+	$(BIN)/$(PYTEST) --quick $(ARGS)
 
 setup: .venv/.test  ## everything for working on the code
 

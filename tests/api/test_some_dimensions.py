@@ -115,7 +115,9 @@ async def test_trl_gets_none_for_what_the_model_has_not(two: Server) -> None:
     assert None not in rewards
     assert columns["overall"] == rewards
     assert columns["creativity"] == [None, None]
-    assert {name.removeprefix("medreward/") for name in logged} == OWN | {"unscored"}
+    names = {name.removeprefix("medreward/") for name in logged}
+    assert "unscored" in names
+    assert {name.removeprefix("uncertainty/") for name in names} & {*DIMENSIONS} == OWN
 
 
 @pytest.mark.parametrize(
