@@ -52,7 +52,7 @@ def test_train(room: Room) -> None:
 @pytest.mark.slow
 def test_a_trl_trainer_with_our_reward(room: Room, tmp_path: Path) -> None:
     with serving(tmp_path) as server:
-        path = str(TRL_RUN.parents[1])
+        path = str(TRL_RUN.parents[1] / "support")
         done = room.run(sys.executable, TRL_RUN, server.url, "trained", "--steps", "2", PYTHONPATH=path)
     assert done.returncode == 0, done
     assert "step 2" in done.stdout

@@ -492,7 +492,7 @@ RUN = Path(__file__).with_name("trl_run.py")
 
 def training(url: str, out: Path, *flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(RUN), url, str(out), *flags]
-    env = CLEAN | {"PYTHONPATH": str(RUN.parents[1])}
+    env = CLEAN | {"PYTHONPATH": str(RUN.parents[1] / "support")}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
