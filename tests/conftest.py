@@ -17,7 +17,7 @@ settings.load_profile("tests")
 
 #: Imports that bring torch along, which takes seconds to load: `make quick` leaves the files that have one out.
 LOADS_TORCH: Final = re.compile(
-    r"^(from|import) (torch|transformers|tiny_model|tiny_vlm|lab\.training|bench\.vlm_server"
+    r"^(from|import) (torch|transformers|tiny_model|tiny_vlm|lab\.training|bench\.vlm_server|backends\.torch_vlm"
     r"|medreward\.lab\.training|medreward\.backends\.torch_vlm)\b",
     re.MULTILINE,
 )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 AUDIT = Path(__file__).parent.parent / "deploy" / "audit"
 TABLE = "Name  Version ID\nflask 0.5     PYSEC-2019-179"
 UNREACHABLE = "ERROR: Failed to establish a new connection"

@@ -16,6 +16,8 @@ from cases import b64, to_message
 from serving import STUB
 from traced import Room
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "Is there a fracture?"
 
 #: A connection, a datagram, a name and a file, each by another process than the one that is run.

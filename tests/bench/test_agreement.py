@@ -22,6 +22,8 @@ from medreward.bench.finished import open_run
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
+pytestmark = pytest.mark.slow
+
 CASES = some_cases(120)
 SURE = {"anna": 0.95, "ben": 0.85, "cleo": 0.7}
 

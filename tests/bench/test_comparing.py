@@ -20,6 +20,8 @@ from medreward.bench.report.report import Report
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
+pytestmark = pytest.mark.slow
+
 CASES = 200
 
 

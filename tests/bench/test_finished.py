@@ -25,6 +25,8 @@ from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options
 
+pytestmark = pytest.mark.slow
+
 
 def edited(file: Path, edit: Callable[[list[dict[str, Any]]], object]) -> None:
     rows = [json.loads(line) for line in file.read_text().splitlines()]

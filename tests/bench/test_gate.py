@@ -24,6 +24,8 @@ from medreward.bench.gate.verdict import needed_in_words
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
+pytestmark = pytest.mark.slow
+
 CASES = 1000
 
 

@@ -22,6 +22,8 @@ from medreward.cli import app
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
+pytestmark = pytest.mark.slow
+
 CASES = 320
 
 

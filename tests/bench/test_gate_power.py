@@ -10,6 +10,8 @@ from medreward.bench.gate.power import ACCURACY_ONLY, PLANTED, Spoil, World, rel
 from medreward.bench.gate.quality import quality
 from medreward.bench.gate.verdict import Verdict
 
+pytestmark = pytest.mark.slow
+
 POLICY = read_policy("default").policy
 WORLD = World()
 

@@ -15,6 +15,8 @@ from medreward.bench.importing import Pair, import_pairs
 from medreward.bench.layout import read
 from medreward.types import DIMENSIONS
 
+pytestmark = pytest.mark.slow
+
 
 def write_lines(file: Path, rows: list[dict[str, Any]]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)

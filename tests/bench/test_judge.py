@@ -19,6 +19,8 @@ from bench.test_runs import Done, lines, medreward
 from clients.canned import Answer, Canned, Request, canned
 from medreward.types import DIMENSIONS
 
+pytestmark = pytest.mark.slow
+
 
 def body_of(request: Request) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.json.decode(request.body)

@@ -18,6 +18,8 @@ from medreward.bench.layout import read, undecodable
 from medreward.bench.sources import open_set
 from medreward.errors import ConfigurationError
 
+pytestmark = pytest.mark.slow
+
 
 async def check(data: str | Path, *flags: str, **variables: str) -> Done:
     return await medreward("bench", "check", data, *flags, **variables)

@@ -9,6 +9,8 @@ import pytest
 from medreward.cli import app
 from medreward.lab.phantoms import benchmark
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_embedded_benchmark_runs_and_says_that_its_labels_are_constructed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -39,6 +39,8 @@ from medreward.errors import ConfigurationError
 from medreward.intervals import wilson
 from medreward.types import DIMENSIONS
 
+pytestmark = pytest.mark.slow
+
 CASES = 90
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -21,6 +21,8 @@ from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 from waiting import until
 
+pytestmark = pytest.mark.slow
+
 CASES = 60
 
 

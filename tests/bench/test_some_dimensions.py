@@ -23,6 +23,8 @@ from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options
 from serving import running, settings_for
 
+pytestmark = pytest.mark.slow
+
 CASES = some_cases(60)
 OTHERS = DIMENSIONS[:-1]
 

@@ -12,6 +12,8 @@ import pytest
 from commands import CLEAN, Run
 from medreward.cli import extras
 
+pytestmark = pytest.mark.slow
+
 
 def checks(output: str) -> dict[str, dict[str, Any]]:
     return {check["name"]: check for check in json.loads(output)["checks"]}

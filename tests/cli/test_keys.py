@@ -11,6 +11,8 @@ from commands import ANY_PORTS, Run, assert_refused, serving
 from keyring import bearer
 from medreward.api.access.keys import read_keys
 
+pytestmark = pytest.mark.slow
+
 BODY = {"question": "Is there a fracture?", "response": "Yes."}
 
 

@@ -9,6 +9,8 @@ import pytest
 from bench.hub import COMMIT, REPO, hub_of
 from commands import Run, assert_refused
 
+pytestmark = pytest.mark.slow
+
 
 def test_list_names_what_can_be_served(run: Run, models_dir: Path) -> None:
     (models_dir / "broken").mkdir()

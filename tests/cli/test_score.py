@@ -12,6 +12,8 @@ import pytest
 from commands import CLEAN, Run, Served, assert_refused
 from medreward.types import DIMENSIONS
 
+pytestmark = pytest.mark.slow
+
 SERVER_PACKAGES = [
     "fastapi",
     "numpy",

@@ -21,6 +21,8 @@ import pytest
 from commands import CLEAN, MEDREWARD, Run, Served, assert_refused
 from medreward.types import DIMENSIONS
 
+pytestmark = pytest.mark.slow
+
 Rows = list[dict[str, Any]]
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from commands import ANY_PORTS, Run, Served, assert_refused, serving
 
+pytestmark = pytest.mark.slow
+
 BODY = {"question": "Is there a fracture?", "response": "Yes."}
 
 

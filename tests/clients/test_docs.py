@@ -12,6 +12,8 @@ from clients.processes import Process
 from commands import serving
 from pictures import png
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "client.md").read_text("utf-8")
 

@@ -17,6 +17,8 @@ from medreward.types import Item, ScoreRequest
 from pictures import png
 from waiting import until
 
+pytestmark = pytest.mark.slow
+
 SHORT = Patience(seconds=1.0)
 
 

@@ -15,6 +15,8 @@ from medreward.clients.images import File, load
 from medreward.types import DIMENSIONS
 from pictures import dicom, jpeg, png
 
+pytestmark = pytest.mark.slow
+
 UPLOADS = {"http": 'route="/v1/images"', "grpc": "RewardService/PutImage"}
 CALLS = {"http": 'route="/score"', "grpc": "RewardService/Score"}
 

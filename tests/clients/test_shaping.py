@@ -22,6 +22,8 @@ from medreward.clients.shaping import (
 )
 from medreward.types import DIMENSIONS
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = st.integers(-800, 800).map(lambda n: n / 100)  # apart enough for their differences to be no rounding errors
 MAYBE = st.none() | NUMBERS
 ROWS = st.lists(st.tuples(MAYBE, st.integers(0, 3), st.integers(0, 500)), min_size=1, max_size=24)

@@ -607,7 +607,7 @@ def test_a_run_resumed_against_another_model_stops_until_that_one_is_accepted(se
         refused = training(changed.url, run, "--steps", "4", "--resume")
         _, err = refused.communicate(timeout=600)
         assert refused.returncode
-        assert "VersionChanged: this run's rewards were those of tiny" in err
+        assert "VersionChanged: version_changed: this run's rewards were those of tiny" in err
         assert f"pin='{fingerprint}'" in err
         log = finished(training(changed.url, run, "--steps", "4", "--resume", "--pin", fingerprint))
     assert [entry["medreward/fingerprint"] for entry in noted_in(run)] == [noted["medreward/fingerprint"], fingerprint]

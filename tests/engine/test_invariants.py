@@ -37,6 +37,8 @@ from medreward.workers.frames import Decode, GroupFrame
 from medreward.workers.process import ChildProcess
 from pictures import png
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3600.0
 SPEC = ImageSpec(2, 2)
 BATCH_COST = 150

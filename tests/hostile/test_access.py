@@ -39,6 +39,8 @@ from medreward.proto import reward_pb2 as pb
 from medreward.types import Lane
 from serving import LOOPBACK, Server, running, settings_for
 
+pytestmark = pytest.mark.slow
+
 TRIPLE: Body = {"question": QUESTION, "response": ANSWER}
 WITH_IMAGE: Body = {"image": SCAN, **TRIPLE}
 REFUSED = "the keys file is refused; the old keys stay"

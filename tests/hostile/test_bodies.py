@@ -23,6 +23,8 @@ from hostile.attacking import BIG, GOOD, head, memory, peak_memory, raw, timed, 
 from medreward.settings import MIB
 from serving import Server, running
 
+pytestmark = pytest.mark.slow
+
 CANARY = "Jane-Doe-1970"
 
 

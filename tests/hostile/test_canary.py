@@ -22,6 +22,8 @@ from hostile.site import Site, moved, page, site_at
 from medreward.proto import reward_pb2 as pb
 from waiting import until
 
+pytestmark = pytest.mark.slow
+
 CANARY = "Zoe-Canary-19610417"
 QUESTION = "Is there a fracture?"
 SERVICE = "/medreward.v1.RewardService"

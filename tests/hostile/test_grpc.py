@@ -21,6 +21,8 @@ from medreward.settings import MIB
 from serving import BODY_BYTES, LOOPBACK, Server, running
 from waiting import until
 
+pytestmark = pytest.mark.slow
+
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 METHODS = ("Score", "PutImage", "GetModel")

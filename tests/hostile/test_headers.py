@@ -15,6 +15,8 @@ from hostile.attacking import GOOD, head, memory, raw, unharmed, until_closed
 from medreward.settings import MIB
 from serving import LOOPBACK, Server, running
 
+pytestmark = pytest.mark.slow
+
 IDLE = 10_000
 
 HEADS = {

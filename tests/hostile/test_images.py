@@ -22,6 +22,8 @@ from medreward.engine.limits import image_limits
 from medreward.errors import Code, ItemError
 from medreward.settings import MIB, Settings
 
+pytestmark = pytest.mark.slow
+
 MOST_MEMORY = 96 * MIB  # an honest image of 9 million pixels takes half of it, a bomb would take gigabytes
 MOST_SECONDS = 20.0  # milliseconds are usual; the aim is 100 ms
 

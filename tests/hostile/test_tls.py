@@ -26,6 +26,8 @@ from medreward.errors import ConfigurationError
 from medreward.proto import reward_pb2 as pb
 from serving import LOOPBACK, STUB, Server, running
 
+pytestmark = pytest.mark.slow
+
 TRIPLE = {"question": "Is there a fracture?", "response": "Yes."}
 IMPATIENT = Patience(seconds=0.5)
 

@@ -20,7 +20,7 @@ from serving import Server, running
 from waiting import until
 
 #: A fetch whose time ends in the handshake leaves its socket to the collector: which test that falls into is chance.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")]
 
 IMAGE = pictures.jpeg()
 MOST = 100_000

@@ -24,6 +24,8 @@ from medreward.workers.frames import GroupFrame
 from medreward.workers.memory import PixelMemory, Place, anonymous_memory
 from waiting import until
 
+pytestmark = pytest.mark.slow
+
 SIDE = 64
 BYTES = SIDE * SIDE * 3
 GROUPS = [GroupFrame(None, "", "", (n, n + 1), ((n,), (n, n))) for n in range(3)]

@@ -14,6 +14,8 @@ from medreward.lab.phantoms.benchmark import Case, cases, digest, write
 from medreward.lab.phantoms.draw import REGIONS
 from medreward.types import DIMENSIONS
 
+pytestmark = pytest.mark.slow
+
 DIGEST_OF_26 = "sha256:713de281b7ef1fbf561f8baffc49aa51cc271bc8a29f53034ecdb23debcf7c8c"
 
 

@@ -7,6 +7,8 @@ from medreward.lab.phantoms.draw import FAMILIES, HELD_OUT_FAMILIES, NORMAL, REG
 from medreward.lab.phantoms.golden import golden_images
 from medreward.lab.phantoms.scenes import SCENES
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_same_seed_gives_the_same_picture_and_another_seed_another() -> None:
     first = draw(3)

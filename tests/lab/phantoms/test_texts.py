@@ -2,10 +2,14 @@
 
 from collections import Counter
 
+import pytest
+
 from medreward.lab.phantoms.answer import Recipe, answers, graded
 from medreward.lab.phantoms.ask import HELD_OUT_PHRASINGS, PHRASINGS, questions
 from medreward.lab.phantoms.draw import FAMILIES, HELD_OUT_FAMILIES, imagine
 from medreward.types import DIMENSIONS
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_question_has_an_answer_that_fails_each_dimension_and_one_that_fails_none() -> None:
