@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
@@ -23,9 +24,9 @@ def state(served: Served) -> dict[str, Any]:
 
 
 def metric(served: Served, name: str) -> float:
-    """The sum over all series whose text starts like this."""
+    """The sum over all series of this name, and with these labels where it names some."""
     lines = httpx.get(f"{served.admin_url}/metrics", timeout=60).text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+    return sum(float(line.split()[-1]) for line in lines if re.match(rf"{re.escape(name)}(?![a-z_])", line))
 
 
 def worker(served: Served) -> int:
