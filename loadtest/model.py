@@ -54,12 +54,14 @@ class Bare:
         return done / (time.perf_counter() - began)
 
 
-def served(folder: Path, images: list[bytes], cores: set[int], responses: int, seconds: float) -> float:
+def served(
+    folder: Path, images: list[bytes], cores: set[int], responses: int, seconds: float, connections: int
+) -> float:
     port = free_port()
     command = [*medreward_command(port), "--model", str(folder), *UNCACHED]
     requests = Requests(images, responses=responses)
     with serving(command, f"http://127.0.0.1:{port}/readyz", cores):
-        report = drive(Plan("127.0.0.1", port, seconds), requests, medreward_check(responses))
+        report = drive(Plan("127.0.0.1", port, seconds, connections=connections), requests, medreward_check(responses))
     if not report.clean:
         raise click.ClickException(f"not every answer was right: {report}")
     return report.achieved * responses
@@ -70,7 +72,8 @@ def served(folder: Path, images: list[bytes], cores: set[int], responses: int, s
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--seconds", default=8.0, show_default=True)
 @click.option("--server-cores", default="0,1,2", show_default=True, help="For the loop and for the server.")
-def main(folder: Path, rounds: int, seconds: float, server_cores: str) -> None:
+@click.option("--connections", default=32, show_default=True, help="One core needs 8 to answer them all in the time.")
+def main(folder: Path, rounds: int, seconds: float, server_cores: str, connections: int) -> None:
     cores, every = parse_cores(server_cores), os.sched_getaffinity(0)
     images = jpegs(64)
     rates: dict[tuple[str, int], list[float]] = {}
@@ -81,7 +84,9 @@ def main(folder: Path, rounds: int, seconds: float, server_cores: str) -> None:
             os.sched_setaffinity(0, cores)
             rates.setdefault(("bare", responses), []).append(bare.rate(seconds))
             os.sched_setaffinity(0, every - cores)
-            rates.setdefault(("served", responses), []).append(served(folder, images, cores, responses, seconds))
+            rates.setdefault(("served", responses), []).append(
+                served(folder, images, cores, responses, seconds, connections)
+            )
     median = {key: statistics.median(values) for key, values in rates.items()}
     for (name, responses), values in rates.items():
         share = median[name, responses] / median["bare", responses]
