@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from medreward.bench.blinding import Images
-from medreward.bench.cases import CONSTRUCTED, Case, DataSet, Finding
+from medreward.bench.cases import CONSTRUCTED, Case, DataSet, Finding, Images
 from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
 from medreward.cli import bench_agreement, bench_compare, bench_report
@@ -34,7 +33,7 @@ from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options, Thinking, TooLong
 
 if TYPE_CHECKING:
-    from medreward.bench.answering import Answering
+    from medreward.bench.chooser import Chooser
 
 NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub", "jinja2", "matplotlib", "scipy", "statsmodels")
 LOCAL: Final = ("model", "models_dir", "heads", "image_size", "dtype")
@@ -178,7 +177,7 @@ async def _run(context: click.Context, given: dict[str, Any]) -> tuple[dict[str,
             return await run(data, answering, plan, progress), data
 
 
-async def _answering(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]]:
+async def _answering(given: dict[str, Any]) -> tuple["Chooser", dict[str, Any]]:
     """Who answers, and the settings that decide how."""
     if given["judge"]:
         return _judge(given)
@@ -206,16 +205,16 @@ def _model_folder(given: dict[str, Any]) -> Path | None:
     return resolve(settings.model, settings.models_dir or bundled_models()).resolve()
 
 
-def _judge(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]]:
+def _judge(given: dict[str, Any]) -> tuple["Chooser", dict[str, Any]]:
     from medreward.bench.chat import Chat
-    from medreward.bench.judge import Asking, Judge, Prices, read_prompt
+    from medreward.bench.judge import Judge, JudgeSettings, Prices, read_prompt
 
     if not given["judge_model"]:
         raise click.UsageError("--judge needs --judge-model")
     prompt = read_prompt(given["judge_prompt"])
-    asking = Asking(given["judge_model"], prompt, given["samples"], given["temperature"], given["max_tokens"])
+    settings = JudgeSettings(given["judge_model"], prompt, given["samples"], given["temperature"], given["max_tokens"])
     chat = Chat(given["judge"], given["judge_key"], given["concurrency"], given["retry_seconds"])
-    return Judge(chat, asking, Prices(given["price_in"], given["price_out"])), asking.settings()
+    return Judge(chat, settings, Prices(given["price_in"], given["price_out"])), settings.json()
 
 
 def _print_findings(findings: Iterable[Finding]) -> None:
@@ -228,7 +227,7 @@ def _print_findings(findings: Iterable[Finding]) -> None:
 
 
 def _print(summary: dict[str, Any], cases: Iterable[Case], out: Path) -> None:
-    from medreward.bench.report.labels import labels_of
+    from medreward.bench.report.headline import labels_of
 
     micro, macro = summary["strict"]["micro"], summary["strict"]["macro"]
     numbers = ["accuracy", "95%", "macro", "n", "correct", "ties", "unanswered", "by length alone", "by position alone"]

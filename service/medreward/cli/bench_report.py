@@ -46,14 +46,14 @@ def command(
     as_json: bool,
 ) -> int:
     """Write RUN as one HTML file that loads nothing: verdict, figures, cases that went wrong, and provenance."""
-    from medreward.bench.comparing import refuse_other_benchmarks
+    from medreward.bench.comparing import refuse_other_cases
     from medreward.bench.finished import open_run
-    from medreward.bench.report.decision import read_gate
+    from medreward.bench.report.headline import read_gate
     from medreward.bench.report.report import Report
 
     run = open_run(path)
     against = open_run(baseline) if baseline else None
-    refuse_other_benchmarks([run, against] if against else [run])
+    refuse_other_cases([run, against] if against else [run])
     file = gate or path / GATE
     found = Report.of(run, against, read_gate(file, run, against) if gate or file.exists() else None)
     target = out or path / REPORT
@@ -107,12 +107,13 @@ def _print(found: "Report") -> None:
     against = ["baseline", "difference", "95%", "p (Holm)"] if found.baseline else []
     rows = []
     for row in found.facts.dimensions:
-        if not row.share or not row.shortcut:
+        if not row.shortcut:
             continue
-        cells = [row.name, share(row.share.value), f"{share(row.share.low)} to {share(row.share.high)}", str(row.n)]
+        figure = row.figure
+        cells = [row.name, share(figure.accuracy), f"{share(figure.low)} to {share(figure.high)}", str(figure.n)]
         cells.append(f"{share(row.shortcut.accuracy)} by {row.shortcut.name}")
         if other := row.against:
             ends = f"{points(other.difference.low)} to {points(other.difference.high)}"
-            cells += [share(other.share.value), points(other.difference.value), ends, p_value(other.p)]
+            cells += [share(other.figure.accuracy), points(other.difference.value), ends, p_value(other.p)]
         rows.append(cells)
     print_table(["dimension", *columns, *against], rows, [*columns, *against])

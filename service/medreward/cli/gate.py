@@ -53,17 +53,17 @@ def gate(as_json: bool, out: Path | None, policy: str, **given: Any) -> int:
     Exit 0: promote. 1: refuse. 2: the gate could not run. 3: undecided, for too little data or for want of labels.
     """
     from medreward.artifacts.repository import bundled_models
-    from medreward.bench.gate.deciding import Brought, decide
+    from medreward.bench.gate.checks import EXIT
+    from medreward.bench.gate.deciding import Submission, decide
     from medreward.bench.gate.policy import read_policy
-    from medreward.bench.gate.verdict import EXIT
     from medreward.bench.gate.writing import document, forget, write
 
     folder = out or given["candidate"]
     try:
         forget(folder)
         rules = read_policy(policy)
-        brought = Brought.read(rules, **given | {"models_dir": given["models_dir"] or bundled_models()})
-        decision = asyncio.run(decide(rules, brought))
+        submission = Submission.read(rules, **given | {"models_dir": given["models_dir"] or bundled_models()})
+        decision = asyncio.run(decide(rules, submission))
         write(folder, decision)
     except OSError as error:
         raise ConfigurationError(f"{error.filename or folder}: {error.strerror or error}") from None
@@ -82,7 +82,7 @@ def _leave_evidence(decision: "Decision", wanted: bool) -> None:
     """
     from medreward.bench.gate.writing import document
 
-    folder = decision.brought.folder
+    folder = decision.submission.folder
     if not wanted:
         click.echo("nothing was written into the model's folder: --out was given without --evidence", err=True)
         return
@@ -96,10 +96,10 @@ def _leave_evidence(decision: "Decision", wanted: bool) -> None:
 
 
 def _print(decision: "Decision", folder: Path) -> None:
-    from medreward.bench.gate.verdict import needed_in_words
+    from medreward.bench.gate.checks import needed_in_words
     from medreward.bench.gate.writing import GATE, labels, says
 
-    candidate = decision.brought.candidate
+    candidate = decision.submission.candidate
     print_table(
         ["check", "outcome", "what was seen"], [[check.name, check.status, check.what] for check in decision.checks]
     )
