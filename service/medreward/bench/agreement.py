@@ -57,13 +57,7 @@ def agreement(annotations: Annotations, runs: Sequence[FinishedRun] = ()) -> dic
                 "run": name,
                 "cases": len(shared),
                 "dimensions": {
-                    dimension: {
-                        "majority": with_reference(choices[dimension][name], majority(sides[dimension])),
-                        "annotators": {
-                            person: with_reference(choices[dimension][name], sides[dimension][:, number])
-                            for number, person in enumerate(people)
-                        },
-                    }
+                    dimension: with_everybody(people, sides[dimension], choices[dimension][name])
                     for dimension in rated
                     if name in choices[dimension]
                 },
@@ -93,7 +87,7 @@ def places_in(run: FinishedRun, annotations: Annotations) -> list[int | None]:
 
 def among_people(people: Sequence[str], sides: Floats) -> dict[str, Any]:
     """Returns how far people agree on one dimension, all together and each pair of them."""
-    ratings = categories(sides)
+    ratings = _categories(sides)
     several = ratings[(ratings != MISSING).sum(axis=1) > 1]
     decided = majority(sides)
     return {
@@ -109,7 +103,7 @@ def among_people(people: Sequence[str], sides: Floats) -> dict[str, Any]:
                 "first": people[one],
                 "second": people[other],
                 "n": int((ratings[:, [one, other]] != MISSING).all(axis=1).sum()),
-                **kappa(ratings[:, one], ratings[:, other]),
+                **_kappa(ratings[:, one], ratings[:, other]),
             }
             for one, other in combinations(range(len(people)), 2)
         ],
@@ -131,6 +125,12 @@ def with_the_others(people: Sequence[str], sides: Floats, choices: Mapping[str, 
     return rows
 
 
+def with_everybody(people: Sequence[str], sides: Floats, chosen: Floats) -> dict[str, Any]:
+    """Returns how often a model agrees with the majority of all, and with each person."""
+    persons = {person: with_reference(chosen, sides[:, number]) for number, person in enumerate(people)}
+    return {"majority": with_reference(chosen, majority(sides)), "annotators": persons}
+
+
 def with_reference(choices: Floats, reference: Floats) -> dict[str, Any]:
     """Returns agreement and kappa over the same cases: those on which the reference is A or B.
 
@@ -145,16 +145,16 @@ def with_reference(choices: Floats, reference: Floats) -> dict[str, Any]:
         "agreement": rounded(credit.mean()) if n else None,
         "ci95": bounds(wilson(float(credit.sum()), n)) if n else None,
         "unanswered": int(np.isnan(choices).sum()),
-        **kappa(np.where(np.isnan(choices), NO_ANSWER, categories(choices)), categories(reference)),
+        **_kappa(np.where(np.isnan(choices), NO_ANSWER, _categories(choices)), _categories(reference)),
     }
 
 
-def kappa(one: Ints, other: Ints) -> dict[str, Any]:
+def _kappa(one: Ints, other: Ints) -> dict[str, Any]:
     """Returns Cohen's kappa on what both chose."""
     value, interval = cohen(one, other) or (None, None)
     return {"kappa": rounded(value), "kappa_ci95": bounds(interval)}
 
 
-def categories(sides: Floats) -> Ints:
+def _categories(sides: Floats) -> Ints:
     """Returns the number of each side's category: 0 for B, 1 for a tie, 2 for A."""
     return np.where(np.isnan(sides), MISSING, sides + 1).astype(np.int64)

@@ -47,11 +47,11 @@ def read(file: Path) -> Annotations:
         text = file.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot read {file}: {error}") from None
-    rows = csv_rows(file.name, text) if file.suffix.lower() == ".csv" else json_rows(file.name, text)
-    return table(file, [read_rating(where, row, answers) for where, row, answers in rows])
+    rows = _csv_rows(file.name, text) if file.suffix.lower() == ".csv" else _json_rows(file.name, text)
+    return _table(file, [_read_rating(where, row, answers) for where, row, answers in rows])
 
 
-def json_rows(name: str, text: str) -> Iterator[Row]:
+def _json_rows(name: str, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -65,14 +65,14 @@ def json_rows(name: str, text: str) -> Iterator[Row]:
         yield where, row, row["human_answer"]
 
 
-def csv_rows(name: str, text: str) -> Iterator[Row]:
+def _csv_rows(name: str, text: str) -> Iterator[Row]:
     rows = csv.DictReader(StringIO(text, newline=""))
     for row in rows:
         answers = {dimension: row[dimension] for dimension in DIMENSIONS if (row.get(dimension) or "").strip()}
         yield f"{name} line {rows.line_num}", row, answers
 
 
-def read_rating(where: str, row: Mapping[str, Any], answers: Mapping[str, Any]) -> Rating:
+def _read_rating(where: str, row: Mapping[str, Any], answers: Mapping[str, Any]) -> Rating:
     for name in ("question_id", "annotator"):
         if not isinstance(row.get(name), str | int) or row[name] == "":
             raise ConfigurationError(f"{where} has no {name}")
@@ -88,7 +88,7 @@ def read_rating(where: str, row: Mapping[str, Any], answers: Mapping[str, Any]) 
     return Rating(where, str(row["question_id"]), str(organ) if organ else None, str(row["annotator"]), sides)
 
 
-def table(file: Path, ratings: Sequence[Rating]) -> Annotations:
+def _table(file: Path, ratings: Sequence[Rating]) -> Annotations:
     annotators = sorted({rating.annotator for rating in ratings})
     cases = list(dict.fromkeys((rating.organ, rating.question_id) for rating in ratings))
     places = {case: number for number, case in enumerate(cases)}

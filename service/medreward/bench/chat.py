@@ -74,16 +74,16 @@ class Chat:
             else:
                 self._reached = True
                 if response.status_code not in RETRYABLE_STATUS:
-                    return read_reply(self._url, response)
+                    return _read_reply(self._url, response)
                 trouble = f"{self._url} answers {response.status_code}"
-                retry_after = seconds_of(response.headers.get("retry-after", ""))
+                retry_after = _seconds_of(response.headers.get("retry-after", ""))
             pause = attempts.pause(retry_after)
             if pause is None:
                 raise StoppedError(trouble)
             await asyncio.sleep(pause)
 
 
-def read_reply(url: str, response: httpx.Response) -> ChatReply:
+def _read_reply(url: str, response: httpx.Response) -> ChatReply:
     """Returns the reply in a response; raises StoppedError where every question would be answered like this."""
     if response.status_code in SETUP_STATUS:
         reason = " ".join(response.text.split())[:200] or response.reason_phrase
@@ -100,7 +100,7 @@ def read_reply(url: str, response: httpx.Response) -> ChatReply:
     return ChatReply(text if isinstance(text, str) else "", None, *tokens)
 
 
-def seconds_of(retry_after: str) -> float | None:
+def _seconds_of(retry_after: str) -> float | None:
     """Returns how long the header says to wait, be it in seconds or as a date; None where it says nothing."""
     if retry_after.replace(".", "", 1).isdecimal():
         return float(retry_after)

@@ -178,7 +178,7 @@ def as_csv(compared: Mapping[str, Any]) -> str:
     for run in compared["runs"]:
         for dimension, row in run["dimensions"].items():
             about = {name: run[name] for name in ("run", "model", "images")} | {"dimension": dimension}
-            for part, name, figure in parts_of(row):
+            for part, name, figure in _parts_of(row):
                 low, high = figure["ci95"] or (None, None)
                 counts = {count: figure[count] for count in ("n", "correct", "ties", "unanswered")}
                 place = {"rank": row["rank"], "group": row["group"]} if part == "all" else {}
@@ -187,7 +187,7 @@ def as_csv(compared: Mapping[str, Any]) -> str:
     return file.getvalue()
 
 
-def parts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _parts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Gives each figure of a run's dimension, with its part and the name within that part."""
     yield "all", "", row
     yield "macro", "", row["macro"]

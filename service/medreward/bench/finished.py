@@ -97,11 +97,11 @@ def open_run(path: Path) -> FinishedRun:
         limit = about["settings"].get("limit")
         cases = [msgspec.convert(case_row(case), CaseRow) for case in data.cases[:limit]]
     run = FinishedRun(path, about, summary, cases, decoded_lines(path / PREDICTIONS, PredictionRow))
-    refuse_holes(run)
+    _refuse_holes(run)
     return run
 
 
-def refuse_holes(run: FinishedRun) -> None:
+def _refuse_holes(run: FinishedRun) -> None:
     """Raises ConfigurationError where cases, predictions and counts of a run do not fit together."""
     predictions = run.path / PREDICTIONS
     if not run.cases or [case.key for case in run.cases] != [prediction.key for prediction in run.predictions]:

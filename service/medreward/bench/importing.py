@@ -47,11 +47,11 @@ class Pair:
 
 def pairs(source: Path, seed: int) -> Iterator[Pair]:
     """Reads rows of set, image, question, good, bad, kind, dims; images beside the file."""
-    for number, row in enumerate(json_lines(source)):
+    for number, row in enumerate(_json_lines(source)):
         yield Pair(
             id=f"{source.stem}-{number}",
             part=row.get("region13") or UNKNOWN,
-            image=read_beside(source.parent, row["image"]),
+            image=_read_beside(source.parent, row["image"]),
             question=row["question"],
             better=row["good"],
             worse=row["bad"],
@@ -66,17 +66,17 @@ def questions(source: Path, seed: int) -> Iterator[Pair]:
 
     Yes and no are each other's; rows whose question has no other answer in the file are left out.
     """
-    rows = list(json_lines(source))
+    rows = list(_json_lines(source))
     others: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        others[plain(row["question"])].add(row["answer"])
+        others[_plain(row["question"])].add(row["answer"])
     for row in rows:
-        wrong = wrong_answer(row, others[plain(row["question"])], seed)
+        wrong = _wrong_answer(row, others[_plain(row["question"])], seed)
         if wrong is not None:
             yield Pair(
                 id=str(row["id"]),
                 part=row.get("region13") or UNKNOWN,
-                image=read_beside(source.parent, row["image"]),
+                image=_read_beside(source.parent, row["image"]),
                 question=row["question"],
                 better=row["answer"],
                 worse=wrong,
@@ -102,7 +102,7 @@ def vl_rewardbench(source: Path, seed: int) -> Iterator[Pair]:
             for batch in parquet.iter_batches(64, columns=names):
                 for row in batch.to_pylist():
                     better = row["human_ranking"].index(min(row["human_ranking"]))
-                    yield judged_pair(
+                    yield _judged_pair(
                         row, "id", row["image"]["bytes"], row["query"], row["response"], better, "query_source"
                     )
 
@@ -115,7 +115,9 @@ def multimodal_rewardbench(source: Path, seed: int) -> Iterator[Pair]:
     for row in rows:
         outputs = row["Output1"], row["Output2"]
         better = ("Output1", "Output2").index(row["Better"])
-        yield judged_pair(row, "ID", read_beside(source.parent, row["Image"]), row["Text"], outputs, better, "Category")
+        yield _judged_pair(
+            row, "ID", _read_beside(source.parent, row["Image"]), row["Text"], outputs, better, "Category"
+        )
 
 
 Importer = Callable[[Path, int], Iterator[Pair]]
@@ -138,7 +140,7 @@ def import_pairs(layout: str, source: Path, seed: int) -> list[Pair]:
         raise ConfigurationError(f"{error.filename or source}: {error.strerror or error}") from None
 
 
-def judged_pair(
+def _judged_pair(
     row: Row, id_: str, image: bytes, question: str, answers: tuple[str, ...], better: int, part: str
 ) -> Pair:
     """Returns a pair that people judged. Their one verdict is one on the answer as a whole."""
@@ -155,21 +157,21 @@ def judged_pair(
     )
 
 
-def wrong_answer(row: Row, answers: set[str], seed: int) -> str | None:
+def _wrong_answer(row: Row, answers: set[str], seed: int) -> str | None:
     """Returns a wrong answer out of those to the same question, drawn by the seed; None where there is none."""
     right = row["answer"]
-    if opposite := YES_NO.get(plain(right)):
+    if opposite := YES_NO.get(_plain(right)):
         return opposite.capitalize() if right[:1].isupper() else opposite
-    wrong = sorted(answer for answer in answers if plain(answer) != plain(right))
+    wrong = sorted(answer for answer in answers if _plain(answer) != _plain(right))
     return min(wrong, key=lambda answer: hashlib.sha256(f"{seed} {row['id']} {answer}".encode()).digest(), default=None)
 
 
-def plain(text: str) -> str:
+def _plain(text: str) -> str:
     """Returns the text as it is compared: two answers that differ in case or a full stop are one."""
     return text.strip().rstrip(".?").lower()
 
 
-def read_beside(folder: Path, path: str) -> bytes:
+def _read_beside(folder: Path, path: str) -> bytes:
     """Returns the file's bytes; raises ConfigurationError if the path leads out of the folder."""
     root = folder.resolve()
     file = (root / path).resolve()
@@ -178,7 +180,7 @@ def read_beside(folder: Path, path: str) -> bytes:
     return file.read_bytes()
 
 
-def json_lines(source: Path) -> Iterator[Row]:
+def _json_lines(source: Path) -> Iterator[Row]:
     for line in source.read_bytes().splitlines():
         if line.strip():
             yield json.loads(line)

@@ -35,7 +35,7 @@ def read(folder: Path, departments: Mapping[str, str] | None = None) -> DataSet:
     readers = [OrganReader(folder, organ, departments or {}) for organ in organs]
     cases = [case for reader in readers for case in reader.cases()]
     findings = [finding for reader in readers for finding in reader.findings]
-    return DataSet(cases, [*findings, *repeats_across_organs(cases)])
+    return DataSet(cases, [*findings, *_repeats_across_organs(cases)])
 
 
 def undecodable(cases: Iterable[Case]) -> Iterator[Finding]:
@@ -76,7 +76,7 @@ def write(folder: Path, cases: Iterable[Case], columns: Mapping[tuple[str, str],
         (folder / LABELS / f"{organ}.jsonl").write_text("".join(lines), "utf-8")
 
 
-def repeats_across_organs(cases: Iterable[Case]) -> Iterator[Finding]:
+def _repeats_across_organs(cases: Iterable[Case]) -> Iterator[Finding]:
     """Gives a finding for each id and each image that is in an earlier organ too."""
     first_id: dict[str, Case] = {}
     first_image: dict[str, Case] = {}

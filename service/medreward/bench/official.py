@@ -16,10 +16,10 @@ Letters: TypeAlias = Mapping[str, str]
 def read_letters(text: str) -> dict[str, str] | None:
     """Returns the letters by the first reading of three that gives something, or None."""
     text = text.strip().strip('"')
-    return from_json(text) or from_lines(text) or from_one_letter(text)
+    return _from_json(text) or _from_lines(text) or _from_one_letter(text)
 
 
-def from_json(text: str) -> dict[str, str] | None:
+def _from_json(text: str) -> dict[str, str] | None:
     """Reads from the first brace to the last, other keys or not; lower case will do."""
     if "{" in text and "}" in text:
         text = text[text.find("{") : text.rfind("}") + 1]
@@ -33,14 +33,14 @@ def from_json(text: str) -> dict[str, str] | None:
     return letters if {*letters.values()} <= {"A", "B"} else None
 
 
-def from_lines(text: str) -> dict[str, str] | None:
+def _from_lines(text: str) -> dict[str, str] | None:
     """Reads `name: A` for all six, anywhere. Nothing has to end behind the letter, so "accuracy: both" is a B."""
     matches = {d: re.search(rf'{d}"?\s*:\s*"?([AB])', text, re.IGNORECASE) for d in DIMENSIONS}
     letters = {dimension: match[1].upper() for dimension, match in matches.items() if match}
     return letters if len(letters) == len(DIMENSIONS) else None
 
 
-def from_one_letter(text: str) -> dict[str, str] | None:
+def _from_one_letter(text: str) -> dict[str, str] | None:
     """Reads the first [[A]] or [[B]], else the only a or b that stands alone in the whole text."""
     bracketed = re.search(r"\[\[([AB])\]\]", text, re.IGNORECASE)
     alone = re.findall(r"\b([AB])\b", text, re.IGNORECASE)

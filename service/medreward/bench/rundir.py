@@ -44,9 +44,9 @@ class RunDirectory:
     def __init__(self, path: Path, identity: Identity) -> None:
         self._path = path
         self.predictions: dict[tuple[str, str], dict[str, Any]] = {}
-        self._begun = read_identity(path)
+        self._begun = _read_identity(path)
         if self._begun is not None:
-            refuse_another_run(path, self._begun, identity)
+            _refuse_another_run(path, self._begun, identity)
         self.finished = (path / SUMMARY).exists() and not (path / JOURNAL).exists()
         self._journal: BinaryIO | None = None
         if self.finished:
@@ -67,7 +67,7 @@ class RunDirectory:
         self._take(whole)
         if self._begun is None:
             self._begun = asdict(identity)
-            replace_file(path / RUN, as_json(self._begun))
+            _replace_file(path / RUN, _as_json(self._begun))
 
     def record(self, case: Case, prediction: Prediction) -> None:
         """Writes the prediction into the journal; it is on its way to the disk when this returns."""
@@ -76,7 +76,7 @@ class RunDirectory:
         row |= asdict(prediction)
         if prediction.replies is None:
             del row["replies"]
-        line = json_line(row)
+        line = _json_line(row)
         while line:  # a raw file may take less than all of it
             line = line[self._journal.write(line) :]
         self.predictions[case.key] = row
@@ -86,11 +86,11 @@ class RunDirectory:
 
     def finish(self, cases: Sequence[Case], summary: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Writes the run's files. The journal goes last: until then a run that is interrupted here finishes again."""
-        replace_file(self._path / CASES, b"".join(json_line(case_row(case)) for case in cases))
-        replace_file(self._path / PREDICTIONS, b"".join(map(json_line, self.in_order(cases))))
-        replace_file(self._path / SUMMARY, as_json(summary))
+        _replace_file(self._path / CASES, b"".join(_json_line(case_row(case)) for case in cases))
+        _replace_file(self._path / PREDICTIONS, b"".join(map(_json_line, self.in_order(cases))))
+        _replace_file(self._path / SUMMARY, _as_json(summary))
         assert self._begun is not None
-        replace_file(self._path / RUN, as_json({**self._begun, **about}))
+        _replace_file(self._path / RUN, _as_json({**self._begun, **about}))
         (self._path / JOURNAL).unlink()
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class RunDirectory:
             raise ConfigurationError(f"the predictions in {self._path} are damaged; name another folder") from None
 
 
-def read_identity(path: Path) -> dict[str, Any] | None:
+def _read_identity(path: Path) -> dict[str, Any] | None:
     """Returns what run.json says, or None for a new run.
 
     Raises ConfigurationError if it is damaged, or if the folder holds other files than those of a run.
@@ -125,7 +125,7 @@ def read_identity(path: Path) -> dict[str, Any] | None:
     return begun
 
 
-def refuse_another_run(path: Path, begun: Mapping[str, Any], identity: Identity) -> None:
+def _refuse_another_run(path: Path, begun: Mapping[str, Any], identity: Identity) -> None:
     """Raises ConfigurationError, with the names of what differs, unless the run was begun with this identity."""
     now = json.loads(json.dumps(asdict(identity)))
     others = []
@@ -156,15 +156,15 @@ def case_row(case: Case) -> dict[str, Any]:
     }
 
 
-def json_line(row: Mapping[str, Any]) -> bytes:
+def _json_line(row: Mapping[str, Any]) -> bytes:
     return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
-def as_json(value: Any) -> bytes:
+def _as_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def replace_file(file: Path, content: bytes) -> None:
+def _replace_file(file: Path, content: bytes) -> None:
     """Writes the file in one step: whoever reads it sees the old content or the new one."""
     draft = file.with_name(f"{file.name}.tmp")
     draft.write_bytes(content)

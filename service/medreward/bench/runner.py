@@ -42,15 +42,15 @@ async def run(data: DataSet, chooser: Chooser, plan: Plan, progress: Progress) -
 
     Raises ConfigurationError where the set cannot be measured on, or where the folder holds something else.
     """
-    cases = runnable(data, plan)
-    clock, started = time.monotonic(), now()
+    cases = _runnable(data, plan)
+    clock, started = time.monotonic(), _now()
     about = await chooser.about()
     identity = Identity(data.digest, asdict(about), {**plan.settings, "limit": plan.limit, "images": str(plan.images)})
     with closing(RunDirectory(plan.out, identity)) as folder:
         shown = with_images(cases, plan.images)
         to_ask = [case for case in shown if case.key not in folder.predictions]
         progress(len(cases) - len(to_ask), len(cases))
-        await ask_all(to_ask, chooser, folder, plan.concurrency, lambda: progress(len(folder.predictions), len(cases)))
+        await _ask_all(to_ask, chooser, folder, plan.concurrency, lambda: progress(len(folder.predictions), len(cases)))
         predictions = folder.in_order(cases)
         summary = summarise(cases, predictions)
         if not folder.finished:
@@ -62,13 +62,13 @@ async def run(data: DataSet, chooser: Chooser, plan: Plan, progress: Progress) -
                 "data": plan.data,
                 "evidence": dict(sorted(evidence.items())),
                 "findings": len(data.findings),
-                **machine(plan.in_process),
+                **_machine(plan.in_process),
                 "concurrency": plan.concurrency,
                 "totals": {"cases": len(cases), **chooser.totals(predictions)},
                 "last_part": {
                     "asked": len(to_ask),
                     "started": started,
-                    "finished": now(),
+                    "finished": _now(),
                     "seconds": round(time.monotonic() - clock, 3),
                 },
             }
@@ -76,7 +76,7 @@ async def run(data: DataSet, chooser: Chooser, plan: Plan, progress: Progress) -
     return summary
 
 
-def runnable(data: DataSet, plan: Plan) -> list[Case]:
+def _runnable(data: DataSet, plan: Plan) -> list[Case]:
     """Returns the cases to ask; raises ConfigurationError where figures on them would be wrong, or there is none."""
     if data.fatal:
         first, *others = data.fatal
@@ -90,7 +90,7 @@ def runnable(data: DataSet, plan: Plan) -> list[Case]:
     return cases
 
 
-async def ask_all(
+async def _ask_all(
     cases: Iterable[Case], chooser: Chooser, folder: RunDirectory, concurrency: int, advance: Callable[[], None]
 ) -> None:
     """Asks about so many cases at a time. The first exception ends it; what was recorded by then stays recorded."""
@@ -110,7 +110,7 @@ async def ask_all(
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-def machine(in_process: bool) -> dict[str, Any]:
+def _machine(in_process: bool) -> dict[str, Any]:
     """Returns versions and, where the model runs in this process, those of its runtimes and the name of the CPU."""
     names = ("medreward", "numpy", *(RUNTIMES if in_process else ()))
     versions = {name: metadata.version(name) for name in names if importlib.util.find_spec(name)}
@@ -128,5 +128,5 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def now() -> str:
+def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

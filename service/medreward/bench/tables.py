@@ -73,11 +73,11 @@ def judge_figures(predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "replies": len(texts),
         "unreadable": sum(reply["choices"] is None for reply in texts),
-        "order": {dimension: order_figures(replies, dimension) for dimension in DIMENSIONS},
+        "order": {dimension: _order_figures(replies, dimension) for dimension in DIMENSIONS},
     }
 
 
-def order_figures(replies: Sequence[Sequence[Mapping[str, Any]]], dimension: str) -> dict[str, Any]:
+def _order_figures(replies: Sequence[Sequence[Mapping[str, Any]]], dimension: str) -> dict[str, Any]:
     """Returns how many cases have a vote in both orders, and in how many the orders agree.
 
     `first` is the share of votes for the answer that was shown first; without bias it is near a half.

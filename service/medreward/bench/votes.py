@@ -38,7 +38,7 @@ def read_vote(text: str) -> dict[str, str] | None:
     if text.startswith(FENCE) and text.endswith(FENCE):
         text = text.strip("`").removeprefix("json")
     try:
-        value = json.loads(text, object_pairs_hook=refuse_repeats)
+        value = json.loads(text, object_pairs_hook=_refuse_repeats)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or any(value.get(dimension) not in ANSWERS for dimension in DIMENSIONS):
@@ -46,7 +46,7 @@ def read_vote(text: str) -> dict[str, str] | None:
     return {dimension: value[dimension] for dimension in DIMENSIONS}
 
 
-def refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Returns the object; raises ValueError if it has a key twice, for then nobody knows which one is meant."""
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a repeated key")

@@ -64,7 +64,7 @@ class Submission:
             refuse_another_model(blind, run)
         if baseline_url and not (url and other):
             raise ConfigurationError("--baseline-url needs --url and --baseline")
-        return cls(run, other, blind, url, baseline_url, key, model_folder(run, evidence, models_dir))
+        return cls(run, other, blind, url, baseline_url, key, _model_folder(run, evidence, models_dir))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,8 @@ async def decide(policy: NamedPolicy, submission: Submission) -> Decision:
     missing = [f"--{name}" for name in policy.policy.require if not given[name]]
     if missing:
         raise ConfigurationError(f"policy {policy.name} requires {', '.join(missing)}")
-    checks = [*run_checks(policy.policy, submission)]
-    checks += [check async for check in endpoint_checks(policy.policy, submission)]
+    checks = [*_run_checks(policy.policy, submission)]
+    checks += [check async for check in _endpoint_checks(policy.policy, submission)]
     verdict, made = verdict_of(checks), datetime.now(UTC).isoformat(timespec="seconds")
     needed = needed_of_all(checks) if verdict == Verdict.UNDECIDED else None
     return Decision(verdict, checks, needed, submission, policy, code_digest(), made)
@@ -99,7 +99,7 @@ def code_digest() -> str:
     return f"sha256:{whole.hexdigest()}"
 
 
-def run_checks(policy: Policy, submission: Submission) -> Iterator[Check]:
+def _run_checks(policy: Policy, submission: Submission) -> Iterator[Check]:
     """Gives the checks of the runs alone."""
     candidate, baseline, blanked = submission.candidate, submission.baseline, submission.blanked
     n, limit = len(candidate.cases), candidate.about.get("settings", {}).get("limit")
@@ -118,7 +118,7 @@ def run_checks(policy: Policy, submission: Submission) -> Iterator[Check]:
         )
 
 
-async def endpoint_checks(policy: Policy, submission: Submission) -> AsyncIterator[Check]:
+async def _endpoint_checks(policy: Policy, submission: Submission) -> AsyncIterator[Check]:
     """Gives the checks of the endpoints, or one that says that there is none."""
     if not submission.url:
         yield Check(
@@ -135,7 +135,7 @@ async def endpoint_checks(policy: Policy, submission: Submission) -> AsyncIterat
         yield check
 
 
-def model_folder(run: FinishedRun, named: Path | None, models_dir: Path) -> Path | None:
+def _model_folder(run: FinishedRun, named: Path | None, models_dir: Path) -> Path | None:
     """Returns the folder of the run's model: as it is named now, as it was when it ran, or a bundled one of its name.
 
     None where none of them holds it; raises ConfigurationError if the named one does not.

@@ -15,7 +15,7 @@ from medreward.errors import ConfigurationError
 def refuse_broken(run: FinishedRun, dimensions: Sequence[str], images: Images = Images.OWN) -> None:
     """Refuses a run that contradicts itself, lacks a dimension that is needed, or was shown other images."""
     for prediction in run.predictions:
-        if not agrees_with_itself(prediction):
+        if not _agrees_with_itself(prediction):
             raise ConfigurationError(
                 f"{run.path} is damaged: the answer to {prediction.question_id} contradicts itself"
             )
@@ -70,7 +70,7 @@ def refuse_another_model(run: FinishedRun, candidate: FinishedRun) -> None:
         raise ConfigurationError(f"{run.path} is a run of another model than {candidate.path}")
 
 
-def agrees_with_itself(prediction: PredictionRow) -> bool:
+def _agrees_with_itself(prediction: PredictionRow) -> bool:
     """Returns whether numbers are finite and say what was chosen; what was not answered must have chosen nothing."""
     choices, logits = prediction.choices, prediction.logits
     if prediction.status != OK:

@@ -49,7 +49,7 @@ async def load_checks(
 
     So what drifts on the machine touches both.
     """
-    items = unseen_items(cases)
+    items = _unseen_items(cases)
     clients = [candidate, baseline] if baseline else [candidate]
     for client in clients:
         await run_round(client, items, load)  # warms up
@@ -73,7 +73,7 @@ async def load_checks(
     yield compare_rounds("load/throughput", "time for each right answer", pace, load.max_ratio, alpha)
 
 
-def unseen_items(cases: Sequence[Case]) -> Iterator[Item]:
+def _unseen_items(cases: Sequence[Case]) -> Iterator[Item]:
     """Gives the cases in turn, each a question and an image file that no cache has seen.
 
     Bytes after an image's end are not read.
@@ -114,7 +114,7 @@ def compare_rounds(name: str, figure: str, rounds: Rounds, max_ratio: float, alp
 
     It is a paired t test on logarithms, so what slows the whole machine slows both.
     """
-    bounds = mean_with_bounds(np.log(rounds.candidate / rounds.baseline), alpha)
+    bounds = _mean_with_bounds(np.log(rounds.candidate / rounds.baseline), alpha)
     value, low, high = (math.exp(bound) for bound in bounds)
     what = f"{figure}: {value:.2f} times the baseline's ({low:.2f} to {high:.2f}); must be below {max_ratio:g}"
     return Check(name, status_of(high < max_ratio, low > max_ratio), what, value, low, high, max_ratio)
@@ -122,12 +122,12 @@ def compare_rounds(name: str, figure: str, rounds: Rounds, max_ratio: float, alp
 
 def below_limit(name: str, figure: str, rounds: Floats, limit: float, alpha: float) -> Check:
     """Returns the check of one endpoint's mean over the rounds, which must be below the limit."""
-    value, low, high = mean_with_bounds(rounds, alpha)
+    value, low, high = _mean_with_bounds(rounds, alpha)
     what = f"{figure}: {value:.1f} ({low:.1f} to {high:.1f}); must be below {limit:g}"
     return Check(name, status_of(high < limit, low > limit), what, value, low, high, limit)
 
 
-def mean_with_bounds(values: Floats, alpha: float) -> tuple[float, float, float]:
+def _mean_with_bounds(values: Floats, alpha: float) -> tuple[float, float, float]:
     """Returns the mean and its one-sided bounds."""
     seen = float(values.mean())
     if not np.ptp(values):

@@ -58,18 +58,18 @@ class Release:
 def release(world: World, rng: np.random.Generator, worse_by: Floats | float = 0.0) -> Release:
     """Returns a candidate whose accuracy is lower by so much, on all six dimensions or on each."""
     cases = unanswered_cases(world, rng)
-    common = noise(world, rng)
+    common = _noise(world, rng)
     weight = common_part(world.accuracy, world.discordant)
 
     def run(accuracy: Floats) -> Sheet:
         mean = stats.norm.ppf(accuracy)
-        u = mean + math.sqrt(weight) * common + math.sqrt(1 - weight) * noise(world, rng)
+        u = mean + math.sqrt(weight) * common + math.sqrt(1 - weight) * _noise(world, rng)
         return with_margins(cases, cases.labels * 2 * mean * u)
 
     accuracy = np.full(SIX, world.accuracy)
     baseline, candidate = run(accuracy), run(accuracy - worse_by)
     mean = stats.norm.ppf(world.text_accuracy)
-    blanked = with_margins(cases, cases.labels * 2 * mean * (mean + noise(world, rng)))
+    blanked = with_margins(cases, cases.labels * 2 * mean * (mean + _noise(world, rng)))
     return Release(candidate, baseline, blanked, latency(world, rng, 1.0))
 
 
@@ -108,7 +108,7 @@ def unanswered_cases(world: World, rng: np.random.Generator) -> Sheet:
     return Sheet(labels, nothing, nothing, np.arange(n), lengths, organs, nobody, nobody)
 
 
-def noise(world: World, rng: np.random.Generator) -> Floats:
+def _noise(world: World, rng: np.random.Generator) -> Floats:
     of_case, own = rng.standard_normal((world.cases, 1)), rng.standard_normal((world.cases, SIX))
     sum_: Floats = math.sqrt(world.within_case) * of_case + math.sqrt(1 - world.within_case) * own
     return sum_
@@ -155,7 +155,7 @@ def five_percent_refused(world: World, rng: np.random.Generator, sound: Release)
 def broken_tokenizer(world: World, rng: np.random.Generator, sound: Release) -> Release:
     """Returns a candidate whose numbers have nothing to do with the texts."""
     spread = float(np.std(sound.candidate.margins))
-    return replace(sound, candidate=with_margins(sound.candidate, spread * noise(world, rng)))
+    return replace(sound, candidate=with_margins(sound.candidate, spread * _noise(world, rng)))
 
 
 Spoil = Callable[[World, np.random.Generator, Release], Release]
@@ -189,12 +189,12 @@ def verdicts(
     return counts
 
 
-def print_row(name: str, counts: Counter[Verdict]) -> None:
+def _print_row(name: str, counts: Counter[Verdict]) -> None:
     shares = (f"{100 * counts[verdict] / counts.total():.1f}" for verdict in Verdict)
     click.echo(f"| {name} | {' | '.join(shares)} |")
 
 
-def print_head(title: str) -> None:
+def _print_head(title: str) -> None:
     click.echo(f"\n| {title} | {' | '.join(Verdict)} |\n| --- | --- | --- | --- |")
 
 
@@ -211,25 +211,27 @@ def main(policy: str, cases: int, repetitions: int) -> None:
     """Print verdicts in 100, as tables in Markdown."""
     rules, world = read_policy(policy).policy, World(cases)
     click.echo(f"{repetitions} repetitions a row; {world}")
-    print_head("candidate against baseline, points on every dimension")
+    _print_head("candidate against baseline, points on every dimension")
     for difference in DIFFERENCES:
-        print_row(f"{100 * difference:+.0f}", verdicts(rules, world, repetitions, worse_by=-difference))
-    print_head("points on accuracy alone")
+        _print_row(f"{100 * difference:+.0f}", verdicts(rules, world, repetitions, worse_by=-difference))
+    _print_head("points on accuracy alone")
     for difference in DIFFERENCES:
-        print_row(f"{100 * difference:+.0f}", verdicts(rules, world, repetitions, worse_by=-difference * ACCURACY_ONLY))
-    print_head("an equal candidate, discordant share of pairs")
+        _print_row(
+            f"{100 * difference:+.0f}", verdicts(rules, world, repetitions, worse_by=-difference * ACCURACY_ONLY)
+        )
+    _print_head("an equal candidate, discordant share of pairs")
     for share in DISCORDANT:
-        print_row(f"{100 * share:.0f}%", verdicts(rules, replace(world, discordant=share), repetitions))
-    print_head("planted")
+        _print_row(f"{100 * share:.0f}%", verdicts(rules, replace(world, discordant=share), repetitions))
+    _print_head("planted")
     for name, spoil in PLANTED.items():
-        print_row(name, verdicts(rules, world, repetitions, spoil=spoil))
-    print_head("one organ shifted, accuracy of the baseline")
+        _print_row(name, verdicts(rules, world, repetitions, spoil=spoil))
+    _print_head("one organ shifted, accuracy of the baseline")
     for accuracy in ACCURACIES:
         one = replace(world, accuracy=accuracy)
-        print_row(f"{100 * accuracy:.0f}%", verdicts(rules, one, repetitions, spoil=shifted_organ))
-    print_head("an equal candidate, cases")
+        _print_row(f"{100 * accuracy:.0f}%", verdicts(rules, one, repetitions, spoil=shifted_organ))
+    _print_head("an equal candidate, cases")
     for n in (500, 1000, 2000, 4000):
-        print_row(str(n), verdicts(rules, replace(world, cases=n), repetitions))
+        _print_row(str(n), verdicts(rules, replace(world, cases=n), repetitions))
 
 
 if __name__ == "__main__":

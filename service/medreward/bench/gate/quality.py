@@ -76,10 +76,10 @@ def pools(policy: Policy, candidate: Sheet, baseline: Sheet) -> Iterator[Check]:
         test = non_inferiority(*both, pool.margin, alpha=policy.alpha, power=policy.power)
         tests.append((pool, test, worse(*both)))
     for (pool, test, _), p in zip(tests, adjusted([p for *_, p in tests], "holm"), strict=True):
-        yield pool_check(policy, pool, test, p)
+        yield _pool_check(policy, pool, test, p)
 
 
-def pool_check(policy: Policy, pool: Pool, test: NonInferiority, p: float) -> Check:
+def _pool_check(policy: Policy, pool: Pool, test: NonInferiority, p: float) -> Check:
     is_worse = p < policy.family_alpha
     status = status_of(test.shown, test.refuted or is_worse)
     size = len(pool.dimensions)

@@ -123,9 +123,12 @@ def markdown(decision: Decision) -> str:
     ]
     checks = sorted(decision.checks, key=lambda check: list(SIGNS).index(check.status))
     lines += [
-        *(f"| {SIGNS[check.status]} | {cell(check.name)} | {check.status} | {cell(check.what)} |" for check in checks),
+        *(
+            f"| {SIGNS[check.status]} | {_cell(check.name)} | {check.status} | {_cell(check.what)} |"
+            for check in checks
+        ),
         "",
-        f"policy {cell(decision.policy.name)} `{decision.policy.digest}`  ",
+        f"policy {_cell(decision.policy.name)} `{decision.policy.digest}`  ",
         f"data `{candidate.digest}`  ",
         f"candidate `{candidate.model.get('fingerprint')}`  ",
         *([f"baseline `{baseline.model.get('fingerprint')}`  "] if baseline else []),
@@ -141,9 +144,9 @@ def labels(run: FinishedRun) -> str:
 
 
 def run_title(run: FinishedRun) -> str:
-    return cell(" ".join(str(run.model[key]) for key in ("name", "version") if run.model.get(key)))
+    return _cell(" ".join(str(run.model[key]) for key in ("name", "version") if run.model.get(key)))
 
 
-def cell(text: str) -> str:
+def _cell(text: str) -> str:
     """Returns the text as a cell of a Markdown table; a model's name must not become markup."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -80,10 +80,10 @@ def accuracies(
     with chart(name, title, 0.9 + 0.42 * len(rows) * max(1.0, 0.6 * len(series))) as (axes, result):
         axes.axvline(COIN, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for place, one in enumerate(series):
-            draw_series(axes, one, place, len(series))
+            _draw_series(axes, one, place, len(series))
         if shown:
             axes.plot(*zip(*shown, strict=True), "|", color=INK, markersize=17, label="shortcut")
-        label_rows(axes, rows)
+        _label_rows(axes, rows)
         axes.set_xlim(min([COIN, *lows]) - 3, 101.5)
         axes.set_xlabel("accuracy, % (dashed: a coin)")
         if len(series) > 1 or shown:
@@ -96,8 +96,8 @@ def differences(name: str, rows: Sequence[str], series: Series, title: str) -> M
     ends = [abs(end) for mark in series.marks if mark for end in (mark.low, mark.high)]
     with chart(name, title, 0.9 + 0.42 * len(rows)) as (axes, result):
         axes.axvline(0, color=MUTED, linewidth=1)
-        draw_series(axes, series, 0, 1)
-        label_rows(axes, rows)
+        _draw_series(axes, series, 0, 1)
+        _label_rows(axes, rows)
         widest = max([5.0, *ends]) * 1.1
         axes.set_xlim(-widest, widest)
         axes.set_xlabel("← worse\N{EM SPACE}difference in points\N{EM SPACE}better →")
@@ -129,7 +129,7 @@ def reliability(name: str, bins: Sequence[Bin], title: str) -> Markup:
     return result.inline()
 
 
-def draw_series(axes: "Axes", series: Series, place: int, of: int) -> None:
+def _draw_series(axes: "Axes", series: Series, place: int, of: int) -> None:
     """Draws one series as dots with intervals; the first one, which is the candidate, is filled."""
     colour, marker = (CANDIDATE, "o") if place == 0 else (BASELINE, "s")
     offset = (place - (of - 1) / 2) * 0.34
@@ -150,7 +150,7 @@ def draw_series(axes: "Axes", series: Series, place: int, of: int) -> None:
     )
 
 
-def label_rows(axes: "Axes", names: Sequence[str]) -> None:
+def _label_rows(axes: "Axes", names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

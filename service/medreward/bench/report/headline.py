@@ -114,22 +114,22 @@ def by_gate(gate: Gate, overall: Row) -> Decision:
     needed = [words] if (words := needed_in_words(gate.cases_needed)) else []
     checks = [Check(one.name, one.status, TONES.get(one.status, "plain"), one.what) for one in gate.checks]
     checks.sort(key=lambda check: URGENT.index(check.tone))
-    return Decision(word, tone, [sentence, *needed, *in_words(overall)], checks)
+    return Decision(word, tone, [sentence, *needed, *_in_words(overall)], checks)
 
 
 def without_gate(overall: Row) -> Decision:
     """Returns what the figures show, and that nothing was decided."""
     nothing = "There is no release decision here; medreward bench gate makes one."
     if not overall.against:
-        return Decision("Measured, not decided", "plain", [*in_words(overall), nothing])
+        return Decision("Measured, not decided", "plain", [*_in_words(overall), nothing])
     if not overall.against.is_significant:
-        return Decision("No difference shown", "plain", [*in_words(overall), nothing])
+        return Decision("No difference shown", "plain", [*_in_words(overall), nothing])
     better = overall.against.difference.value > 0
     word = "Better than the baseline" if better else "Worse than the baseline"
-    return Decision(word, "good" if better else "bad", [*in_words(overall), nothing])
+    return Decision(word, "good" if better else "bad", [*_in_words(overall), nothing])
 
 
-def in_words(overall: Row) -> list[str]:
+def _in_words(overall: Row) -> list[str]:
     """Returns sentences on `overall`: its accuracy, and the difference from the baseline."""
     figure, against = overall.figure, overall.against
     if figure.accuracy is None:

@@ -44,13 +44,13 @@ def leaderboard(compared: Mapping[str, Any]) -> str:
         dimensions=dimensions,
         by=by,
         chart=charts.accuracies("board", short, [Series("", marks)], f"Accuracy on {by}; the table has the figures"),
-        rivals=list(rivals(compared["pairs"], names, by)),
-        heat=[(dimension, *heatmap(runs, dimension)) for dimension in reversed(dimensions)],
+        rivals=list(_rivals(compared["pairs"], names, by)),
+        heat=[(dimension, *_heatmap(runs, dimension)) for dimension in reversed(dimensions)],
         tests=TESTS,
     )
 
 
-def rivals(pairs: Iterable[Mapping[str, Any]], names: Sequence[str], by: str) -> Iterator[Rival]:
+def _rivals(pairs: Iterable[Mapping[str, Any]], names: Sequence[str], by: str) -> Iterator[Rival]:
     """Gives each run but the first one, against the first one."""
     rows = {(row["first"], row["second"]): row for row in pairs if row["dimension"] == by}
     for name in names[1:]:
@@ -59,7 +59,7 @@ def rivals(pairs: Iterable[Mapping[str, Any]], names: Sequence[str], by: str) ->
         yield Rival(name, sign * row["difference"], low, high, row["holm"], row["smallest_difference"])
 
 
-def heatmap(runs: Sequence[Mapping[str, Any]], dimension: str) -> tuple[list[str], list[HeatRow]]:
+def _heatmap(runs: Sequence[Mapping[str, Any]], dimension: str) -> tuple[list[str], list[HeatRow]]:
     """Returns the organs, and for each run its figures on them."""
     organs = list(runs[0]["dimensions"][dimension]["organ"])
     rows = [(run["run"], run["dimensions"][dimension]["organ"]) for run in runs]

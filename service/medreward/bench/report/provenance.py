@@ -13,11 +13,11 @@ from medreward.bench.rundir import PREDICTIONS, SUMMARY
 def provenance(run: FinishedRun, baseline: FinishedRun | None, gate: Gate | None) -> list[tuple[str, Sequence[str]]]:
     """Returns rows of a name and what each run says."""
     runs = [run_provenance(one) for one in (run, baseline) if one]
-    rows: list[tuple[str, Sequence[str]]] = [(name, [in_words(one[name]) for one in runs]) for name in runs[0]]
+    rows: list[tuple[str, Sequence[str]]] = [(name, [_in_words(one[name]) for one in runs]) for name in runs[0]]
     if gate:
         policy = {name: gate.policy.get(name) for name in ("name", "digest")}
         of_gate = {"gate": gate.made, "gate's policy": policy, "gate's code": gate.code}
-        rows += [(name, [in_words(value), *[NONE] * (len(runs) - 1)]) for name, value in of_gate.items()]
+        rows += [(name, [_in_words(value), *[NONE] * (len(runs) - 1)]) for name, value in of_gate.items()]
     return rows
 
 
@@ -46,8 +46,8 @@ def run_provenance(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def in_words(value: Any) -> str:
+def _in_words(value: Any) -> str:
     """Returns a value as the page shows it, and an object as `too_long error, thinking keep`."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {in_words(one)}" for name, one in value.items()) or NONE
+        return ", ".join(f"{name} {_in_words(one)}" for name, one in value.items()) or NONE
     return NONE if value is None else str(value)

@@ -105,20 +105,20 @@ class Report:
             candidate=Title.of(run),
             baseline=Title.of(baseline) if baseline else None,
             verdict=self.decision,
-            figures=highlights(run, self.facts),
+            figures=_highlights(run, self.facts),
             facts=self.facts,
             macro=run.summary["strict"]["macro"],
             images_shared=len({case.image for case in run.cases}) < len(run.cases),
             dimension_names=DIMENSIONS,
-            dimension_charts=dimension_charts(baseline, self.facts.dimensions),
-            reliability_charts=reliability_charts(self.facts),
+            dimension_charts=_dimension_charts(baseline, self.facts.dimensions),
+            reliability_charts=_reliability_charts(self.facts),
             judge=run.summary.get("judge"),
-            lists=case_lists(run, baseline, texts, count) if count else [],
+            lists=_case_lists(run, baseline, texts, count) if count else [],
             provenance=provenance(run, baseline, self.gate),
         )
 
 
-def highlights(run: FinishedRun, facts: Facts) -> list[Highlight]:
+def _highlights(run: FinishedRun, facts: Facts) -> list[Highlight]:
     """Returns the few figures that stand beside the verdict."""
     overall, accuracy = facts.dimensions[-1], facts.dimensions[0]
     figures = []
@@ -137,11 +137,11 @@ def highlights(run: FinishedRun, facts: Facts) -> list[Highlight]:
     return [*figures, Highlight("without an answer", str(sum(codes.values())), f"of {len(run.cases)} cases{why}")]
 
 
-def dimension_charts(baseline: FinishedRun | None, rows: Sequence[Row]) -> list[Chart]:
+def _dimension_charts(baseline: FinishedRun | None, rows: Sequence[Row]) -> list[Chart]:
     """Returns the accuracies, and with a baseline the differences."""
-    series = [Series("this run", [mark_of(row.figure) for row in rows])]
+    series = [Series("this run", [_mark_of(row.figure) for row in rows])]
     if baseline:
-        series.append(Series("baseline", [mark_of(row.against.figure) if row.against else None for row in rows]))
+        series.append(Series("baseline", [_mark_of(row.against.figure) if row.against else None for row in rows]))
     caption = "Accuracy on the six dimensions"
     shortcuts = [100 * row.shortcut.accuracy if row.shortcut else None for row in rows]
     title = f"{caption}; the table has the figures"
@@ -155,13 +155,13 @@ def dimension_charts(baseline: FinishedRun | None, rows: Sequence[Row]) -> list[
     return drawn
 
 
-def mark_of(figure: Figure) -> Mark | None:
+def _mark_of(figure: Figure) -> Mark | None:
     if figure.accuracy is None or figure.low is None or figure.high is None:
         return None
     return Mark(100 * figure.accuracy, 100 * figure.low, 100 * figure.high)
 
 
-def reliability_charts(facts: Facts) -> list[Chart]:
+def _reliability_charts(facts: Facts) -> list[Chart]:
     drawn = []
     for name in CURVES:
         if one := facts.calibrations.get(name):
@@ -170,7 +170,7 @@ def reliability_charts(facts: Facts) -> list[Chart]:
     return drawn
 
 
-def case_lists(run: FinishedRun, baseline: FinishedRun | None, texts: Texts, count: int) -> list[CaseList]:
+def _case_lists(run: FinishedRun, baseline: FinishedRun | None, texts: Texts, count: int) -> list[CaseList]:
     """Returns the lists of cases. A case stands in the first list that it belongs to."""
     lists = [
         (

@@ -37,7 +37,7 @@ def by_position(labels: Floats) -> Floats:
 def design_effect(values: Floats, groups: Groups) -> float:
     """Returns how many times larger the variance of the mean is because cases share images; never below 1."""
     from_mean = values - values.mean()
-    sums = group_sums(from_mean, groups)
+    sums = _group_sums(from_mean, groups)
     if not from_mean.any() or len(sums) < 2:
         return 1.0
     grouped, alone = (float(values @ values) * len(values) / (len(values) - 1) for values in (sums, from_mean))
@@ -74,7 +74,7 @@ def macro_bootstrap(
 
 def resampled_means(values: Floats, groups: Groups, *, resamples: int = RESAMPLES, seed: int = 0) -> Floats | None:
     """Returns the mean of each of so many samples of images with all their cases; None for fewer than two images."""
-    sums, sizes = group_sums(values, groups), group_sums(np.ones(len(values)), groups)
+    sums, sizes = _group_sums(values, groups), _group_sums(np.ones(len(values)), groups)
     if len(sums) < 2:
         return None
 
@@ -100,7 +100,7 @@ def percentiles(means: Floats, level: float) -> Interval:
     return float(low), float(high)
 
 
-def group_sums(values: Floats, groups: Groups) -> Floats:
+def _group_sums(values: Floats, groups: Groups) -> Floats:
     """Returns the sum of each group's values."""
     _, numbers = np.unique(groups, return_inverse=True)
     return np.bincount(numbers, weights=values).astype(np.float64)

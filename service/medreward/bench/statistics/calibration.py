@@ -48,7 +48,7 @@ def calibration(labels: Floats, margins: Floats, seed: int = 0) -> Calibration |
     credit = np.where(margins == 0, 0.5, (labels * margins > 0).astype(np.float64))
     wins = won(labels, margins)
     simulated = (np.random.default_rng(seed).random((SIMULATED, len(confidence))) < confidence).astype(np.float64)
-    numbers = bin_numbers(confidence)
+    numbers = _bin_numbers(confidence)
     bins = []
     for number in np.unique(numbers):
         inside = numbers == number
@@ -70,14 +70,14 @@ def won(labels: Floats, margins: Floats) -> Floats:
     return labels * margins
 
 
-def bin_numbers(confidence: Floats) -> Ints:
+def _bin_numbers(confidence: Floats) -> Ints:
     return np.clip(np.searchsorted(EDGES, confidence) - 1, 0, BINS - 1).astype(np.int64)
 
 
 def calibration_errors(confidence: Floats, credit: Floats) -> Floats:
     """Returns for each row of credits the gaps between confidence and accuracy in the bins, weighed by their cases."""
     gaps = credit - confidence
-    numbers = bin_numbers(confidence)
+    numbers = _bin_numbers(confidence)
     per_bin = np.stack([np.abs(gaps[:, numbers == number].sum(axis=1)) for number in range(BINS)])
     sums: Floats = per_bin.sum(axis=0) / len(confidence)
     return sums
@@ -88,7 +88,7 @@ def weighted_calibration_errors(margins: Floats, credit: Floats, groups: Groups,
     answered = np.isfinite(margins)
     confidence, groups = expit(np.abs(margins[answered])), groups[answered]
     gaps, sizes = np.zeros((weights.shape[1], BINS)), np.zeros(weights.shape[1])
-    np.add.at(gaps, (groups, bin_numbers(confidence)), credit[answered] - confidence)
+    np.add.at(gaps, (groups, _bin_numbers(confidence)), credit[answered] - confidence)
     np.add.at(sizes, groups, 1)
     errors: Floats = np.abs(weights @ gaps).sum(axis=1) / np.maximum(weights @ sizes, 1)
     return errors

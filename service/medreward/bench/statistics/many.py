@@ -23,7 +23,7 @@ class Test:
 
 def cochran_q(right: npt.NDArray[np.bool_]) -> Test | None:
     """Returns the test on cases x runs, right or not; None if the runs are alike on every case."""
-    if are_alike(right):
+    if _are_alike(right):
         return None
     test = cochrans_q(right.astype(np.int64))
     return Test(float(test.statistic), (int(test.df),), float(test.pvalue))
@@ -34,7 +34,7 @@ def friedman(credit: Floats) -> Test | None:
 
     None for fewer than three runs, and if they are alike on every case.
     """
-    if are_alike(credit) or credit.shape[1] < 3:
+    if _are_alike(credit) or credit.shape[1] < 3:
         return None
     test = stats.friedmanchisquare(*credit.T)
     return Test(float(test.statistic), (credit.shape[1] - 1,), float(test.pvalue))
@@ -45,7 +45,7 @@ def repeated_measures_anova(credit: Floats) -> Test | None:
 
     It takes credits for normal and their differences for equally spread. It is here for readers who ask for it.
     """
-    if are_alike(credit):
+    if _are_alike(credit):
         return None
     # statsmodels' AnovaRM builds a matrix with a row and a column for each case of each run. Of 1,000 cases and ten
     # runs that is 800 MB.
@@ -87,5 +87,5 @@ def letters(accuracy: Sequence[float], differ: npt.NDArray[np.bool_]) -> list[st
     return ["".join(name for name, group in named if run in group) for run in range(len(accuracy))]
 
 
-def are_alike(credit: npt.NDArray[np.generic]) -> bool:
+def _are_alike(credit: npt.NDArray[np.generic]) -> bool:
     return bool((credit == credit[:, :1]).all())

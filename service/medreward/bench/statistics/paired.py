@@ -95,7 +95,7 @@ def tango(better: float, worse: float, n: float, level: float = 0.95) -> Interva
     seen = (better - worse) / n
 
     def score(delta: float) -> float:  # how many standard errors lie between what was seen and delta, if that were true
-        return (better - worse - n * delta) / math.sqrt(n * likeliest_variance(better, worse, n, delta))
+        return (better - worse - n * delta) / math.sqrt(n * _likeliest_variance(better, worse, n, delta))
 
     def bound(sign: int) -> float:
         end = sign * (1 - EDGE)
@@ -160,7 +160,7 @@ def cases_needed(
     discordant = max(discordant, abs(true_difference))
     z_alpha, z_power = (float(stats.norm.ppf(level)) for level in (1 - alpha, power))
     better, worse = (discordant + true_difference) / 2, (discordant - true_difference) / 2
-    at_margin = likeliest_variance(better, worse, 1, -margin)
+    at_margin = _likeliest_variance(better, worse, 1, -margin)
     at_truth = discordant - true_difference**2
     wide = z_alpha * math.sqrt(at_margin) + z_power * math.sqrt(at_truth)
     without_discordant = z_alpha**2 * (1 - margin) / margin
@@ -209,7 +209,7 @@ def smallest_detectable(
     return smallest_difference(n, test.discordant / test.n, alpha=alpha, power=power)
 
 
-def likeliest_variance(better: float, worse: float, n: float, delta: float) -> float:
+def _likeliest_variance(better: float, worse: float, n: float, delta: float) -> float:
     """Returns the variance of one case's difference, by the likeliest shares with this difference."""
     slope = (2 * n - better + worse) * delta - better - worse
     root = math.sqrt(max(0.0, slope**2 + 8 * n * worse * delta * (1 - delta)))
