@@ -10,9 +10,9 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from bench.here import medreward
 from bench.runs import make_run
 from bench.sets import ORGANS, some_cases
-from bench.test_runs import medreward
 from medreward.bench.cases import CONSTRUCTED, Case
 from medreward.bench.comparing import compare
 from medreward.bench.finished import FinishedRun, open_run

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.here import medreward
 from bench.runs import make_run
 from bench.sets import some_cases, write_set
-from bench.test_runs import medreward
 from clients.canned import canned, right_answer
 from medreward.bench.cases import Images, with_images
 from medreward.bench.finished import open_run

@@ -1,5 +1,6 @@
 """A run that is over, read back for what is computed from it; one with a hole in it is refused."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class FinishedRun:
     def digest(self) -> str:
         """Returns the digest of the data."""
         return str(self.about["data_digest"])
+
+    @property
+    def predictions_digest(self) -> str:
+        """Returns a sha256 over predictions.jsonl: a verdict names it, so that it is known what was decided on."""
+        return f"sha256:{hashlib.sha256((self.path / PREDICTIONS).read_bytes()).hexdigest()}"
 
     @property
     def images(self) -> str:

@@ -1,6 +1,5 @@
 """A decision as files: gate.json for programs, JUnit for a CI, Markdown for a pull request."""
 
-import hashlib
 import json
 from dataclasses import asdict
 from importlib import metadata
@@ -11,7 +10,6 @@ from xml.etree import ElementTree
 from medreward.bench.finished import FinishedRun
 from medreward.bench.gate.checks import Check, Status, Verdict, needed_in_words, why_undecided
 from medreward.bench.gate.deciding import Decision
-from medreward.bench.rundir import PREDICTIONS
 
 GATE: Final = "gate.json"
 JUNIT: Final = "gate.junit.xml"
@@ -45,7 +43,7 @@ def document(decision: Decision) -> dict[str, Any]:
         "cases_needed": decision.needed,
         "made": decision.made,
         **{
-            name: {**run.model, "run": str(run.path), "predictions": predictions_digest(run)} if run else None
+            name: {**run.model, "run": str(run.path), "predictions": run.predictions_digest} if run else None
             for name, run in runs.items()
         },
         "data": {"ref": about.get("data"), "digest": candidate.digest, "labels": about.get("evidence")},
@@ -54,10 +52,6 @@ def document(decision: Decision) -> dict[str, Any]:
         "endpoints": {"candidate": submission.url, "baseline": submission.baseline_url},
         "checks": [asdict(check) for check in decision.checks],
     }
-
-
-def predictions_digest(run: FinishedRun) -> str:
-    return f"sha256:{hashlib.sha256((run.path / PREDICTIONS).read_bytes()).hexdigest()}"
 
 
 def reasons(decision: Decision) -> list[Check]:

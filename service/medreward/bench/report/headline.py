@@ -10,7 +10,6 @@ import msgspec
 from medreward.bench.cases import CONSTRUCTED
 from medreward.bench.finished import FinishedRun
 from medreward.bench.gate.checks import needed_in_words, why_undecided
-from medreward.bench.gate.writing import predictions_digest
 from medreward.bench.report.facts import Row
 from medreward.bench.report.page import points, share
 from medreward.errors import ConfigurationError
@@ -99,9 +98,9 @@ def read_gate(file: Path, run: FinishedRun, baseline: FinishedRun | None) -> Gat
         raise ConfigurationError(f"{file}: {error.strerror or error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file} is not a verdict of medreward bench gate: {error}") from None
-    if gate.candidate.get("predictions") != predictions_digest(run):
+    if gate.candidate.get("predictions") != run.predictions_digest:
         raise ConfigurationError(f"{file} is a verdict on other predictions than those of {run.path}")
-    if baseline and (gate.baseline or {}).get("predictions") != predictions_digest(baseline):
+    if baseline and (gate.baseline or {}).get("predictions") != baseline.predictions_digest:
         raise ConfigurationError(f"{file} is a verdict against another baseline than {baseline.path}")
     return gate
 

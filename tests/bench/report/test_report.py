@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.here import medreward
 from bench.runs import make_run
 from bench.sets import some_cases, write_set
-from bench.test_runs import medreward
 from browser import CHROMIUM, Browser, browser
 from medreward.bench.cases import CONSTRUCTED, Case, Choice, DataSet
 from medreward.bench.chooser import Prediction, Reply
