@@ -58,8 +58,8 @@ async def load_checks(
         for place in (0, 1) if number % 2 else (1, 0):
             if place < len(clients):
                 rounds[place].append(await run_round(clients[place], items, load))
-    failures, asked = (sum(counts) for counts in zip(*((r.failures, len(r.seconds)) for r in rounds[0]), strict=True))
-    yield few_failures(failures, asked, load.max_failed, alpha)
+    failures, requests = sum(one.failures for one in rounds[0]), sum(len(one.seconds) for one in rounds[0])
+    yield few_failures(failures, requests, load.max_failed, alpha)
     figure = f"latency ({percent(load.quantile)} quantile) at {load.rate:g}/s"
     if load.max_ms is not None:
         milliseconds = 1000 * np.array([one.quantile(load.quantile) for one in rounds[0]])

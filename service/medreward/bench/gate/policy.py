@@ -48,7 +48,7 @@ class Parity(Section):
 
 
 class Load(Section):
-    """So many rounds, of so many seconds for each endpoint, in turns."""
+    """The load: so many rounds, in which each endpoint in turn gets so many requests a second for so many seconds."""
 
     rate: Annotated[float, Field(gt=0, le=1000)]
     seconds: Annotated[float, Field(gt=0, le=60)]

@@ -62,7 +62,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One mark a row, None where there is no figure."""
+    """A mark for each row of the chart, None where there is no figure."""
 
     name: str
     marks: Sequence[Mark | None]

@@ -28,7 +28,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Of the answered cases. `by_luck` is the ECE below which a perfectly calibrated model stays 95 times in 100."""
+    """Over the answered cases. A perfectly calibrated model has an ECE below `by_luck` 95 times in 100."""
 
     n: int
     ece: float
