@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from medreward.bench.answering import Answer, by_logits, unanswered
 from medreward.bench.cases import Case, DataSet
+from medreward.bench.chooser import Prediction, by_logits, unanswered
 from medreward.bench.rundir import Identity, RunDirectory
 from medreward.bench.tables import summarise
 from medreward.types import DIMENSIONS
@@ -33,16 +33,16 @@ def make_run(
     )
     with closing(RunDirectory(path, identity)) as folder:
         for case in cases:
-            folder.record(case, _answer(case, chance, right, ties, unanswered, has))
+            folder.record(case, predict(case, chance, right, ties, unanswered, has))
         summary = summarise(cases, folder.in_order(cases))
         about = {"fingerprint": f"sha256:{model}", "data": data, "totals": {"cases": len(cases)}}
         folder.finish(cases, summary, about)
     return path
 
 
-def _answer(
+def predict(
     case: Case, chance: random.Random, right: float, ties: float, missing: float, has: Collection[str]
-) -> Answer:
+) -> Prediction:
     if chance.random() < missing:
         return unanswered("too_long")
     a: dict[str, float | None] = dict.fromkeys(DIMENSIONS)

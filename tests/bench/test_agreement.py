@@ -13,9 +13,9 @@ import pytest
 from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, fleiss_kappa, to_table
 
 from bench.gating import edit_rows
+from bench.here import medreward
 from bench.runs import make_run
 from bench.sets import some_cases
-from bench.test_runs import medreward
 from medreward.bench.agreement import agreement
 from medreward.bench.annotators import read
 from medreward.bench.finished import open_run

@@ -10,9 +10,9 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from bench.here import medreward
 from bench.runs import make_run
 from bench.sets import ORGANS, some_cases
-from bench.test_runs import medreward
 from medreward.bench.cases import CONSTRUCTED, Case
 from medreward.bench.comparing import compare
 from medreward.bench.finished import FinishedRun, open_run
@@ -74,7 +74,7 @@ def test_every_accuracy_is_that_of_the_runs_own_tables(compared: dict[str, Any],
 def test_every_pair_of_runs_is_tested_on_every_dimension_and_corrected(
     compared: dict[str, Any], runs: list[FinishedRun]
 ) -> None:
-    credit = {run.name: run.measured("relevance").credits for run in runs}
+    credit = {run.name: run.column("relevance").credits for run in runs}
     rows = [row for row in compared["pairs"] if row["dimension"] == "relevance"]
     assert len(compared["pairs"]) == 6 * 3
     assert [(row["first"], row["second"]) for row in rows] == [("good", "alike"), ("good", "poor"), ("alike", "poor")]
@@ -100,7 +100,7 @@ def test_runs_that_cannot_be_told_apart_share_rank_and_letter(compared: dict[str
 
 
 def test_what_needs_no_understanding_stands_beside_the_runs(compared: dict[str, Any], runs: list[FinishedRun]) -> None:
-    labels = runs[0].measured("overall").labels
+    labels = runs[0].column("overall").labels
     most = max((labels == 1).mean(), (labels == -1).mean())
     assert compared["shortcuts"]["overall"]["position"] == pytest.approx(most, abs=1e-6)
     good, _, poor = (run["dimensions"]["overall"]["over_shortcuts"]["position"] for run in compared["runs"])
@@ -151,9 +151,8 @@ def test_a_figure_has_one_interval_and_one_smallest_difference_wherever_it_stand
     pairs = {row["dimension"]: row for row in compared["pairs"]}
     for row in page.facts.dimensions:
         strict = runs[0].summary["strict"]["micro"][row.name]
-        assert row.share
         assert row.against
-        shown = (row.share.low, row.share.high)
+        shown = (row.figure.low, row.figure.high)
         assert compared["runs"][0]["dimensions"][row.name]["ci95"] == strict["ci95"] == pytest.approx(shown, abs=1e-6)
         assert row.against.smallest == pytest.approx(pairs[row.name]["smallest_difference"], abs=1e-6)
 

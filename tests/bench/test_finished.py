@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.here import medreward
 from bench.runs import make_run
 from bench.sets import some_cases, write_set
-from bench.test_runs import medreward
 from clients.canned import canned, right_answer
-from medreward.bench.blinding import Images, with_images
+from medreward.bench.cases import Images, with_images
 from medreward.bench.finished import open_run
 from medreward.bench.rewards import Rewards
 from medreward.bench.runner import RUNTIMES, cpu_name
@@ -37,9 +37,9 @@ def edited(file: Path, edit: Callable[[list[dict[str, Any]]], object]) -> None:
 def test_a_run_is_read_back_as_arrays(tmp_path: Path) -> None:
     cases = some_cases(40)
     run = open_run(make_run(tmp_path / "run", cases, right=0.7, unanswered=0.1, ties=0.1))
-    assert run.keys == [case.key for case in cases]
+    assert [case.key for case in run.cases] == [case.key for case in cases]
     for dimension in DIMENSIONS:
-        measured, row = run.measured(dimension), run.summary["strict"]["micro"][dimension]
+        measured, row = run.column(dimension), run.summary["strict"]["micro"][dimension]
         assert measured.credits.mean() == pytest.approx(row["accuracy"], abs=1e-6)
         assert int(np.isnan(measured.choices).sum()) == row["unanswered"] > 0
         assert np.array_equal(np.sign(measured.margins), measured.choices, equal_nan=True)
@@ -52,7 +52,7 @@ def test_a_case_without_a_label_on_a_dimension_is_not_in_it(tmp_path: Path) -> N
     path = make_run(tmp_path / "run", cases)
     edited(path / "cases.jsonl", lambda rows: rows[2]["labels"].pop("creativity"))
     run = open_run(path)
-    assert (len(run.measured("creativity").labels), len(run.measured("overall").labels)) == (5, 6)
+    assert (len(run.column("creativity").labels), len(run.column("overall").labels)) == (5, 6)
 
 
 def swap(rows: list[dict[str, Any]]) -> None:
@@ -171,7 +171,7 @@ async def test_without_images_a_server_is_sent_none() -> None:
     async with canned(right_answer) as server:
         served = Rewards(AsyncClient(server.url), Options())
         await served.about()
-        await served.answer(case)
+        await served.choose(case)
         await served.aclose()
         (item,) = server.asked[0].items
     assert item.get("image") is None

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pictures
-from bench.test_runs import Done, medreward
+from bench.here import Done, medreward
 from medreward.bench.cases import Case, DataSet
 from medreward.bench.importing import Pair, import_pairs
 from medreward.bench.layout import read

@@ -15,7 +15,7 @@ from PIL import Image
 
 import pictures
 from bench.sets import some_cases, write_set
-from bench.test_runs import Done, lines, medreward
+from bench.test_runner import Done, lines, medreward
 from clients.canned import Answer, Canned, Request, canned
 from medreward.types import DIMENSIONS
 

@@ -16,7 +16,7 @@ import uvicorn
 
 import pictures
 from bench.sets import some_cases, write_set
-from bench.test_runs import lines, medreward
+from bench.test_runner import lines, medreward
 from bench.vlm_server import Judge, app
 from commands import CLEAN
 from serving import listening

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from medreward.bench import official, verdict
+from medreward.bench import official
+from medreward.bench.votes import read_vote
 from medreward.types import DIMENSIONS
 
 SIX = {dimension: "AB"[n % 2] for n, dimension in enumerate(DIMENSIONS)}
@@ -41,14 +42,14 @@ NO_VOTE_FOR_ANYONE = ["", "A or B", "I refuse.", LINES.replace("overall: B", "")
 def test_the_official_reading_makes_votes_of_texts_that_the_strict_one_refuses(
     text: str, votes: dict[str, str]
 ) -> None:
-    assert official.read_verdict(text) == votes
-    assert verdict.read_verdict(text) is None
+    assert official.read_letters(text) == votes
+    assert read_vote(text) is None
 
 
 @pytest.mark.parametrize("text", NO_VOTE_FOR_ANYONE)
 def test_what_neither_reading_takes_for_a_vote(text: str) -> None:
-    assert official.read_verdict(text) is None
-    assert verdict.read_verdict(text) is None
+    assert official.read_letters(text) is None
+    assert read_vote(text) is None
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_what_neither_reading_takes_for_a_vote(text: str) -> None:
     ],
 )
 def test_the_strict_reading_takes_a_whole_object_behind_thoughts_and_in_a_fence(text: str) -> None:
-    assert verdict.read_verdict(text) == SIX
+    assert read_vote(text) == SIX
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_the_strict_reading_takes_a_whole_object_behind_thoughts_and_in_a_fence(
     ],
 )
 def test_the_strict_reading_takes_nothing_that_could_be_meant_otherwise(text: str) -> None:
-    assert verdict.read_verdict(text) is None
+    assert read_vote(text) is None
 
 
 @pytest.mark.parametrize(
@@ -98,8 +99,8 @@ def test_the_strict_reading_takes_nothing_that_could_be_meant_otherwise(text: st
 def test_bait_for_a_parser_is_no_vote_and_takes_no_time(bait: str) -> None:
     begin = time.process_time()
     for text in (bait, f"{bait}{json.dumps(SIX)}", f"{json.dumps(SIX)}{bait}"):
-        assert verdict.read_verdict(text) is None
-        official.read_verdict(text)
+        assert read_vote(text) is None
+        official.read_letters(text)
     assert time.process_time() - begin < 5  # a quadratic one takes minutes
 
 

@@ -11,8 +11,8 @@ from bench.runs import make_run
 from bench.sets import some_cases, write_set
 from medreward.bench.comparing import compare
 from medreward.bench.finished import FinishedRun, open_run
-from medreward.bench.gate.parity import difference, recorded
-from medreward.bench.report.examples import judged, worst
+from medreward.bench.gate.parity import largest_difference, recorded_logits
+from medreward.bench.report.examples import outcomes, worst
 from medreward.bench.report.leaderboard import leaderboard
 from medreward.bench.report.report import Report
 from medreward.bench.rewards import Rewards
@@ -85,14 +85,14 @@ def test_the_report_shows_only_what_was_measured(runs: list[FinishedRun], turned
     found = Report.of(run, baseline)
     page = found.page({}, 6)
     rows = {row.name: row for row in found.facts.dimensions}
-    assert (rows["accuracy"].share is None, rows["accuracy"].against) == (not turned, None)
+    assert (rows["accuracy"].figure.accuracy is None, rows["accuracy"].against) == (not turned, None)
     assert rows["overall"].against is not None
     assert f"The model has no {', '.join(OTHERS)}." in page
     assert "measured on overall" not in page
 
 
 def test_nobody_is_wrong_on_what_was_not_asked(runs: list[FinishedRun]) -> None:
-    shown = [{one.dimension for one in judged(pair) if one.wrong} for pair in worst(runs[0])]
+    shown = [{one.dimension for one in outcomes(pair) if one.wrong} for pair in worst(runs[0])]
     assert shown
     assert set.union(*shown) == {"overall"}
 
@@ -126,11 +126,11 @@ def test_a_null_among_numbers_is_damage(tmp_path: Path) -> None:
 
 
 def test_numbers_are_compared_where_both_have_them(runs: list[FinishedRun]) -> None:
-    one, six = (recorded(next(p for p in run.predictions if p.logits)) for run in runs)
+    one, six = (recorded_logits(next(p for p in run.predictions if p.logits)) for run in runs)
     moved = [None if six is None else (*six[:-1], (six[-1] or 0.0) + 0.5) for six in one]
-    assert difference(one, one) == 0.0
-    assert difference(moved, one) == pytest.approx(0.5)
-    assert difference(six, one) == float("inf")
+    assert largest_difference(one, one) == 0.0
+    assert largest_difference(moved, one) == pytest.approx(0.5)
+    assert largest_difference(six, one) == float("inf")
 
 
 def test_the_commands_say_what_was_not_measured(
@@ -161,10 +161,10 @@ async def test_both_ways_to_a_model_leave_the_choice_open(two_folder: Path) -> N
     async with running(model=str(two_folder)) as server:
         served = Rewards(AsyncClient(f"http://127.0.0.1:{server.port}"), Options())
         await served.about()
-        answer = await served.answer(case)
+        answer = await served.choose(case)
         await served.aclose()
     here = Rewards(AsyncClient(await EngineTransport.start(settings_for(model=str(two_folder)))), Options())
-    assert await here.answer(case) == answer
+    assert await here.choose(case) == answer
     await here.aclose()
     assert answer.status == "ok"
     assert {name for name, choice in answer.choices.items() if choice is None} == {*DIMENSIONS[1:-1]}

@@ -17,6 +17,8 @@ from statsmodels.stats.proportion import proportion_confint
 from medreward.bench.statistics import Floats
 from medreward.bench.statistics.accuracy import (
     bootstrap,
+    by_length,
+    by_position,
     credits_of,
     design_effect,
     grouped_wilson,
@@ -36,7 +38,6 @@ from medreward.bench.statistics.paired import (
     smallest_difference,
     tango,
 )
-from medreward.bench.statistics.shortcuts import by_length, by_position
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from typing import Any, Final
 import numpy as np
 
 from medreward.bench.annotators import Annotations
-from medreward.bench.comparing import labels_of
+from medreward.bench.comparing import names_of
 from medreward.bench.figures import bounds, rounded
-from medreward.bench.finished import SIDES, FinishedRun
+from medreward.bench.finished import FinishedRun
+from medreward.bench.sheet import SIDES
 from medreward.bench.statistics import Floats, Ints
 from medreward.bench.statistics.accuracy import credits_of
 from medreward.bench.statistics.agreement import MISSING, cohen, fleiss, interval, krippendorff, majority, observed
@@ -24,15 +25,16 @@ def agreement(annotations: Annotations, runs: Sequence[FinishedRun] = ()) -> dic
     """Returns what JSON can hold; what is not defined is None.
 
     People and models are held against the same majorities on the same cases: with runs, those that every run has.
+    Raises ConfigurationError where a run has none of the annotated cases.
     """
-    names = labels_of(runs)
-    places = [_places(annotations, run) for run in runs]
+    names = names_of(runs)
+    places = [places_in(run, annotations) for run in runs]
     shared = [number for number in range(len(annotations.cases)) if all(of[number] is not None for of in places)]
     if not shared:
         paths = " or ".join(str(run.path) for run in runs)
         raise ConfigurationError(f"{paths} holds none of the annotated cases; name a run on the annotated data")
     rated = [dimension for dimension, sides in annotations.sides.items() if not np.isnan(sides).all()]
-    chosen = {
+    choices = {
         dimension: {
             name: np.array([SIDES[run.predictions[of[case] or 0].choices[dimension]] for case in shared])
             for name, run, of in zip(names, runs, places, strict=True)
@@ -41,12 +43,13 @@ def agreement(annotations: Annotations, runs: Sequence[FinishedRun] = ()) -> dic
         for dimension in rated
     }
     sides = {dimension: annotations.sides[dimension][shared] for dimension in rated}
+    people = annotations.annotators
     return {
-        "annotators": [*annotations.annotators],
+        "annotators": [*people],
         "cases": len(annotations.cases),
         "dimensions": {
-            dimension: _among(annotations, dimension)
-            | {"with_the_others": _with_the_others(annotations.annotators, sides[dimension], chosen[dimension])}
+            dimension: among_people(people, annotations.sides[dimension])
+            | {"with_the_others": with_the_others(people, sides[dimension], choices[dimension])}
             for dimension in rated
         },
         "runs": [
@@ -54,15 +57,9 @@ def agreement(annotations: Annotations, runs: Sequence[FinishedRun] = ()) -> dic
                 "run": name,
                 "cases": len(shared),
                 "dimensions": {
-                    dimension: {
-                        "majority": _with(chosen[dimension][name], majority(sides[dimension])),
-                        "annotators": {
-                            person: _with(chosen[dimension][name], sides[dimension][:, number])
-                            for number, person in enumerate(annotations.annotators)
-                        },
-                    }
+                    dimension: with_everybody(people, sides[dimension], choices[dimension][name])
                     for dimension in rated
-                    if name in chosen[dimension]
+                    if name in choices[dimension]
                 },
             }
             for name in names
@@ -70,8 +67,26 @@ def agreement(annotations: Annotations, runs: Sequence[FinishedRun] = ()) -> dic
     }
 
 
-def _among(annotations: Annotations, dimension: str) -> dict[str, Any]:
-    people, sides = annotations.annotators, annotations.sides[dimension]
+def places_in(run: FinishedRun, annotations: Annotations) -> list[int | None]:
+    """Returns the place of each annotated case among the run's, None where the run does not have it.
+
+    Where the file does not say which organ, a case is known by its id alone; raises ConfigurationError if that id is in
+    several organs of the run.
+    """
+    by_id: dict[str, list[int]] = {}
+    for place, case in enumerate(run.cases):
+        by_id.setdefault(str(case.question_id), []).append(place)
+    places: list[int | None] = []
+    for organ, id_ in annotations.cases:
+        candidates = [place for place in by_id.get(id_, ()) if organ in (None, run.cases[place].organ)]
+        if len(candidates) > 1:
+            raise ConfigurationError(f"{id_} is in several organs of {run.path}; add `organ` to the annotations")
+        places.append(candidates[0] if candidates else None)
+    return places
+
+
+def among_people(people: Sequence[str], sides: Floats) -> dict[str, Any]:
+    """Returns how far people agree on one dimension, all together and each pair of them."""
     ratings = _categories(sides)
     several = ratings[(ratings != MISSING).sum(axis=1) > 1]
     decided = majority(sides)
@@ -95,7 +110,7 @@ def _among(annotations: Annotations, dimension: str) -> dict[str, Any]:
     }
 
 
-def _with_the_others(people: Sequence[str], sides: Floats, chosen: Mapping[str, Floats]) -> dict[str, Any]:
+def with_the_others(people: Sequence[str], sides: Floats, choices: Mapping[str, Floats]) -> dict[str, Any]:
     """Returns for each person how often they agree with the majority of the others, and how often each model does.
 
     All are counted on the cases that the person rated and on which the others have a majority.
@@ -104,27 +119,19 @@ def _with_the_others(people: Sequence[str], sides: Floats, chosen: Mapping[str, 
     for number, person in enumerate(people):
         rated = ~np.isnan(sides[:, number])
         reference = majority(np.delete(sides[rated], number, axis=1))
-        rows[person] = _with(sides[rated, number], reference) | {
-            "runs": {name: _with(choices[rated], reference) for name, choices in chosen.items()}
+        rows[person] = with_reference(sides[rated, number], reference) | {
+            "runs": {name: with_reference(chosen[rated], reference) for name, chosen in choices.items()}
         }
     return rows
 
 
-def _places(annotations: Annotations, run: FinishedRun) -> list[int | None]:
-    """Of each annotated case among the run's; by its id alone where the file does not say which organ."""
-    by_id: dict[str, list[int]] = {}
-    for place, (_, id_) in enumerate(run.keys):
-        by_id.setdefault(id_, []).append(place)
-    places: list[int | None] = []
-    for organ, id_ in annotations.cases:
-        found = [place for place in by_id.get(id_, ()) if organ in (None, run.cases[place].organ)]
-        if len(found) > 1:
-            raise ConfigurationError(f"{id_} is in several organs of {run.path}; add `organ` to the annotations")
-        places.append(found[0] if found else None)
-    return places
+def with_everybody(people: Sequence[str], sides: Floats, chosen: Floats) -> dict[str, Any]:
+    """Returns how often a model agrees with the majority of all, and with each person."""
+    persons = {person: with_reference(chosen, sides[:, number]) for number, person in enumerate(people)}
+    return {"majority": with_reference(chosen, majority(sides)), "annotators": persons}
 
 
-def _with(choices: Floats, reference: Floats) -> dict[str, Any]:
+def with_reference(choices: Floats, reference: Floats) -> dict[str, Any]:
     """Returns agreement and kappa over the same cases: those on which the reference is A or B.
 
     In the agreement a tie counts half and a missing answer nothing. In kappa both are categories of their own.
@@ -133,21 +140,21 @@ def _with(choices: Floats, reference: Floats) -> dict[str, Any]:
     choices, reference = choices[decided], reference[decided]
     credit = credits_of(reference, choices)
     n = len(credit)
-    categories = np.where(np.isnan(choices), NO_ANSWER, _categories(choices))
     return {
         "n": n,
         "agreement": rounded(credit.mean()) if n else None,
         "ci95": bounds(wilson(float(credit.sum()), n)) if n else None,
         "unanswered": int(np.isnan(choices).sum()),
-        **_kappa(categories, _categories(reference)),
+        **_kappa(np.where(np.isnan(choices), NO_ANSWER, _categories(choices)), _categories(reference)),
     }
 
 
 def _kappa(one: Ints, other: Ints) -> dict[str, Any]:
     """Returns Cohen's kappa on what both chose."""
-    kappa, kappa_bounds = cohen(one, other) or (None, None)
-    return {"kappa": rounded(kappa), "kappa_ci95": bounds(kappa_bounds)}
+    value, interval = cohen(one, other) or (None, None)
+    return {"kappa": rounded(value), "kappa_ci95": bounds(interval)}
 
 
 def _categories(sides: Floats) -> Ints:
+    """Returns the number of each side's category: 0 for B, 1 for a tie, 2 for A."""
     return np.where(np.isnan(sides), MISSING, sides + 1).astype(np.int64)

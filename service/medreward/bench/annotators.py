@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medreward.bench.finished import SIDES
+from medreward.bench.sheet import SIDES
 from medreward.bench.statistics import Floats
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
@@ -19,7 +19,7 @@ Row = tuple[str, Mapping[str, Any], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Rating:
     """What one annotator chose on one case; a dimension that is not there was not rated."""
 
     where: str
@@ -39,16 +39,19 @@ class Annotations:
 
 
 def read(file: Path) -> Annotations:
-    """JSON lines of question_id, annotator and human_answer, or CSV with a column for each dimension."""
+    """Reads JSON lines of question_id, annotator and human_answer, or CSV with a column for each dimension.
+
+    Raises ConfigurationError, with the line, where the file is anything else or has one annotator alone.
+    """
     try:
         text = file.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot read {file}: {error}") from None
-    rows = _from_csv(file.name, text) if file.suffix.lower() == ".csv" else _from_lines(file.name, text)
-    return _table(file, [_choice(where, row, answers) for where, row, answers in rows])
+    rows = _csv_rows(file.name, text) if file.suffix.lower() == ".csv" else _json_rows(file.name, text)
+    return _table(file, [_read_rating(where, row, answers) for where, row, answers in rows])
 
 
-def _from_lines(name: str, text: str) -> Iterator[Row]:
+def _json_rows(name: str, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -62,14 +65,14 @@ def _from_lines(name: str, text: str) -> Iterator[Row]:
         yield where, row, row["human_answer"]
 
 
-def _from_csv(name: str, text: str) -> Iterator[Row]:
+def _csv_rows(name: str, text: str) -> Iterator[Row]:
     rows = csv.DictReader(StringIO(text, newline=""))
     for row in rows:
         answers = {dimension: row[dimension] for dimension in DIMENSIONS if (row.get(dimension) or "").strip()}
         yield f"{name} line {rows.line_num}", row, answers
 
 
-def _choice(where: str, row: Mapping[str, Any], answers: Mapping[str, Any]) -> Choice:
+def _read_rating(where: str, row: Mapping[str, Any], answers: Mapping[str, Any]) -> Rating:
     for name in ("question_id", "annotator"):
         if not isinstance(row.get(name), str | int) or row[name] == "":
             raise ConfigurationError(f"{where} has no {name}")
@@ -82,21 +85,21 @@ def _choice(where: str, row: Mapping[str, Any], answers: Mapping[str, Any]) -> C
         if answer is not None:
             sides[dimension] = str(answer).strip()
     organ = row.get("organ")
-    return Choice(where, str(row["question_id"]), str(organ) if organ else None, str(row["annotator"]), sides)
+    return Rating(where, str(row["question_id"]), str(organ) if organ else None, str(row["annotator"]), sides)
 
 
-def _table(file: Path, choices: Sequence[Choice]) -> Annotations:
-    annotators = sorted({choice.annotator for choice in choices})
-    cases = list(dict.fromkeys((choice.organ, choice.question_id) for choice in choices))
+def _table(file: Path, ratings: Sequence[Rating]) -> Annotations:
+    annotators = sorted({rating.annotator for rating in ratings})
+    cases = list(dict.fromkeys((rating.organ, rating.question_id) for rating in ratings))
     places = {case: number for number, case in enumerate(cases)}
     sides = {dimension: np.full((len(cases), len(annotators)), np.nan) for dimension in DIMENSIONS}
     seen = set()
-    for choice in choices:
-        place = places[choice.organ, choice.question_id], annotators.index(choice.annotator)
+    for rating in ratings:
+        place = places[rating.organ, rating.question_id], annotators.index(rating.annotator)
         if place in seen:
-            raise ConfigurationError(f"{choice.where}: {choice.annotator} has already rated {choice.question_id}")
+            raise ConfigurationError(f"{rating.where}: {rating.annotator} has already rated {rating.question_id}")
         seen.add(place)
-        for dimension, side in choice.sides.items():
+        for dimension, side in rating.sides.items():
             sides[dimension][place] = SIDES[side]
     if len(annotators) < 2:
         raise ConfigurationError(f"{file} has choices of one annotator; agreement needs two or more")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from medreward.bench.answering import StoppedError
+from medreward.bench.chooser import StoppedError
 from medreward.clients.rest import RETRYABLE_STATUS
 from medreward.clients.retries import Attempts, Patience, RetryBudget
 
@@ -20,8 +20,8 @@ SETUP_STATUS: Final = frozenset({401, 402, 403, 404, 405})
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """`text` is None where the endpoint refused this question; `error` says how."""
+class ChatReply:
+    """One text of the endpoint. `text` is None where it refused this question; `error` says how."""
 
     text: str | None
     error: str | None = None
@@ -39,21 +39,25 @@ class Chat:
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._client = httpx.AsyncClient(headers=headers, timeout=TIMEOUT, limits=limits)
 
-    async def say(self, body: Mapping[str, Any], response_format: Mapping[str, Any]) -> Said:
-        """A 400 with the format and a 200 without it: this server has no structured output, and is not asked again."""
+    async def ask(self, body: Mapping[str, Any], response_format: Mapping[str, Any]) -> ChatReply:
+        """Returns the endpoint's reply; raises StoppedError where it is away or would refuse every question.
+
+        A server that answers 400 with the format and 200 without it has no structured output: it is not asked for it
+        again.
+        """
         if self._structured:
-            said = await self._with_retries({**body, "response_format": response_format})
-            if said.error not in ("http_400", "http_422"):
-                return said
-        said = await self._with_retries(body)
-        if said.error is None:
+            reply = await self._with_retries({**body, "response_format": response_format})
+            if reply.error not in ("http_400", "http_422"):
+                return reply
+        reply = await self._with_retries(body)
+        if reply.error is None:
             self._structured = False
-        return said
+        return reply
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _with_retries(self, body: Mapping[str, Any]) -> Said:
+    async def _with_retries(self, body: Mapping[str, Any]) -> ChatReply:
         attempts = Attempts(self._budget)
         while True:
             retry_after = None
@@ -70,35 +74,34 @@ class Chat:
             else:
                 self._reached = True
                 if response.status_code not in RETRYABLE_STATUS:
-                    return self._said(response)
+                    return _read_reply(self._url, response)
                 trouble = f"{self._url} answers {response.status_code}"
-                retry_after = _seconds(response.headers.get("retry-after", ""))
+                retry_after = _seconds_of(response.headers.get("retry-after", ""))
             pause = attempts.pause(retry_after)
             if pause is None:
                 raise StoppedError(trouble)
             await asyncio.sleep(pause)
 
-    def _said(self, response: httpx.Response) -> Said:
-        if response.status_code in SETUP_STATUS:
-            raise StoppedError(f"{self._url} answers {response.status_code}: {_one_line(response)}")
-        if response.is_error:
-            return Said(None, f"http_{response.status_code}")
-        try:
-            body = response.json()
-            text = body["choices"][0]["message"].get("content")
-            usage = body.get("usage") or {}
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise StoppedError(f"{self._url} does not answer as a chat endpoint does") from None
-        tokens = (usage.get(name) for name in ("prompt_tokens", "completion_tokens"))
-        return Said(text if isinstance(text, str) else "", None, *tokens)
+
+def _read_reply(url: str, response: httpx.Response) -> ChatReply:
+    """Returns the reply in a response; raises StoppedError where every question would be answered like this."""
+    if response.status_code in SETUP_STATUS:
+        reason = " ".join(response.text.split())[:200] or response.reason_phrase
+        raise StoppedError(f"{url} answers {response.status_code}: {reason}")
+    if response.is_error:
+        return ChatReply(None, f"http_{response.status_code}")
+    try:
+        body = response.json()
+        text = body["choices"][0]["message"].get("content")
+        usage = body.get("usage") or {}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise StoppedError(f"{url} does not answer as a chat endpoint does") from None
+    tokens = (usage.get(name) for name in ("prompt_tokens", "completion_tokens"))
+    return ChatReply(text if isinstance(text, str) else "", None, *tokens)
 
 
-def _one_line(response: httpx.Response) -> str:
-    return " ".join(response.text.split())[:200] or response.reason_phrase
-
-
-def _seconds(retry_after: str) -> float | None:
-    """Seconds, or a date."""
+def _seconds_of(retry_after: str) -> float | None:
+    """Returns how long the header says to wait, be it in seconds or as a date; None where it says nothing."""
     if retry_after.replace(".", "", 1).isdecimal():
         return float(retry_after)
     try:

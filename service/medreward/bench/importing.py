@@ -1,4 +1,7 @@
-"""Other data sets into the format, for tests of transfer. Which answer is A is drawn by the row's id, never by rank."""
+"""Converts other data sets into the format, for tests of transfer.
+
+Which answer is A is drawn by the row's id, never by rank.
+"""
 
 import hashlib
 import json
@@ -34,19 +37,21 @@ class Pair:
     evidence: str | None = None
 
     def case(self, seed: int) -> Case:
+        """Returns the pair as a case; the seed decides which answer is A."""
         is_a = hashlib.sha256(f"{seed} {self.id}".encode()).digest()[0] % 2 == 0
         answers = (self.better, self.worse) if is_a else (self.worse, self.better)
         labels = dict.fromkeys(self.dimensions, "A" if is_a else "B")
-        return Case(self.id, _as_name(self.part), self.question, answers, self.image, labels, evidence=self.evidence)
+        organ = re.sub(r"[^a-z0-9]+", "_", self.part.lower()).strip("_") or UNKNOWN  # it names files
+        return Case(self.id, organ, self.question, answers, self.image, labels, evidence=self.evidence)
 
 
 def pairs(source: Path, seed: int) -> Iterator[Pair]:
-    """Rows of set, image, question, good, bad, kind, dims; images beside the file."""
-    for number, row in enumerate(_lines(source)):
+    """Reads rows of set, image, question, good, bad, kind, dims; images beside the file."""
+    for number, row in enumerate(_json_lines(source)):
         yield Pair(
             id=f"{source.stem}-{number}",
             part=row.get("region13") or UNKNOWN,
-            image=_read(source.parent, row["image"]),
+            image=_read_beside(source.parent, row["image"]),
             question=row["question"],
             better=row["good"],
             worse=row["bad"],
@@ -57,11 +62,11 @@ def pairs(source: Path, seed: int) -> Iterator[Pair]:
 
 
 def questions(source: Path, seed: int) -> Iterator[Pair]:
-    """Rows of id, image, question, answer. The wrong answer is the right one of a row with the same question.
+    """Reads rows of id, image, question, answer. The wrong answer is the right one of a row with the same question.
 
     Yes and no are each other's; rows whose question has no other answer in the file are left out.
     """
-    rows = list(_lines(source))
+    rows = list(_json_lines(source))
     others: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         others[_plain(row["question"])].add(row["answer"])
@@ -71,7 +76,7 @@ def questions(source: Path, seed: int) -> Iterator[Pair]:
             yield Pair(
                 id=str(row["id"]),
                 part=row.get("region13") or UNKNOWN,
-                image=_read(source.parent, row["image"]),
+                image=_read_beside(source.parent, row["image"]),
                 question=row["question"],
                 better=row["answer"],
                 worse=wrong,
@@ -85,7 +90,7 @@ def questions(source: Path, seed: int) -> Iterator[Pair]:
 
 
 def vl_rewardbench(source: Path, seed: int) -> Iterator[Pair]:
-    """Parquet of id, query, response (two), image, human_ranking (0 is the better one's rank), query_source."""
+    """Reads Parquet of id, query, response (two), image, human_ranking (0 is the better one's rank), query_source."""
     import pyarrow.parquet as pq
 
     files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
@@ -97,17 +102,22 @@ def vl_rewardbench(source: Path, seed: int) -> Iterator[Pair]:
             for batch in parquet.iter_batches(64, columns=names):
                 for row in batch.to_pylist():
                     better = row["human_ranking"].index(min(row["human_ranking"]))
-                    yield _judged(
+                    yield _judged_pair(
                         row, "id", row["image"]["bytes"], row["query"], row["response"], better, "query_source"
                     )
 
 
 def multimodal_rewardbench(source: Path, seed: int) -> Iterator[Pair]:
-    """`all_data.json` of ID, Text, Image (a path beside it), Output1, Output2, Better, Category."""
-    for row in _json(source.read_bytes(), source):
+    """Reads `all_data.json`, a list of ID, Text, Image (a path beside it), Output1, Output2, Better, Category."""
+    rows = json.loads(source.read_bytes())
+    if not isinstance(rows, list):
+        raise ConfigurationError(f"{source} must be a JSON list")
+    for row in rows:
         outputs = row["Output1"], row["Output2"]
         better = ("Output1", "Output2").index(row["Better"])
-        yield _judged(row, "ID", _read(source.parent, row["Image"]), row["Text"], outputs, better, "Category")
+        yield _judged_pair(
+            row, "ID", _read_beside(source.parent, row["Image"]), row["Text"], outputs, better, "Category"
+        )
 
 
 Importer = Callable[[Path, int], Iterator[Pair]]
@@ -120,6 +130,7 @@ LAYOUTS: Final[Mapping[str, Importer]] = {
 
 
 def import_pairs(layout: str, source: Path, seed: int) -> list[Pair]:
+    """Returns the pairs of a file; raises ConfigurationError where it does not have the layout or cannot be read."""
     try:
         return list(LAYOUTS[layout](source, seed))
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # pyarrow's errors are kinds of these
@@ -129,8 +140,10 @@ def import_pairs(layout: str, source: Path, seed: int) -> list[Pair]:
         raise ConfigurationError(f"{error.filename or source}: {error.strerror or error}") from None
 
 
-def _judged(row: Row, id_: str, image: bytes, question: str, answers: tuple[str, ...], better: int, part: str) -> Pair:
-    """People's one verdict is one on the answer as a whole."""
+def _judged_pair(
+    row: Row, id_: str, image: bytes, question: str, answers: tuple[str, ...], better: int, part: str
+) -> Pair:
+    """Returns a pair that people judged. Their one verdict is one on the answer as a whole."""
     first, second = answers
     return Pair(
         id=str(row[id_]),
@@ -145,6 +158,7 @@ def _judged(row: Row, id_: str, image: bytes, question: str, answers: tuple[str,
 
 
 def _wrong_answer(row: Row, answers: set[str], seed: int) -> str | None:
+    """Returns a wrong answer out of those to the same question, drawn by the seed; None where there is none."""
     right = row["answer"]
     if opposite := YES_NO.get(_plain(right)):
         return opposite.capitalize() if right[:1].isupper() else opposite
@@ -153,15 +167,12 @@ def _wrong_answer(row: Row, answers: set[str], seed: int) -> str | None:
 
 
 def _plain(text: str) -> str:
+    """Returns the text as it is compared: two answers that differ in case or a full stop are one."""
     return text.strip().rstrip(".?").lower()
 
 
-def _as_name(part: str) -> str:
-    """Fit for the name of a file."""
-    return re.sub(r"[^a-z0-9]+", "_", part.lower()).strip("_") or UNKNOWN
-
-
-def _read(folder: Path, path: str) -> bytes:
+def _read_beside(folder: Path, path: str) -> bytes:
+    """Returns the file's bytes; raises ConfigurationError if the path leads out of the folder."""
     root = folder.resolve()
     file = (root / path).resolve()
     if not file.is_relative_to(root):
@@ -169,14 +180,7 @@ def _read(folder: Path, path: str) -> bytes:
     return file.read_bytes()
 
 
-def _lines(source: Path) -> Iterator[Row]:
+def _json_lines(source: Path) -> Iterator[Row]:
     for line in source.read_bytes().splitlines():
         if line.strip():
             yield json.loads(line)
-
-
-def _json(text: bytes, source: Path) -> list[Row]:
-    rows = json.loads(text)
-    if not isinstance(rows, list):
-        raise ConfigurationError(f"{source} must be a JSON list")
-    return rows

@@ -10,10 +10,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
-from medreward.bench import verdict
-from medreward.bench.answering import OK, About, Answer, Reply, unanswered
+from medreward.bench import votes
 from medreward.bench.cases import Case, Choice
 from medreward.bench.chat import Chat
+from medreward.bench.chooser import OK, About, Prediction, Reply, unanswered
 from medreward.errors import Code, ConfigurationError
 from medreward.types import DIMENSIONS
 
@@ -26,8 +26,8 @@ UNPARSEABLE: Final = "judge_unparseable"
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """What decides a judge's answers, beside the judge."""
+class JudgeSettings:
+    """What decides a judge's votes, beside the judge."""
 
     model: str
     prompt: str
@@ -35,7 +35,8 @@ class Asking:
     temperature: float = 0.0
     max_tokens: int | None = None
 
-    def settings(self) -> dict[str, Any]:
+    def json(self) -> dict[str, Any]:
+        """Returns the settings as run.json holds them; of the prompt, a digest."""
         return {
             "judge": self.model,
             "prompt": f"sha256:{hashlib.sha256(self.prompt.encode()).hexdigest()}",
@@ -47,30 +48,30 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Of a million tokens, in whatever currency."""
+    """The price of a million tokens, in whatever currency."""
 
     prompt: float | None = None
     completion: float | None = None
 
 
 class Judge:
-    def __init__(self, chat: Chat, asking: Asking, prices: Prices) -> None:
+    def __init__(self, chat: Chat, settings: JudgeSettings, prices: Prices) -> None:
         self._chat = chat
-        self._asking = asking
+        self._settings = settings
         self._prices = prices
 
     async def about(self) -> About:
-        return About(self._asking.model)
+        return About(self._settings.model)
 
-    async def answer(self, case: Case) -> Answer:
+    async def choose(self, case: Case) -> Prediction:
         try:
             image = data_url(case.image) if case.image else None
         except (OSError, ValueError, SyntaxError):
             return unanswered(Code.IMAGE_INVALID)
         replies = [
-            await self._ask(case, image, order, sample) for order in ORDERS for sample in range(self._asking.samples)
+            await self.ask(case, image, order, sample) for order in ORDERS for sample in range(self._settings.samples)
         ]
-        return decided(replies)
+        return by_votes(replies)
 
     def totals(self, predictions: list[Mapping[str, Any]]) -> dict[str, Any]:
         replies = [reply for prediction in predictions for reply in prediction.get("replies", ())]
@@ -88,37 +89,38 @@ class Judge:
     async def aclose(self) -> None:
         await self._chat.aclose()
 
-    async def _ask(self, case: Case, image: str | None, order: str, sample: int) -> Reply:
+    async def ask(self, case: Case, image: str | None, order: str, sample: int) -> Reply:
+        """Returns one text of the judge, on the answers in this order; `image` is a data URL."""
+        settings = self._settings
         shown = case.answers if order == ORDERS[0] else case.answers[::-1]
-        text = filled(self._asking.prompt, case.question, shown)
-        shown_image = [{"type": "image_url", "image_url": {"url": image}}] if image else []
-        content = [*shown_image, {"type": "text", "text": text}]
+        text = fill_in(settings.prompt, case.question, shown)
+        image_part = [{"type": "image_url", "image_url": {"url": image}}] if image else []
         body: dict[str, Any] = {
-            "model": self._asking.model,
-            "messages": [{"role": "user", "content": content}],
-            "temperature": self._asking.temperature,
+            "model": settings.model,
+            "messages": [{"role": "user", "content": [*image_part, {"type": "text", "text": text}]}],
+            "temperature": settings.temperature,
         }
-        if self._asking.temperature:
+        if settings.temperature:
             body["seed"] = sample
-        if self._asking.max_tokens:
-            body["max_tokens"] = self._asking.max_tokens
-        said = await self._chat.say(body, verdict.RESPONSE_FORMAT)
-        read = verdict.read_verdict(said.text) if said.text is not None else None
-        choices = verdict.turned(read) if read and order != ORDERS[0] else read
-        return Reply(order, sample, said.text, choices, said.error, said.prompt_tokens, said.completion_tokens)
+        if settings.max_tokens:
+            body["max_tokens"] = settings.max_tokens
+        reply = await self._chat.ask(body, votes.RESPONSE_FORMAT)
+        vote = votes.read_vote(reply.text) if reply.text is not None else None
+        choices = votes.turned(vote) if vote and order != ORDERS[0] else vote
+        return Reply(order, sample, reply.text, choices, reply.error, reply.prompt_tokens, reply.completion_tokens)
 
 
-def decided(replies: Sequence[Reply]) -> Answer:
-    """A text that cannot be read is no vote; with no vote at all the case is unanswered."""
-    votes = [reply.choices for reply in replies if reply.choices]
-    choices: dict[str, Choice | None] = {dimension: verdict.majority(votes, dimension) for dimension in DIMENSIONS}
+def by_votes(replies: Sequence[Reply]) -> Prediction:
+    """Returns the majority of the votes. A text that cannot be read is none; with no vote the case is unanswered."""
+    cast = [reply.choices for reply in replies if reply.choices]
+    choices: dict[str, Choice | None] = {dimension: votes.majority(cast, dimension) for dimension in DIMENSIONS}
     errors = {reply.error for reply in replies}
     error = errors.pop() if len(errors) == 1 else None
-    return Answer(OK if votes else error or UNPARSEABLE, choices, replies=tuple(replies))
+    return Prediction(OK if cast else error or UNPARSEABLE, choices, replies=tuple(replies))
 
 
 def read_prompt(file: Path | None) -> str:
-    """The user's own, or ours."""
+    """Returns the user's own prompt, or ours; raises ConfigurationError if a place for a text is missing in it."""
     if file is None:
         return resources.files("medreward.bench").joinpath("judge_prompt.txt").read_text("utf-8")
     try:
@@ -130,13 +132,14 @@ def read_prompt(file: Path | None) -> str:
     return prompt
 
 
-def filled(prompt: str, question: str, shown: tuple[str, str]) -> str:
-    """In one pass, so that an answer cannot hold a place of its own."""
+def fill_in(prompt: str, question: str, shown: tuple[str, str]) -> str:
+    """Returns the prompt with the texts in their places, in one pass: an answer cannot hold a place of its own."""
     texts = dict(zip(PLACES, (question, *shown), strict=True))
     return re.sub(rf"{{({'|'.join(PLACES)})}}", lambda place: texts[place[1]], prompt)
 
 
 def data_url(image: bytes) -> str:
+    """Returns the image as a data URL, as PNG where it is of an unusual kind; raises what Pillow raises."""
     from PIL import Image
 
     picture = Image.open(BytesIO(image))

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from medreward.bench.answering import About, Answer, StoppedError, by_logits, unanswered
 from medreward.bench.cases import Case
+from medreward.bench.chooser import About, Prediction, StoppedError, by_logits, unanswered
 from medreward.clients import AsyncClient, ClientError
 from medreward.clients.errors import is_server_away
 from medreward.errors import Code, ConfigurationError
@@ -25,7 +25,7 @@ class Rewards:
             raise ConfigurationError(str(error)) from None
         return About(model.name, model.version, model.fingerprint, model.runtime, model.evidence)
 
-    async def answer(self, case: Case) -> Answer:
+    async def choose(self, case: Case) -> Prediction:
         too_long, thinking = self._options.too_long, self._options.thinking
         try:
             both = await self._client.score(

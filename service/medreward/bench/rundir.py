@@ -7,13 +7,13 @@ on how often the run was interrupted; what does depend on that is in run.json.
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from medreward.bench.answering import Answer
 from medreward.bench.cases import Case
+from medreward.bench.chooser import Prediction
 from medreward.errors import ConfigurationError
 
 RUN: Final = "run.json"
@@ -36,12 +36,17 @@ class Identity:
 
 
 class RunDirectory:
-    """Opens new, or where a run of the same identity stopped; `predictions` are those that are there, by case."""
+    """Opens a new folder, or one where a run of the same identity stopped.
+
+    `predictions` are those that are there already, by case.
+    """
 
     def __init__(self, path: Path, identity: Identity) -> None:
         self._path = path
         self.predictions: dict[tuple[str, str], dict[str, Any]] = {}
-        self._begun = self._refuse_another_run(identity)
+        self._begun = _read_identity(path)
+        if self._begun is not None:
+            _refuse_another_run(path, self._begun, identity)
         self.finished = (path / SUMMARY).exists() and not (path / JOURNAL).exists()
         self._journal: BinaryIO | None = None
         if self.finished:
@@ -56,33 +61,36 @@ class RunDirectory:
                 f"another medreward bench run is writing to {path}; wait for it, or name another folder"
             ) from None
         self._journal.seek(0)
-        written = self._journal.read()
-        whole = written[: written.rfind(b"\n") + 1]
+        journal = self._journal.read()
+        whole = journal[: journal.rfind(b"\n") + 1]
         self._journal.truncate(len(whole))  # a line that was cut off by the end of the last run
         self._take(whole)
         if self._begun is None:
             self._begun = asdict(identity)
-            _replace(path / RUN, self._begun)
+            _replace_file(path / RUN, _as_json(self._begun))
 
-    def record(self, case: Case, answer: Answer) -> None:
-        """On its way to the disk when this returns."""
+    def record(self, case: Case, prediction: Prediction) -> None:
+        """Writes the prediction into the journal; it is on its way to the disk when this returns."""
         assert self._journal
-        prediction = _prediction(case, answer)
-        line = _line(prediction)
+        row = {"question_id": case.question_id, "organ": case.organ, "department": case.department}
+        row |= asdict(prediction)
+        if prediction.replies is None:
+            del row["replies"]
+        line = _json_line(row)
         while line:  # a raw file may take less than all of it
             line = line[self._journal.write(line) :]
-        self.predictions[case.key] = prediction
+        self.predictions[case.key] = row
 
     def in_order(self, cases: Sequence[Case]) -> list[Mapping[str, Any]]:
         return [self.predictions[case.key] for case in cases]
 
     def finish(self, cases: Sequence[Case], summary: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        """The journal goes last: until then a run that is interrupted here finishes again."""
-        _replace_lines(self._path / CASES, map(asked, cases))
-        _replace_lines(self._path / PREDICTIONS, self.in_order(cases))
-        _replace(self._path / SUMMARY, summary)
+        """Writes the run's files. The journal goes last: until then a run that is interrupted here finishes again."""
+        _replace_file(self._path / CASES, b"".join(_json_line(case_row(case)) for case in cases))
+        _replace_file(self._path / PREDICTIONS, b"".join(map(_json_line, self.in_order(cases))))
+        _replace_file(self._path / SUMMARY, _as_json(summary))
         assert self._begun is not None
-        _replace(self._path / RUN, {**self._begun, **about})
+        _replace_file(self._path / RUN, _as_json({**self._begun, **about}))
         (self._path / JOURNAL).unlink()
 
     def close(self) -> None:
@@ -97,51 +105,45 @@ class RunDirectory:
         except (ValueError, LookupError, TypeError):
             raise ConfigurationError(f"the predictions in {self._path} are damaged; name another folder") from None
 
-    def _refuse_another_run(self, identity: Identity) -> dict[str, Any] | None:
-        """What run.json says, or None for a new run."""
-        file = self._path / RUN
-        if not file.exists():
-            if self._path.exists() and {path.name for path in self._path.iterdir()} - BEFORE_RUN:
-                raise ConfigurationError(
-                    f"{self._path} holds files that are not a run's; name a folder that does not exist yet"
-                )
-            return None
-        try:
-            begun = json.loads(file.read_bytes())
-        except ValueError:
-            begun = None
-        if not isinstance(begun, dict):
-            raise ConfigurationError(f"{file} is damaged; name another folder")
-        now = json.loads(json.dumps(asdict(identity)))
-        other = [_difference(name, begun.get(name), now[name]) for name in DECIDING if begun.get(name) != now[name]]
-        if other:
-            raise ConfigurationError(
-                f"{self._path} was begun with another {' and another '.join(other)}; name another folder"
-            )
-        return begun
+
+def _read_identity(path: Path) -> dict[str, Any] | None:
+    """Returns what run.json says, or None for a new run.
+
+    Raises ConfigurationError if it is damaged, or if the folder holds other files than those of a run.
+    """
+    file = path / RUN
+    if not file.exists():
+        if path.exists() and {file.name for file in path.iterdir()} - BEFORE_RUN:
+            raise ConfigurationError(f"{path} holds files that are not a run's; name a folder that does not exist yet")
+        return None
+    try:
+        begun = json.loads(file.read_bytes())
+    except ValueError:
+        begun = None
+    if not isinstance(begun, dict):
+        raise ConfigurationError(f"{file} is damaged; name another folder")
+    return begun
 
 
-def _difference(name: str, begun: Any, now: Any) -> str:
-    """`settings (limit)`"""
-    if not isinstance(begun, dict) or not isinstance(now, dict):
-        return name
-    return f"{name} ({', '.join(key for key in {**begun, **now} if begun.get(key) != now.get(key))})"
+def _refuse_another_run(path: Path, begun: Mapping[str, Any], identity: Identity) -> None:
+    """Raises ConfigurationError, with the names of what differs, unless the run was begun with this identity."""
+    now = json.loads(json.dumps(asdict(identity)))
+    others = []
+    for name in DECIDING:
+        was, is_ = begun.get(name), now[name]
+        if was == is_:
+            continue
+        if isinstance(was, dict) and isinstance(is_, dict):
+            keys = ", ".join(key for key in {**was, **is_} if was.get(key) != is_.get(key))
+            others.append(f"{name} ({keys})")
+        else:
+            others.append(name)
+    if others:
+        raise ConfigurationError(f"{path} was begun with another {' and another '.join(others)}; name another folder")
 
 
-def _prediction(case: Case, answer: Answer) -> dict[str, Any]:
-    about = {"question_id": case.question_id, "organ": case.organ, "department": case.department}
-    answered = asdict(answer)
-    if answer.replies is None:
-        del answered["replies"]
-    return about | answered
-
-
-def _line(prediction: Mapping[str, Any]) -> bytes:
-    return json.dumps(prediction, separators=(",", ":")).encode() + b"\n"
-
-
-def asked(case: Case) -> dict[str, Any]:
-    """What every figure is computed from: the label and what a case has in common with others, not its texts."""
+def case_row(case: Case) -> dict[str, Any]:
+    """Returns what every figure is computed from: labels, and what a case has in common with others, not its texts."""
     return {
         "question_id": case.question_id,
         "organ": case.organ,
@@ -154,13 +156,16 @@ def asked(case: Case) -> dict[str, Any]:
     }
 
 
-def _replace_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    draft = file.with_name(f"{file.name}.tmp")
-    draft.write_bytes(b"".join(map(_line, rows)))
-    draft.replace(file)
+def _json_line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
-def _replace(file: Path, value: Any) -> None:
+def _as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _replace_file(file: Path, content: bytes) -> None:
+    """Writes the file in one step: whoever reads it sees the old content or the new one."""
     draft = file.with_name(f"{file.name}.tmp")
-    draft.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+    draft.write_bytes(content)
     draft.replace(file)

@@ -13,9 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from medreward.bench.answering import Answering
-from medreward.bench.blinding import Images, with_images
-from medreward.bench.cases import Case, DataSet
+from medreward.bench.cases import Case, DataSet, Images, with_images
+from medreward.bench.chooser import Chooser
 from medreward.bench.rundir import Identity, RunDirectory
 from medreward.bench.tables import summarise
 from medreward.cores import available_cores
@@ -38,34 +37,36 @@ class Plan:
     in_process: bool = False  # the model runs here, so what it runs on is known
 
 
-async def run(data: DataSet, answering: Answering, plan: Plan, progress: Progress) -> dict[str, Any]:
-    """The summary, which is in the run's folder too. `progress` is told (done, all)."""
+async def run(data: DataSet, chooser: Chooser, plan: Plan, progress: Progress) -> dict[str, Any]:
+    """Returns the summary, which is in the run's folder too. `progress` is told (done, all).
+
+    Raises ConfigurationError where the set cannot be measured on, or where the folder holds something else.
+    """
     cases = _runnable(data, plan)
     clock, started = time.monotonic(), _now()
-    about = await answering.about()
+    about = await chooser.about()
     identity = Identity(data.digest, asdict(about), {**plan.settings, "limit": plan.limit, "images": str(plan.images)})
     with closing(RunDirectory(plan.out, identity)) as folder:
         shown = with_images(cases, plan.images)
-        missing = [case for case in shown if case.key not in folder.predictions]
-        progress(len(cases) - len(missing), len(cases))
-        await _ask_all(
-            missing, answering, folder, plan.concurrency, lambda: progress(len(folder.predictions), len(cases))
-        )
+        to_ask = [case for case in shown if case.key not in folder.predictions]
+        progress(len(cases) - len(to_ask), len(cases))
+        await _ask_all(to_ask, chooser, folder, plan.concurrency, lambda: progress(len(folder.predictions), len(cases)))
         predictions = folder.in_order(cases)
         summary = summarise(cases, predictions)
         if not folder.finished:
+            evidence = Counter(case.evidence or "not stated" for case in cases)
             about_run = {
                 "fingerprint": about.fingerprint,
                 "runtime": about.runtime,
                 "folder": str(plan.folder) if plan.folder else None,
                 "data": plan.data,
-                "evidence": _counts(case.evidence or "not stated" for case in cases),
+                "evidence": dict(sorted(evidence.items())),
                 "findings": len(data.findings),
                 **_machine(plan.in_process),
                 "concurrency": plan.concurrency,
-                "totals": {"cases": len(cases), **answering.totals(predictions)},
+                "totals": {"cases": len(cases), **chooser.totals(predictions)},
                 "last_part": {
-                    "asked": len(missing),
+                    "asked": len(to_ask),
                     "started": started,
                     "finished": _now(),
                     "seconds": round(time.monotonic() - clock, 3),
@@ -76,6 +77,7 @@ async def run(data: DataSet, answering: Answering, plan: Plan, progress: Progres
 
 
 def _runnable(data: DataSet, plan: Plan) -> list[Case]:
+    """Returns the cases to ask; raises ConfigurationError where figures on them would be wrong, or there is none."""
     if data.fatal:
         first, *others = data.fatal
         more = f" and {len(others)} more" if others else ""
@@ -89,13 +91,14 @@ def _runnable(data: DataSet, plan: Plan) -> list[Case]:
 
 
 async def _ask_all(
-    cases: Iterable[Case], answering: Answering, folder: RunDirectory, concurrency: int, advance: Callable[[], None]
+    cases: Iterable[Case], chooser: Chooser, folder: RunDirectory, concurrency: int, advance: Callable[[], None]
 ) -> None:
+    """Asks about so many cases at a time. The first exception ends it; what was recorded by then stays recorded."""
     waiting = iter(cases)
 
     async def work() -> None:
         for case in waiting:  # one iterator for all: who is free takes the next
-            folder.record(case, await answering.answer(case))
+            folder.record(case, await chooser.choose(case))
             advance()
 
     workers = [asyncio.create_task(work()) for _ in range(concurrency)]
@@ -123,10 +126,6 @@ def cpu_name() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _counts(words: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(words).items()))
 
 
 def _now() -> str:

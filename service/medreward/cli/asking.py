@@ -17,35 +17,31 @@ class WholeText(click.types.StringParamType):
         return [rv]
 
 
-def read_weights(context: click.Context, flag: click.Parameter, written: str | None) -> dict[str, float] | None:
-    """`accuracy=2,overall=1`"""
-    if written is None:
+def read_weights(context: click.Context, flag: click.Parameter, text: str | None) -> dict[str, float] | None:
+    """Returns the weights that `accuracy=2,overall=1` names; raises BadParameter where it is not written so."""
+    if text is None:
         return None
     weights: dict[str, float] = {}
-    for pair in written.split(","):
+    for pair in text.split(","):
         dimension, _, number = pair.strip().partition("=")
         if dimension not in DIMENSIONS:
             raise click.BadParameter(f"no dimension {dimension!r}{nearest(dimension, DIMENSIONS)}")
         if dimension in weights:
             raise click.BadParameter(f"{dimension} is given twice")
-        weights[dimension] = _finite(dimension, number)
+        try:
+            weights[dimension] = float(number)
+        except ValueError:
+            weights[dimension] = math.nan
+        if not math.isfinite(weights[dimension]):
+            raise click.BadParameter(f"{dimension} needs a number, as in {dimension}=1.5")
     return weights
 
 
-def read_url(context: click.Context, flag: click.Parameter, written: str | None) -> str | None:
-    if written and not written.startswith(("http://", "https://", "grpc://", "grpcs://")):
-        raise click.BadParameter(f"{written!r} must begin with http://, https://, grpc:// or grpcs://")
-    return written.rstrip("/") if written else None
-
-
-def _finite(dimension: str, written: str) -> float:
-    try:
-        number = float(written)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise click.BadParameter(f"{dimension} needs a number, as in {dimension}=1.5")
-    return number
+def read_url(context: click.Context, flag: click.Parameter, url: str | None) -> str | None:
+    """Returns the URL without a slash at its end; raises BadParameter where no client of ours speaks its scheme."""
+    if url and not url.startswith(("http://", "https://", "grpc://", "grpcs://")):
+        raise click.BadParameter(f"{url!r} must begin with http://, https://, grpc:// or grpcs://")
+    return url.rstrip("/") if url else None
 
 
 def url_option(read: Callable[[click.Context, click.Parameter, str | None], str | None]) -> Callable[[F], F]:
@@ -66,18 +62,14 @@ retry_seconds_option = option(
 
 
 def where_options(command: F) -> F:
-    """Where scores come from: a server, or a model in this process."""
-    for decorate in (
-        local_options,
-        key_option,
-        url_option(read_url),
-    ):
+    """Adds the flags that say where scores come from: a server, or a model in this process."""
+    for decorate in (local_options, key_option, url_option(read_url)):
         command = decorate(command)
     return command
 
 
 def text_options(command: F) -> F:
-    """What is done with a text."""
+    """Adds the flags that say what is done with a text."""
     for decorate in (
         option(
             "--thinking",
@@ -99,7 +91,7 @@ def text_options(command: F) -> F:
 
 
 def asking_options(command: F) -> F:
-    """What a request says beside its items."""
+    """Adds the flags of what a request says beside its items."""
     weights = option(
         "--weights",
         callback=read_weights,
@@ -110,11 +102,14 @@ def asking_options(command: F) -> F:
 
 
 def chosen_url(context: click.Context, url: str | None, model: str | None) -> str | None:
-    """The server to ask. What is written as a flag wins over what stands in the environment."""
-    written = {name for name in ("url", "model") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    if url and model and len(written) == 2:
+    """Returns the server to ask, None for the model in this process.
+
+    A flag wins over what stands in the environment. Raises UsageError where flags exclude each other.
+    """
+    by_flag = {name for name in ("url", "model") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if url and model and len(by_flag) == 2:
         raise click.UsageError("--url and --model exclude each other")
-    chosen = None if "model" in written else url
+    chosen = None if "model" in by_flag else url
     if chosen and context.get_parameter_source("dtype") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--url and --dtype exclude each other: a server has chosen its own")
     return chosen

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from medreward.bench.blinding import Images
-from medreward.bench.cases import CONSTRUCTED, Case, DataSet, Finding
+from medreward.bench.cases import CONSTRUCTED, Case, DataSet, Images
 from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
 from medreward.cli import bench_agreement, bench_compare, bench_report
@@ -29,16 +28,16 @@ from medreward.cli.bench_report import REPORT, write_report
 from medreward.cli.extras import install
 from medreward.cli.gate import gate
 from medreward.cli.options import departments_option, json_option, local_options, option
-from medreward.cli.show import print_json, print_table, progress_bar
+from medreward.cli.show import interval, print_json, print_table, progress_bar, share
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Options, Thinking, TooLong
 
 if TYPE_CHECKING:
-    from medreward.bench.answering import Answering
+    from medreward.bench.chooser import Chooser
 
 NEEDED: Final = ("pyarrow", "PIL", "huggingface_hub", "jinja2", "matplotlib", "scipy", "statsmodels")
 LOCAL: Final = ("model", "models_dir", "heads", "image_size", "dtype")
-ANSWERING: Final = ("url", "model", "judge")
+CHOOSERS: Final = ("url", "model", "judge")
 
 
 @click.group("bench")
@@ -66,15 +65,20 @@ def check(data: str, departments: Path | None, as_json: bool) -> int:
     """
     from medreward.bench.sources import open_set
 
-    found = open_set(data, departments)
-    found = DataSet(found.cases, [*found.findings, *undecodable(case for case in found.cases if case.image)])
+    whole = open_set(data, departments)
+    whole = DataSet(whole.cases, [*whole.findings, *undecodable(case for case in whole.cases if case.image)])
     if as_json:
-        findings = [asdict(finding) for finding in found.findings]
-        print_json({"data": data, "cases": len(found.cases), "digest": found.digest, "findings": findings})
+        findings = [asdict(one) for one in whole.findings]
+        print_json({"data": data, "cases": len(whole.cases), "digest": whole.digest, "findings": findings})
     else:
-        _print_findings(found.findings)
-        click.echo(f"{len(found.cases)} cases, {len(found.findings)} findings, {len(found.fatal)} of them fatal")
-    return 2 if found.fatal or not found.cases else 0
+        rows = [
+            [one.where, "" if one.id is None else str(one.id), one.what, "fatal" if one.fatal else ""]
+            for one in whole.findings
+        ]
+        if rows:
+            print_table(["where", "id", "what", ""], rows)
+        click.echo(f"{len(whole.cases)} cases, {len(whole.findings)} findings, {len(whole.fatal)} of them fatal")
+    return 2 if whole.fatal or not whole.cases else 0
 
 
 @command.command("import")
@@ -148,111 +152,97 @@ def run(context: click.Context, /, as_json: bool, **given: Any) -> int:
     A run that was stopped goes on where it stopped when the same command is started again.
     """
     try:
-        summary, data = asyncio.run(_run(context, given))
+        summary, data = asyncio.run(measure(context, given))
     except OSError as error:
         raise ConfigurationError(f"{error.filename or given['out']}: {error.strerror or error}") from None
     write_report(given["out"], {case.key: case for case in data.cases})
     if as_json:
         print_json(summary)
     else:
-        _print(summary, data.cases[: given["limit"]], given["out"])
+        _print_summary(summary, data.cases[: given["limit"]], given["out"])
     return 0
 
 
-async def _run(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], DataSet]:
+async def measure(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], DataSet]:
+    """Returns the run's summary and the set, once every case has been asked about."""
     from medreward.bench.runner import Plan, run
     from medreward.bench.sources import open_set
 
-    written = [name for name in ANSWERING if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if written:  # a flag wins over what stands in the environment
-        given.update({name: None for name in ANSWERING if name not in written})
-    if sum(given[name] is not None for name in ANSWERING) != 1:
+    by_flag = [name for name in CHOOSERS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if by_flag:  # a flag wins over what stands in the environment
+        given.update({name: None for name in CHOOSERS if name not in by_flag})
+    if sum(given[name] is not None for name in CHOOSERS) != 1:
         raise click.UsageError("name exactly one of --url, --model and --judge")
     data = await asyncio.to_thread(open_set, given["data"], given["departments"])
-    answering, settings = await _answering(given)
-    images, folder = Images(given["images"]), _model_folder(given)
-    here = not given["url"] and not given["judge"]
-    plan = Plan(given["data"], given["out"], settings, given["concurrency"], given["limit"], images, folder, here)
-    async with aclosing(answering):
+    chooser, settings = judge(given) if given["judge"] else await reward_model(given)
+    plan = Plan(
+        given["data"],
+        given["out"],
+        settings,
+        given["concurrency"],
+        given["limit"],
+        Images(given["images"]),
+        folder=model_folder(given),
+        in_process=not given["url"] and not given["judge"],
+    )
+    async with aclosing(chooser):
         with progress_bar("cases") as progress:
-            return await run(data, answering, plan, progress), data
+            return await run(data, chooser, plan, progress), data
 
 
-async def _answering(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]]:
-    """Who answers, and the settings that decide how."""
-    if given["judge"]:
-        return _judge(given)
+async def reward_model(given: dict[str, Any]) -> tuple["Chooser", dict[str, Any]]:
+    """Returns the reward model that the flags name, and the settings that decide what it chooses."""
     from medreward.bench.rewards import Rewards
     from medreward.cli.client import connect
 
     options = Options(TooLong(given["too_long"]), Thinking(given["thinking"]))
     settings = {"too_long": str(options.too_long), "thinking": str(options.thinking)}
     how = {name: given[name] for name in ("concurrency", "retry_seconds")}
-    client = await connect(given["url"], given["key"], _local(given), **how, store_images=False)
-    return Rewards(client, options), settings
+    local = {name: given[name] for name in LOCAL}
+    return Rewards(await connect(given["url"], given["key"], local, **how, store_images=False), options), settings
 
 
-def _local(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in LOCAL}
+def judge(given: dict[str, Any]) -> tuple["Chooser", dict[str, Any]]:
+    """Returns the judge that the flags name, and the settings that decide what it chooses."""
+    from medreward.bench.chat import Chat
+    from medreward.bench.judge import Judge, JudgeSettings, Prices, read_prompt
+
+    if not given["judge_model"]:
+        raise click.UsageError("--judge needs --judge-model")
+    prompt = read_prompt(given["judge_prompt"])
+    settings = JudgeSettings(given["judge_model"], prompt, given["samples"], given["temperature"], given["max_tokens"])
+    chat = Chat(given["judge"], given["judge_key"], given["concurrency"], given["retry_seconds"])
+    return Judge(chat, settings, Prices(given["price_in"], given["price_out"])), settings.json()
 
 
-def _model_folder(given: dict[str, Any]) -> Path | None:
+def model_folder(given: dict[str, Any]) -> Path | None:
+    """Returns the folder of a model that runs in this process, where the gate looks for its golden triples."""
     from medreward.artifacts.repository import bundled_models, resolve
     from medreward.cli.serve import read_settings
 
     if not given["model"] or given["model"] == "fake":
         return None
-    settings = read_settings(**_local(given))
+    settings = read_settings(**{name: given[name] for name in LOCAL})
     return resolve(settings.model, settings.models_dir or bundled_models()).resolve()
 
 
-def _judge(given: dict[str, Any]) -> tuple["Answering", dict[str, Any]]:
-    from medreward.bench.chat import Chat
-    from medreward.bench.judge import Asking, Judge, Prices, read_prompt
+def _print_summary(summary: dict[str, Any], cases: Iterable[Case], out: Path) -> None:
+    from medreward.bench.report.headline import labels_of
 
-    if not given["judge_model"]:
-        raise click.UsageError("--judge needs --judge-model")
-    prompt = read_prompt(given["judge_prompt"])
-    asking = Asking(given["judge_model"], prompt, given["samples"], given["temperature"], given["max_tokens"])
-    chat = Chat(given["judge"], given["judge_key"], given["concurrency"], given["retry_seconds"])
-    return Judge(chat, asking, Prices(given["price_in"], given["price_out"])), asking.settings()
-
-
-def _print_findings(findings: Iterable[Finding]) -> None:
-    rows = [
-        [finding.where, "" if finding.id is None else str(finding.id), finding.what, "fatal" if finding.fatal else ""]
-        for finding in findings
-    ]
-    if rows:
-        print_table(["where", "id", "what", ""], rows)
-
-
-def _print(summary: dict[str, Any], cases: Iterable[Case], out: Path) -> None:
-    from medreward.bench.report.labels import labels_of
-
-    micro, macro = summary["strict"]["micro"], summary["strict"]["macro"]
     numbers = ["accuracy", "95%", "macro", "n", "correct", "ties", "unanswered", "by length alone", "by position alone"]
-    shortcuts = {d: [_share(value) for value in summary["shortcuts"][d].values()] for d in DIMENSIONS}
-    rows = [
-        [d, *_figures(micro[d]), _share(macro[d]["accuracy"]), *_counts(micro[d]), *shortcuts[d]] for d in DIMENSIONS
-    ]
+    rows, missing = [], []
+    for dimension in DIMENSIONS:
+        micro, macro = (summary["strict"][table][dimension] for table in ("micro", "macro"))
+        counts = [str(micro[name]) for name in ("n", "correct", "ties", "unanswered")]
+        shortcuts = [share(accuracy) for accuracy in summary["shortcuts"][dimension].values()]
+        accuracies = share(micro["accuracy"]), interval(micro["ci95"]), share(macro["accuracy"])
+        rows.append([dimension, *accuracies, *counts, *shortcuts])
+        if micro["n"] and micro["accuracy"] is None:
+            missing.append(dimension)
     print_table(["dimension", *numbers], rows, numbers)
-    if missing := [d for d in DIMENSIONS if micro[d]["n"] and micro[d]["accuracy"] is None]:
+    if missing:
         click.echo(f"The model has no {', '.join(missing)}, so nothing was measured there.")
     statuses = ", ".join(f"{count} {status}" for status, count in summary["statuses"].items())
     labels = labels_of(Counter(case.evidence or "not stated" for case in cases))
     click.echo(f"{labels.headline} {labels.detail}")
     click.echo(f"{summary['cases']} cases ({statuses}): {out / REPORT}")
-
-
-def _figures(row: dict[str, Any]) -> list[str]:
-    interval = "-" if row["ci95"] is None else " to ".join(map(_share, row["ci95"]))
-    return [_share(row["accuracy"]), interval]
-
-
-def _counts(row: dict[str, Any]) -> list[str]:
-    return [str(row[name]) for name in ("n", "correct", "ties", "unanswered")]
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"

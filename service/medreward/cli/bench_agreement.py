@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from medreward.cli.bench_compare import interval, share
 from medreward.cli.options import json_option, option
-from medreward.cli.show import print_json, print_table
+from medreward.cli.show import coefficient, coefficients, interval, print_json, print_table, share
 
 
 @click.command("agreement")
@@ -32,58 +31,47 @@ def command(file: Path, runs: Sequence[Path], as_json: bool) -> int:
     from medreward.bench.annotators import read
     from medreward.bench.finished import open_run
 
-    found = agreement(read(file), [open_run(run) for run in runs])
+    result = agreement(read(file), [open_run(run) for run in runs])
     if as_json:
-        print_json(found)
-    else:
-        _print(found)
+        print_json(result)
+        return 0
+    click.echo(f"{result['cases']} cases, {len(result['annotators'])} annotators: {', '.join(result['annotators'])}")
+    people, pairs = [], []
+    for dimension, row in result["dimensions"].items():
+        alpha = coefficient(row["krippendorff"]), coefficients(row["krippendorff_ci95"])
+        people.append([dimension, str(row["cases"]), share(row["agreement"]), coefficient(row["fleiss"]), *alpha])
+        for pair in row["pairs"]:
+            kappa = coefficient(pair["kappa"]), coefficients(pair["kappa_ci95"])
+            pairs.append([dimension, pair["first"], pair["second"], str(pair["n"]), *kappa])
+    columns = ["cases", "agreement", "Fleiss' kappa", "Krippendorff's alpha", "95%"]
+    print_table(["dimension", *columns], people, columns)
+    columns = ["cases", "kappa", "95%"]
+    print_table(["dimension", "first", "second", *columns], pairs, columns)
+    columns = ["cases", "agreement", "95%", "kappa", "unanswered"]
+    rows = [
+        [
+            *names,
+            str(row["n"]),
+            share(row["agreement"]),
+            interval(row["ci95"]),
+            coefficient(row["kappa"]),
+            str(row["unanswered"]),
+        ]
+        for *names, row in who_agrees_with_whom(result)
+    ]
+    print_table(["dimension", "who", "with", *columns], rows, columns)
     return 0
 
 
-def _print(found: Mapping[str, Any]) -> None:
-    click.echo(f"{found['cases']} cases, {len(found['annotators'])} annotators: {', '.join(found['annotators'])}")
-    columns = ["cases", "agreement", "Fleiss' kappa", "Krippendorff's alpha", "95%"]
-    print_table(["dimension", *columns], _among(found["dimensions"]), columns)
-    columns = ["cases", "kappa", "95%"]
-    print_table(["dimension", "first", "second", *columns], _pairs(found["dimensions"]), columns)
-    columns = ["cases", "agreement", "95%", "kappa", "unanswered"]
-    print_table(["dimension", "who", "with", *columns], _with(found), columns)
-
-
-def _among(dimensions: Mapping[str, Any]) -> Iterator[list[str]]:
-    for dimension, row in dimensions.items():
-        figures = coefficient(row["fleiss"]), coefficient(row["krippendorff"]), _coefficients(row["krippendorff_ci95"])
-        yield [dimension, str(row["cases"]), share(row["agreement"]), *figures]
-
-
-def _pairs(dimensions: Mapping[str, Any]) -> Iterator[list[str]]:
-    for dimension, among in dimensions.items():
-        for row in among["pairs"]:
-            figures = str(row["n"]), coefficient(row["kappa"]), _coefficients(row["kappa_ci95"])
-            yield [dimension, row["first"], row["second"], *figures]
-
-
-def _with(found: Mapping[str, Any]) -> Iterator[list[str]]:
-    for dimension, among in found["dimensions"].items():
+def who_agrees_with_whom(result: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+    """Gives each dimension, who was measured, with whom, and how far they agree."""
+    for dimension, among in result["dimensions"].items():
         for person, row in among["with_the_others"].items():
-            yield [dimension, person, f"majority without {person}", *_figures(row)]
+            yield dimension, person, f"majority without {person}", row
             for run, beside in row["runs"].items():
-                yield [dimension, run, f"majority without {person}", *_figures(beside)]
-        for run in (run for run in found["runs"] if dimension in run["dimensions"]):
+                yield dimension, run, f"majority without {person}", beside
+        for run in (run for run in result["runs"] if dimension in run["dimensions"]):
             own = run["dimensions"][dimension]
-            yield [dimension, run["run"], "majority of all", *_figures(own["majority"])]
+            yield dimension, run["run"], "majority of all", own["majority"]
             for person, row in own["annotators"].items():
-                yield [dimension, run["run"], person, *_figures(row)]
-
-
-def _figures(row: Mapping[str, Any]) -> list[str]:
-    agreement = share(row["agreement"]), interval(row["ci95"])
-    return [str(row["n"]), *agreement, coefficient(row["kappa"]), str(row["unanswered"])]
-
-
-def coefficient(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _coefficients(bounds: Sequence[float | None] | None) -> str:
-    return "-" if bounds is None else " to ".join(map(coefficient, bounds))
+                yield dimension, run["run"], person, row

@@ -8,7 +8,7 @@ import click
 
 from medreward.cli.bench_report import write_page
 from medreward.cli.options import json_option, option
-from medreward.cli.show import print_json, print_table
+from medreward.cli.show import interval, print_json, print_table, probability, share
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
@@ -49,11 +49,11 @@ def command(runs: Sequence[Path], dimension: str, csv_file: Path | None, html_fi
     if as_json:
         print_json(compared)
     else:
-        _print(compared, dimension)
+        _print_comparison(compared, dimension)
     return 0
 
 
-def _print(compared: Mapping[str, Any], dimension: str) -> None:
+def _print_comparison(compared: Mapping[str, Any], dimension: str) -> None:
     dimensions = list(compared["shortcuts"])
     if dimension not in dimensions:
         raise ConfigurationError(f"{dimension} has no labels, or not every model has it; choose another --dimension")
@@ -62,8 +62,23 @@ def _print(compared: Mapping[str, Any], dimension: str) -> None:
     ordered = sorted(compared["runs"], key=lambda run: -run["dimensions"][dimension]["accuracy"])
     print_table(["run", "rank", *dimensions, "macro"], _board(ordered, compared, dimension), [*dimensions, "macro"])
     columns = ["difference", "95%", "better", "worse", "p", "Holm", "smallest detectable"]
-    print_table(["first", "second", *columns], _pairs(compared["pairs"], dimension), columns)
-    click.echo(f"{dimension}: {_tests(compared['all_runs'][dimension])}")
+    pairs = [
+        [
+            row["first"],
+            row["second"],
+            f"{100 * row['difference']:+.1f}",
+            interval(row["ci95"]),
+            str(row["better"]),
+            str(row["worse"]),
+            probability(row["p"]),
+            probability(row["holm"]),
+            share(row["smallest_difference"]),
+        ]
+        for row in compared["pairs"]
+        if row["dimension"] == dimension
+    ]
+    print_table(["first", "second", *columns], pairs, columns)
+    click.echo(f"{dimension}: {_tests_in_words(compared['all_runs'][dimension])}")
     for run in ordered:
         if run["missing"]:
             click.echo(f"The model of {run['run']} has no {', '.join(run['missing'])}, which is left out for all runs.")
@@ -75,6 +90,7 @@ def _print(compared: Mapping[str, Any], dimension: str) -> None:
 
 
 def _board(runs: Iterable[Mapping[str, Any]], compared: Mapping[str, Any], dimension: str) -> list[list[str]]:
+    """Returns a row for each run, and behind them one for each shortcut."""
     rows = []
     for run in runs:
         by_dimension = run["dimensions"]
@@ -88,48 +104,12 @@ def _board(runs: Iterable[Mapping[str, Any]], compared: Mapping[str, Any], dimen
     return rows
 
 
-def _pairs(pairs: Iterable[Mapping[str, Any]], dimension: str) -> list[list[str]]:
-    return [
-        [
-            row["first"],
-            row["second"],
-            f"{100 * row['difference']:+.1f}",
-            interval(row["ci95"]),
-            str(row["better"]),
-            str(row["worse"]),
-            probability(row["p"]),
-            probability(row["holm"]),
-            share(row["smallest_difference"]),
-        ]
-        for row in pairs
-        if row["dimension"] == dimension
-    ]
-
-
-def _tests(tests: Mapping[str, Mapping[str, Any] | None]) -> str:
+def _tests_in_words(tests: Mapping[str, Mapping[str, Any] | None]) -> str:
     names = {"cochran_q": "Cochran's Q", "friedman": "Friedman", "anova": "repeated measures ANOVA F"}
-    return (
-        "; ".join(
-            f"{names[name]} {'inf' if found['statistic'] is None else format(found['statistic'], '.2f')}, "
-            f"p {equal(found['p'])}"
-            for name, found in tests.items()
-            if found
-        )
-        or "the runs do not differ on any case"
-    )
-
-
-def share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def interval(bounds: Sequence[float | None] | None) -> str:
-    return "-" if bounds is None else " to ".join(map(share, bounds))
-
-
-def probability(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def equal(p: float) -> str:
-    return probability(p) if p < 0.001 else f"= {p:.3f}"
+    words = []
+    for name, test in tests.items():
+        if test:
+            statistic = "inf" if test["statistic"] is None else f"{test['statistic']:.2f}"
+            p = probability(test["p"])
+            words.append(f"{names[name]} {statistic}, p {p if p.startswith('<') else f'= {p}'}")
+    return "; ".join(words) or "the runs do not differ on any case"

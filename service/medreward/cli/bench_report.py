@@ -46,28 +46,28 @@ def command(
     as_json: bool,
 ) -> int:
     """Write RUN as one HTML file that loads nothing: verdict, figures, cases that went wrong, and provenance."""
-    from medreward.bench.comparing import refuse_other_benchmarks
+    from medreward.bench.comparing import refuse_other_cases
     from medreward.bench.finished import open_run
-    from medreward.bench.report.decision import read_gate
+    from medreward.bench.report.headline import read_gate
     from medreward.bench.report.report import Report
 
     run = open_run(path)
     against = open_run(baseline) if baseline else None
-    refuse_other_benchmarks([run, against] if against else [run])
+    refuse_other_cases([run, against] if against else [run])
     file = gate or path / GATE
-    found = Report.of(run, against, read_gate(file, run, against) if gate or file.exists() else None)
+    report = Report.of(run, against, read_gate(file, run, against) if gate or file.exists() else None)
     target = out or path / REPORT
-    write_page(target, found.page(_texts(run, data, departments) if cases else {}, cases))
+    write_page(target, report.page(_texts_of(run, data, departments) if cases else {}, cases))
     if as_json:
-        print_json({"out": str(target), "verdict": found.decision.word, "labels": found.labels.headline})
+        print_json({"out": str(target), "verdict": report.decision.word, "labels": report.labels.headline})
     else:
-        _print(found)
+        _print_report(report)
         click.echo(str(target))
     return 0
 
 
 def write_report(path: Path, texts: "Texts") -> None:
-    """Of a run that has just ended, without a baseline or a verdict."""
+    """Writes the report of a run that has just ended, without a baseline or a verdict."""
     from medreward.bench.finished import open_run
     from medreward.bench.report.report import Report
 
@@ -81,38 +81,42 @@ def write_page(file: Path, page: str) -> None:
         raise ConfigurationError(f"{file}: {error.strerror or error}") from None
 
 
-def _texts(run: "FinishedRun", data: str | None, departments: Path | None) -> "Mapping[tuple[str, str], Case]":
-    """By case; what was not named is left out where it is no more what it was."""
+def _texts_of(run: "FinishedRun", data: str | None, departments: Path | None) -> "Mapping[tuple[str, str], Case]":
+    """Returns the cases of the run's data, none where it is no more what it was or is not there.
+
+    Raises ConfigurationError for that where the data or the departments were named by a flag.
+    """
     from medreward.bench.sources import open_set
 
     where = data or str(run.about.get("data"))
     try:
-        found = open_set(where, departments)
-        if found.digest != run.digest:
+        whole = open_set(where, departments)
+        if whole.digest != run.digest:
             raise ConfigurationError(f"{where} is not the data that {run.path} is a run on")
     except ConfigurationError as error:
         if data or departments:
             raise
         click.echo(f"the report has no questions and images, for {error}; name the data with --data", err=True)
         return {}
-    return {case.key: case for case in found.cases}
+    return {case.key: case for case in whole.cases}
 
 
-def _print(found: "Report") -> None:
+def _print_report(report: "Report") -> None:
     from medreward.bench.report.page import p_value, points, share
 
-    labels = f"{found.labels.headline} {found.labels.detail}"
-    print_panel(found.decision.word, [*found.decision.sentences, labels], found.decision.tone)
+    labels = f"{report.labels.headline} {report.labels.detail}"
+    print_panel(report.decision.word, [*report.decision.sentences, labels], report.decision.tone)
     columns = ["accuracy", "95%", "cases", "better shortcut"]
-    against = ["baseline", "difference", "95%", "p (Holm)"] if found.baseline else []
+    against = ["baseline", "difference", "95%", "p (Holm)"] if report.baseline else []
     rows = []
-    for row in found.facts.dimensions:
-        if not row.share or not row.shortcut:
+    for row in report.facts.dimensions:
+        if not row.shortcut:
             continue
-        cells = [row.name, share(row.share.value), f"{share(row.share.low)} to {share(row.share.high)}", str(row.n)]
+        figure = row.figure
+        cells = [row.name, share(figure.accuracy), f"{share(figure.low)} to {share(figure.high)}", str(figure.n)]
         cells.append(f"{share(row.shortcut.accuracy)} by {row.shortcut.name}")
         if other := row.against:
             ends = f"{points(other.difference.low)} to {points(other.difference.high)}"
-            cells += [share(other.share.value), points(other.difference.value), ends, p_value(other.p)]
+            cells += [share(other.figure.accuracy), points(other.difference.value), ends, p_value(other.p)]
         rows.append(cells)
     print_table(["dimension", *columns, *against], rows, [*columns, *against])

@@ -68,16 +68,12 @@ def result_json(score: Score, place: int, item: Mapping[str, Any]) -> dict[str, 
     rest = {**numbers, "flags": list(score.flags)}
     if not score.error:
         return {"item": 0, "response": place, "status": "ok", **rest}
-    error = {"code": score.error, "message": score.message, "field": _pointer(score, place, item)}
-    return {"item": 0, "response": place, "status": "error", "error": error, **rest}
-
-
-def _pointer(score: Score, place: int, item: Mapping[str, Any]) -> str:
-    """Returns a pointer into the item as it is written. The call that asked may have held it in another form."""
-    about_image = "image" if (score.error or "").startswith("image_") else ""
-    part = (score.field or "").partition("/items/")[2].partition("/")[2] or about_image
-    if part.startswith("image"):
+    # The call that asked may have held the item in another form than it is written in.
+    part = (score.field or "").partition("/items/")[2].partition("/")[2]
+    if part.startswith("image") or (not part and score.error.startswith("image_")):
         part = "images/0" if item.get("images") else "image"
     elif part.startswith("response"):
         part = f"responses/{place}" if item.get("responses") else "response"
-    return f"/items/0/{part}" if part else "/items/0"
+    pointer = f"/items/0/{part}" if part else "/items/0"
+    error = {"code": score.error, "message": score.message, "field": pointer}
+    return {"item": 0, "response": place, "status": "error", "error": error, **rest}

@@ -20,8 +20,6 @@ from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 
 if TYPE_CHECKING:  # pydantic is not for a client's install
-    from packaging.specifiers import SpecifierSet
-
     from medreward.settings import Settings
 
 GIB: Final = 1024**3
@@ -63,7 +61,9 @@ def command(parity: str | None, as_json: bool, **local: Any) -> int:
         return check_parity(
             read_settings(**local | {"model": parity or local["model"], "isolation": "inline"}), as_json
         )
-    checks = [_python(), *_packages(), *_devices(), *_machine(), *_of_settings(local)]
+    wanted, version = metadata.metadata("medreward")["Requires-Python"], ".".join(map(str, sys.version_info[:3]))
+    checks = [check_version("python", version, wanted, f"use Python {wanted}")]
+    checks += [*packages(), *devices(), *machine(), *model_and_ports(local)]
     can_serve = all(check.status != "missing" for check in checks)
     if as_json:
         print_json({"can_serve": can_serve, "checks": [asdict(check) for check in checks]})
@@ -74,42 +74,37 @@ def command(parity: str | None, as_json: bool, **local: Any) -> int:
     return int(not can_serve)
 
 
-def _python() -> Check:
+def check_version(name: str, version: str, wanted: str, advice: str, is_needed: bool = True) -> Check:
+    """Returns whether the version is one of those that are wanted."""
     from packaging.specifiers import SpecifierSet
 
-    wanted = metadata.metadata("medreward")["Requires-Python"]
-    found = ".".join(map(str, sys.version_info[:3]))
-    if found in SpecifierSet(wanted):
-        return Check("python", "ok", found)
-    return Check("python", "missing", found, f"use Python {wanted}")
+    if SpecifierSet(wanted).contains(version, prereleases=True):
+        return Check(name, "ok", version)
+    return Check(name, "missing" if is_needed else "warn", version, advice)
 
 
-def _packages() -> Iterator[Check]:
-    """What serving needs, and what else is there of other extras, against the floors we declare."""
+def packages() -> Iterator[Check]:
+    """Gives what serving needs, and what else is there of other extras, against the versions that we declare."""
     from packaging.requirements import Requirement
 
     seen: set[str] = set()
     for requirement in map(Requirement, metadata.requires("medreward") or ()):
+        name, wanted = requirement.name, str(requirement.specifier)
         extras = [e for e in (NEEDED, *BESIDE) if not requirement.marker or requirement.marker.evaluate({"extra": e})]
-        if extras and requirement.name not in seen:
-            seen.add(requirement.name)
-            yield from _package(requirement.name, requirement.specifier, NEEDED in extras)
+        if not extras or name in seen:
+            continue
+        seen.add(name)
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            if NEEDED in extras:
+                yield Check(name, "missing", "not installed", SERVER_ADVICE)
+        else:
+            yield check_version(name, version, wanted, f"pip install '{name}{wanted}'", NEEDED in extras)
 
 
-def _package(name: str, wanted: "SpecifierSet", is_needed: bool) -> Iterator[Check]:
-    try:
-        found = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        if is_needed:
-            yield Check(name, "missing", "not installed", SERVER_ADVICE)
-        return
-    if wanted.contains(found, prereleases=True):
-        yield Check(name, "ok", found)
-    else:
-        yield Check(name, "missing" if is_needed else "warn", found, f"pip install '{name}{wanted}'")
-
-
-def _devices() -> Iterator[Check]:
+def devices() -> Iterator[Check]:
+    """Gives the devices that the installed runtimes see."""
     if util.find_spec("onnxruntime"):
         providers = importlib.import_module("onnxruntime").get_available_providers()
         yield Check("onnxruntime providers", "ok", " ".join(providers))
@@ -121,7 +116,8 @@ def _devices() -> Iterator[Check]:
         yield Check("torch devices", "ok", ", ".join(["cpu", *devices]))
 
 
-def _machine() -> Iterator[Check]:
+def machine() -> Iterator[Check]:
+    """Gives cores, memory and shared memory, as far as this container may use them."""
     quota, _, period = _cgroup("cpu.max").partition(" ")
     limit = f", limited to {int(quota) / int(period):g}" if quota.isdigit() and period.isdigit() else ""
     yield Check("cores", "ok", f"{available_cores()}{limit}")
@@ -145,12 +141,13 @@ def _cgroup(file: str) -> str:
         return ""
 
 
-def _of_settings(local: dict[str, Any]) -> Iterator[Check]:
+def model_and_ports(local: dict[str, Any]) -> Iterator[Check]:
+    """Gives whether the model of these settings can be served, and whether its ports are free."""
     try:
         from medreward.cli.serve import read_settings
 
         settings = read_settings(**local, isolation="inline")
-        yield _model(settings)
+        yield check_model(settings)
     except ModuleNotFoundError as error:
         yield Check("model", "missing", f"{error.name} is not installed", SERVER_ADVICE)
         return
@@ -159,10 +156,18 @@ def _of_settings(local: dict[str, Any]) -> Iterator[Check]:
         return
     doors = {"port": settings.host, "grpc_port": settings.host, "admin_port": settings.admin_host}
     for name, host in doors.items():
-        yield _port(host, getattr(settings, name), f"--{name.replace('_', '-')}")
+        port = getattr(settings, name)
+        try:
+            socket.create_server((host, port), reuse_port=False).close()
+        except OSError as error:
+            advice = f"choose another with --{name.replace('_', '-')}"
+            yield Check(f"port {port}", "warn", error.strerror or str(error), advice)
+        else:
+            yield Check(f"port {port}", "ok", "free")
 
 
-def _model(settings: "Settings") -> Check:
+def check_model(settings: "Settings") -> Check:
+    """Returns that the model can be served; raises ConfigurationError, with what to do, where it cannot."""
     from medreward.engine.files import open_verified
 
     if settings.model == "fake":
@@ -173,11 +178,3 @@ def _model(settings: "Settings") -> Check:
     if manifest.runtime == "torch_vlm" and not (util.find_spec("torch") and util.find_spec("transformers")):
         raise ConfigurationError(f"{manifest.name} needs torch and transformers: run {install('vlm')}")
     return Check("model", "ok", f"{manifest.name} {manifest.version}, {len(manifest.files)} files verified")
-
-
-def _port(host: str, port: int, flag: str) -> Check:
-    try:
-        socket.create_server((host, port), reuse_port=False).close()
-    except OSError as error:
-        return Check(f"port {port}", "warn", error.strerror or str(error), f"choose another with {flag}")
-    return Check(f"port {port}", "ok", "free")

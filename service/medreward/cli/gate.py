@@ -19,10 +19,11 @@ RUN = click.Path(path_type=Path)
 POLICIES: Final = f"what must be shown: {', '.join(policies())}, or a TOML file"
 
 
-def read_http_url(context: click.Context, flag: click.Parameter, written: str | None) -> str | None:
-    if written and not written.startswith(("http://", "https://")):
-        raise click.BadParameter(f"{written!r} must begin with http:// or https://")
-    return written.rstrip("/") if written else None
+def read_http_url(context: click.Context, flag: click.Parameter, url: str | None) -> str | None:
+    """Returns the URL without a slash at its end. The gate asks over HTTP alone, for it also sends what is broken."""
+    if url and not url.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{url!r} must begin with http:// or https://")
+    return url.rstrip("/") if url else None
 
 
 @click.command()
@@ -53,39 +54,45 @@ def gate(as_json: bool, out: Path | None, policy: str, **given: Any) -> int:
     Exit 0: promote. 1: refuse. 2: the gate could not run. 3: undecided, for too little data or for want of labels.
     """
     from medreward.artifacts.repository import bundled_models
-    from medreward.bench.gate.deciding import Brought, decide
+    from medreward.bench.gate.checks import EXIT, needed_in_words
+    from medreward.bench.gate.deciding import Submission, decide
     from medreward.bench.gate.policy import read_policy
-    from medreward.bench.gate.verdict import EXIT
-    from medreward.bench.gate.writing import document, forget, write
+    from medreward.bench.gate.writing import GATE, document, forget, labels, says, write
 
     folder = out or given["candidate"]
     try:
         forget(folder)
         rules = read_policy(policy)
-        brought = Brought.read(rules, **given | {"models_dir": given["models_dir"] or bundled_models()})
-        decision = asyncio.run(decide(rules, brought))
+        submission = Submission.read(rules, **given | {"models_dir": given["models_dir"] or bundled_models()})
+        decision = asyncio.run(decide(rules, submission))
         write(folder, decision)
     except OSError as error:
         raise ConfigurationError(f"{error.filename or folder}: {error.strerror or error}") from None
     if as_json:
         print_json(document(decision))
     else:
-        _print(decision, folder)
-    _leave_evidence(decision, wanted=out is None or given["evidence"] is not None)
+        candidate = decision.submission.candidate
+        rows = [[check.name, check.status, check.what] for check in decision.checks]
+        print_table(["check", "outcome", "what was seen"], rows)
+        click.echo(f"labels: {labels(candidate)}")
+        if needed := needed_in_words(decision.needed):
+            click.echo(f"{needed} There are {len(candidate.cases):,}.")
+        click.echo(f"{decision.verdict}: {candidate.model['name']} {says(decision)} ({folder / GATE})")
+    if out is None or given["evidence"] is not None:
+        _leave_evidence(decision)
+    else:
+        click.echo("nothing was written into the model's folder: --out was given without --evidence", err=True)
     return EXIT[decision.verdict]
 
 
-def _leave_evidence(decision: "Decision", wanted: bool) -> None:
-    """Writes the decision into the model's folder if that is wanted, and says so on stderr, for stdout is the decision.
+def _leave_evidence(decision: "Decision") -> None:
+    """Writes the decision into the model's folder, and says so on stderr, for stdout is the decision.
 
     The decision stands even where the folder cannot be written to.
     """
     from medreward.bench.gate.writing import document
 
-    folder = decision.brought.folder
-    if not wanted:
-        click.echo("nothing was written into the model's folder: --out was given without --evidence", err=True)
-        return
+    folder = decision.submission.folder
     if not folder:
         click.echo("no evidence was written: the model's folder is not known here; name it with --evidence", err=True)
         return
@@ -93,17 +100,3 @@ def _leave_evidence(decision: "Decision", wanted: bool) -> None:
         click.echo(f"evidence: {write_evidence(folder, document(decision))}", err=True)
     except OSError as error:
         click.echo(f"no evidence was written into {folder}: {error.strerror or error}", err=True)
-
-
-def _print(decision: "Decision", folder: Path) -> None:
-    from medreward.bench.gate.verdict import needed_in_words
-    from medreward.bench.gate.writing import GATE, labels, says
-
-    candidate = decision.brought.candidate
-    print_table(
-        ["check", "outcome", "what was seen"], [[check.name, check.status, check.what] for check in decision.checks]
-    )
-    click.echo(f"labels: {labels(candidate)}")
-    if needed := needed_in_words(decision.needed):
-        click.echo(f"{needed} There are {len(candidate.cases):,}.")
-    click.echo(f"{decision.verdict}: {candidate.about['model']['name']} {says(decision)} ({folder / GATE})")

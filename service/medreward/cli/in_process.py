@@ -32,7 +32,7 @@ class EngineTransport:
             response = await self._engine.score(request)
         except MedRewardError as error:
             raise _refused(error) from None
-        results = ((result.item, result.response, _score(result)) for result in response.results)
+        results = ((result.item, result.response, score_of(result)) for result in response.results)
         return Reply(response.model, by_item(request, results), response.id, milliseconds(response.timings))
 
     async def put_image(self, data: bytes, digest: str) -> None:
@@ -49,11 +49,13 @@ class EngineTransport:
 
 
 def _refused(error: MedRewardError) -> Refused:
+    """Returns what the client raises where the engine refuses the call."""
     retryable = error.code in RETRYABLE or error.code is Code.INTERNAL
     return Refused(error.code, error.detail, retryable, error.retry_after, error.field)
 
 
-def _score(result: Result) -> Score:
+def score_of(result: Result) -> Score:
+    """Returns the engine's result as every transport gives it."""
     if isinstance(result, Failed):
         error = result.error
         return Score(flags=result.flags, error=error.code, message=error.detail, field=pointer_to(result))

@@ -44,8 +44,8 @@ def command() -> None:
 def new(file: Path, name: str, tenant: str, expires: datetime | None, as_json: bool, **limits: Any) -> int:
     """Add a key to FILE and print its text, which is kept nowhere."""
     text, id_, salt, hash_ = new_secret()
-    written = {limit: value for limit, value in limits.items() if value}
-    about = {"id": id_, "salt": salt, "hash": hash_, "name": name, "tenant": tenant, **written}
+    given = {limit: value for limit, value in limits.items() if value}
+    about = {"id": id_, "salt": salt, "hash": hash_, "name": name, "tenant": tenant, **given}
     if expires:
         about["expires"] = expires.replace(tzinfo=UTC)
     try:
@@ -68,9 +68,20 @@ def list_(file: Path, as_json: bool) -> int:
     """The keys in FILE, without salts and hashes."""
     keys = read_keys(file)
     if as_json:
-        print_json([_public(key) for key in keys])
-    else:
-        print_table(COLUMNS, [_row(key) for key in keys])
+        shown = [name for name in Key.__struct_fields__ if name not in ("salt", "hash")]
+        print_json([{name: msgspec.to_builtins(getattr(key, name)) for name in shown} for key in keys])
+        return 0
+    rows = []
+    for key in keys:
+        limits = (
+            (key.requests_per_second, "requests/s"),
+            (key.triples_per_second, "triples/s"),
+            (key.in_flight, "in flight"),
+        )
+        quotas = ", ".join(f"{limit:g} {unit}" for limit, unit in limits if limit)
+        expires = key.expires.isoformat() if key.expires else ""
+        rows.append([key.id, key.name, key.tenant, " ".join(key.lanes), " ".join(key.scopes), quotas, expires])
+    print_table(COLUMNS, rows)
     return 0
 
 
@@ -82,22 +93,3 @@ def revoke(file: Path, key_id: str) -> int:
     remove_key(file, key_id)
     click.echo(f"key {key_id} revoked", err=True)
     return 0
-
-
-def _public(key: Key) -> dict[str, Any]:
-    about: dict[str, Any] = msgspec.to_builtins(msgspec.structs.asdict(key))
-    return {name: value for name, value in about.items() if name not in ("salt", "hash")}
-
-
-def _row(key: Key) -> list[str]:
-    quotas = [
-        f"{value:g} {unit}"
-        for value, unit in (
-            (key.requests_per_second, "requests/s"),
-            (key.triples_per_second, "triples/s"),
-            (key.in_flight, "in flight"),
-        )
-        if value
-    ]
-    expires = key.expires.isoformat() if key.expires else ""
-    return [key.id, key.name, key.tenant, " ".join(key.lanes), " ".join(key.scopes), ", ".join(quotas), expires]

@@ -29,15 +29,27 @@ def command() -> None:
 @json_option
 def list_(models_dir: Path | None, as_json: bool) -> int:
     """List the bundled models."""
-    from medreward.artifacts.repository import list_models
+    from medreward.artifacts.manifest import read_manifest
+    from medreward.artifacts.repository import MANIFEST_FILE, bundled_models, list_models
+    from medreward.cli.serve import read_settings
 
-    folder = _models_dir(models_dir)
-    found = [_listed(name, folder) for name in list_models(folder)]
+    folder = read_settings(models_dir=models_dir).models_dir or bundled_models()
+    columns = ["name", "version", "evidence", "runtime", "fingerprint"]
+    models, rows = [], []
+    for name in list_models(folder):
+        try:
+            manifest = read_manifest(folder / name / MANIFEST_FILE)
+        except ConfigurationError as error:
+            models.append({"name": name, "error": str(error)})
+            rows.append([name, "", "", "", str(error)])
+            continue
+        about = [name, manifest.version, str(manifest.evidence), manifest.runtime]
+        models.append(dict(zip(columns, [*about, manifest.fingerprint], strict=True)))
+        rows.append([*about, manifest.fingerprint.removeprefix("sha256:")[:12]])
     if as_json:
-        print_json(found)
-    elif found:
-        columns = ["name", "version", "evidence", "runtime", "fingerprint"]
-        print_table(columns, [[*map(str, model.values())] for model in map(_short, found)])
+        print_json(models)
+    elif models:
+        print_table(columns, rows)
     else:
         click.echo(f"there are no models in {folder}", err=True)
     return 0
@@ -54,13 +66,13 @@ def inspect(ref: str, as_json: bool, **where: Any) -> int:
     from medreward.engine.files import find
 
     folder, manifest = find(_settings(ref, **where))
-    facts = _facts(folder, manifest)
+    facts = facts_of(folder, manifest)
     if as_json:
         print_json(facts)
         return 0
     files = facts.pop("files")
-    print_table(["fact", "value"], [[name, _written(value)] for name, value in facts.items()])
-    print_table(["file", "bytes", "sha256"], [[name, *map(_written, file.values())] for name, file in files.items()])
+    print_table(["fact", "value"], [[name, _as_text(value)] for name, value in facts.items()])
+    print_table(["file", "bytes", "sha256"], [[name, *map(_as_text, file.values())] for name, file in files.items()])
     return 0
 
 
@@ -124,7 +136,7 @@ def adopt(folder: Path, name: str | None, heads: str | None, image_size: int | N
         print_json({**facts, "image": manifest.image.model_dump()})
     else:
         click.echo(f"{manifest.name} in {folder}, {manifest.fingerprint}")
-        click.echo(f"image: {_written(manifest.image.model_dump())}")
+        click.echo(f"image: {_as_text(manifest.image.model_dump())}")
     for remark in remarks:
         click.echo(f"medreward: {remark}", err=True)
     return 0
@@ -158,14 +170,14 @@ def measure(ref: str, data: Path, phantoms: int, out: Path | None, models_dir: P
 
     folder, manifest = open_verified(_settings(ref, models_dir=models_dir))
     with progress_bar("answers") as progress:
-        found = measure_folder(folder, manifest, data, progress, phantoms)
+        figures = measure_folder(folder, manifest, data, progress, phantoms)
     if out:
-        markdown = card(manifest.name, manifest.version, manifest.provenance, found)
-        out.write_text(markdown if out.suffix == ".md" else json.dumps(found, indent=1) + "\n", "utf-8")
+        markdown = card(manifest.name, manifest.version, manifest.provenance, figures)
+        out.write_text(markdown if out.suffix == ".md" else json.dumps(figures, indent=1) + "\n", "utf-8")
     if as_json:
-        print_json(found)
+        print_json(figures)
         return 0
-    for table in tables(found):
+    for table in tables(figures):
         click.echo(table.title)
         print_table(table.columns, table.rows)
         if table.note:
@@ -173,44 +185,19 @@ def measure(ref: str, data: Path, phantoms: int, out: Path | None, models_dir: P
     return 0
 
 
-def _models_dir(given: Path | None) -> Path:
-    from medreward.artifacts.repository import bundled_models
-    from medreward.cli.serve import read_settings
-
-    return read_settings(models_dir=given).models_dir or bundled_models()
-
-
 def _settings(ref: str, **where: Any) -> "Settings":
-    """With the work done in this process."""
+    """Returns the settings for a command on one model, with the work done in this process."""
     from medreward.cli.serve import read_settings
 
     return read_settings(model=ref, isolation="inline", **where)
 
 
-def _listed(name: str, models_dir: Path) -> dict[str, Any]:
-    from medreward.artifacts.manifest import read_manifest
-    from medreward.artifacts.repository import MANIFEST_FILE
-
-    try:
-        manifest = read_manifest(models_dir / name / MANIFEST_FILE)
-    except ConfigurationError as error:
-        return {"name": name, "error": str(error)}
-    return {
-        "name": name,
-        "version": manifest.version,
-        "evidence": str(manifest.evidence),
-        "runtime": manifest.runtime,
-        "fingerprint": manifest.fingerprint,
-    }
-
-
-def _short(model: Mapping[str, Any]) -> dict[str, Any]:
-    if "error" in model:
-        return {"name": model["name"], "version": "", "evidence": "", "runtime": "", "fingerprint": model["error"]}
-    return {**model, "fingerprint": model["fingerprint"].removeprefix("sha256:")[:12]}
-
-
-def _facts(folder: Path, manifest: "Manifest") -> dict[str, Any]:
+def facts_of(folder: Path, manifest: "Manifest") -> dict[str, Any]:
+    """Returns what `models inspect` shows of a model, with its template around an example as the model reads it."""
+    image = "".join(manifest.vlm.image) if manifest.vlm else ""
+    places = {"{image}": image, "{question}": QUESTION, "{response}": RESPONSE}
+    text = "".join(places.get(piece, piece) for piece in (*manifest.text.prompt, *manifest.text.answer))
+    sizes = {name: (folder / name).stat().st_size if (folder / name).exists() else None for name in manifest.files}
     return {
         "name": manifest.name,
         "version": manifest.version,
@@ -225,26 +212,13 @@ def _facts(folder: Path, manifest: "Manifest") -> dict[str, Any]:
         "max_tokens": manifest.text.max_tokens,
         "weights": {dimension: manifest.weights.get(dimension, 0.0) for dimension in manifest.dimensions},
         "calibration": {dimension: manifest.calibration[dimension].model_dump() for dimension in manifest.dimensions},
-        "example_text": _rendered(manifest),
-        "files": {name: {"bytes": _size(folder / name), "sha256": digest} for name, digest in manifest.files.items()},
+        "example_text": text,
+        "files": {name: {"bytes": sizes[name], "sha256": digest} for name, digest in manifest.files.items()},
     }
 
 
-def _rendered(manifest: "Manifest") -> str:
-    """The template with an example in its places, as the model reads it."""
-    image = "".join(manifest.vlm.image) if manifest.vlm else ""
-    places = {"{image}": image, "{question}": QUESTION, "{response}": RESPONSE}
-    return "".join(places.get(piece, piece) for piece in (*manifest.text.prompt, *manifest.text.answer))
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
-
-
-def _written(value: Any) -> str:
+def _as_text(value: Any) -> str:
+    """Returns a value as a table shows it, and an object as `width 64, height 64`."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_written(part)}" for key, part in value.items())
+        return ", ".join(f"{key} {_as_text(part)}" for key, part in value.items())
     return "missing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

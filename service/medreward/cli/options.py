@@ -17,12 +17,12 @@ PREFIX: Final = "MEDREWARD_"
 
 
 def option(flag: str, *names: str, **how: Any) -> Callable[[F], F]:
-    """`--some-flag`, which MEDREWARD_SOME_FLAG sets too."""
+    """Returns a decorator that adds `--some-flag`, which MEDREWARD_SOME_FLAG sets too."""
     return click.option(flag, *names, envvar=variable(flag), show_envvar=True, **how)
 
 
 def refuse_unknown_variables(app: click.Group) -> None:
-    """A mistyped setting must not be ignored."""
+    """Raises ConfigurationError for a variable of ours that sets nothing: a mistyped setting must not be ignored."""
     present = [name for name in os.environ if name.startswith(PREFIX)]
     if not present:
         return
@@ -33,7 +33,7 @@ def refuse_unknown_variables(app: click.Group) -> None:
 
 
 def setting_names() -> list[str]:
-    """Fields of Settings, read from the source: a client's install has no pydantic to import them with."""
+    """Returns the fields of Settings. They are read from its source, for a client has no pydantic."""
     spec = importlib.util.find_spec("medreward.settings")
     assert spec is not None
     assert spec.origin is not None
@@ -44,6 +44,7 @@ def setting_names() -> list[str]:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
+    """Returns a question that names the likeliest of the known names; empty where none is like it."""
     close = difflib.get_close_matches(name, sorted(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -87,7 +88,7 @@ dtype_option = option(
 
 
 def local_options(command: F) -> F:
-    """A model in this process."""
+    """Adds the flags of a model in this process."""
     for decorate in (dtype_option, image_size_option, heads_option, models_dir_option, model_option):
         command = decorate(command)
     return command

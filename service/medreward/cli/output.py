@@ -1,4 +1,4 @@
-"""What is written, so that a run that was killed can go on: complete lines in the input's order, and a record beside.
+"""The output of score-file, so that a run that was killed can go on: lines in the input's order, and a record beside.
 
 JSONL grows in place. Parquet cannot: its rows are kept as lines in a journal and become the file in one last step.
 """
@@ -21,7 +21,7 @@ MODEL_FIELDS: Final = ("name", "version", "fingerprint", "runtime", "evidence")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RunRecord:
     """What decides the output: another of these is another run."""
 
     input: str
@@ -33,17 +33,17 @@ class Asked:
 
 
 class Output:
-    """Opens new, or where a run of the same input, model and options stopped."""
+    """Opens a new file, or one where a run of the same input, model and options stopped."""
 
-    def __init__(self, path: Path, asked: Asked) -> None:
+    def __init__(self, path: Path, record: RunRecord) -> None:
         self._path = path
-        self._record = path.with_name(f"{path.name}.run.json")
         self._journal = path.with_name(f"{path.name}.part.jsonl") if is_parquet(path) else path
-        self._refuse_what_is_not_ours(asked)
+        claim(path, record)
         self.done = is_parquet(path) and path.exists() and not self._journal.exists()
         self._file: BinaryIO | None = None
         if self.done:
-            self.rows, self.failed = _count(_parquet_results(path))
+            batches = open_parquet(path).iter_batches(CHUNK_ROWS, columns=["results"])
+            self.rows, self.failed = _count(row for batch in batches for row in batch.to_pylist())
             return
         self._file = self._journal.open("ab", buffering=0)
         _drop_torn_line(self._journal)
@@ -58,7 +58,7 @@ class Output:
         self.failed += has_failed(row)
 
     def finish(self, id_type: Any) -> None:
-        """The input has no more rows. `id_type` is that of a Parquet input's ids."""
+        """Closes the output, for the input has no more rows. `id_type` is that of a Parquet input's ids."""
         self.close()
         if is_parquet(self._path) and not self.done:
             draft = self._path.with_name(f"{self._path.name}.tmp")
@@ -70,28 +70,33 @@ class Output:
         if self._file:
             self._file.close()
 
-    def _refuse_what_is_not_ours(self, asked: Asked) -> None:
-        if not self._record.exists():
-            if self._path.exists():
-                raise ConfigurationError(
-                    f"{self._path} already exists and was not begun by score-file; move it away or name another file"
-                )
-            draft = self._record.with_name(f"{self._record.name}.tmp")
-            draft.write_text(json.dumps(asdict(asked), indent=2) + "\n", "utf-8")
-            draft.replace(self._record)
-            return
-        try:
-            begun = json.loads(self._record.read_bytes())
-        except ValueError:
-            begun = None
-        if not isinstance(begun, dict):
-            raise ConfigurationError(f"{self._record} is damaged; move it and {self._path} away to begin anew")
-        other = [name for name, value in asdict(asked).items() if begun.get(name) != value]
-        if other:
+
+def claim(path: Path, record: RunRecord) -> None:
+    """Writes the record beside a new output.
+
+    Raises ConfigurationError where an output is there that another run began, or that is not of score-file.
+    """
+    file = path.with_name(f"{path.name}.run.json")
+    if not file.exists():
+        if path.exists():
             raise ConfigurationError(
-                f"{self._path} was begun with another {' and another '.join(other)}; "
-                f"move it and {self._record.name} away to begin anew"
+                f"{path} already exists and was not begun by score-file; move it away or name another file"
             )
+        draft = file.with_name(f"{file.name}.tmp")
+        draft.write_text(json.dumps(asdict(record), indent=2) + "\n", "utf-8")
+        draft.replace(file)
+        return
+    try:
+        begun = json.loads(file.read_bytes())
+    except ValueError:
+        begun = None
+    if not isinstance(begun, dict):
+        raise ConfigurationError(f"{file} is damaged; move it and {path} away to begin anew")
+    others = [name for name, value in asdict(record).items() if begun.get(name) != value]
+    if others:
+        raise ConfigurationError(
+            f"{path} was begun with another {' and another '.join(others)}; move it and {file.name} away to begin anew"
+        )
 
 
 def input_digest(path: Path) -> str:
@@ -100,11 +105,12 @@ def input_digest(path: Path) -> str:
 
 
 def has_failed(row: dict[str, Any]) -> bool:
+    """Returns whether the row, or one of its responses, has no score."""
     return row["results"] is None or any(result["status"] != "ok" for result in row["results"])
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cut what stands behind the last line break."""
+    """Cuts off what stands behind the last line break."""
     with path.open("rb+") as file:
         end = file.seek(0, os.SEEK_END)
         while end:
@@ -138,14 +144,10 @@ def _count(rows: Iterator[dict[str, Any]]) -> tuple[int, int]:
     return total, failed
 
 
-def _parquet_results(path: Path) -> Iterator[dict[str, Any]]:
-    for batch in open_parquet(path).iter_batches(CHUNK_ROWS, columns=["results"]):
-        yield from batch.to_pylist()
-
-
 def _write_parquet(journal: Path, to: Path, id_type: Any) -> None:
+    """Writes the journal's rows as a Parquet file."""
     pyarrow = import_pyarrow()
-    schema = _schema(pyarrow, id_type)
+    schema = _parquet_schema(pyarrow, id_type)
     rows = _lines(journal)
     with pyarrow.parquet.ParquetWriter(to, schema) as writer:
         while chunk := list(islice(rows, CHUNK_ROWS)):
@@ -154,7 +156,7 @@ def _write_parquet(journal: Path, to: Path, id_type: Any) -> None:
             writer.write_batch(pyarrow.RecordBatch.from_pylist(chunk, schema=schema))
 
 
-def _schema(pyarrow: Any, id_type: Any) -> Any:
+def _parquet_schema(pyarrow: Any, id_type: Any) -> Any:
     text, number, place = pyarrow.string(), pyarrow.float64(), pyarrow.int32()
     six = pyarrow.struct([(dimension, number) for dimension in DIMENSIONS])
     error = pyarrow.struct([("code", text), ("message", text), ("field", text)])

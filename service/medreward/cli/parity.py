@@ -1,4 +1,4 @@
-"""`medreward doctor --parity`: does a VLM give here what it gives in transformers itself?"""
+"""`medreward doctor --parity`: whether a VLM gives here what it gives in transformers itself."""
 
 from contextlib import suppress
 from typing import Any
@@ -19,6 +19,7 @@ KINDS = ("right_full_insightful", "wrong_full", "refusal", "terse", "wandering",
 
 
 def check_parity(settings: Settings, as_json: bool) -> int:
+    """Prints how far logits differ and returns the exit code: 1 where one differs by more than is allowed."""
     model = open_model(settings)
     manifest = model.manifest
     if manifest.runtime != "torch_vlm":
@@ -32,33 +33,31 @@ def check_parity(settings: Settings, as_json: bool) -> int:
     backend = open_vlm(settings.model_copy(update=no_caches), manifest, model.folder)
     from medreward.backends.torch_vlm.parity import compared, orders, spread, tolerance  # loads torch
 
-    named = _groups(model, image_limits(settings))
-    both = compared(backend, [*named.values()])
-    found = {name: each.largest for name, each in zip(named, both, strict=True)}
+    groups = phantom_groups(model, image_limits(settings))
+    both = compared(backend, [*groups.values()])
+    differences = {name: each.largest for name, each in zip(groups, both, strict=True)}
     order, allowed = orders(both), tolerance(backend.backbone.dtype, both)
     facts: dict[str, Any] = {
         "model": manifest.name,
         "runtime": backend.runtime,
         "tolerance": allowed,
-        "ok": max(found.values()) <= allowed,
+        "ok": max(differences.values()) <= allowed,
         "spread": spread(both),
         "pair_orders": order.pairs,
         "pair_orders_that_flip": order.flips,
         "share_that_flips": order.share,
     }
     if as_json:
-        print_json({**facts, "largest": max(found.values()), "differences": found})
+        print_json({**facts, "largest": max(differences.values()), "differences": differences})
     else:
-        print_table(["triples about", "largest difference of a logit"], [[k, f"{v:.1e}"] for k, v in found.items()])
-        print_table(["fact", "value"], [[k.replace("_", " "), _written(v)] for k, v in facts.items()])
+        rows = [[name, f"{largest:.1e}"] for name, largest in differences.items()]
+        print_table(["triples about", "largest difference of a logit"], rows)
+        texts = {name: f"{fact:.2g}" if isinstance(fact, float) else str(fact) for name, fact in facts.items()}
+        print_table(["fact", "value"], [[name.replace("_", " "), text] for name, text in texts.items()])
     return int(not facts["ok"])
 
 
-def _written(fact: object) -> str:
-    return f"{fact:.2g}" if isinstance(fact, float) else str(fact)
-
-
-def _groups(model: Model, limits: ImageLimits) -> dict[str, Group]:
+def phantom_groups(model: Model, limits: ImageLimits) -> dict[str, Group]:
     """Returns phantoms with a question and answers to it; the last without its image, where the model allows that.
 
     An answer that is too long for the model is cut as `cut_middle` cuts it: both ways get the same ids. A phantom whose

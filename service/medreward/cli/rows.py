@@ -4,7 +4,7 @@ import binascii
 import json
 import re
 from base64 import b64decode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -69,8 +69,37 @@ def is_parquet(path: Path) -> bool:
 
 
 def read_rows(path: Path, start: int = 0) -> Iterator[Row]:
-    """From row `start` on; empty lines are no rows."""
+    """Gives the rows from number `start` on; empty lines are no rows."""
     return _parquet_rows(path, start) if is_parquet(path) else _json_rows(path, start)
+
+
+def _json_rows(path: Path, start: int) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(line for line in file if not line.isspace()):
+            if number < start:
+                continue
+            try:
+                fields = json.loads(line)
+            except (ValueError, RecursionError):
+                fields = None
+            yield Row(number, fields if isinstance(fields, dict) else None)
+
+
+def _parquet_rows(path: Path, start: int) -> Iterator[Row]:
+    file = open_parquet(path)
+    columns = [name for name in file.schema_arrow.names if name in (*ITEM, "id")]
+    batches = file.iter_batches(PARQUET_ROWS, columns=columns)
+    number = 0
+    while True:
+        try:
+            batch = next(batches, None)
+        except (OSError, ValueError):  # pyarrow's errors are kinds of these
+            raise ConfigurationError(f"{path} is damaged") from None
+        if batch is None:
+            return
+        if number + batch.num_rows > start:
+            yield from (Row(n, fields) for n, fields in enumerate(batch.to_pylist(), number) if n >= start)
+        number += batch.num_rows
 
 
 def count_rows(path: Path) -> int:
@@ -83,7 +112,7 @@ def count_rows(path: Path) -> int:
 
 def group_rows(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
     """Joins rows that follow each other and share image and question, up to `size` of them."""
-    for _, alike in groupby(rows, _shared):
+    for _, alike in groupby(rows, lambda row: [row.fields.get(key) for key in SHARED] if row.fields else row.number):
         while group := list(islice(alike, size)):
             yield group
 
@@ -108,6 +137,7 @@ def read_image(item: ItemShape, folder: Path) -> Source:
 
 
 def import_pyarrow() -> ModuleType:
+    """Returns pyarrow; raises ConfigurationError, with how to install it, where it is not installed."""
     try:
         import pyarrow.parquet
     except ImportError:
@@ -126,42 +156,8 @@ def open_parquet(path: Path) -> Any:
         raise ConfigurationError(f"{path} is not a Parquet file") from None
 
 
-def _json_rows(path: Path, start: int) -> Iterator[Row]:
-    with path.open("rb") as file:
-        lines = (line for line in file if not line.isspace())
-        yield from (Row(number, _object(line)) for number, line in enumerate(lines) if number >= start)
-
-
-def _object(line: bytes) -> Mapping[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _parquet_rows(path: Path, start: int) -> Iterator[Row]:
-    file = open_parquet(path)
-    columns = [name for name in file.schema_arrow.names if name in (*ITEM, "id")]
-    number = 0
-    for batch in _batches(file, columns, path):
-        if number + batch.num_rows > start:
-            yield from (Row(n, fields) for n, fields in enumerate(batch.to_pylist(), number) if n >= start)
-        number += batch.num_rows
-
-
-def _batches(file: Any, columns: Sequence[str], path: Path) -> Iterator[Any]:
-    try:
-        yield from file.iter_batches(PARQUET_ROWS, columns=columns)
-    except (OSError, ValueError):  # pyarrow's errors are kinds of these
-        raise ConfigurationError(f"{path} is damaged") from None
-
-
-def _shared(row: Row) -> Any:
-    return [row.fields.get(key) for key in SHARED] if row.fields else row.number
-
-
 def _checked(shape: type[S], value: Any, field: str) -> S:
+    """Returns the value in this shape; raises RequestError, with a pointer behind `field`, where it has another."""
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:

@@ -56,15 +56,19 @@ def command(
             item = Item(question, responses, images)
             return await client.ask([item], weights=weights, too_long=too_long, thinking=thinking)
 
-    reply = _json(asyncio.run(ask()))
+    reply = reply_json(asyncio.run(ask()))
     if as_json:
         print_json(reply)
     else:
-        _print(reply)
+        numbers = [*DIMENSIONS, "reward"]
+        print_table(["response", *numbers, "flags"], map(_table_row, reply["results"]), numbers)
+        model = reply["model"]
+        click.echo(f"{model['name']} {model['version']}, {model['runtime']}, evidence: {model['evidence']}")
+        click.echo(model["fingerprint"])
     return int(any(result["status"] != "ok" for result in reply["results"]))
 
 
-def _json(reply: Reply) -> dict[str, Any]:
+def reply_json(reply: Reply) -> dict[str, Any]:
     """Returns the reply as `/v1/score` writes it."""
     item = {"responses": reply.scores[0]}
     results = [
@@ -74,19 +78,11 @@ def _json(reply: Reply) -> dict[str, Any]:
     return {"id": reply.id, "model": asdict(reply.model), "results": results, "timings_ms": reply.timings_ms}
 
 
-def _print(reply: dict[str, Any]) -> None:
-    numbers = [*DIMENSIONS, "reward"]
-    print_table(["response", *numbers, "flags"], map(_row, reply["results"]), numbers)
-    model = reply["model"]
-    click.echo(f"{model['name']} {model['version']}, {model['runtime']}, evidence: {model['evidence']}")
-    click.echo(model["fingerprint"])
-
-
-def _row(result: dict[str, Any]) -> list[str]:
+def _table_row(result: dict[str, Any]) -> list[str]:
     if result["status"] != "ok":
         error = result["error"]
-        unknown = ["-"] * (len(DIMENSIONS) + 1)
-        return [str(result["response"]), *unknown, f"{error['code']}: {error['message']}"]
+        dashes = ["-"] * (len(DIMENSIONS) + 1)
+        return [str(result["response"]), *dashes, f"{error['code']}: {error['message']}"]
     numbers = [*(result["scores"][dimension] for dimension in DIMENSIONS), result["reward"]]
     cells = ["-" if number is None else f"{number:.3f}" for number in numbers]
     return [str(result["response"]), *cells, " ".join(result["flags"])]

@@ -21,7 +21,7 @@ from medreward.cli.asking import (
 )
 from medreward.cli.client import open_client, result_json
 from medreward.cli.options import json_option
-from medreward.cli.output import Asked, Output, input_digest
+from medreward.cli.output import Output, RunRecord, input_digest
 from medreward.cli.rows import (
     SUFFIXES,
     ItemShape,
@@ -39,13 +39,6 @@ from medreward.clients import AsyncClient, ClientError, Refused
 from medreward.clients.errors import is_server_away
 from medreward.clients.score import Score
 from medreward.errors import ITEM_CODES, RETRYABLE, ConfigurationError, MedRewardError
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    source: Path
-    options: Mapping[str, Any]  # of each call: weights, too_long, thinking
-    concurrency: int
 
 
 @click.command("score-file")
@@ -78,89 +71,105 @@ def command(
     """
     if source.suffix not in SUFFIXES or target.suffix != source.suffix:
         raise click.UsageError("IN and OUT must both end in .jsonl or both in .parquet")
-    job = Job(source, {"weights": weights, "too_long": too_long, "thinking": thinking}, concurrency)
+    options = {"weights": weights, "too_long": too_long, "thinking": thinking}
     chosen = chosen_url(context, url, local["model"])
 
     async def run(digest: str) -> Output:
         async with open_client(chosen, key, local, concurrency=concurrency, retry_seconds=retry_seconds) as client:
             model = await client.pin_model()
             ran_in = model.runtime.rpartition("/")[2]
-            output = Output(target, Asked(digest, model.fingerprint, ran_in, weights, too_long, thinking))
+            output = Output(target, RunRecord(digest, model.fingerprint, ran_in, weights, too_long, thinking))
             with contextlib.closing(output):
-                await _score_missing(job, client, asdict(model), output)
+                if not output.done:
+                    await Job(source, options, concurrency, client).fill(output, asdict(model))
+                output.finish(id_type_of(source))
             return output
 
     try:
         output = asyncio.run(run(input_digest(source)))
     except OSError as error:
         raise ConfigurationError(f"{error.filename or target}: {error.strerror or error}") from None
-    _report(output, target, as_json)
+    if as_json:
+        print_json({"out": str(target), "rows": output.rows, "failed": output.failed})
+    else:
+        click.echo(f"{output.rows} rows, {output.failed} failed: {target}")
     return int(output.failed > 0)
 
 
-async def _score_missing(job: Job, client: AsyncClient, model: Mapping[str, str], output: Output) -> None:
-    if not output.done:
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Scores the rows of a file; `options` are those of each call: weights, too_long, thinking."""
+
+    source: Path
+    options: Mapping[str, Any]
+    concurrency: int
+    client: AsyncClient
+
+    async def fill(self, output: Output, model: Mapping[str, str]) -> None:
+        """Appends the rows that the output does not have yet; raises ConfigurationError where the server went away."""
         with progress_bar("rows") as advance:
-            total = count_rows(job.source) if sys.stderr.isatty() else 0
-            async with contextlib.aclosing(_scored(job, client, output.rows)) as scored:
+            total = count_rows(self.source) if sys.stderr.isatty() else 0
+            async with contextlib.aclosing(self.results(output.rows)) as results:
                 try:
-                    async for row in scored:
+                    async for row in results:
                         output.append({**row, "model": model})
                         advance(output.rows, total)
                 except ClientError as error:
                     raise ConfigurationError(
                         f"score-file stopped after {output.rows} rows; run it again to go on: {error}"
                     ) from None
-    output.finish(_id_type(job.source))
 
-
-async def _scored(job: Job, client: AsyncClient, start: int) -> AsyncGenerator[dict[str, Any]]:
-    """Rows in their order, some in flight ahead of the one that is due."""
-    flying: deque[asyncio.Task[list[dict[str, Any]]]] = deque()
-    ahead = 0  # rows
-    try:
-        for group in group_rows(read_rows(job.source, start), job.concurrency):
-            flying.append(asyncio.create_task(_score_rows(group, job, client)))
-            ahead += len(group)
-            while ahead >= 2 * job.concurrency:
-                for row in await flying.popleft():
-                    ahead -= 1
-                    yield row
-        while flying:
-            for row in await flying.popleft():
-                yield row
-    finally:
-        for task in flying:
-            task.cancel()
-        await asyncio.gather(*flying, return_exceptions=True)
-
-
-async def _score_rows(rows: Sequence[Row], job: Job, client: AsyncClient) -> list[dict[str, Any]]:
-    """Scores rows that share image and question as one group. Raises Refused where going on would fail every row."""
-    items = [_item(row) for row in rows]
-    scores: Iterator[Score] = iter(())
-    asked = [item for item in items if isinstance(item, ItemShape)]
-    if asked:
-        first, responses = asked[0], [text for item in asked for text in item.texts]
+    async def results(self, start: int) -> AsyncGenerator[dict[str, Any]]:
+        """Gives what is written for each row, in their order, some in flight ahead of the one that is due."""
+        flying: deque[asyncio.Task[list[dict[str, Any]]]] = deque()
+        ahead = 0  # rows
         try:
-            image = await asyncio.to_thread(read_image, first, job.source.parent)
-            scores = iter(await client.score(image, first.question, responses, history=first.history, **job.options))
-        except MedRewardError as error:
-            items = [error if isinstance(item, ItemShape) else item for item in items]
-    return [_outcome(row, item, scores) for row, item in zip(rows, items, strict=True)]
+            for group in group_rows(read_rows(self.source, start), self.concurrency):
+                flying.append(asyncio.create_task(self.score(group)))
+                ahead += len(group)
+                while ahead >= 2 * self.concurrency:
+                    for row in await flying.popleft():
+                        ahead -= 1
+                        yield row
+            while flying:
+                for row in await flying.popleft():
+                    yield row
+        finally:
+            for task in flying:
+                task.cancel()
+            await asyncio.gather(*flying, return_exceptions=True)
+
+    async def score(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Scores rows that share image and question as one group.
+
+        Raises Refused where going on would fail every row.
+        """
+        items: list[ItemShape | MedRewardError] = []
+        for row in rows:
+            try:
+                items.append(read_item(row))
+            except MedRewardError as error:
+                items.append(error)
+        scores: Iterator[Score] = iter(())
+        to_ask = [item for item in items if isinstance(item, ItemShape)]
+        if to_ask:
+            first, texts = to_ask[0], [text for item in to_ask for text in item.texts]
+            try:
+                image = await asyncio.to_thread(read_image, first, self.source.parent)
+                answers = self.client.score(image, first.question, texts, history=first.history, **self.options)
+                scores = iter(await answers)
+            except MedRewardError as error:
+                items = [error if isinstance(item, ItemShape) else item for item in items]
+        return [row_result(row, item, scores) for row, item in zip(rows, items, strict=True)]
 
 
-def _item(row: Row) -> ItemShape | MedRewardError:
-    try:
-        return read_item(row)
-    except MedRewardError as error:
-        return error
-
-
-def _outcome(row: Row, item: ItemShape | MedRewardError, scores: Iterator[Score]) -> dict[str, Any]:
+def row_result(row: Row, item: ItemShape | MedRewardError, scores: Iterator[Score]) -> dict[str, Any]:
     """Returns what is written for the row, which takes the scores of its responses from `scores`."""
     fields = row.fields or {}
-    about: dict[str, Any] = {"row": row.number} | ({"id": _plain(fields["id"])} if "id" in fields else {})
+    about: dict[str, Any] = {"row": row.number}
+    if "id" in fields:
+        id_ = fields["id"]
+        about["id"] = id_ if id_ is None or isinstance(id_, str | int) else str(id_)
     if isinstance(item, MedRewardError):
         return {**about, "results": None, "error": _error(item.code, item.detail, item.field)}
     answers = list(islice(scores, len(item.texts)))
@@ -179,12 +188,8 @@ def _error(code: str, message: str | None, field: str | None) -> dict[str, str]:
     return {"code": str(code), "message": message or "", "field": field or ""}
 
 
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, str | int) else str(value)
-
-
-def _id_type(source: Path) -> Any:
-    """The type of a Parquet file's ids where it is one that JSON keeps, else text; None without ids."""
+def id_type_of(source: Path) -> Any:
+    """Returns the type of a Parquet file's ids where it is one that JSON keeps, else text; None without ids."""
     if not is_parquet(source):
         return None
     import pyarrow
@@ -194,10 +199,3 @@ def _id_type(source: Path) -> Any:
         return None
     kind = schema.field("id").type
     return kind if pyarrow.types.is_integer(kind) else pyarrow.string()
-
-
-def _report(output: Output, target: Path, as_json: bool) -> None:
-    if as_json:
-        print_json({"out": str(target), "rows": output.rows, "failed": output.failed})
-    else:
-        click.echo(f"{output.rows} rows, {output.failed} failed: {target}")

@@ -17,18 +17,20 @@ VALUE: Final[dict[str, Any]] = {"metavar": "VALUE"}
 FLAG: Final[dict[str, Any]] = {"is_flag": True, "flag_value": "true", "default": None}
 
 
-def _options() -> list[click.Parameter]:
-    return [
-        click.Option(
-            [f"--{name.replace('_', '-')}", name],
-            help=f"{field.description}  [default: {field.default}; env: {ENV_PREFIX}{name.upper()}]",
-            **(FLAG if field.annotation is bool else VALUE),
-        )
-        for name, field in Settings.model_fields.items()
-    ]
+def read_settings(**given: Any) -> Settings:
+    """Returns the settings from flags and the environment; a flag that was not given is None.
+
+    Raises ConfigurationError where a value is wrong.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigurationError(f"setting {first['loc'][0]}: {first['msg']}") from None
 
 
-def _serve(**given: str | None) -> None:
+def run(**given: str | None) -> None:
+    """Serves until SIGTERM."""
     settings = read_settings(**given)
     logs.configure(settings.log_level)
     import uvloop
@@ -47,15 +49,16 @@ def _serve(**given: str | None) -> None:
         sys.exit(2)
 
 
-def read_settings(**given: Any) -> Settings:
-    """From flags and the environment; a flag that was not given is None."""
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigurationError(f"setting {first['loc'][0]}: {first['msg']}") from None
-
-
 command = click.Command(
-    "serve", params=_options(), callback=_serve, help="Serve a model over REST and gRPC until SIGTERM."
+    "serve",
+    params=[
+        click.Option(
+            [f"--{name.replace('_', '-')}", name],
+            help=f"{field.description}  [default: {field.default}; env: {ENV_PREFIX}{name.upper()}]",
+            **(FLAG if field.annotation is bool else VALUE),
+        )
+        for name, field in Settings.model_fields.items()
+    ],
+    callback=run,
+    help="Serve a model over REST and gRPC until SIGTERM.",
 )

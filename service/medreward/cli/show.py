@@ -16,8 +16,29 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def share(value: float | None) -> str:
+    """Returns a share in percent; a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def interval(bounds: Sequence[float | None] | None) -> str:
+    return "-" if bounds is None else " to ".join(map(share, bounds))
+
+
+def coefficient(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def coefficients(bounds: Sequence[float | None] | None) -> str:
+    return "-" if bounds is None else " to ".join(map(coefficient, bounds))
+
+
+def probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()) -> None:
-    """Columns named in `numbers` are flush right; on a narrow terminal cells fold, nothing is cut."""
+    """Prints a table. Columns named in `numbers` are flush right; on a narrow terminal cells fold, nothing is cut."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -42,7 +63,7 @@ def print_panel(title: str, lines: Iterable[str], tone: Literal["good", "bad", "
 
 @contextmanager
 def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives what to tell (done, all). Nothing is shown but on a terminal."""
+    """Gives a function that is told (done, all). Where stderr is no terminal, nothing is shown."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return

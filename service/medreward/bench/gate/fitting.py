@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 
-from medreward.bench.answering import OK, by_logits
-from medreward.bench.blinding import Images
-from medreward.bench.comparing import evidence
-from medreward.bench.finished import FinishedRun, Predicted
+from medreward.bench.cases import Images
+from medreward.bench.chooser import OK, by_logits
+from medreward.bench.finished import FinishedRun
 from medreward.bench.gate.checks import percent
-from medreward.bench.gate.policy import Written
+from medreward.bench.gate.policy import NamedPolicy
+from medreward.bench.sheet import PredictionRow
 from medreward.errors import ConfigurationError
 
 
@@ -30,7 +30,7 @@ def refuse_broken(run: FinishedRun, dimensions: Sequence[str], images: Images = 
         )
 
 
-def refuse_unpinned(policy: Written, candidate: FinishedRun, baseline: FinishedRun | None) -> None:
+def refuse_unpinned(policy: NamedPolicy, candidate: FinishedRun, baseline: FinishedRun | None) -> None:
     """Refuses what a promotion under this policy must not rest on."""
     pinned = policy.policy.pinned
     if not pinned:
@@ -40,7 +40,7 @@ def refuse_unpinned(policy: Written, candidate: FinishedRun, baseline: FinishedR
             f"policy {policy.name} decides on the data {pinned.data} alone; {candidate.path} is a run on "
             f"{candidate.digest}"
         )
-    if others := [kind for kind in evidence(candidate) if pinned.labels and kind not in pinned.labels]:
+    if others := [kind for kind in candidate.evidence if pinned.labels and kind not in pinned.labels]:
         raise ConfigurationError(
             f"policy {policy.name} decides on {' and '.join(pinned.labels)} labels alone; {candidate.path} has "
             f"{' and '.join(others)} ones"
@@ -49,13 +49,13 @@ def refuse_unpinned(policy: Written, candidate: FinishedRun, baseline: FinishedR
         return
     if not baseline:
         raise ConfigurationError(f"policy {policy.name} pins the baseline: name its run with --baseline")
-    fingerprint = baseline.about["model"].get("fingerprint")
+    fingerprint = baseline.model.get("fingerprint")
     if pinned.baseline and fingerprint != pinned.baseline:
         raise ConfigurationError(
             f"policy {policy.name} wants the baseline {pinned.baseline}; {baseline.path} is a run of {fingerprint}"
         )
     for dimension, floor in pinned.baseline_floors.items():
-        credit = baseline.measured(dimension).credits
+        credit = baseline.column(dimension).credits
         if not len(credit) or credit.mean() < floor:
             seen = f"it has {percent(float(credit.mean()))}" if len(credit) else "nothing was measured there"
             raise ConfigurationError(
@@ -64,24 +64,14 @@ def refuse_unpinned(policy: Written, candidate: FinishedRun, baseline: FinishedR
             )
 
 
-def refuse_another_set(run: FinishedRun, candidate: FinishedRun) -> None:
-    if run.digest != candidate.digest:
-        raise ConfigurationError(
-            f"{run.path} is a run on other data ({run.digest}) than {candidate.path} ({candidate.digest})"
-        )
-    if list(run.cases) != list(candidate.cases):
-        raise ConfigurationError(
-            f"{run.path} and {candidate.path} do not have the same cases; was one run with --limit?"
-        )
-
-
 def refuse_another_model(run: FinishedRun, candidate: FinishedRun) -> None:
-    if run.about["model"] != candidate.about["model"]:
+    """Refuses a run of another model than the candidate's."""
+    if run.model != candidate.model:
         raise ConfigurationError(f"{run.path} is a run of another model than {candidate.path}")
 
 
-def _agrees_with_itself(prediction: Predicted) -> bool:
-    """Numbers are finite and say what was chosen; what was not answered chose nothing."""
+def _agrees_with_itself(prediction: PredictionRow) -> bool:
+    """Returns whether numbers are finite and say what was chosen; what was not answered must have chosen nothing."""
     choices, logits = prediction.choices, prediction.logits
     if prediction.status != OK:
         return logits is None and set(choices.values()) == {None}

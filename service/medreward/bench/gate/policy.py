@@ -12,7 +12,7 @@ from medreward.types import DIMENSIONS
 
 Dimension = Literal["accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall"]
 Dimensions = Annotated[tuple[Dimension, ...], Field(min_length=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 Alpha = Annotated[float, Field(gt=0, lt=0.5)]
 Digest = Annotated[str, Field(pattern="^sha256:")]
 
@@ -25,7 +25,7 @@ class Pool(Section):
     """Dimensions whose cases are taken together."""
 
     dimensions: Dimensions
-    margin: Share
+    margin: Fraction
 
     @property
     def name(self) -> str:
@@ -33,13 +33,13 @@ class Pool(Section):
 
 
 class Calibration(Section):
-    max_error: Share | None = None
-    max_increase: Share | None = None
+    max_error: Fraction | None = None
+    max_increase: Fraction | None = None
 
 
 class Shortcuts(Section):
     dimensions: Dimensions
-    gain: Share
+    gain: Fraction
 
 
 class Parity(Section):
@@ -48,14 +48,14 @@ class Parity(Section):
 
 
 class Load(Section):
-    """So many rounds, of so many seconds for each endpoint, in turns."""
+    """The load: so many rounds, in which each endpoint in turn gets so many requests a second for so many seconds."""
 
     rate: Annotated[float, Field(gt=0, le=1000)]
     seconds: Annotated[float, Field(gt=0, le=60)]
     rounds: Annotated[int, Field(ge=3, le=60)]
-    quantile: Share
+    quantile: Fraction
     max_ratio: Annotated[float, Field(gt=1)]
-    max_failed: Share
+    max_failed: Fraction
     max_ms: Annotated[float, Field(gt=0)] | None = None
 
 
@@ -65,7 +65,7 @@ class Pinned(Section):
     data: Digest | None = None
     labels: tuple[str, ...] = ()  # kinds, as `bench run` counts them: physician, constructed, not stated
     baseline: Digest | None = None  # its fingerprint
-    baseline_floors: Mapping[Dimension, Share] = {}  # the accuracy that a baseline must have to be one
+    baseline_floors: Mapping[Dimension, Fraction] = {}  # the accuracy that a baseline must have to be one
 
 
 class Policy(Section):
@@ -74,12 +74,12 @@ class Policy(Section):
     require: tuple[Literal["baseline", "blanked", "url"], ...] = ()
     alpha: Alpha
     family_alpha: Alpha
-    power: Share
-    floors: dict[Dimension, Share] = {}
+    power: Fraction
+    floors: dict[Dimension, Fraction] = {}
     non_inferiority: tuple[Pool, ...] = ()
     no_organ_worse: bool = False
-    organ_margin: Share = 0.1
-    max_unanswered: Share | None = None
+    organ_margin: Fraction = 0.1
+    max_unanswered: Fraction | None = None
     calibration: Calibration | None = None
     shortcuts: Shortcuts | None = None
     parity: Parity | None = None
@@ -97,7 +97,7 @@ class Policy(Section):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class NamedPolicy:
     """A policy and the bytes that it was read from: another digest is another policy."""
 
     name: str
@@ -105,7 +105,7 @@ class Written:
     policy: Policy
 
 
-def read_policy(name: str) -> Written:
+def read_policy(name: str) -> NamedPolicy:
     """Returns the policy of a file, or one that the package brings, by its name."""
     file = policy_file(name)
-    return Written(name, policy_digest(file), read_toml(file, Policy, "policy"))
+    return NamedPolicy(name, policy_digest(file), read_toml(file, Policy, "policy"))

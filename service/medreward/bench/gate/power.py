@@ -19,11 +19,11 @@ import click
 import numpy as np
 from scipy import optimize, stats
 
-from medreward.bench.gate.latency import Rounds, compared
+from medreward.bench.gate.checks import Verdict, verdict_of
+from medreward.bench.gate.load import Rounds, compare_rounds
 from medreward.bench.gate.policy import Policy, read_policy
 from medreward.bench.gate.quality import quality
-from medreward.bench.gate.sheet import Answers, Sheet
-from medreward.bench.gate.verdict import Verdict, verdict_of
+from medreward.bench.sheet import Sheet
 from medreward.bench.statistics import Floats
 from medreward.types import DIMENSIONS
 
@@ -47,45 +47,47 @@ class World:
 
 @dataclass(frozen=True)
 class Release:
-    """What is brought to the gate."""
+    """What the gate decides on."""
 
-    sheet: Sheet
-    candidate: Answers
-    baseline: Answers
-    blanked: Answers  # the candidate, without the images
+    candidate: Sheet
+    baseline: Sheet
+    blanked: Sheet  # the candidate, without the images
     latency: Rounds
 
 
 def release(world: World, rng: np.random.Generator, worse_by: Floats | float = 0.0) -> Release:
-    """A candidate whose accuracy is lower by so much, on all six dimensions or on each."""
-    sheet = _sheet(world, rng)
+    """Returns a candidate whose accuracy is lower by so much, on all six dimensions or on each."""
+    cases = unanswered_cases(world, rng)
     common = _noise(world, rng)
     weight = common_part(world.accuracy, world.discordant)
 
-    def run(accuracy: Floats) -> Answers:
+    def run(accuracy: Floats) -> Sheet:
         mean = stats.norm.ppf(accuracy)
         u = mean + math.sqrt(weight) * common + math.sqrt(1 - weight) * _noise(world, rng)
-        return answers(sheet.labels * 2 * mean * u)
+        return with_margins(cases, cases.labels * 2 * mean * u)
 
     accuracy = np.full(SIX, world.accuracy)
     baseline, candidate = run(accuracy), run(accuracy - worse_by)
-    return Release(sheet, candidate, baseline, _text_only(world, rng, sheet), _latency(world, rng, 1.0))
+    mean = stats.norm.ppf(world.text_accuracy)
+    blanked = with_margins(cases, cases.labels * 2 * mean * (mean + _noise(world, rng)))
+    return Release(candidate, baseline, blanked, latency(world, rng, 1.0))
 
 
-def judged(policy: Policy, brought: Release) -> Verdict:
-    checks = list(quality(policy, brought.sheet, brought.candidate, brought.baseline, brought.blanked))
+def verdict(policy: Policy, release: Release) -> Verdict:
+    """Returns the gate's verdict under the policy, of all it looks at but the endpoints."""
+    checks = list(quality(policy, release.candidate, release.baseline, release.blanked))
     if policy.load:
-        checks.append(compared("load/latency", "latency", brought.latency, policy.load.max_ratio, policy.alpha))
+        checks.append(compare_rounds("load/latency", "latency", release.latency, policy.load.max_ratio, policy.alpha))
     return verdict_of(checks)
 
 
-def answers(margins: Floats) -> Answers:
-    return Answers(np.sign(margins), margins)
+def with_margins(cases: Sheet, margins: Floats) -> Sheet:
+    return replace(cases, choices=np.sign(margins), margins=margins)
 
 
 @cache
 def common_part(accuracy: float, discordant: float) -> float:
-    """Share of the variance of u that both models have in common."""
+    """Returns the share of the variance of u that both models have in common."""
     mean = float(stats.norm.ppf(accuracy))
 
     def differ(correlation: float) -> float:
@@ -95,26 +97,24 @@ def common_part(accuracy: float, discordant: float) -> float:
     return float(optimize.brentq(differ, 0.0, 1 - 1e-9))
 
 
-def _sheet(world: World, rng: np.random.Generator) -> Sheet:
+def unanswered_cases(world: World, rng: np.random.Generator) -> Sheet:
+    """Returns the labelled cases, with no answer to any of them."""
     n = world.cases
     side = rng.choice([-1.0, 1.0], (n, 1))
     agrees = rng.random((n, SIX)) < (1 + math.sqrt(world.labels)) / 2
+    nothing, nobody = np.full((n, SIX), np.nan), np.full(n, "")
     organs = np.array([f"organ-{number % ORGANS + 1:02}" for number in range(n)])
-    return Sheet(np.where(agrees, side, -side), organs, np.arange(n), rng.integers(40, 400, (n, 2)))
+    labels, lengths = np.where(agrees, side, -side), rng.integers(40, 400, (n, 2))
+    return Sheet(labels, nothing, nothing, np.arange(n), lengths, organs, nobody, nobody)
 
 
 def _noise(world: World, rng: np.random.Generator) -> Floats:
     of_case, own = rng.standard_normal((world.cases, 1)), rng.standard_normal((world.cases, SIX))
-    noise: Floats = math.sqrt(world.within_case) * of_case + math.sqrt(1 - world.within_case) * own
-    return noise
+    sum_: Floats = math.sqrt(world.within_case) * of_case + math.sqrt(1 - world.within_case) * own
+    return sum_
 
 
-def _text_only(world: World, rng: np.random.Generator, sheet: Sheet) -> Answers:
-    mean = stats.norm.ppf(world.text_accuracy)
-    return answers(sheet.labels * 2 * mean * (mean + _noise(world, rng)))
-
-
-def _latency(world: World, rng: np.random.Generator, factor: float) -> Rounds:
+def latency(world: World, rng: np.random.Generator, factor: float) -> Rounds:
     candidate, baseline = np.exp(rng.normal(0, world.round_noise, (2, 8)))
     return Rounds(factor * candidate, baseline)
 
@@ -122,48 +122,50 @@ def _latency(world: World, rng: np.random.Generator, factor: float) -> Rounds:
 # what must not be promoted
 
 
-def _swapped_heads(world: World, rng: np.random.Generator, sound: Release) -> Release:
+def swapped_heads(world: World, rng: np.random.Generator, sound: Release) -> Release:
     order = np.arange(SIX)
     one, other = rng.choice(SIX, 2, replace=False)
     order[[one, other]] = other, one
-    return replace(sound, candidate=answers(sound.candidate.margins[:, order]))
+    return replace(sound, candidate=with_margins(sound.candidate, sound.candidate.margins[:, order]))
 
 
-def _shifted_organ(world: World, rng: np.random.Generator, sound: Release) -> Release:
-    """Its answers stand one row too low."""
-    rows = np.flatnonzero(sound.sheet.organs == rng.choice(sound.sheet.organs))
+def shifted_organ(world: World, rng: np.random.Generator, sound: Release) -> Release:
+    """Returns a candidate whose answers stand one row too low in one organ."""
+    organs = sound.candidate.organs
+    rows = np.flatnonzero(organs == rng.choice(organs))
     margins = sound.candidate.margins.copy()
     margins[rows] = np.roll(margins[rows], 1, axis=0)
-    return replace(sound, candidate=answers(margins))
+    return replace(sound, candidate=with_margins(sound.candidate, margins))
 
 
-def _ignores_the_image(world: World, rng: np.random.Generator, sound: Release) -> Release:
+def image_ignored(world: World, rng: np.random.Generator, sound: Release) -> Release:
     return replace(sound, candidate=sound.blanked)
 
 
-def _twice_as_slow(world: World, rng: np.random.Generator, sound: Release) -> Release:
-    return replace(sound, latency=_latency(world, rng, 2.0))
+def twice_as_slow(world: World, rng: np.random.Generator, sound: Release) -> Release:
+    return replace(sound, latency=latency(world, rng, 2.0))
 
 
-def _refuses_5_percent(world: World, rng: np.random.Generator, sound: Release) -> Release:
+def five_percent_refused(world: World, rng: np.random.Generator, sound: Release) -> Release:
     refused = rng.random(world.cases) < 0.05
-    return replace(sound, candidate=answers(np.where(refused[:, None], np.nan, sound.candidate.margins)))
+    margins = np.where(refused[:, None], np.nan, sound.candidate.margins)
+    return replace(sound, candidate=with_margins(sound.candidate, margins))
 
 
-def _broken_tokenizer(world: World, rng: np.random.Generator, sound: Release) -> Release:
-    """Its numbers have nothing to do with the texts."""
+def broken_tokenizer(world: World, rng: np.random.Generator, sound: Release) -> Release:
+    """Returns a candidate whose numbers have nothing to do with the texts."""
     spread = float(np.std(sound.candidate.margins))
-    return replace(sound, candidate=answers(spread * _noise(world, rng)))
+    return replace(sound, candidate=with_margins(sound.candidate, spread * _noise(world, rng)))
 
 
 Spoil = Callable[[World, np.random.Generator, Release], Release]
 PLANTED: Final[Mapping[str, Spoil]] = {
-    "two heads swapped": _swapped_heads,
-    "one organ's answers shifted by a row": _shifted_organ,
-    "ignores the image": _ignores_the_image,
-    "twice as slow": _twice_as_slow,
-    "refuses 5% of cases": _refuses_5_percent,
-    "broken tokenizer": _broken_tokenizer,
+    "two heads swapped": swapped_heads,
+    "one organ's answers shifted by a row": shifted_organ,
+    "ignores the image": image_ignored,
+    "twice as slow": twice_as_slow,
+    "refuses 5% of cases": five_percent_refused,
+    "broken tokenizer": broken_tokenizer,
 }
 
 
@@ -176,18 +178,19 @@ def verdicts(
     spoil: Spoil | None = None,
     seed: int = 0,
 ) -> Counter[Verdict]:
+    """Returns how often the gate says what on so many simulated releases; `spoil` plants a fault in each of them."""
     rng = np.random.default_rng(seed)
-    found: Counter[Verdict] = Counter()
+    counts: Counter[Verdict] = Counter()
     gc.freeze()  # statsmodels collects garbage at every correction, which took three quarters of the time
     for _ in range(repetitions):
-        brought = release(world, rng, worse_by)
-        found[judged(policy, spoil(world, rng, brought) if spoil else brought)] += 1
+        sound = release(world, rng, worse_by)
+        counts[verdict(policy, spoil(world, rng, sound) if spoil else sound)] += 1
     gc.unfreeze()
-    return found
+    return counts
 
 
-def _print_row(name: str, found: Counter[Verdict]) -> None:
-    shares = (f"{100 * found[verdict] / found.total():.1f}" for verdict in Verdict)
+def _print_row(name: str, counts: Counter[Verdict]) -> None:
+    shares = (f"{100 * counts[verdict] / counts.total():.1f}" for verdict in Verdict)
     click.echo(f"| {name} | {' | '.join(shares)} |")
 
 
@@ -205,7 +208,7 @@ ACCURACIES: Final = (0.62, 0.67, 0.72, 0.77, 0.82)
 @click.option("--cases", default=World().cases, show_default=True)
 @click.option("--repetitions", default=1000, show_default=True)
 def main(policy: str, cases: int, repetitions: int) -> None:
-    """Prints verdicts in 100, as tables in Markdown."""
+    """Print verdicts in 100, as tables in Markdown."""
     rules, world = read_policy(policy).policy, World(cases)
     click.echo(f"{repetitions} repetitions a row; {world}")
     _print_head("candidate against baseline, points on every dimension")
@@ -225,7 +228,7 @@ def main(policy: str, cases: int, repetitions: int) -> None:
     _print_head("one organ shifted, accuracy of the baseline")
     for accuracy in ACCURACIES:
         one = replace(world, accuracy=accuracy)
-        _print_row(f"{100 * accuracy:.0f}%", verdicts(rules, one, repetitions, spoil=_shifted_organ))
+        _print_row(f"{100 * accuracy:.0f}%", verdicts(rules, one, repetitions, spoil=shifted_organ))
     _print_head("an equal candidate, cases")
     for n in (500, 1000, 2000, 4000):
         _print_row(str(n), verdicts(rules, replace(world, cases=n), repetitions))

@@ -1,8 +1,6 @@
 """A decision as files: gate.json for programs, JUnit for a CI, Markdown for a pull request."""
 
-import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -10,15 +8,23 @@ from typing import Any, Final
 from xml.etree import ElementTree
 
 from medreward.bench.finished import FinishedRun
-from medreward.bench.gate.checks import Check, Status
+from medreward.bench.gate.checks import Check, Status, Verdict, needed_in_words, why_undecided
 from medreward.bench.gate.deciding import Decision
-from medreward.bench.gate.verdict import Verdict, needed_in_words, why_undecided
-from medreward.bench.rundir import PREDICTIONS
 
 GATE: Final = "gate.json"
 JUNIT: Final = "gate.junit.xml"
 MARKDOWN: Final = "gate.md"
 SAYS: Final = {Verdict.PROMOTE: "may replace the baseline", Verdict.REFUSE: "must not be released"}
+
+#: In the order of a table.
+SIGNS: Final = {
+    Status.FAIL: "✗",
+    Status.NO_LABEL: "?",
+    Status.UNDECIDED: "?",
+    Status.NOT_SHOWN: "–",  # noqa: RUF001  # a dash is meant
+    Status.SKIPPED: "–",  # noqa: RUF001
+    Status.PASS: "✓",
+}
 
 OPEN: Final = {Status.UNDECIDED, Status.NO_LABEL}
 FAILURES: Final = {Status.FAIL, *OPEN}
@@ -26,26 +32,29 @@ SKIPS: Final = {Status.SKIPPED, Status.NOT_SHOWN}
 
 
 def document(decision: Decision) -> dict[str, Any]:
-    brought, policy = decision.brought, decision.policy
-    about = brought.candidate.about
+    """Returns what gate.json holds."""
+    submission, policy = decision.submission, decision.policy
+    candidate, about = submission.candidate, submission.candidate.about
+    runs = {"candidate": candidate, "baseline": submission.baseline, "blanked": submission.blanked}
     return {
         "verdict": decision.verdict,
-        "reasons": [f"{check.name}: {check.what}" for check in deciding(decision)],
-        "cases": len(brought.candidate.cases),
+        "reasons": [f"{check.name}: {check.what}" for check in reasons(decision)],
+        "cases": len(candidate.cases),
         "cases_needed": decision.needed,
         "made": decision.made,
-        "candidate": _run(brought.candidate),
-        "baseline": _run(brought.baseline) if brought.baseline else None,
-        "blanked": _run(brought.blanked) if brought.blanked else None,
-        "data": {"ref": about.get("data"), "digest": brought.candidate.digest, "labels": about.get("evidence")},
+        **{
+            name: {**run.model, "run": str(run.path), "predictions": run.predictions_digest} if run else None
+            for name, run in runs.items()
+        },
+        "data": {"ref": about.get("data"), "digest": candidate.digest, "labels": about.get("evidence")},
         "policy": {"name": policy.name, "digest": policy.digest, "content": policy.policy.model_dump(mode="json")},
         "code": {"version": metadata.version("medreward"), "digest": decision.code},
-        "endpoints": {"candidate": brought.url, "baseline": brought.baseline_url},
+        "endpoints": {"candidate": submission.url, "baseline": submission.baseline_url},
         "checks": [asdict(check) for check in decision.checks],
     }
 
 
-def deciding(decision: Decision) -> list[Check]:
+def reasons(decision: Decision) -> list[Check]:
     """Returns the checks that a verdict other than promote comes from."""
     statuses = {Verdict.REFUSE: {Status.FAIL}, Verdict.UNDECIDED: OPEN}.get(decision.verdict, set())
     return [check for check in decision.checks if check.status in statuses]
@@ -59,6 +68,7 @@ def says(decision: Decision) -> str:
 
 
 def write(folder: Path, decision: Decision) -> None:
+    """Writes the decision in all three forms; gate.json comes last: where it is, the others are too."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / JUNIT).write_bytes(junit(decision))
     (folder / MARKDOWN).write_text(markdown(decision), "utf-8")
@@ -66,7 +76,7 @@ def write(folder: Path, decision: Decision) -> None:
 
 
 def forget(folder: Path) -> None:
-    """A verdict of before must not be taken for one of now."""
+    """Removes the files of an earlier decision, which must not be taken for one of now."""
     for name in (GATE, JUNIT, MARKDOWN):
         (folder / name).unlink(missing_ok=True)
 
@@ -92,57 +102,45 @@ def junit(decision: Decision) -> bytes:
 
 
 def markdown(decision: Decision) -> str:
-    return "\n".join(_markdown(decision)) + "\n"
-
-
-def _markdown(decision: Decision) -> Iterator[str]:
-    brought = decision.brought
-    yield f"## {decision.verdict.upper()}: {_name(brought.candidate)} {says(decision)}"
-    yield ""
-    against = f"against {_name(brought.baseline)}" if brought.baseline else "without a baseline"
-    yield f"{against}, on {len(brought.candidate.cases)} cases; labels: {labels(brought.candidate)}."
-    if needed := needed_in_words(decision.needed):
-        yield needed
-    yield ""
-    yield "| | check | outcome | what was seen |"
-    yield "| --- | --- | --- | --- |"
-    for check in sorted(decision.checks, key=lambda check: list(ORDER).index(check.status)):
-        yield f"| {ORDER[check.status]} | {_cell(check.name)} | {check.status} | {_cell(check.what)} |"
-    yield ""
-    yield f"policy {_cell(decision.policy.name)} `{decision.policy.digest}`  "
-    yield f"data `{brought.candidate.digest}`  "
-    yield f"candidate `{brought.candidate.about['model'].get('fingerprint')}`  "
-    if brought.baseline:
-        yield f"baseline `{brought.baseline.about['model'].get('fingerprint')}`  "
-    yield f"code `{decision.code}`"
-
-
-ORDER: Final = {
-    Status.FAIL: "✗",
-    Status.NO_LABEL: "?",
-    Status.UNDECIDED: "?",
-    Status.NOT_SHOWN: "–",  # noqa: RUF001  # a dash is meant
-    Status.SKIPPED: "–",  # noqa: RUF001
-    Status.PASS: "✓",
-}
+    """Returns the decision for a pull request."""
+    candidate, baseline = decision.submission.candidate, decision.submission.baseline
+    against = f"against {run_title(baseline)}" if baseline else "without a baseline"
+    needed = needed_in_words(decision.needed)
+    lines = [
+        f"## {decision.verdict.upper()}: {run_title(candidate)} {says(decision)}",
+        "",
+        f"{against}, on {len(candidate.cases)} cases; labels: {labels(candidate)}.",
+        *([needed] if needed else []),
+        "",
+        "| | check | outcome | what was seen |",
+        "| --- | --- | --- | --- |",
+    ]
+    checks = sorted(decision.checks, key=lambda check: list(SIGNS).index(check.status))
+    lines += [
+        *(
+            f"| {SIGNS[check.status]} | {_cell(check.name)} | {check.status} | {_cell(check.what)} |"
+            for check in checks
+        ),
+        "",
+        f"policy {_cell(decision.policy.name)} `{decision.policy.digest}`  ",
+        f"data `{candidate.digest}`  ",
+        f"candidate `{candidate.model.get('fingerprint')}`  ",
+        *([f"baseline `{baseline.model.get('fingerprint')}`  "] if baseline else []),
+        f"code `{decision.code}`",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def labels(run: FinishedRun) -> str:
-    """Who says what is right."""
+    """Returns who says what is right, and of how many cases."""
     counts = run.about.get("evidence") or {}
     return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "not stated"
 
 
-def _run(run: FinishedRun) -> dict[str, Any]:
-    digest = hashlib.sha256((run.path / PREDICTIONS).read_bytes()).hexdigest()
-    return {**run.about["model"], "run": str(run.path), "predictions": f"sha256:{digest}"}
-
-
-def _name(run: FinishedRun) -> str:
-    model = run.about["model"]
-    return _cell(" ".join(str(model[key]) for key in ("name", "version") if model.get(key)))
+def run_title(run: FinishedRun) -> str:
+    return _cell(" ".join(str(run.model[key]) for key in ("name", "version") if run.model.get(key)))
 
 
 def _cell(text: str) -> str:
-    """A model's name is no markup."""
+    """Returns the text as a cell of a Markdown table; a model's name must not become markup."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -62,7 +62,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One mark a row, None where there is no figure."""
+    """A mark for each row of the chart, None where there is no figure."""
 
     name: str
     marks: Sequence[Mark | None]
@@ -77,36 +77,39 @@ def accuracies(
     """
     shown = [(value, row) for row, value in enumerate(shortcuts) if value is not None]
     lows = [*(mark.low for one in series for mark in one.marks if mark), *(value for value, _ in shown)]
-    with _drawn(name, title, 0.9 + 0.42 * len(rows) * max(1.0, 0.6 * len(series))) as (axes, result):
+    with chart(name, title, 0.9 + 0.42 * len(rows) * max(1.0, 0.6 * len(series))) as (axes, result):
         axes.axvline(COIN, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for place, one in enumerate(series):
-            _dots(axes, one, place, len(series))
+            _draw_series(axes, one, place, len(series))
         if shown:
             axes.plot(*zip(*shown, strict=True), "|", color=INK, markersize=17, label="shortcut")
-        _rows(axes, rows)
+        _label_rows(axes, rows)
         axes.set_xlim(min([COIN, *lows]) - 3, 101.5)
         axes.set_xlabel("accuracy, % (dashed: a coin)")
         if len(series) > 1 or shown:
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
-    return result()
+    return result.inline()
 
 
 def differences(name: str, rows: Sequence[str], series: Series, title: str) -> Markup:
-    """Candidate minus baseline, in points."""
+    """Returns candidate minus baseline, in points."""
     ends = [abs(end) for mark in series.marks if mark for end in (mark.low, mark.high)]
-    with _drawn(name, title, 0.9 + 0.42 * len(rows)) as (axes, result):
+    with chart(name, title, 0.9 + 0.42 * len(rows)) as (axes, result):
         axes.axvline(0, color=MUTED, linewidth=1)
-        _dots(axes, series, 0, 1)
-        _rows(axes, rows)
+        _draw_series(axes, series, 0, 1)
+        _label_rows(axes, rows)
         widest = max([5.0, *ends]) * 1.1
         axes.set_xlim(-widest, widest)
         axes.set_xlabel("← worse\N{EM SPACE}difference in points\N{EM SPACE}better →")
-    return result()
+    return result.inline()
 
 
 def reliability(name: str, bins: Sequence[Bin], title: str) -> Markup:
-    """How often the preferred answer was the labelled one, by how sure the model was; at the foot, how many cases."""
-    with _drawn(name, title, 4.4) as (axes, result):
+    """Returns how often the preferred answer was the labelled one, by how sure the model was.
+
+    At the foot stands how many cases they are.
+    """
+    with chart(name, title, 4.4) as (axes, result):
         from matplotlib.ticker import PercentFormatter
 
         foot = min(0.5, *(one.ci95[0] for one in bins)) - 0.08
@@ -123,10 +126,11 @@ def reliability(name: str, bins: Sequence[Bin], title: str) -> Markup:
         axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
         axes.set_xlabel("how sure the model was")
         axes.set_ylabel("how often it was right")
-    return result()
+    return result.inline()
 
 
-def _dots(axes: "Axes", series: Series, place: int, of: int) -> None:
+def _draw_series(axes: "Axes", series: Series, place: int, of: int) -> None:
+    """Draws one series as dots with intervals; the first one, which is the candidate, is filled."""
     colour, marker = (CANDIDATE, "o") if place == 0 else (BASELINE, "s")
     offset = (place - (of - 1) / 2) * 0.34
     there = [(row, mark) for row, mark in enumerate(series.marks) if mark]
@@ -146,7 +150,7 @@ def _dots(axes: "Axes", series: Series, place: int, of: int) -> None:
     )
 
 
-def _rows(axes: "Axes", names: Sequence[str]) -> None:
+def _label_rows(axes: "Axes", names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -155,7 +159,8 @@ def _rows(axes: "Axes", names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _drawn(name: str, title: str, height: float) -> Iterator[tuple["Axes", "_Result"]]:
+def chart(name: str, title: str, height: float) -> Iterator[tuple["Axes", "Svg"]]:
+    """Gives axes to draw on, and the chart, which has its SVG when the drawing is done."""
     with without_font_caches():
         import matplotlib as mpl
         from matplotlib.figure import Figure
@@ -163,35 +168,27 @@ def _drawn(name: str, title: str, height: float) -> Iterator[tuple["Axes", "_Res
     style: Any = {**STYLE, "svg.hashsalt": name}
     with mpl.rc_context(style):
         figure = Figure((WIDTH, height), layout="constrained")
-        result = _Result(name, title)
+        result = Svg(name, title)
         yield figure.subplots(), result
         svg = StringIO()
         figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-        result.svg = svg.getvalue()
+        result.text = svg.getvalue()
 
 
 @dataclass
-class _Result:
+class Svg:
     name: str
     title: str
-    svg: str = ""
+    text: str = ""
 
-    def __call__(self) -> Markup:
-        return _inline(self.svg, self.name, self.title)
-
-
-def _inline(svg: str, name: str, title: str) -> Markup:
-    """Ids of several charts must not meet on one page; the size is the page's business."""
-    view = re.search(r'viewBox="[^"]*"', svg)
-    assert view
-    body = svg[svg.index(">", view.end()) + 1 :]
-    for colour, variable in VARIABLES.items():
-        body = body.replace(colour, variable)
-    body = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", body)
-    opening = Markup('<svg class="chart" {} role="img" aria-label="{}">')
-    return opening.format(_trusted(view[0]), title) + _trusted(body)
-
-
-def _trusted(svg: str) -> Markup:
-    """matplotlib escaped the texts in it."""
-    return Markup(svg)  # noqa: S704
+    def inline(self) -> Markup:
+        """Returns the SVG for a page. Ids of several charts must not meet there; the size is the page's business."""
+        view = re.search(r'viewBox="[^"]*"', self.text)
+        assert view
+        body = self.text[self.text.index(">", view.end()) + 1 :]
+        for colour, variable in VARIABLES.items():
+            body = body.replace(colour, variable)
+        body = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{self.name}-", body)
+        opening = Markup('<svg class="chart" {} role="img" aria-label="{}">')
+        # matplotlib escaped the texts in it.
+        return opening.format(Markup(view[0]), self.title) + Markup(body)  # noqa: S704

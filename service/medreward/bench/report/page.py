@@ -6,29 +6,32 @@ from typing import Any, Final
 import jinja2
 
 from medreward import __version__
+from medreward.bench.figures import Figure
 
 NONE: Final = "\N{EN DASH}"
+#: Percent of a heatmap's colour, over which text can still be read.
+STRONGEST: Final = 60
 
 
-def rendered(template: str, **context: Any) -> str:
-    return _environment().get_template(template).render(version=__version__, **context)
+def render(template: str, **context: Any) -> str:
+    return environment().get_template(template).render(version=__version__, **context)
 
 
 @cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    templates = jinja2.Environment(
         autoescape=True,
         loader=jinja2.PackageLoader("medreward.bench.report"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(share=share, whole=whole, points=points, p=p_value, words=words)
-    return environment
+    templates.filters.update(share=share, whole=whole, points=points, p=p_value, words=words, tone=tone, heat=heat)
+    return templates
 
 
 def share(value: float | None) -> str:
-    """In percent, as of a figure of a table."""
+    """Returns a share in percent, as in a table; a dash where there is none."""
     return NONE if value is None else f"{100 * value:.1f}"
 
 
@@ -37,7 +40,7 @@ def whole(value: float) -> str:
 
 
 def points(value: float) -> str:
-    """With its sign, a true minus."""
+    """Returns a difference in points, with its sign."""
     rounded = round(100 * value, 1)
     return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
 
@@ -47,5 +50,22 @@ def p_value(value: float) -> str:
 
 
 def words(name: str) -> str:
-    """`gastrointestinal_tract` is a file's name."""
+    """Returns the name of an organ for people: `gastrointestinal_tract` is a file's name."""
     return name.replace("_", " ")
+
+
+def tone(figure: Figure) -> str:
+    """Returns the colour of a heatmap's cell: by the side of a coin that the accuracy lies on."""
+    return "below" if figure.accuracy is not None and figure.accuracy < 0.5 else "above"
+
+
+def heat(figure: Figure) -> int:
+    """Returns how strong the cell's colour is, in percent, so that text on it stays readable.
+
+    It is as strong as the whole interval is away from a coin. So a figure of few cases fades, and one that may well be
+    a coin's has no colour.
+    """
+    if figure.low is None or figure.high is None:
+        return 0
+    nearest = max(figure.low - 0.5, 0.5 - figure.high, 0.0)
+    return round(min(STRONGEST, 150 * nearest))

@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from markupsafe import Markup
 
-from medreward.bench.answering import OK
-from medreward.bench.blinding import Images
-from medreward.bench.comparing import evidence
+from medreward.bench.cases import Images
+from medreward.bench.chooser import OK
+from medreward.bench.figures import Figure
 from medreward.bench.finished import FinishedRun
-from medreward.bench.report import charts
+from medreward.bench.report import charts, examples
 from medreward.bench.report.charts import Mark, Series
-from medreward.bench.report.decision import Decision, Gate, by_gate, without_gate
-from medreward.bench.report.examples import Example, Pair, Texts, example, lost, most_surprising, worst
-from medreward.bench.report.facts import Facts, Row, Share, facts
-from medreward.bench.report.labels import Labels, labels_of
-from medreward.bench.report.page import NONE, points, rendered, share
+from medreward.bench.report.examples import Example, Texts, example
+from medreward.bench.report.facts import Facts, Row, facts
+from medreward.bench.report.headline import Decision, Gate, Labels, by_gate, labels_of, without_gate
+from medreward.bench.report.page import NONE, points, render, share
 from medreward.bench.report.provenance import provenance
 from medreward.types import DIMENSIONS
 
@@ -31,7 +30,7 @@ CURVES: Final = ("overall", "accuracy")
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Title:
     """A run in words."""
 
     title: str
@@ -40,8 +39,8 @@ class Shown:
     warnings: Sequence[str]
 
     @classmethod
-    def of(cls, run: FinishedRun) -> "Shown":
-        model, limit = run.about["model"], run.about.get("settings", {}).get("limit")
+    def of(cls, run: FinishedRun) -> "Title":
+        model, limit = run.model, run.about.get("settings", {}).get("limit")
         return cls(
             title=" ".join(str(part) for part in (model["name"], model.get("version")) if part),
             data=f"{run.about.get('data')} ({len(run.cases)} cases)",
@@ -56,14 +55,14 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class Chart:
     caption: str
     svg: Markup
     dimension: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Highlight:
     name: str
     value: str
     detail: str
@@ -89,21 +88,24 @@ class Report:
 
     @classmethod
     def of(cls, run: FinishedRun, baseline: FinishedRun | None = None, gate: Gate | None = None) -> "Report":
-        found = facts(run, baseline)
-        overall = found.dimensions[-1]
+        figures = facts(run, baseline)
+        overall = figures.dimensions[-1]
         decision = by_gate(gate, overall) if gate else without_gate(overall)
-        return cls(run, baseline, gate, labels_of(evidence(run)), found, decision)
+        return cls(run, baseline, gate, labels_of(run.evidence), figures, decision)
 
     def page(self, texts: Texts, count: int) -> str:
-        """`texts` are the cases of the data, none where it is not at hand; `count` is of each list of cases."""
+        """Returns the page as HTML.
+
+        `texts` are the cases of the data, none where it is not at hand; `count` is of each list of cases.
+        """
         run, baseline = self.run, self.baseline
-        return rendered(
+        return render(
             "report.html",
             labels=self.labels,
-            candidate=Shown.of(run),
-            baseline=Shown.of(baseline) if baseline else None,
+            candidate=Title.of(run),
+            baseline=Title.of(baseline) if baseline else None,
             verdict=self.decision,
-            figures=_figures(run, self.facts),
+            figures=_highlights(run, self.facts),
             facts=self.facts,
             macro=run.summary["strict"]["macro"],
             images_shared=len({case.image for case in run.cases}) < len(run.cases),
@@ -111,74 +113,84 @@ class Report:
             dimension_charts=_dimension_charts(baseline, self.facts.dimensions),
             reliability_charts=_reliability_charts(self.facts),
             judge=run.summary.get("judge"),
-            lists=_lists(run, baseline, texts, count) if count else [],
+            lists=_case_lists(run, baseline, texts, count) if count else [],
             provenance=provenance(run, baseline, self.gate),
         )
 
 
-def _figures(run: FinishedRun, found: Facts) -> list[Figure]:
-    overall, accuracy = found.dimensions[-1], found.dimensions[0]
-    figures = [Figure(row.name, _percent(row.share), _interval(row.share)) for row in (overall, accuracy)]
+def _highlights(run: FinishedRun, facts: Facts) -> list[Highlight]:
+    """Returns the few figures that stand beside the verdict."""
+    overall, accuracy = facts.dimensions[-1], facts.dimensions[0]
+    figures = []
+    for row in (overall, accuracy):
+        known, figure = row.figure.accuracy is not None, row.figure
+        ends = f"95%: {share(figure.low)} to {share(figure.high)}" if known else ""
+        figures.append(Highlight(row.name, f"{share(figure.accuracy)}%" if known else NONE, ends))
     if against := overall.against:
         ends = f"{points(against.difference.low)} to {points(against.difference.high)}"
-        figures.append(Figure("overall against baseline", points(against.difference.value), f"points, {ends}"))
-    if one := found.calibrations.get("overall"):
+        figures.append(Highlight("overall against baseline", points(against.difference.value), f"points, {ends}"))
+    if one := facts.calibrations.get("overall"):
         limit = f"points; 95% limit for a perfectly calibrated model: {share(one.by_luck)}"
-        figures.append(Figure("calibration error, overall", share(one.ece), limit))
+        figures.append(Highlight("calibration error, overall", share(one.ece), limit))
     codes = {code: count for code, count in run.summary["statuses"].items() if code != OK}
-    told = "".join(f", {count} {code}" for code, count in codes.items())
-    return [*figures, Figure("without an answer", str(sum(codes.values())), f"of {len(run.cases)} cases{told}")]
+    why = "".join(f", {count} {code}" for code, count in codes.items())
+    return [*figures, Highlight("without an answer", str(sum(codes.values())), f"of {len(run.cases)} cases{why}")]
 
 
-def _percent(figure: Share | None) -> str:
-    return f"{share(figure.value)}%" if figure else NONE
-
-
-def _interval(figure: Share | None) -> str:
-    return f"95%: {share(figure.low)} to {share(figure.high)}" if figure else ""
-
-
-def _dimension_charts(baseline: FinishedRun | None, rows: Sequence[Row]) -> list[Drawn]:
-    series = [Series("this run", [_mark(row.share) for row in rows])]
+def _dimension_charts(baseline: FinishedRun | None, rows: Sequence[Row]) -> list[Chart]:
+    """Returns the accuracies, and with a baseline the differences."""
+    series = [Series("this run", [_mark_of(row.figure) for row in rows])]
     if baseline:
-        series.append(Series("baseline", [_mark(row.against.share) if row.against else None for row in rows]))
+        series.append(Series("baseline", [_mark_of(row.against.figure) if row.against else None for row in rows]))
     caption = "Accuracy on the six dimensions"
     shortcuts = [100 * row.shortcut.accuracy if row.shortcut else None for row in rows]
     title = f"{caption}; the table has the figures"
-    drawn = [Drawn(caption, charts.accuracies("accuracy", DIMENSIONS, series, title, shortcuts))]
+    drawn = [Chart(caption, charts.accuracies("accuracy", DIMENSIONS, series, title, shortcuts))]
     if baseline:
         caption = "Difference from the baseline"
-        marks = Series(caption, [_mark(row.against.difference) if row.against else None for row in rows])
+        leads = [row.against.difference if row.against else None for row in rows]
+        marks = [Mark(100 * lead.value, 100 * lead.low, 100 * lead.high) if lead else None for lead in leads]
         title = f"{caption}; the table has the figures"
-        drawn.append(Drawn(caption, charts.differences("difference", DIMENSIONS, marks, title)))
+        drawn.append(Chart(caption, charts.differences("difference", DIMENSIONS, Series(caption, marks), title)))
     return drawn
 
 
-def _mark(figure: Any) -> Mark | None:
-    return Mark(100 * figure.value, 100 * figure.low, 100 * figure.high) if figure else None
+def _mark_of(figure: Figure) -> Mark | None:
+    if figure.accuracy is None or figure.low is None or figure.high is None:
+        return None
+    return Mark(100 * figure.accuracy, 100 * figure.low, 100 * figure.high)
 
 
-def _reliability_charts(found: Facts) -> list[Drawn]:
+def _reliability_charts(facts: Facts) -> list[Chart]:
     drawn = []
     for name in CURVES:
-        if one := found.calibrations.get(name):
+        if one := facts.calibrations.get(name):
             title = f"Reliability curve on {name}; the table has the figures"
-            drawn.append(Drawn(f"Reliability on {name}", charts.reliability(f"curve-{name}", one.bins, title), name))
+            drawn.append(Chart(f"Reliability on {name}", charts.reliability(f"curve-{name}", one.bins, title), name))
     return drawn
 
 
-def _lists(run: FinishedRun, baseline: FinishedRun | None, texts: Texts, count: int) -> list[CaseList]:
-    seen: set[tuple[str, str]] = set()
-
-    def listed(title: str, note: str, pairs: Sequence[Pair]) -> CaseList:
-        new = [pair for pair in pairs if pair[0].key not in seen][:count]
-        seen.update(pair[0].key for pair in new)
-        return CaseList(title, note, [example(pair, texts) for pair in new])
-
-    lists = [listed("The worst cases", "Wrong on the most dimensions; of equals, those it was surest of.", worst(run))]
-    note = "Wrong on any one dimension with the most confidence, those above left out. A judge tells no confidence."
-    lists.append(listed("The most surprising cases", note, most_surprising(run)))
+def _case_lists(run: FinishedRun, baseline: FinishedRun | None, texts: Texts, count: int) -> list[CaseList]:
+    """Returns the lists of cases. A case stands in the first list that it belongs to."""
+    lists = [
+        (
+            "The worst cases",
+            "Wrong on the most dimensions; of equals, those it was surest of.",
+            examples.worst(run),
+        ),
+        (
+            "The most surprising cases",
+            "Wrong on any one dimension with the most confidence, those above left out. A judge tells no confidence.",
+            examples.most_surprising(run),
+        ),
+    ]
     if baseline:
         note = "Wrong on overall where the baseline is right; the surest first, those above left out."
-        lists.append(listed("What the baseline knew better", note, lost(run, baseline)))
-    return lists
+        lists.append(("What the baseline knew better", note, examples.lost(run, baseline)))
+    shown: set[tuple[str, str]] = set()
+    case_lists = []
+    for title, note, rows in lists:
+        new = [row for row in rows if row[0].key not in shown][:count]
+        shown.update(row[0].key for row in new)
+        case_lists.append(CaseList(title, note, [example(row, texts) for row in new]))
+    return case_lists

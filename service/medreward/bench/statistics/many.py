@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from string import ascii_lowercase
+from string import ascii_lowercase, ascii_uppercase
 
 import numpy as np
 import numpy.typing as npt
@@ -22,24 +22,30 @@ class Test:
 
 
 def cochran_q(right: npt.NDArray[np.bool_]) -> Test | None:
-    """Of cases x runs, right or not; None if the runs are alike on every case."""
-    if _alike(right):
+    """Returns the test on cases x runs, right or not; None if the runs are alike on every case."""
+    if _are_alike(right):
         return None
-    found = cochrans_q(right.astype(np.int64))
-    return Test(float(found.statistic), (int(found.df),), float(found.pvalue))
+    test = cochrans_q(right.astype(np.int64))
+    return Test(float(test.statistic), (int(test.df),), float(test.pvalue))
 
 
 def friedman(credit: Floats) -> Test | None:
-    """Of cases x runs, three runs or more: Cochran's Q, where ties have half credits."""
-    if _alike(credit) or credit.shape[1] < 3:
+    """Returns the test on cases x runs, which is Cochran's Q where ties have half credits.
+
+    None for fewer than three runs, and if they are alike on every case.
+    """
+    if _are_alike(credit) or credit.shape[1] < 3:
         return None
-    found = stats.friedmanchisquare(*credit.T)
-    return Test(float(found.statistic), (credit.shape[1] - 1,), float(found.pvalue))
+    test = stats.friedmanchisquare(*credit.T)
+    return Test(float(test.statistic), (credit.shape[1] - 1,), float(test.pvalue))
 
 
 def repeated_measures_anova(credit: Floats) -> Test | None:
-    """Of cases x runs. It takes credits for normal and their differences for equally spread: for readers who ask."""
-    if _alike(credit):
+    """Returns the test on cases x runs; None if the runs are alike on every case.
+
+    It takes credits for normal and their differences for equally spread. It is here for readers who ask for it.
+    """
+    if _are_alike(credit):
         return None
     # statsmodels' AnovaRM builds a matrix with a row and a column for each case of each run. Of 1,000 cases and ten
     # runs that is 800 MB.
@@ -55,7 +61,10 @@ def repeated_measures_anova(credit: Floats) -> Test | None:
 
 
 def ranks(accuracy: Sequence[float], differ: npt.NDArray[np.bool_]) -> list[int]:
-    """One more than the number of runs that are significantly better: who cannot be told from the best is first."""
+    """Returns for each run one more than the number of runs that are significantly better.
+
+    So a run that cannot be told from the best one is first as well.
+    """
     return [
         1 + sum(bool(differ[one, other]) and accuracy[other] > accuracy[one] for other in range(len(accuracy)))
         for one in range(len(accuracy))
@@ -63,22 +72,20 @@ def ranks(accuracy: Sequence[float], differ: npt.NDArray[np.bool_]) -> list[int]
 
 
 def letters(accuracy: Sequence[float], differ: npt.NDArray[np.bool_]) -> list[str]:
-    """Runs differ significantly if and only if they share no letter (Piepho 2004); the best one has "a"."""
+    """Returns each run's letters: runs differ significantly if and only if they share none (Piepho 2004).
+
+    The best run has "a". Behind z come A1, B1, …
+    """
     groups = [frozenset(range(len(accuracy)))]
     for pair in combinations(range(len(accuracy)), 2):
         if differ[pair]:
             split = [group - {one} if {*pair} <= group else group for group in groups for one in pair]
             groups = [group for group in dict.fromkeys(split) if not any(group < other for other in split)]
     groups.sort(key=lambda group: sorted(-accuracy[one] for one in group))
-    return ["".join(_letter(n) for n, group in enumerate(groups) if one in group) for one in range(len(accuracy))]
+    names = [*ascii_lowercase, *(f"{ascii_uppercase[n % 26]}{n // 26}" for n in range(26, len(groups)))]
+    named = list(zip(names, groups, strict=False))
+    return ["".join(name for name, group in named if run in group) for run in range(len(accuracy))]
 
 
-def _letter(number: int) -> str:
-    """a to z, then A1, B1, …"""
-    if number < len(ascii_lowercase):
-        return ascii_lowercase[number]
-    return f"{ascii_lowercase[number % 26].upper()}{number // 26}"
-
-
-def _alike(credit: npt.NDArray[np.generic]) -> bool:
+def _are_alike(credit: npt.NDArray[np.generic]) -> bool:
     return bool((credit == credit[:, :1]).all())

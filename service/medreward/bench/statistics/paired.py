@@ -36,7 +36,7 @@ class McNemar:
 
 
 def mcnemar(first: Floats, second: Floats, alternative: Alternative = "two-sided") -> McNemar:
-    """Exact, on any number of discordant cases. "less": that the first run is the worse one.
+    """Returns McNemar's exact test, on any number of discordant cases. "less": that the first run is the worse one.
 
     A tie has half a credit: it is worse than a right answer and better than a wrong one.
     """
@@ -46,21 +46,23 @@ def mcnemar(first: Floats, second: Floats, alternative: Alternative = "two-sided
 
 
 def adjusted(p: Sequence[float], method: Correction) -> list[float]:
-    """For as many tests as there are."""
+    """Returns the p values, corrected for as many tests as there are."""
     return [float(value) for value in multipletests(p, method=method)[1]] if p else []
 
 
 def odds_ratio(better: int, worse: int, level: float = 0.95) -> tuple[float | None, Interval]:
-    """Of discordant cases, with the exact interval; None where there are none. A bound may be infinite."""
+    """Returns the odds of discordant cases with the exact interval, whose bounds may be infinite; None without one."""
     if not better + worse:
         return None, (0.0, math.inf)
     interval = stats.binomtest(better, better + worse).proportion_ci(level, method="exact")
-    return _odds(better / (better + worse)), (_odds(interval.low), _odds(interval.high))
+    shares = (better / (better + worse), interval.low, interval.high)
+    ratio, low, high = (math.inf if share == 1 else float(share / (1 - share)) for share in shares)
+    return ratio, (low, high)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Of two accuracies, first less second."""
+    """The difference of two accuracies, first less second, with its interval."""
 
     value: float
     low: float
@@ -71,9 +73,10 @@ class Difference:
 
 
 def difference(first: Floats, second: Floats, groups: Groups, level: float = 0.95) -> Difference:
-    """With Tango's score interval on the number of cases that would tell as much if none shared an image.
+    """Returns the difference with Tango's score interval.
 
-    Where ties are half credits it is somewhat too wide, never too narrow.
+    It is on as many cases as would tell as much if none shared an image. Where ties are half credits it is somewhat too
+    wide, never too narrow.
     """
     by_case = first - second
     effect = design_effect(by_case, groups)
@@ -84,16 +87,21 @@ def difference(first: Floats, second: Floats, groups: Groups, level: float = 0.9
 
 
 def tango(better: float, worse: float, n: float, level: float = 0.95) -> Interval:
-    """Tango's score interval (1998) of a difference of paired shares; it is right without a discordant case too."""
+    """Returns Tango's score interval (1998) of a difference of paired shares.
+
+    It is right without a discordant case too.
+    """
     z = float(stats.norm.ppf((1 + level) / 2))
     seen = (better - worse) / n
+
+    def score(delta: float) -> float:  # how many standard errors lie between what was seen and delta, if that were true
+        return (better - worse - n * delta) / math.sqrt(n * _likeliest_variance(better, worse, n, delta))
 
     def bound(sign: int) -> float:
         end = sign * (1 - EDGE)
         if seen * sign >= 1 - 2 * EDGE:
             return float(sign)
-        reached = optimize.brentq(lambda delta: _score(better, worse, n, delta) + sign * z, seen, end)
-        return float(reached)
+        return float(optimize.brentq(lambda delta: score(delta) + sign * z, seen, end))
 
     return bound(-1), bound(1)
 
@@ -121,13 +129,14 @@ class NonInferiority:
 
     @property
     def refuted(self) -> bool:
-        """It is worse by more than the margin, as surely."""
+        """Returns whether the first run is worse by more than the margin, as surely."""
         return self.high < -self.margin
 
 
 def non_inferiority(
     first: Floats, second: Floats, groups: Groups, margin: float, *, alpha: float = 0.05, power: float = 0.8
 ) -> NonInferiority:
+    """Returns the test on these cases, with bounds and `needed` as NonInferiority says."""
     seen = difference(first, second, groups, 1 - 2 * alpha)
     needed = cases_needed(seen.discordant, margin, alpha=alpha, power=power, design_effect=seen.design_effect)
     return NonInferiority(seen.value, seen.low, seen.high, margin, seen.n, seen.discordant, seen.design_effect, needed)
@@ -142,13 +151,16 @@ def cases_needed(
     true_difference: float = 0.0,
     design_effect: float = 1.0,
 ) -> int:
-    """To show non-inferiority by the score test (Nam 1997), if runs differ on this share of cases."""
+    """Returns how many cases show non-inferiority by the score test (Nam 1997), if runs differ on this share of cases.
+
+    Raises ValueError where the true difference is the margin or worse: no number of cases shows it then.
+    """
     if true_difference <= -margin:
         raise ValueError("a run that is worse by the margin is never shown to be better than that")
     discordant = max(discordant, abs(true_difference))
     z_alpha, z_power = (float(stats.norm.ppf(level)) for level in (1 - alpha, power))
     better, worse = (discordant + true_difference) / 2, (discordant - true_difference) / 2
-    at_margin = _variance(better, worse, 1, -margin)
+    at_margin = _likeliest_variance(better, worse, 1, -margin)
     at_truth = discordant - true_difference**2
     wide = z_alpha * math.sqrt(at_margin) + z_power * math.sqrt(at_truth)
     without_discordant = z_alpha**2 * (1 - margin) / margin
@@ -156,26 +168,32 @@ def cases_needed(
 
 
 def power_of_mcnemar(n: int, discordant: float, true_difference: float, alpha: float = 0.05) -> float:
-    """Chance that the exact two-sided test on n cases finds this difference, over all numbers of discordant cases."""
+    """Returns the chance that the exact two-sided test on n cases finds this difference.
+
+    It is taken over all numbers of discordant cases.
+    """
     likely = stats.binom.ppf([NEVER, 1 - NEVER], n, discordant)
     counts = np.arange(likely[0], likely[1] + 1)
     share_better = (discordant + true_difference) / (2 * discordant)
     rejected = stats.binom.ppf(alpha / 2, counts, 0.5) - 1  # at most: one more has more than alpha / 2 at or below it
-    found = stats.binom.cdf(rejected, counts, share_better) + stats.binom.sf(
-        counts - rejected - 1, counts, share_better
-    )
-    return float(stats.binom.pmf(counts, n, discordant) @ found)
+    below, above = (rejected, counts, share_better), (counts - rejected - 1, counts, share_better)
+    chance = stats.binom.cdf(*below) + stats.binom.sf(*above)
+    return float(stats.binom.pmf(counts, n, discordant) @ chance)
 
 
 @cache
 def smallest_difference(n: int, discordant: float, *, alpha: float = 0.05, power: float = 0.8) -> float | None:
-    """That the exact test would have found with this power; None if not even all discordant cases on one side do it."""
+    """Returns the smallest true difference that the exact test would have found with this power.
+
+    None if not even all discordant cases on one side would be found.
+    """
     if not discordant or power_of_mcnemar(n, discordant, discordant, alpha) < power:
         return None
-    found = optimize.brentq(
-        lambda delta: power_of_mcnemar(n, discordant, delta, alpha) - power, 0, discordant, xtol=1e-5
-    )
-    return float(found)
+
+    def surplus(delta: float) -> float:
+        return power_of_mcnemar(n, discordant, delta, alpha) - power
+
+    return float(optimize.brentq(surplus, 0, discordant, xtol=1e-5))
 
 
 def smallest_detectable(
@@ -191,18 +209,9 @@ def smallest_detectable(
     return smallest_difference(n, test.discordant / test.n, alpha=alpha, power=power)
 
 
-def _score(better: float, worse: float, n: float, delta: float) -> float:
-    """How many standard errors lie between what was seen and delta, if delta were true."""
-    return (better - worse - n * delta) / math.sqrt(n * _variance(better, worse, n, delta))
-
-
-def _variance(better: float, worse: float, n: float, delta: float) -> float:
-    """Of one case's difference, by the most likely shares with this difference."""
+def _likeliest_variance(better: float, worse: float, n: float, delta: float) -> float:
+    """Returns the variance of one case's difference, by the likeliest shares with this difference."""
     slope = (2 * n - better + worse) * delta - better - worse
     root = math.sqrt(max(0.0, slope**2 + 8 * n * worse * delta * (1 - delta)))
     share_worse = max(0.0, -delta, (root - slope) / (4 * n))
     return max(EDGE**2, 2 * share_worse + delta * (1 - delta))
-
-
-def _odds(share: float) -> float:
-    return math.inf if share == 1 else float(share / (1 - share))

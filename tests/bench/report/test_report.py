@@ -18,20 +18,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.here import medreward
 from bench.runs import make_run
 from bench.sets import some_cases, write_set
-from bench.test_runs import medreward
 from browser import CHROMIUM, Browser, browser
-from medreward.bench.answering import Answer, Reply
 from medreward.bench.cases import CONSTRUCTED, Case, Choice, DataSet
+from medreward.bench.chooser import Prediction, Reply
 from medreward.bench.comparing import compare
+from medreward.bench.figures import Figure
 from medreward.bench.finished import FinishedRun, open_run
-from medreward.bench.report.decision import read_gate
-from medreward.bench.report.examples import judged, lost, most_surprising, worst
-from medreward.bench.report.facts import Cell, Share
-from medreward.bench.report.labels import labels_of
+from medreward.bench.report.examples import data_uri, lost, most_surprising, outcomes, worst
+from medreward.bench.report.headline import labels_of, read_gate
 from medreward.bench.report.leaderboard import leaderboard
-from medreward.bench.report.pictures import data_uri
+from medreward.bench.report.page import heat
 from medreward.bench.report.report import Report
 from medreward.bench.rundir import Identity, RunDirectory
 from medreward.bench.tables import summarise
@@ -186,11 +185,11 @@ def test_the_figures_are_those_of_the_tables_and_the_tests(run: FinishedRun, bas
     pairs = {row["dimension"]: row for row in compared["pairs"]}
     for row in found.dimensions:
         strict, pair = run.summary["strict"]["micro"][row.name], pairs[row.name]
-        assert row.share
+        figure = row.figure
         assert row.against
-        assert row.share.value == pytest.approx(strict["accuracy"], abs=1e-6)
-        assert (row.n, row.ties, row.unanswered) == (strict["n"], strict["ties"], strict["unanswered"])
-        assert row.unanswered > 0
+        assert figure.accuracy == pytest.approx(strict["accuracy"], abs=1e-6)
+        assert (figure.n, figure.ties, figure.unanswered) == (strict["n"], strict["ties"], strict["unanswered"])
+        assert figure.unanswered > 0
         assert row.against.difference.value == pytest.approx(pair["difference"], abs=1e-6)
         assert row.against.p >= pair["p"]  # corrected for six
         assert f"{row.name} {100 * strict['accuracy']:.1f}" in text
@@ -198,18 +197,17 @@ def test_the_figures_are_those_of_the_tables_and_the_tests(run: FinishedRun, bas
         for dimension, cell in zip(DIMENSIONS, organ.cells, strict=True):
             strict = run.summary["strict"]["organ"][organ.name][dimension]
             assert cell.n == strict["n"]
-            assert cell.share
-            assert cell.share.value == pytest.approx(strict["accuracy"], abs=1e-6)
+            assert cell.accuracy == pytest.approx(strict["accuracy"], abs=1e-6)
 
 
 def test_a_cell_is_as_strong_as_its_whole_interval_is_away_from_a_coin() -> None:
-    def heat(right: int, n: int) -> int:
-        return Cell(n, Share(right / n, *wilson(right, n))).heat
+    def strength(right: int, n: int) -> int:
+        return heat(Figure(right / n, *wilson(right, n), n, right, 0, 0))
 
-    assert heat(1, 1) == heat(0, 1) == heat(20, 30) == 0
-    assert heat(505, 505) == heat(0, 505) == 60
-    assert 0 < heat(20, 25) < heat(160, 200) < heat(404, 505)
-    assert Cell(0, None).heat == 0
+    assert strength(1, 1) == strength(0, 1) == strength(20, 30) == 0
+    assert strength(505, 505) == strength(0, 505) == 60
+    assert 0 < strength(20, 25) < strength(160, 200) < strength(404, 505)
+    assert heat(Figure(None, None, None, 0, 0, 0, 0)) == 0
 
 
 def test_a_length_that_is_right_as_often_stands_beside_the_figure(tmp_path: Path) -> None:
@@ -238,7 +236,7 @@ def test_the_words_of_the_page_are_plain(html: str) -> None:
 
 
 def test_the_worst_cases_are_shown(run: FinishedRun, baseline: FinishedRun) -> None:
-    wrong = {case.key: sum(one.wrong for one in judged((case, p))) for case, p in _pairs(run)}
+    wrong = {case.key: sum(one.wrong for one in outcomes((case, p))) for case, p in _pairs(run)}
     first, *others = worst(run)
     assert wrong[first[0].key] == max(wrong[case.key] for case, p in _pairs(run) if p.status == "ok")
     assert [wrong[case.key] for case, _ in others] == sorted((wrong[c.key] for c, _ in others), reverse=True)
@@ -322,7 +320,7 @@ def test_a_judge_and_a_dimension_without_labels_have_a_page(tmp_path: Path) -> N
     choices: tuple[Choice, ...] = ("A", *repeat(tie, 11))
     with closing(RunDirectory(tmp_path / "run", Identity(DataSet(cases).digest, {"name": "judge"}, {}))) as folder:
         for case, choice in zip(cases, choices, strict=True):
-            folder.record(case, Answer("ok", dict.fromkeys(DIMENSIONS, choice), None, replies))
+            folder.record(case, Prediction("ok", dict.fromkeys(DIMENSIONS, choice), None, replies))
         summary = summarise(cases, folder.in_order(cases))
         folder.finish(cases, summary, {"data": "made", "totals": {"cases": len(cases)}})
     run = open_run(tmp_path / "run")
@@ -402,7 +400,7 @@ def test_the_leaderboard_ranks_and_names_who_differs(board: str, run: FinishedRu
     text = Page(board).text
     assert re.search(r"run 1 \d\d\.\d a .*? baseline 2 \d\d\.\d b", text)
     assert "Against run, on overall" in text
-    difference = baseline.measured("overall").credits.mean() - run.measured("overall").credits.mean()
+    difference = baseline.column("overall").credits.mean() - run.column("overall").credits.mean()
     assert f"baseline −{-100 * difference:.1f} " in text  # noqa: RUF001
     for organ in ("brain", "lung", "upper limb"):
         assert text.count(organ) >= 6

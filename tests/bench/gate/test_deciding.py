@@ -18,9 +18,8 @@ from bench.runs import make_run
 from bench.sets import some_cases
 from medreward.artifacts.evidence import policy_file
 from medreward.bench.cases import Case, DataSet
-from medreward.bench.gate import checks
+from medreward.bench.gate.checks import NEVER, cases_to_decide, needed_in_words
 from medreward.bench.gate.quality import worse
-from medreward.bench.gate.verdict import needed_in_words
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
@@ -275,15 +274,15 @@ def test_the_number_of_cases_needed_is_that_of_the_textbook() -> None:
     z = stats.norm.ppf([0.95, 0.8])
     seen, limit, variance, n = -0.01, -0.05, 0.2, 400
     bound = seen - z[0] * (variance / n) ** 0.5
-    assert checks.needed(n, seen, bound, limit, 0.05, 0.8) == np.ceil(z.sum() ** 2 * variance / 0.04**2)
-    assert checks.needed(n, limit, bound, limit, 0.05, 0.8) == checks.NEVER
+    assert cases_to_decide(n, seen, bound, limit, 0.05, 0.8) == np.ceil(z.sum() ** 2 * variance / 0.04**2)
+    assert cases_to_decide(n, limit, bound, limit, 0.05, 0.8) == NEVER
 
 
 def test_a_number_of_cases_that_nobody_will_have_is_said_in_words() -> None:
     assert needed_in_words(None) == ""
     assert needed_in_words(1_234) == "About 1,234 cases would be needed."
     assert "will never decide it: about 104,477 would be needed" in needed_in_words(104_477)
-    assert "will never decide it" in needed_in_words(checks.NEVER)
+    assert "will never decide it" in needed_in_words(NEVER)
 
 
 @pytest.fixture(scope="module")

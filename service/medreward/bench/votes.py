@@ -27,15 +27,18 @@ RESPONSE_FORMAT: Final = {
 }
 
 
-def read_verdict(text: str) -> dict[str, str] | None:
-    """The six letters, or None. Thoughts before it and one code fence around it are allowed, and other keys in it."""
+def read_vote(text: str) -> dict[str, str] | None:
+    """Returns the six letters, or None where the text is no vote.
+
+    Thoughts before the object, one code fence around it and other keys in it are allowed.
+    """
     text = text.strip()
     if thoughts := THOUGHTS.match(text):
         text = text[thoughts.end() :].strip()
     if text.startswith(FENCE) and text.endswith(FENCE):
         text = text.strip("`").removeprefix("json")
     try:
-        value = json.loads(text, object_pairs_hook=_without_repeats)
+        value = json.loads(text, object_pairs_hook=_refuse_repeats)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or any(value.get(dimension) not in ANSWERS for dimension in DIMENSIONS):
@@ -43,21 +46,22 @@ def read_verdict(text: str) -> dict[str, str] | None:
     return {dimension: value[dimension] for dimension in DIMENSIONS}
 
 
-def turned(verdict: Mapping[str, str]) -> dict[str, str]:
-    """Of answers that were shown in the other order."""
-    return {dimension: "B" if letter == "A" else "A" for dimension, letter in verdict.items()}
-
-
-def majority(verdicts: Iterable[Mapping[str, str]], dimension: str) -> Choice | None:
-    """Of the votes there are, all orders and samples alike; equal is a tie, none is no choice."""
-    votes = [verdict[dimension] for verdict in verdicts]
-    if not votes:
-        return None
-    lead = votes.count("A") - votes.count("B")
-    return "A" if lead > 0 else "B" if lead < 0 else "tie"
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the object; raises ValueError if it has a key twice, for then nobody knows which one is meant."""
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a repeated key")
     return dict(pairs)
+
+
+def turned(vote: Mapping[str, str]) -> dict[str, str]:
+    """Returns the vote on answers that were shown in the other order."""
+    return {dimension: "B" if letter == "A" else "A" for dimension, letter in vote.items()}
+
+
+def majority(votes: Iterable[Mapping[str, str]], dimension: str) -> Choice | None:
+    """Returns the majority of the votes there are, all orders and samples alike; equal is a tie, none is no choice."""
+    letters = [vote[dimension] for vote in votes]
+    if not letters:
+        return None
+    lead = letters.count("A") - letters.count("B")
+    return "A" if lead > 0 else "B" if lead < 0 else "tie"

@@ -15,10 +15,10 @@ from clients.canned import Answer, Request, canned, right_answer
 from commands import Served, serving
 from medreward.artifacts.evidence import policy_file
 from medreward.bench.cases import Case
-from medreward.bench.gate.endpoint import Endpoint
 from medreward.bench.gate.smoke import attempts, smoke
 from medreward.bench.layout import read
 from medreward.cli import app
+from medreward.clients import AsyncClient, Patience
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
@@ -124,7 +124,7 @@ async def test_a_server_that_takes_anything_fails_the_smoke() -> None:
         request.headers.setdefault("x-request-id", "")
         return right_answer(request) if b'"items"' in request.body else (200, {}, b"{}")
 
-    async with canned(agreeable) as server, Endpoint(server.url, None) as endpoint:
-        found = {check.name: check.status for check in await smoke(endpoint)}
+    async with canned(agreeable) as server, AsyncClient(server.url, patience=Patience(0)) as client:
+        found = {check.name: check.status for check in await smoke(client, server.url, None)}
     assert found["smoke/decompression-bomb"] == found["smoke/not-json"] == "fail"
     assert found["smoke/afterwards"] == "pass"

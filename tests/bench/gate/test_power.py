@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from medreward.bench.gate.checks import Verdict
 from medreward.bench.gate.policy import read_policy
 from medreward.bench.gate.power import ACCURACY_ONLY, PLANTED, Spoil, World, release, verdicts
 from medreward.bench.gate.quality import quality
-from medreward.bench.gate.verdict import Verdict
 
 pytestmark = pytest.mark.slow
 
@@ -41,12 +41,12 @@ def test_too_few_cases_promote_nothing() -> None:
 
 
 def test_the_simulated_runs_are_what_they_are_said_to_be() -> None:
-    brought = release(replace(WORLD, cases=20_000), np.random.default_rng(0), worse_by=0.04)
-    candidate, baseline = (brought.sheet.labels == answers.choices for answers in (brought.candidate, brought.baseline))
+    simulated = release(replace(WORLD, cases=20_000), np.random.default_rng(0), worse_by=0.04)
+    candidate, baseline = (run.labels == run.choices for run in (simulated.candidate, simulated.baseline))
     assert baseline.mean() == pytest.approx(WORLD.accuracy, abs=0.01)
     assert candidate.mean() == pytest.approx(WORLD.accuracy - 0.04, abs=0.01)
     assert (candidate != baseline).mean() == pytest.approx(WORLD.discordant, abs=0.02)
-    found = quality(POLICY, brought.sheet, brought.candidate, None)
+    found = quality(POLICY, simulated.candidate)
     error = next(check.value for check in found if check.name == "calibration")
     assert error is not None
     assert error < 0.01
