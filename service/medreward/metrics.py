@@ -199,6 +199,6 @@ class Metrics:
                 "model": model.name,
                 "model_version": model.version,
                 "fingerprint": model.fingerprint,
-                "runtime": model.runtime,
+                "runtime": str(model.runtime),
             }
         )

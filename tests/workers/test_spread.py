@@ -29,6 +29,7 @@ from medreward.backends.torch_vlm.sharing import join, shareable
 from medreward.cli.parity import check_parity
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.settings import Settings
+from medreward.types import Runtime
 from medreward.workers.device import process_worker, rank, spread
 from medreward.workers.device.loading import open_backend
 from medreward.workers.device.process_worker import ProcessWorker
@@ -222,7 +223,7 @@ class Scripted(Spread):
             spread.receive(pipe)
 
 
-LOADED = Loaded("torch_vlm/cpu/fp32", CostModel())
+LOADED = Loaded(Runtime("torch_vlm", "cpu", "fp32"), CostModel())
 WARM = Scored([], Counts())
 NUMBERS = Scored([Numbers((1, 1, 6), bytes(24))], Counts(prefix_runs=1))
 NO_MEMORY = Failed("OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")

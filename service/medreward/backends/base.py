@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from medreward.types import Runtime
+
 
 @dataclass(frozen=True, slots=True)
 class ModelImage:
@@ -84,8 +86,8 @@ class Backend(Protocol):
     """Runs on one device, in one thread. The logits of an answer depend on nothing but its image, prompt and itself."""
 
     @property
-    def runtime(self) -> str:
-        """`backend/device/dtype`, such as `onnx/cpu/fp32`."""
+    def runtime(self) -> Runtime:
+        """What runs the model here; it is known once the backend is open."""
 
     @property
     def cost(self) -> CostModel: ...

@@ -12,7 +12,7 @@ import numpy as np
 from medreward.artifacts.manifest import Calibration, Image, Manifest, Text
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
 from medreward.caches import MIB, ArrayCache
-from medreward.types import DIMENSIONS, Evidence
+from medreward.types import DIMENSIONS, Evidence, Runtime
 
 SPREAD: Final = 1.5  # standard deviation of a logit
 UNIFORMS: Final = 4  # 16-bit numbers summed for one logit; the sum is close to normal
@@ -34,7 +34,7 @@ FAKE_MANIFEST: Final = Manifest(
 
 
 class FakeBackend:
-    runtime: Final = "fake/cpu/fp32"
+    runtime: Final = Runtime("fake", "cpu", "fp32")
     cost: Final = CostModel(shares_prompt=True)
 
     def __init__(self, delay_s: float = 0.0) -> None:

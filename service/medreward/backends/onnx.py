@@ -23,7 +23,7 @@ from medreward.backends.reading import windows
 from medreward.caches import MIB, ArrayCache
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, Runtime
 
 CUDA: Final = "CUDAExecutionProvider"
 CPU: Final = "CPUExecutionProvider"
@@ -89,24 +89,21 @@ class OnnxBackend:
     ) -> None:
         if manifest.onnx is None:
             raise ConfigurationError(f"model {manifest.name} has no ONNX graphs")
-        self._device = choose_device(device)
-        self._image_graph = Graph(folder / manifest.onnx.image_graph, self._device, IMAGE_GRAPH)
-        self._score_graph = Graph(folder / manifest.onnx.score_graph, self._device, SCORE_GRAPH)
+        device = choose_device(device)
+        self.runtime: Final = Runtime("onnx", device, "fp32")
+        self._image_graph = Graph(folder / manifest.onnx.image_graph, device, IMAGE_GRAPH)
+        self._score_graph = Graph(folder / manifest.onnx.score_graph, device, SCORE_GRAPH)
         self._pixels_shape = (manifest.one_size.height, manifest.one_size.width, 3)
         self._no_image: ImageTokens = np.zeros(self._score_graph.row_shape("image_tokens"), np.float32)
         self._head_shape = self._score_graph.row_shape("logits")
         self._refuse_what_does_not_fit(len(manifest.dimensions))
         self._reading = manifest.reading
-        self._run_shape = RUN_SHAPES[self._device]
+        self._run_shape = RUN_SHAPES[device]
         # A GPU is fed by one caller; on a CPU a run uses one core.
-        self._threads = 1 if self._device == "cuda" else threads or available_cores()
+        self._threads = 1 if device == "cuda" else threads or available_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="onnx")
         self._cache: ArrayCache[np.float32] = ArrayCache(image_cache_bytes)
         self._counts = Counts()
-
-    @property
-    def runtime(self) -> str:
-        return f"onnx/{self._device}/fp32"
 
     @property
     def cost(self) -> CostModel:

@@ -38,7 +38,7 @@ def check_parity(settings: Settings, as_json: bool) -> int:
     order, allowed = orders(both), tolerance(backend.backbone.dtype, both)
     facts: dict[str, Any] = {
         "model": manifest.name,
-        "runtime": backend.runtime,
+        "runtime": str(backend.runtime),
         "tolerance": allowed,
         "ok": max(found.values()) <= allowed,
         "spread": spread(both),

@@ -5,7 +5,7 @@ import contextlib
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,10 @@ def command(
     async def run(digest: str) -> Output:
         async with open_client(chosen, key, local, concurrency=concurrency, retry_seconds=retry_seconds) as client:
             model = await client.pin_model()
-            ran_in = model.runtime.rpartition("/")[2]
-            output = Output(target, Asked(digest, model.fingerprint, ran_in, weights, too_long, thinking))
+            asked = Asked(digest, model.fingerprint, model.runtime.dtype, weights, too_long, thinking)
+            output = Output(target, asked)
             with contextlib.closing(output):
-                await _score_missing(job, client, asdict(model), output)
+                await _score_missing(job, client, model.as_json(), output)
             return output
 
     try:

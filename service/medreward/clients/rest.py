@@ -21,6 +21,7 @@ from medreward.types import (
     Item,
     ModelRef,
     Options,
+    Runtime,
     ScoreRequest,
     StoredImage,
     UrlImage,
@@ -57,7 +58,7 @@ class Model(msgspec.Struct):
     evidence: Evidence
 
     def ref(self) -> ModelRef:
-        return ModelRef(self.name, self.version, self.fingerprint, self.runtime, self.evidence)
+        return ModelRef(self.name, self.version, self.fingerprint, Runtime.of(self.runtime), self.evidence)
 
 
 class Body(msgspec.Struct):

@@ -12,8 +12,18 @@ from medreward.clients.transport import Tls, by_item, garbled
 from medreward.errors import RETRYABLE, Code
 from medreward.proto import reward_pb2 as pb
 from medreward.proto import reward_pb2_grpc
-from medreward.types import DIMENSIONS, Evidence, ImageSource, InlineImage, Item, ModelRef, ScoreRequest, StoredImage
-from medreward.types import UrlImage as Url
+from medreward.types import (
+    DIMENSIONS,
+    Evidence,
+    ImageSource,
+    InlineImage,
+    Item,
+    ModelRef,
+    Runtime,
+    ScoreRequest,
+    StoredImage,
+    UrlImage,
+)
 
 #: Of calls that ended before the server's own code was reached, or after it had answered.
 RETRYABLE_STATUS: Final = frozenset(
@@ -127,7 +137,7 @@ def _image(image: ImageSource) -> pb.Image:
             return pb.Image(sha256=sha256)
         case InlineImage(data):
             return pb.Image(data=data)
-        case Url(url):
+        case UrlImage(url):
             return pb.Image(url=url)
     raise TypeError("the client sends images by hash, as bytes or by URL")
 
@@ -151,4 +161,4 @@ def _six(values: pb.Dimensions) -> dict[str, float | None]:
 
 
 def _ref(model: pb.ModelRef) -> ModelRef:
-    return ModelRef(model.name, model.version, model.fingerprint, model.runtime, Evidence(model.evidence))
+    return ModelRef(model.name, model.version, model.fingerprint, Runtime.of(model.runtime), Evidence(model.evidence))

@@ -15,7 +15,7 @@ from medreward.encoding.text import FileTokenizer, TextEncoder, Tokenizer
 from medreward.engine.files import open_verified
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
-from medreward.types import DIMENSIONS, ModelRef
+from medreward.types import DIMENSIONS, ModelRef, Runtime
 
 log = logging.getLogger("medreward")
 
@@ -29,7 +29,7 @@ class Model:
     card: str | None = None
     verified_at: int = 0  # ns: files touched since then are no longer known to be the right ones
 
-    def ref(self, runtime: str) -> ModelRef:
+    def ref(self, runtime: Runtime) -> ModelRef:
         m = self.manifest
         return ModelRef(m.name, m.version, m.fingerprint, runtime, m.evidence)
 

@@ -11,6 +11,7 @@ import msgspec
 from medreward.backends.base import CostModel, Counts, Group, ModelImage
 from medreward.encoding.image import ImageHeader, ImageSpec
 from medreward.errors import Code, ItemError
+from medreward.types import Runtime
 from medreward.workers.memory import PixelMemory, Place
 
 LENGTH: Final = struct.Struct("<I")
@@ -25,7 +26,7 @@ class Load(msgspec.Struct, tag=True):
 
 
 class Loaded(msgspec.Struct, tag=True):
-    runtime: str
+    runtime: Runtime
     cost: CostModel
 
 

@@ -27,10 +27,11 @@ from medreward.cores import available_cores
 from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
+from medreward.types import Runtime
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 AUTO: Final = {"cpu": "fp32", "cuda": "bf16"}
-WRITTEN: Final = {dtype: name for name, dtype in DTYPES.items()}
+DTYPE_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
 PREPARERS: Final = 4  # threads that make images ready while the device works on others
 
 
@@ -44,14 +45,11 @@ class TorchVlmBackend:
     ) -> None:
         self.backbone = backbone
         self.heads = heads
+        self.runtime: Final = Runtime("torch_vlm", backbone.device.type, DTYPE_NAMES[backbone.dtype])
         self._features: ByteCache[Features] = ByteCache(feature_cache_bytes)
         self._prefixes: ByteCache[Prefix] = ByteCache(prefix_cache_bytes)
         self._counts = Counts()
         self._preparers = ThreadPoolExecutor(min(PREPARERS, available_cores()), thread_name_prefix="prepare")
-
-    @property
-    def runtime(self) -> str:
-        return f"torch_vlm/{self.backbone.device.type}/{WRITTEN[self.backbone.dtype]}"
 
     @property
     def cost(self) -> CostModel:

@@ -23,6 +23,7 @@ from medreward.bench.gate.policy import Load, Parity, Policy
 from medreward.bench.gate.smoke import smoke
 from medreward.bench.sources import open_set
 from medreward.errors import ConfigurationError
+from medreward.types import Runtime
 
 NO_ANSWER: Final = 1000.0  # seconds: longer than any answer may take
 
@@ -80,7 +81,7 @@ async def _same_model(endpoint: Endpoint, run: FinishedRun) -> str:
 
 
 async def _golden(exact: float, endpoint: Endpoint, runtime: str, golden: Sequence[GoldenTriple]) -> Check:
-    allowed = tolerance([triple.logits for triple in golden], [runtime], exact=exact)
+    allowed = tolerance([triple.logits for triple in golden], [Runtime.of(runtime)], exact=exact)
     largest = 0.0
     for triple in golden:
         found = await endpoint.logits(request(triple.image, triple.question, [triple.response]), 1)

@@ -10,7 +10,7 @@ from medreward.bench.cases import ANSWERS
 from medreward.bench.finished import FinishedRun, Predicted
 from medreward.bench.gate import checks
 from medreward.bench.gate.checks import Check
-from medreward.types import DIMENSIONS, Six
+from medreward.types import DIMENSIONS, Runtime, Six
 
 
 def recorded(prediction: Predicted) -> list[Six | None]:
@@ -34,7 +34,7 @@ def difference(found: Sequence[Six | None] | None, wanted: Sequence[Six | None])
 def allowed_from(run: FinishedRun, runtime: str, exact: float) -> float:
     """How far what another runtime gives may be from a run's logits."""
     logits = [six for prediction in run.predictions for six in recorded(prediction) if six]
-    return tolerance(logits, [runtime, str(run.about["model"].get("runtime"))], exact=exact)
+    return tolerance(logits, map(Runtime.of, (runtime, str(run.about["model"].get("runtime")))), exact=exact)
 
 
 def parity(name: str, against: str, allowed: float, largest: float, n: int) -> Check:

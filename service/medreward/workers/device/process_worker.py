@@ -15,6 +15,7 @@ from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import CostModel, HeadOutputs
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
+from medreward.types import Runtime
 from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import WorkerLost
 from medreward.workers.frames import Failure, GroupFrame, Load, Loaded, OutputsFrame, Ran, Refused, Run
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 class ProcessWorker:
     """`runtime` and `cost` are known once it has started; `restarted` is told the reason of every loss."""
 
-    runtime: str
+    runtime: Runtime
     cost: CostModel
 
     def __init__(

@@ -21,6 +21,7 @@ from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
+from medreward.types import Runtime
 from medreward.workers.device.runner import DeviceBroken
 from medreward.workers.frames import Load, Loaded, Refused
 
@@ -87,7 +88,7 @@ class Spread:
             self.close()
             raise
         assert isinstance(loaded, Loaded)
-        self.runtime: str = loaded.runtime
+        self.runtime: Runtime = loaded.runtime
         self.cost: CostModel = loaded.cost
         self._counts = Counts()
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from medreward.backends.base import Backend, CostModel
+from medreward.types import Runtime
 from medreward.workers.device.runner import Done, Runner, loading
 from medreward.workers.frames import GroupFrame
 from medreward.workers.memory import PixelMemory
@@ -24,7 +25,7 @@ class Worker(Protocol):
         """Returns when the backend is loaded and warm; ConfigurationError if it never will be."""
 
     @property
-    def runtime(self) -> str: ...
+    def runtime(self) -> Runtime: ...
 
     @property
     def cost(self) -> CostModel: ...
@@ -49,7 +50,7 @@ class Worker(Protocol):
 class InlineWorker:
     """Runs in this process, in one thread: for `medreward score`, for tests."""
 
-    runtime: str
+    runtime: Runtime
     cost: CostModel
 
     def __init__(self, open_backend: Callable[[], Backend], memory: PixelMemory) -> None:
