@@ -30,10 +30,10 @@ def check_parity(settings: Settings, as_json: bool) -> int:
     assert model.folder is not None
     no_caches = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
     backend = open_vlm(settings.model_copy(update=no_caches), manifest, model.folder)
-    from medreward.backends.torch_vlm.parity import compared, orders, spread, tolerance  # loads torch
+    from medreward.backends.torch_vlm.reference import compare, orders, spread, tolerance  # loads torch
 
     named = _groups(model, image_limits(settings))
-    both = compared(backend, [*named.values()])
+    both = compare(backend, [*named.values()])
     found = {name: each.largest for name, each in zip(named, both, strict=True)}
     order, allowed = orders(both), tolerance(backend.backbone.dtype, both)
     facts: dict[str, Any] = {
