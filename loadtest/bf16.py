@@ -18,7 +18,7 @@ from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.artifacts.repository import MANIFEST_FILE
 from medreward.backends.base import Group, Logits, ModelImage
 from medreward.backends.torch_vlm.backend import TorchVlmBackend, open_torch_vlm
-from medreward.backends.torch_vlm.parity import Compared, compared, orders, spread
+from medreward.backends.torch_vlm.reference import Compared, compare, orders, spread
 from medreward.encoding.text import FileTokenizer
 from medreward.settings import Settings
 
@@ -48,7 +48,7 @@ def measured(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     manifest = read_manifest(folder / MANIFEST_FILE)
     coarse = opened(folder, manifest, args, "bf16")
     groups = random_groups(coarse, FileTokenizer(folder / (manifest.text.tokenizer or "")), manifest, args)
-    found = compared(coarse, groups)
+    found = compare(coarse, groups)
     company = [
         Compared(logits, each.ours)
         for again in in_other_company(coarse, groups)
@@ -58,7 +58,7 @@ def measured(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     with torch.inference_mode():
         for weights in fine.backbone.base.parameters():
             weights.copy_(weights.bfloat16())  # what rounding them costs is another matter
-    exact = [each.plain for each in compared(fine, groups)]
+    exact = [each.plain for each in compare(fine, groups)]
     noise = [Compared(each.plain, logits) for each, logits in zip(found, exact, strict=True)]
     ours = [Compared(each.ours, logits) for each, logits in zip(found, exact, strict=True)]
     unit = spread(noise)

@@ -22,7 +22,7 @@ from loadtest.overhead import parse_cores
 from loadtest.servers import free_port, serving
 
 from medreward.clients import AsyncClient, Triple
-from medreward.clients.groups import CALL_GROUPS
+from medreward.clients.calls import CALL_GROUPS
 
 GROUP = 8
 TARGET = 0.9

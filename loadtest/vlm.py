@@ -35,7 +35,7 @@ from medreward.artifacts.toml import toml
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.backbone import Backbone
 from medreward.backends.torch_vlm.backend import TorchVlmBackend
-from medreward.backends.torch_vlm.heads import Heads
+from medreward.backends.torch_vlm.heads import TrainedHeads
 from medreward.types import DIMENSIONS
 
 IMAGE: Final = 5  # the placeholder's id
@@ -135,7 +135,7 @@ def random_backend(shape: str, device: str, image_tokens: int, alone: bool) -> T
     assert backbone.image_tokens == image_tokens
     with TemporaryDirectory() as folder:
         save_file(random_head(backbone.width), Path(folder) / HEAD)
-        heads = Heads(Path(folder) / HEAD, backbone.width, len(DIMENSIONS), backbone.device)
+        heads = TrainedHeads(Path(folder) / HEAD, backbone.width, len(DIMENSIONS), backbone.device)
     return TorchVlmBackend(backbone, heads)
 
 

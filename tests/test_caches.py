@@ -1,12 +1,13 @@
 import tracemalloc
 
 import numpy as np
+from numpy.typing import NDArray
 
-from medreward.caches import ENTRY_BYTES, ArrayCache
+from medreward.caches import ENTRY_BYTES, ByteCache
 
 
 def test_what_was_used_last_stays_within_the_bytes() -> None:
-    cache: ArrayCache[np.uint8] = ArrayCache(2 * (100 + ENTRY_BYTES))
+    cache: ByteCache[NDArray[np.uint8]] = ByteCache(2 * (100 + ENTRY_BYTES))
     a, b, c = (np.full((100,), n, np.uint8) for n in range(3))
     cache.put("a", a)
     cache.put("b", b)
@@ -18,14 +19,14 @@ def test_what_was_used_last_stays_within_the_bytes() -> None:
 
 
 def test_an_array_larger_than_the_cache_is_not_kept() -> None:
-    cache: ArrayCache[np.uint8] = ArrayCache(10)
+    cache: ByteCache[NDArray[np.uint8]] = ByteCache(10)
     cache.put("a", np.zeros(11, np.uint8))
     assert cache.get("a") is None
     assert cache.bytes == 0
 
 
 def test_many_small_arrays_take_no_more_memory_than_the_cache_may() -> None:
-    cache: ArrayCache[np.float32] = ArrayCache(2_000_000)
+    cache: ByteCache[NDArray[np.float32]] = ByteCache(2_000_000)
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     for n in range(20_000):

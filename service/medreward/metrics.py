@@ -1,4 +1,4 @@
-"""Every metric, declared once; the registry is handed in, so that two servers in one process do not mix."""
+"""Declares every metric once. The registry is handed in, so that two servers in one process do not mix."""
 
 import math
 from bisect import bisect_left
@@ -38,7 +38,9 @@ Processes = Callable[[], Iterable[tuple[str, int]]]
 
 
 class SixHistogram(Collector):
-    """A histogram by dimension. Six observations a response are too many for the library's one-by-one counting."""
+    """A histogram for each dimension. Each response has six numbers, which the library's own histogram counts too
+    slowly.
+    """
 
     def __init__(self, name: str, about: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
         self._name = name
@@ -49,12 +51,14 @@ class SixHistogram(Collector):
         registry.register(self)
 
     def observe(self, values: Six) -> None:
+        """Counts the numbers of one response. A dimension that is None is not counted."""
         for d, value in enumerate(values):
             if value is not None:
                 self._counts[d][bisect_left(self._buckets, value)] += 1
                 self._sums[d] += value
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
+        """Yields the histogram as the registry shows it."""
         family = HistogramMetricFamily(self._name, self._about, labels=["dimension"])
         bounds = [*map(str, self._buckets), "+Inf"]
         for d, dimension in enumerate(DIMENSIONS):
@@ -67,17 +71,18 @@ class SixHistogram(Collector):
 
 
 class ProcessMetrics(Collector):
-    """`medreward_process_*{role,pid}` of the front and its children, by the library's own reading of /proc."""
+    """Metrics `medreward_process_*{role,pid}` of the front and its children. The library itself reads them in /proc."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._processes: Processes = list  # none before there is an engine
         registry.register(self)
 
     def watch(self, processes: Processes) -> None:
-        """They are asked for when the metrics are scraped."""
+        """Takes what is asked for the processes whenever the metrics are scraped."""
         self._processes = processes
 
     def collect(self) -> Iterable[Metric]:
+        """Returns the metrics of the processes that run now."""
         families: dict[str, Metric] = {}
         for role, pid in self._processes():
             for read in ProcessCollector("medreward", partial(int, pid), registry=None).collect():
@@ -88,79 +93,118 @@ class ProcessMetrics(Collector):
 
 
 class Bounded:
-    """A gauge of what is taken of something, and beside it `…_limit`, to divide by."""
+    """A gauge of how much of something is taken, and a second one, `…_limit`, of how much there is."""
 
     def __init__(self, name: str, about: str, registry: CollectorRegistry) -> None:
         self._taken = Gauge(name, about, registry=registry)
-        self._limit = Gauge(f"{name}_limit", f"Most that {name} may be", registry=registry)
+        self._limit = Gauge(f"{name}_limit", f"The largest value that {name} may have", registry=registry)
 
     def watch(self, taken: Callable[[], float], limit: float) -> None:
-        """`taken` is asked when the gauge is scraped."""
+        """Sets the limit, and what is asked for the value whenever the gauge is scraped."""
         self._taken.set_function(taken)
         self._limit.set(limit)
 
 
 class Metrics:
+    """The metrics of one server."""
+
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         seconds = partial(Histogram, buckets=LATENCY, registry=registry)
 
         # requests
-        self.requests = counter("medreward_requests", "Requests answered", ["route", "lane", "code"])
-        self.request_duration = seconds("medreward_request_duration_seconds", "Time to answer", ["route", "lane"])
-        self.refused = counter("medreward_refused", "Requests refused as a whole, by error code", ["route", "reason"])
-        self.requests_in_flight = gauge("medreward_requests_in_flight", "Requests accepted and not yet answered")
-        self.grpc_calls = Bounded(
-            "medreward_grpc_calls", "gRPC calls under way; at the limit gRPC itself refuses", registry
+        self.requests = counter(
+            "medreward_requests", "How many requests were answered, refused ones among them", ["route", "lane", "code"]
         )
-        self.request_bytes = Bounded("medreward_request_bytes", "Bytes of all requests in memory", registry)
+        self.request_duration = seconds(
+            "medreward_request_duration_seconds", "How long requests took to be answered", ["route", "lane"]
+        )
+        self.refused = counter(
+            "medreward_refused", "How many requests were refused as a whole, by error code", ["route", "reason"]
+        )
+        self.requests_in_flight = gauge(
+            "medreward_requests_in_flight", "How many requests are accepted and not yet answered"
+        )
+        self.grpc_calls = Bounded(
+            "medreward_grpc_calls", "How many gRPC calls are under way; at the limit gRPC itself refuses more", registry
+        )
+        self.request_bytes = Bounded(
+            "medreward_request_bytes", "How many bytes the requests in memory have together", registry
+        )
 
         # responses to score
-        self.items = counter("medreward_items", "Responses by outcome: ok or an error code", ["outcome"])
-        self.flags = counter("medreward_flags", "Responses by flag; one may have several", ["flag"])
-        self.score = SixHistogram("medreward_score", "Scores given", SCORES, registry)
-        self.uncertainty = SixHistogram("medreward_uncertainty", "Uncertainties given", UNCERTAINTIES, registry)
-        self.nonfinite_scores = counter("medreward_nonfinite_scores", "Responses with NaN or Inf")
+        self.items = counter("medreward_items", "How many responses had this outcome: ok or an error code", ["outcome"])
+        self.flags = counter("medreward_flags", "How many responses had this flag; one may have several", ["flag"])
+        self.score = SixHistogram("medreward_score", "The scores that were given", SCORES, registry)
+        self.uncertainty = SixHistogram(
+            "medreward_uncertainty", "The uncertainties that were given", UNCERTAINTIES, registry
+        )
+        self.nonfinite_scores = counter(
+            "medreward_nonfinite_scores", "How many responses got NaN or Inf from the model, and so no score"
+        )
 
         # the queue and the device
-        self.queue_cost = gauge("medreward_queue_cost", "Cost admitted and not yet done", ["lane"])
-        self.queue_cost_limit = gauge("medreward_queue_cost_limit", "Most cost of both lanes; bulk may take 90% of it")
-        self.queue_pixels = gauge("medreward_queue_pixels", "Pixels of images admitted and not yet decoded", ["lane"])
+        self.queue_cost = gauge(
+            "medreward_queue_cost", "How much cost, in tokens, is admitted and not yet done", ["lane"]
+        )
+        self.queue_cost_limit = gauge(
+            "medreward_queue_cost_limit", "How much cost both lanes may have; bulk may take 90% of it"
+        )
+        self.queue_pixels = gauge(
+            "medreward_queue_pixels", "How many pixels the images have that are admitted and not yet decoded", ["lane"]
+        )
         self.queue_pixels_limit = gauge(
-            "medreward_queue_pixels_limit", "Most pixels of both lanes; bulk may take 90% of it"
+            "medreward_queue_pixels_limit", "How many pixels both lanes may have; bulk may take 90% of it"
         )
-        self.queue_wait = seconds("medreward_queue_wait_seconds", "Time from queued to dispatched", ["lane"])
-        self.decode_duration = seconds("medreward_decode_duration_seconds", "Time of an image in a decoder")
-        self.inference_duration = seconds("medreward_inference_duration_seconds", "Time of a batch on the device")
+        self.queue_wait = seconds(
+            "medreward_queue_wait_seconds", "How long triples waited in the queue before a device got them", ["lane"]
+        )
+        self.decode_duration = seconds("medreward_decode_duration_seconds", "How long a decoder took over an image")
+        self.inference_duration = seconds("medreward_inference_duration_seconds", "How long a device took over a batch")
         self.batch_items = Histogram(
-            "medreward_batch_items", "Responses in a batch", buckets=BATCH_ITEMS, registry=registry
+            "medreward_batch_items", "How many responses a batch had", buckets=BATCH_ITEMS, registry=registry
         )
-        self.image_encodes = counter("medreward_image_encodes", "Images run through the vision tower")
-        self.prefix_runs = counter("medreward_prefix_runs", "Prompts run through the model")
+        self.image_encodes = counter("medreward_image_encodes", "How many images ran through the vision tower")
+        self.prefix_runs = counter("medreward_prefix_runs", "How many prompts ran through the model")
 
         # what is kept
-        self.cache_requests = counter("medreward_cache_requests", "Look-ups in a cache", ["cache"])
-        self.cache_hits = counter("medreward_cache_hits", "Look-ups that found it", ["cache"])
-        self.image_store_bytes = Bounded("medreward_image_store_bytes", "Bytes of images stored by hash", registry)
-        self.score_cache_bytes = Bounded("medreward_score_cache_bytes", "Bytes of scores that are kept", registry)
-        self.pixel_cache_bytes = Bounded("medreward_pixel_cache_bytes", "Bytes of decoded images", registry)
+        self.cache_requests = counter(
+            "medreward_cache_requests", "How many times something was looked up in a cache", ["cache"]
+        )
+        self.cache_hits = counter("medreward_cache_hits", "How many of these times the cache had it", ["cache"])
+        self.image_store_bytes = Bounded(
+            "medreward_image_store_bytes", "How many bytes the images have that are stored by hash", registry
+        )
+        self.score_cache_bytes = Bounded("medreward_score_cache_bytes", "How many bytes the kept scores take", registry)
+        self.pixel_cache_bytes = Bounded(
+            "medreward_pixel_cache_bytes", "How many bytes the decoded images take", registry
+        )
 
         # the server itself
-        self.ready = gauge("medreward_ready", "1 if requests are taken, 0 while loading, draining or without a worker")
-        self.worker_restarts = counter("medreward_worker_restarts", "Workers replaced", ["reason"])
+        self.ready = gauge(
+            "medreward_ready", "1 while requests are taken; 0 while the server loads, drains or has no worker"
+        )
+        self.worker_restarts = counter("medreward_worker_restarts", "How many times a worker was replaced", ["reason"])
         self.certificate_expiry = gauge(
-            "medreward_certificate_expiry_seconds", "Time until the TLS certificate expires; +Inf without one"
+            "medreward_certificate_expiry_seconds",
+            "How many seconds are left until the TLS certificate expires; +Inf without one",
         )
         self.certificate_expiry.set(math.inf)
-        self.build = Info("medreward_build", "What is running", registry=registry)
+        self.build = Info(
+            "medreward_build",
+            "The version, the model and the runtime that are running; its value is always 1",
+            registry=registry,
+        )
         self.processes = ProcessMetrics(registry)
         ProcessCollector(registry=registry)  # of this process, under the names that every dashboard knows
 
         self._start_at_nothing()
 
     def _start_at_nothing(self) -> None:
-        """A series that appears with its first event has no increase at that event."""
+        """Starts all series at 0, because a series that appears with its first event shows no increase at that
+        event.
+        """
         for outcome in ("ok", *ITEM_CODES):
             self.items.labels(outcome)
         for flag in Flag:
@@ -174,7 +218,7 @@ class Metrics:
             self.worker_restarts.labels(reason)
 
     def expect(self, routes: Iterable[str], success: str, lanes: Iterable[Lane] = (Lane.BULK,)) -> None:
-        """These routes exist: their counters start at 0. `success` is the code of an answer as it should be."""
+        """Starts the counters of these routes at 0. `success` is the code of an answer that is no refusal."""
         for route in routes:
             for reason in REFUSALS:
                 self.refused.labels(route, reason)
@@ -183,22 +227,24 @@ class Metrics:
                 self.request_duration.labels(route, lane)
 
     def watch_queue(self, cost: Mapping[Lane, int], pixels: Mapping[Lane, int]) -> None:
-        """The gauges read the mappings when they are scraped."""
+        """Lets the gauges read these mappings whenever they are scraped."""
         for gauge, taken in (self.queue_cost, cost), (self.queue_pixels, pixels):
             for lane in Lane:
                 gauge.labels(lane).set_function(partial(taken.__getitem__, lane))
 
     def count_cache(self, cache: str, hits: int, misses: int) -> None:
+        """Counts what was looked up in a cache, and what of it the cache had."""
         self.cache_requests.labels(cache).inc(hits + misses)
         self.cache_hits.labels(cache).inc(hits)
 
     def describe(self, model: ModelRef) -> None:
+        """Sets what `medreward_build_info` says is running."""
         self.build.info(
             {
                 "version": __version__,
                 "model": model.name,
                 "model_version": model.version,
                 "fingerprint": model.fingerprint,
-                "runtime": model.runtime,
+                "runtime": str(model.runtime),
             }
         )

@@ -17,24 +17,26 @@ LABEL: Final = "[A-Za-z0-9-]{1,63}"
 HostName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=rf"^{LABEL}(\.{LABEL})*(:[0-9]{{1,5}})?$")]
 
 
-def _split(written: object) -> object:
-    return [name for name in written.split(",") if name.strip()] if isinstance(written, str) else written
-
-
 RequestIds = Literal["keep", "hash", "uuid-only"]
-HostNames = Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_split)]
+HostNames = Annotated[
+    tuple[HostName, ...],
+    NoDecode,
+    BeforeValidator(lambda names: [n for n in names.split(",") if n.strip()] if isinstance(names, str) else names),
+]
 
 
-def _pairs(written: object) -> object:
-    if not isinstance(written, str):
-        return written
-    pairs = [pair.split() for pair in written.split(",") if pair.strip()]
+def _pairs(value: object) -> object:
+    """Returns the pairs of tags that a text names, as `OPEN CLOSE, OPEN CLOSE`; what is no text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.split() for pair in value.split(",") if pair.strip()]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError("write each pair as OPEN CLOSE with a space between, and a comma between pairs")
     return pairs
 
 
 def _are_new(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
+    """Returns the pairs; raises ValueError for one that is there twice or is known anyway."""
     ThinkingTags(pairs)
     return pairs
 
@@ -43,6 +45,8 @@ TagPairs = Annotated[tuple[Pair, ...], NoDecode, BeforeValidator(_pairs), AfterV
 
 
 class Settings(BaseSettings):
+    """The settings of one server, resolved before it starts. An unknown name is an error."""
+
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
     model: str = Field(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 from medreward.errors import ItemError
 
@@ -146,12 +146,39 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Runtime:
+    """What runs a model. As text, as every reply has it: `onnx/cpu/fp32`."""
+
+    backend: str
+    device: str
+    dtype: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Returns the runtime that the text of a reply or of a run names; parts that the text lacks are empty."""
+        return cls(*[*text.split("/", 2), "", ""][:3])
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.backend, self.device, self.dtype)))
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRef:
     name: str
     version: str
     fingerprint: str
-    runtime: str
+    runtime: Runtime
     evidence: Evidence
+
+    def as_json(self) -> dict[str, str]:
+        """Returns the fields as texts, as a reply names the model."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "fingerprint": self.fingerprint,
+            "runtime": str(self.runtime),
+            "evidence": self.evidence,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 
 from medreward.artifacts.golden import GoldenTriple, read_golden, tolerance
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS, Six
+from medreward.types import DIMENSIONS, Runtime, Six
 
 ROW: dict[str, Any] = {
     "image": base64.b64encode(b"png").decode(),
@@ -63,7 +63,7 @@ def logits_of(*overall: float) -> list[Six]:
 
 
 def test_how_far_a_logit_may_be_from_the_golden_one() -> None:
-    fine, coarse = "torch_vlm/cuda/fp32", "torch_vlm/cuda/bf16"
+    fine, coarse = map(Runtime.of, ("torch_vlm/cuda/fp32", "torch_vlm/cuda/bf16"))
     assert tolerance(logits_of(0, 4), [fine]) == 1e-4
     apart = (2**2 / 2 + 4**2 / 2) ** 0.5
     assert tolerance(logits_of(0, 4), [fine, coarse]) == pytest.approx(apart / 2)

@@ -72,7 +72,7 @@ def test_cost_counts_the_prompt_once() -> None:
 
 def test_it_says_what_it_is() -> None:
     manifest: Manifest = FAKE_MANIFEST
-    assert (manifest.name, manifest.evidence, FakeBackend().runtime) == ("fake", Evidence.NONE, "fake/cpu/fp32")
+    assert (manifest.name, manifest.evidence, str(FakeBackend().runtime)) == ("fake", Evidence.NONE, "fake/cpu/fp32")
 
 
 def test_no_word_is_a_control_token() -> None:

@@ -164,7 +164,7 @@ def test_warming_up_leaves_no_trace(backend: OnnxBackend) -> None:
     backend.take_counts()
     backend.warm_up()
     assert backend.take_counts() == Counts()
-    assert backend.runtime == "onnx/cpu/fp32"
+    assert str(backend.runtime) == "onnx/cpu/fp32"
 
 
 def test_runs_of_a_gpu_hold_rows_of_one_padded_length_within_bounds() -> None:

@@ -29,7 +29,7 @@ from medreward.engine.scoring import Scoring
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
-from medreward.types import Failed, InlineImage, Item, Lane, Options, Result, Scored, ScoreRequest, Timings
+from medreward.types import Failed, InlineImage, Item, Lane, Options, Result, Runtime, Scored, ScoreRequest, Timings
 from medreward.workers.decode.pool import DecoderLost, Decoders
 from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import WorkerLost
@@ -135,7 +135,7 @@ class Trouble:
 class StubWorker:
     """A device that takes its time, goes down over poison, and numbers what it sees at the end of its batch."""
 
-    runtime = "stub"
+    runtime = Runtime("stub", "cpu", "fp32")
     cost = CostModel(image=4, row=1)
 
     def __init__(self, world: "World", device: int) -> None:

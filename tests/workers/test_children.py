@@ -12,7 +12,7 @@ from commands import CLEAN
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.encoding.image import ImageHeader, ImageSpec
 from medreward.settings import Settings
-from medreward.workers.frames import Decode, Load, packed
+from medreward.workers.frames import Decode, Load, encode
 from medreward.workers.memory import Place, anonymous_memory
 
 LOAD = Load(Settings(model="fake").model_dump(mode="json"), FAKE_MANIFEST.model_dump(mode="json"), None, 0)
@@ -31,6 +31,6 @@ def test_a_child_whose_front_ended_before_the_answer_ends_without_a_word(module:
         child = subprocess.Popen(command, pass_fds=fds, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=CLEAN)
     os.close(memory)
     with ours:
-        ours.sendall(packed(asked))
+        ours.sendall(encode(asked))
     written, _ = child.communicate(timeout=60)
     assert (child.returncode, written) == (0, b"")

@@ -118,7 +118,7 @@ async def _started(engine: Engine, stop: asyncio.Event) -> bool:
     about = {
         "model": model.name,
         "fingerprint": model.fingerprint,
-        "runtime": model.runtime,
+        "runtime": str(model.runtime),
         "evidence": model.evidence,
     }
     log.info("ready", extra=about)

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS, Six
+from medreward.types import DIMENSIONS, Runtime, Six
 
 EXACT: Final = 1e-4  # how far a logit may be from the golden one
 BF16: Final = 0.5  # the same where numbers are coarse, in standard deviations of the logits that are wanted
@@ -25,14 +25,14 @@ class GoldenTriple:
 
 
 def tolerance(
-    wanted: Sequence[Six], runtimes: Iterable[str], scales: Iterable[float] = (1.0,), exact: float = EXACT
+    wanted: Sequence[Six], runtimes: Iterable[Runtime], scales: Iterable[float] = (1.0,), exact: float = EXACT
 ) -> float:
     """Returns how far a logit may be from the wanted one.
 
     That is `exact`, or, if one of the runtimes is bf16, half of the standard deviation of the wanted logits. Where they
     do not differ (a single triple), the scales of the calibration stand for their deviation.
     """
-    if not any(runtime.endswith("/bf16") for runtime in runtimes):
+    if not any(runtime.dtype == "bf16" for runtime in runtimes):
         return exact
     columns = zip(*wanted, strict=True)
     known = [[logit for logit in column if logit is not None] for column in columns]

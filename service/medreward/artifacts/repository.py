@@ -32,9 +32,15 @@ def list_models(models_dir: Path) -> list[str]:
     )
 
 
-def loaded_from(folder: Path) -> list[Path]:
+def transformers_files(folder: Path) -> list[Path]:
     """Returns the files in the folder that transformers may read, sorted."""
     return sorted({path for pattern in LOADED for path in folder.glob(pattern)})
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the digest of the file as a manifest has it; raises OSError where the file cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def resolve(ref: str, models_dir: Path) -> Path:
@@ -75,24 +81,16 @@ def verify(folder: Path, manifest: Manifest, since: int = 0) -> dict[str, str]:
 
     Files that were not touched `since` (ns) are not read.
     """
-    files = {name: digest for name, digest in manifest.files.items() if _touched(folder / name, since)}
-    problems = {name: _problem(folder / name, digest) for name, digest in files.items()}
+    problems = {name: _problem(folder / name, digest, since) for name, digest in manifest.files.items()}
     return {name: problem for name, problem in problems.items() if problem}
 
 
-def _touched(path: Path, since: int) -> bool:
-    """Returns whether the file, or a link to it, changed since then, or cannot be looked at."""
+def _problem(path: Path, digest: str, since: int) -> str | None:
+    """Returns what is wrong with the file; None if nothing is, or if neither it nor a link to it changed since then."""
     try:
-        return max(path.stat().st_ctime_ns, path.lstat().st_ctime_ns) > since - CLOCK
-    except OSError:
-        return True
-
-
-def _problem(path: Path, digest: str) -> str | None:
-    """Returns what is wrong with the file, or None."""
-    try:
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if max(path.stat().st_ctime_ns, path.lstat().st_ctime_ns) <= since - CLOCK:
+            return None
+        actual = sha256_of(path)
     except FileNotFoundError:
         return f"{path.name} is missing"
     except OSError as error:

@@ -1,11 +1,15 @@
-"""The whole contract between the engine and whatever runs a model."""
+"""The contract between the engine and a backend, which is whatever runs a model."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from medreward.types import Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class ModelImage:
 
     @property
     def key(self) -> str:
-        """Where caches keep what they know of it: one tenant's look-ups tell nothing of another's."""
+        """The key of what caches keep of this image. It holds the tenant, so that no tenant learns what others sent."""
         return f"{self.tenant}/{self.digest}"
 
 
@@ -30,10 +34,16 @@ class Group:
     prompt: Sequence[int]
     answers: Sequence[Sequence[int]]
 
+    @property
+    def key(self) -> str:
+        """The key of what caches keep of image and prompt together."""
+        prompt = blake2b(array("Q", self.prompt).tobytes(), digest_size=16).hexdigest()
+        return f"{self.image.key if self.image else ''}/{prompt}"
+
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """What work costs on a device, in tokens it works through; known in front, where no backend is loaded."""
+    """How many tokens a device works through for a piece of work. The front reckons with it, and loads no backend."""
 
     image: int = 0  # for an image of whatever size, once a group
     pixels: int = 0  # of an image seen at its own size cost one; 0 where all have one size
@@ -43,11 +53,12 @@ class CostModel:
     pads: bool = False  # rows of a batch are padded to its longest
 
     def group(self, prompt: int, pixels: int) -> int:
-        """What the group costs beside its answers; `pixels` are those of its image as the model sees it, if any."""
+        """Returns the cost of the group without its answers. `pixels` is the size of its image to the model, or 0."""
         image = pixels // self.pixels if self.pixels else self.image if pixels else 0
         return image + (self._padded(prompt) if self.shares_prompt else 0)
 
     def answer(self, prompt: int, answer: int) -> int:
+        """Returns the cost of one answer, from the lengths of its prompt and of itself."""
         return self.row + self._padded(answer if self.shares_prompt else prompt + answer)
 
     def _padded(self, length: int) -> int:
@@ -56,7 +67,7 @@ class CostModel:
 
 @dataclass(slots=True)
 class Counts:
-    """What a backend did since it was last asked."""
+    """How much a backend did since its counts were last taken."""
 
     image_encodes: int = 0  # images run through the vision tower
     image_hits: int = 0  # images whose features were there
@@ -66,7 +77,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class RankSeat:
-    """Which rank this process is among those that share a model, and a file through which they find each other."""
+    """The rank of this process, how many ranks share the model, and the file in which they find each other."""
 
     rank: int
     ranks: int
@@ -81,23 +92,26 @@ Logits = NDArray[np.float32]  # HeadOutputs of all answers of a group, one after
 
 
 class Backend(Protocol):
-    """Runs on one device, in one thread. The logits of an answer depend on nothing but its image, prompt and itself."""
+    """Runs a model on one device, in one thread. Only its image, its prompt and itself decide
+    an answer's logits.
+    """
 
     @property
-    def runtime(self) -> str:
-        """`backend/device/dtype`, such as `onnx/cpu/fp32`."""
+    def runtime(self) -> Runtime:
+        """The runtime, known once the backend is open."""
 
     @property
-    def cost(self) -> CostModel: ...
+    def cost(self) -> CostModel:
+        """What groups and answers cost on this device."""
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
-        """One array a group, in order."""
+        """Returns an array of logits for each group, in order. It may fail with whatever its library raises."""
 
     def warm_up(self) -> None:
-        """Run once whatever is slow the first time."""
+        """Runs everything once that is slow the first time."""
 
     def release(self) -> None:
-        """Give back what memory of the device it can: a batch found too little."""
+        """Frees as much memory of the device as it can, because a batch found too little."""
 
     def take_counts(self) -> Counts:
-        """The counts since the last call, which start again from nothing."""
+        """Returns the counts since the last call, and starts new ones at 0."""

@@ -1,4 +1,7 @@
-"""Numbers from a hash: no model, no meaning, but the same for the same triple. For tests and for measuring the rest."""
+"""A backend without a model: its logits come from a hash, mean nothing, and are the same for the same triple.
+
+Tests use it, and measurements of everything around the model.
+"""
 
 import time
 from array import array
@@ -8,11 +11,12 @@ from typing import Final
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Calibration, Image, Manifest, Text
-from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
-from medreward.caches import MIB, ArrayCache
-from medreward.types import DIMENSIONS, Evidence
+from medreward.backends.base import CostModel, Counts, Group, Logits
+from medreward.caches import MIB, ByteCache
+from medreward.types import DIMENSIONS, Evidence, Runtime
 
 SPREAD: Final = 1.5  # standard deviation of a logit
 UNIFORMS: Final = 4  # 16-bit numbers summed for one logit; the sum is close to normal
@@ -34,19 +38,29 @@ FAKE_MANIFEST: Final = Manifest(
 
 
 class FakeBackend:
-    runtime: Final = "fake/cpu/fp32"
+    """Scores by hashing. It takes `delay_s` for each batch, to stand for a slow device."""
+
+    runtime: Final = Runtime("fake", "cpu", "fp32")
     cost: Final = CostModel(shares_prompt=True)
 
     def __init__(self, delay_s: float = 0.0) -> None:
         self._delay_s = delay_s
-        self._features: ArrayCache[np.uint8] = ArrayCache(MIB)
-        self._prefixes: ArrayCache[np.uint8] = ArrayCache(MIB)
+        self._features: ByteCache[NDArray[np.uint8]] = ByteCache(MIB)
+        self._prefixes: ByteCache[NDArray[np.uint8]] = ByteCache(MIB)
         self._counts = Counts()
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
         if self._delay_s:
             time.sleep(self._delay_s)
-        return [_logits(self._prefix(group), group.answers) for group in groups]
+        logits: list[Logits] = []
+        for group in groups:
+            prefix = self._prefix(group)
+            digests = b"".join(blake2b(_bytes(a), key=prefix, digest_size=DIGEST_BYTES).digest() for a in group.answers)
+            uniforms = np.frombuffer(digests, "<u2").reshape(-1, 1, len(DIMENSIONS), UNIFORMS)
+            # Whole numbers up to the one multiplication, so that every machine finds the same bits.
+            centred = uniforms.sum(-1, dtype=np.int64) - UNIFORMS * 32768
+            logits.append((centred * STEP).astype(np.float32))
+        return logits
 
     def warm_up(self) -> None:
         """Nothing here is slow the first time."""
@@ -59,29 +73,24 @@ class FakeBackend:
         return counts
 
     def _prefix(self, group: Group) -> bytes:
-        """The state that answers branch off, kept as a model's would be."""
+        """Returns the state that answers branch off. It is kept, and counted, as that of a real model would be."""
         image = group.image.digest if group.image else ""
         state = blake2b(image.encode() + b"|" + _bytes(group.prompt)).digest()
-        key = f"{group.image.tenant if group.image else ''}/{state.hex()}"
-        if self._prefixes.get(key) is not None:
+        if self._prefixes.get(group.key) is not None:
             self._counts.prefix_hits += 1
             return state
-        self._prefixes.put(key, np.frombuffer(state, np.uint8))
+        self._prefixes.put(group.key, np.frombuffer(state, np.uint8))
         self._counts.prefix_runs += 1
-        if group.image:
-            self._encode(group.image)
-        return state
-
-    def _encode(self, image: ModelImage) -> None:
-        if self._features.get(image.key) is not None:
+        if group.image and self._features.get(group.image.key) is not None:
             self._counts.image_hits += 1
-            return
-        self._features.put(image.key, image.pixels[:1, :1].copy())
-        self._counts.image_encodes += 1
+        elif group.image:
+            self._features.put(group.image.key, group.image.pixels[:1, :1].copy())
+            self._counts.image_encodes += 1
+        return state
 
 
 class WordTokenizer:
-    """A token a word. Control tokens lie beyond what a word can hash to."""
+    """Makes each word one token. The ids of control tokens are larger than any that a word can get."""
 
     control_tokens: Final = {
         marker: 2**32 + index
@@ -92,15 +101,6 @@ class WordTokenizer:
 
     def encode(self, text: str) -> list[int]:
         return [crc32(word.encode()) for word in text.split()]
-
-
-def _logits(prefix: bytes, answers: Sequence[Sequence[int]]) -> Logits:
-    digests = b"".join(blake2b(_bytes(ids), key=prefix, digest_size=DIGEST_BYTES).digest() for ids in answers)
-    uniforms = np.frombuffer(digests, "<u2").reshape(-1, 1, len(DIMENSIONS), UNIFORMS)
-    # Whole numbers up to the one multiplication, so that every machine finds the same bits.
-    centred = uniforms.sum(-1, dtype=np.int64) - UNIFORMS * 32768
-    logits: Logits = (centred * STEP).astype(np.float32)
-    return logits
 
 
 def _bytes(ids: Sequence[int]) -> bytes:

@@ -1,4 +1,5 @@
-"""ONNX Runtime: image graph to visual tokens, kept by digest; score graph over visual tokens and text to logits.
+"""Runs a model of two ONNX graphs. One makes visual tokens of an image, which are kept; the other makes logits of these
+and of texts.
 
 On a CPU each row is a run of its own, at its own length, in one thread: the shapes of its kernels, and so the bits of
 its logits, depend on nothing else. Cores are kept busy by rows side by side. A GPU needs batches to be worth its while.
@@ -19,11 +20,11 @@ from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
-from medreward.backends.reading import windows
-from medreward.caches import MIB, ArrayCache
+from medreward.backends.reading import joined, windows
+from medreward.caches import MIB, ByteCache
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, Runtime
 
 CUDA: Final = "CUDAExecutionProvider"
 CPU: Final = "CPUExecutionProvider"
@@ -43,7 +44,7 @@ ImageTokens = NDArray[np.float32]  # visual tokens, width
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One answer with all that decides its logits; no visual tokens where there is no image."""
+    """A part of an answer with all that decides its logits. Without an image there are no visual tokens."""
 
     image_tokens: ImageTokens | None
     ids: NDArray[np.int64]
@@ -58,10 +59,11 @@ class RunShape:
     tokens: int  # most tokens in a run of several rows, padding included
 
     def padded(self, length: int) -> int:
+        """Returns the length to which a row of this length is padded."""
         return max(1, -(-length // self.pad_to)) * self.pad_to
 
     def runs(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Indices of the rows of each run, all of one padded length."""
+        """Yields the indices of the rows of each run. All rows of a run have one padded length."""
         by_padded: defaultdict[int, list[int]] = defaultdict(list)
         for index, length in enumerate(lengths):
             by_padded[self.padded(length)].append(index)
@@ -77,7 +79,10 @@ RUN_SHAPES: Final = {
 
 
 class OnnxBackend:
-    """Question and answer run together over cached visual tokens, so that every answer is a prefix run of its own."""
+    """Runs prompt and answer together over cached visual tokens, so that every answer is a prefix run of its own.
+
+    Opening fails with a ConfigurationError for graphs that cannot be loaded or do not fit the manifest.
+    """
 
     def __init__(
         self,
@@ -89,28 +94,36 @@ class OnnxBackend:
     ) -> None:
         if manifest.onnx is None:
             raise ConfigurationError(f"model {manifest.name} has no ONNX graphs")
-        self._device = choose_device(device)
-        self._image_graph = Graph(folder / manifest.onnx.image_graph, self._device, IMAGE_GRAPH)
-        self._score_graph = Graph(folder / manifest.onnx.score_graph, self._device, SCORE_GRAPH)
+        device = choose_device(device)
+        self.runtime: Final = Runtime("onnx", device, "fp32")
+        self._image_graph = Graph(folder / manifest.onnx.image_graph, device, IMAGE_GRAPH)
+        self._score_graph = Graph(folder / manifest.onnx.score_graph, device, SCORE_GRAPH)
         self._pixels_shape = (manifest.one_size.height, manifest.one_size.width, 3)
         self._no_image: ImageTokens = np.zeros(self._score_graph.row_shape("image_tokens"), np.float32)
         self._head_shape = self._score_graph.row_shape("logits")
-        self._refuse_what_does_not_fit(len(manifest.dimensions))
+        dimensions = len(manifest.dimensions)
+        # A model of all six may have a column of strangeness behind them; with fewer it could be a sixth left unnamed.
+        columns = (dimensions, dimensions + 1) if dimensions == len(DIMENSIONS) else (dimensions,)
+        fits = (
+            self._image_graph.row_shape("pixels") == self._pixels_shape
+            and self._image_graph.row_shape("tokens") == self._no_image.shape
+            and self._head_shape[1] in columns
+        )
+        if not fits:
+            raise ConfigurationError(
+                "the shapes of the image graph, the score graph and the manifest do not fit together"
+            )
         self._reading = manifest.reading
-        self._run_shape = RUN_SHAPES[self._device]
+        self._run_shape = RUN_SHAPES[device]
         # A GPU is fed by one caller; on a CPU a run uses one core.
-        self._threads = 1 if self._device == "cuda" else threads or available_cores()
+        self._threads = 1 if device == "cuda" else threads or available_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="onnx")
-        self._cache: ArrayCache[np.float32] = ArrayCache(image_cache_bytes)
+        self._cache: ByteCache[NDArray[np.float32]] = ByteCache(image_cache_bytes)
         self._counts = Counts()
 
     @property
-    def runtime(self) -> str:
-        return f"onnx/{self._device}/fp32"
-
-    @property
     def cost(self) -> CostModel:
-        """Each answer brings its own pass over the visual tokens, zeros or not; the image graph is the one extra."""
+        """Each answer runs over the visual tokens, even where they are zeros. Only the image graph comes on top."""
         visual = len(self._no_image)
         return CostModel(image=visual, row=visual, pad_to=self._run_shape.pad_to)
 
@@ -127,9 +140,9 @@ class OnnxBackend:
         logits = self._score_rows(rows)
         self._counts.prefix_runs += len(rows)
         answers = np.split(logits, [*accumulate(parts)][:-1]) if parts else []
-        joined = np.stack([part[0] if len(part) == 1 else _joined(part) for part in answers]) if parts else logits
+        whole = np.stack([*map(joined, answers)]) if parts else logits
         ends = accumulate(len(group.answers) for group in groups)
-        return [joined[end - len(group.answers) : end] for group, end in zip(groups, ends, strict=True)]
+        return [whole[end - len(group.answers) : end] for group, end in zip(groups, ends, strict=True)]
 
     def warm_up(self) -> None:
         tokens = self._encode(np.zeros(self._pixels_shape, np.uint8))
@@ -142,30 +155,18 @@ class OnnxBackend:
         counts, self._counts = self._counts, Counts()
         return counts
 
-    def _refuse_what_does_not_fit(self, dimensions: int) -> None:
-        # A model of all six may have a column of strangeness behind them; with fewer it could be a sixth left unnamed.
-        columns = (dimensions, dimensions + 1) if dimensions == len(DIMENSIONS) else (dimensions,)
-        fits = (
-            self._image_graph.row_shape("pixels") == self._pixels_shape
-            and self._image_graph.row_shape("tokens") == self._no_image.shape
-            and self._head_shape[1] in columns
-        )
-        if not fits:
-            raise ConfigurationError(
-                "the shapes of the image graph, the score graph and the manifest do not fit together"
-            )
-
     def _image_tokens(self, images: Sequence[ModelImage]) -> dict[str, ImageTokens]:
-        """Visual tokens by cache key, each image encoded once."""
+        """Returns visual tokens by cache key. Each image is encoded once."""
         distinct = {image.key: image for image in images}
-        found = {key: tokens for key in distinct if (tokens := self._cache.get(key)) is not None}
-        missing = [image for key, image in distinct.items() if key not in found]
-        for image, tokens in zip(missing, self._pool.map(self._encode, [i.pixels for i in missing]), strict=True):
-            found[image.key] = tokens
-            self._cache.put(image.key, tokens)
+        tokens = {key: kept for key in distinct if (kept := self._cache.get(key)) is not None}
+        missing = [image for key, image in distinct.items() if key not in tokens]
+        encoded = self._pool.map(self._encode, [image.pixels for image in missing])
+        for image, of_image in zip(missing, encoded, strict=True):
+            tokens[image.key] = of_image
+            self._cache.put(image.key, of_image)
         self._counts.image_encodes += len(missing)
         self._counts.image_hits += len(images) - len(missing)
-        return found
+        return tokens
 
     def _encode(self, pixels: NDArray[np.uint8]) -> ImageTokens:
         tokens: ImageTokens = self._image_graph.run({"pixels": pixels[None]})[0]
@@ -195,16 +196,11 @@ class OnnxBackend:
         return self._score_graph.run(inputs)
 
 
-def _joined(windows: Logits) -> Logits:
-    """The logits of an answer from those of its windows: the more one answers the question, the more it weighs."""
-    answering = windows[:, :, DIMENSIONS.index("responsiveness")].mean(1, dtype=np.float64)
-    weights = np.exp(answering - answering.max())
-    mean: Logits = np.tensordot(weights / weights.sum(), windows, 1).astype(np.float32)
-    return mean
-
-
 class Graph:
-    """A session of ONNX Runtime with one output, on one device."""
+    """A graph with one output, open in ONNX Runtime on one device.
+
+    Opening fails with a ConfigurationError unless it has the inputs and outputs of the signature.
+    """
 
     def __init__(self, path: Path, device: str, signature: Mapping[str, str]) -> None:
         self._path = path
@@ -226,7 +222,7 @@ class Graph:
             raise ConfigurationError(f"{path} must have the inputs and outputs {', '.join(signature)}")
 
     def row_shape(self, name: str) -> tuple[int, ...]:
-        """Shape behind the batch axis, which the graph must fix."""
+        """Returns the shape behind the batch axis. Fails where the graph leaves an axis of it open."""
         shape = tuple(self._nodes[name].shape[1:])
         if not all(isinstance(axis, int) for axis in shape):
             raise ConfigurationError(f"{self._path}: {name} may leave no axis open but the first")
@@ -238,7 +234,7 @@ class Graph:
 
 
 def choose_device(wanted: str) -> str:
-    """`auto` takes CUDA where the installed ONNX Runtime has it."""
+    """Returns cpu or cuda. `auto` takes CUDA where the installed ONNX Runtime has it; `cuda` fails where it has not."""
     has_cuda = CUDA in import_onnxruntime().get_available_providers()
     if wanted == "cuda" and not has_cuda:
         raise ConfigurationError("device cuda needs ONNX Runtime for GPUs: install medreward[gpu]")
@@ -246,6 +242,7 @@ def choose_device(wanted: str) -> str:
 
 
 def import_onnxruntime() -> ModuleType:
+    """Returns the library; fails with a ConfigurationError that says what to install."""
     try:
         return import_module("onnxruntime")
     except ImportError:

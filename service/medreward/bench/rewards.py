@@ -23,7 +23,7 @@ class Rewards:
             model = await self._client.pin_model()
         except ClientError as error:
             raise ConfigurationError(str(error)) from None
-        return About(model.name, model.version, model.fingerprint, model.runtime, model.evidence)
+        return About(model.name, model.version, model.fingerprint, str(model.runtime), model.evidence)
 
     async def choose(self, case: Case) -> Prediction:
         too_long, thinking = self._options.too_long, self._options.thinking

@@ -31,15 +31,15 @@ def check_parity(settings: Settings, as_json: bool) -> int:
     assert model.folder is not None
     no_caches = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
     backend = open_vlm(settings.model_copy(update=no_caches), manifest, model.folder)
-    from medreward.backends.torch_vlm.parity import compared, orders, spread, tolerance  # loads torch
+    from medreward.backends.torch_vlm.reference import compare, orders, spread, tolerance  # loads torch
 
     groups = phantom_groups(model, image_limits(settings))
-    both = compared(backend, [*groups.values()])
+    both = compare(backend, [*groups.values()])
     differences = {name: each.largest for name, each in zip(groups, both, strict=True)}
     order, allowed = orders(both), tolerance(backend.backbone.dtype, both)
     facts: dict[str, Any] = {
         "model": manifest.name,
-        "runtime": backend.runtime,
+        "runtime": str(backend.runtime),
         "tolerance": allowed,
         "ok": max(differences.values()) <= allowed,
         "spread": spread(both),

@@ -1,7 +1,6 @@
 """`medreward score`: one question, some responses, a table."""
 
 import asyncio
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def reply_json(reply: Reply) -> dict[str, Any]:
         result_json(score, place, item) | ({} if score.error else {"cached": score.cached})
         for place, score in enumerate(reply.scores[0])
     ]
-    return {"id": reply.id, "model": asdict(reply.model), "results": results, "timings_ms": reply.timings_ms}
+    return {"id": reply.id, "model": reply.model.as_json(), "results": results, "timings_ms": reply.timings_ms}
 
 
 def _table_row(result: dict[str, Any]) -> list[str]:

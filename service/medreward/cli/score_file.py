@@ -5,7 +5,7 @@ import contextlib
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,11 @@ def command(
     async def run(digest: str) -> Output:
         async with open_client(chosen, key, local, concurrency=concurrency, retry_seconds=retry_seconds) as client:
             model = await client.pin_model()
-            ran_in = model.runtime.rpartition("/")[2]
-            output = Output(target, RunRecord(digest, model.fingerprint, ran_in, weights, too_long, thinking))
+            record = RunRecord(digest, model.fingerprint, model.runtime.dtype, weights, too_long, thinking)
+            output = Output(target, record)
             with contextlib.closing(output):
                 if not output.done:
-                    await Job(source, options, concurrency, client).fill(output, asdict(model))
+                    await Job(source, options, concurrency, client).fill(output, model.as_json())
                 output.finish(id_type_of(source))
             return output
 

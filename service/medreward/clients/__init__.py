@@ -1,8 +1,8 @@
 """Clients of a MedReward server. Importing them loads nothing of the server: no fastapi, no torch, no onnxruntime."""
 
+from medreward.clients.calls import Triple
 from medreward.clients.client import AsyncClient
 from medreward.clients.errors import ClientError, Closed, NotScored, Refused, Unreachable, VersionChanged
-from medreward.clients.groups import Triple
 from medreward.clients.retries import Patience
 from medreward.clients.score import Score
 from medreward.clients.sync import Client

@@ -1,4 +1,6 @@
-"""The client: images sent once, groups found, retries within a budget, one model for a whole run."""
+"""The client. It sends an image once, joins responses into groups, tries again within a budget and keeps to one
+model.
+"""
 
 import asyncio
 import math
@@ -10,8 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from weakref import WeakValueDictionary
 
-from medreward.clients.errors import NotScored, Refused, Unreachable, VersionChanged, described
-from medreward.clients.groups import (
+from medreward.clients.calls import (
     FORGETTINGS,
     Group,
     Triple,
@@ -21,6 +22,7 @@ from medreward.clients.groups import (
     of_call_size,
     pack,
 )
+from medreward.clients.errors import NotScored, Refused, Unreachable, VersionChanged, describe
 from medreward.clients.images import File, ImageLike, Unreadable
 from medreward.clients.retries import Attempts, Patience, RetryBudget
 from medreward.clients.score import Reply, Score
@@ -90,7 +92,7 @@ class AsyncClient:
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
     ) -> list[Score]:
-        """A Score for each response to one question about one image (or about none)."""
+        """Returns a Score for each response to one question about one image (or about none)."""
         if isinstance(responses, str):
             raise TypeError("responses is a list of texts, not one text")
         request = self._request(weights, too_long, thinking)
@@ -107,7 +109,7 @@ class AsyncClient:
         thinking: Thinking | str = Thinking.KEEP,
         progress: Progress | None = None,
     ) -> list[Score]:
-        """A Score for each triple, in order. Triples that share image and question travel as one group.
+        """Returns a Score for each triple, in order. Triples that share image and question travel as one group.
 
         `progress` is called with (done, all) after each call to the server.
         """
@@ -132,7 +134,7 @@ class AsyncClient:
             return await self._insist(lambda: self._reply(request, None))
 
     async def model(self) -> ModelRef:
-        """What the server serves now."""
+        """Returns what the server serves now."""
         return await self._insist(self._transport.model)
 
     async def pin_model(self) -> ModelRef:
@@ -143,20 +145,21 @@ class AsyncClient:
 
     @property
     def fingerprint(self) -> str | None:
-        """Of the model this client is pinned to; None before the first answer."""
+        """The fingerprint of the model that this client is pinned to; None before the first answer."""
         return self._fingerprint
 
     @property
     def pin(self) -> bool | str:
-        """As it was given."""
+        """The option `pin` as it was given."""
         return self._pin
 
     @property
     def served_by(self) -> ModelRef | None:
-        """The model of the last answer; None before the first."""
+        """The model that gave the last answer; None before the first."""
         return self._served_by
 
     async def close(self) -> None:
+        """Closes the transport. A closed client cannot be used again."""
         await self._transport.close()
 
     async def __aenter__(self) -> Self:
@@ -199,14 +202,18 @@ class AsyncClient:
 
         advance(sum(_refuse_unsendable(group, scores) for group in groups))
         await _all(run(call) for call in pack(filter(_unfinished, groups), self._affinity))
-        if self._strict:
-            _raise_if_missing(scores)
+        for place, score in enumerate(scores if self._strict else ()):
+            if score.error:
+                raise NotScored(score.error, f"response {place}: {score.message}")
         return scores
 
     # one call
 
     async def _finish(self, call: list[Group], request: ScoreRequest, scores: list[Score]) -> None:
-        """Tries until every response of the call has its score, or an error that another try would not mend."""
+        """Tries until every response of the call has its score, or an error that another try would not mend.
+
+        Raises a refusal that is not about the content of the call, and one by a server that was never there.
+        """
         attempts = Attempts(self._budget)
         while call := list(filter(_unfinished, call)):
             retry_after = None
@@ -219,18 +226,21 @@ class AsyncClient:
                     raise
                 _fill(call, scores, refused)
                 if not refused.retryable:
-                    return await self._split(call, refused, request, scores)
+                    if refused.code not in ABOUT_CONTENT:
+                        raise
+                    for half in halves(call) or ():  # for only one response may be the reason
+                        await self._finish(half, request, scores)
+                    return
                 if refused.code == Code.INTERNAL and attempts.failed + 1 >= INTERNAL_TRIES:
-                    return None
+                    return
                 retry_after = refused.retry_after
             pause = attempts.pause(retry_after)
             if pause is None:
-                return None  # what is left holds the error of its last try
+                return  # what is left holds the error of its last try
             await asyncio.sleep(pause)
-        return None
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Tries until there is an answer; raises a refusal that another try would not mend."""
+        """Returns the answer of the first try that has one; raises a refusal that another try would not mend."""
         attempts = Attempts(self._budget)
         while True:
             try:
@@ -242,7 +252,7 @@ class AsyncClient:
             await asyncio.sleep(pause)
 
     async def _try(self, call: Awaitable[T]) -> T:
-        """Notes that somebody is there; what they answer is another matter."""
+        """Returns the answer, and notes that a server is there, whatever it answers."""
         try:
             answer = await call
         except Refused as refused:
@@ -252,12 +262,14 @@ class AsyncClient:
         return answer
 
     def _is_nobody_there(self, refused: Refused, attempts: Attempts) -> bool:
-        """A server that was there once comes back; one that never was is a wrong URL, and waiting does not mend it."""
+        """Returns whether to stop waiting for a server. One that was there comes back; one that never was is a wrong
+        URL.
+        """
         waited = attempts.seconds >= self._budget.patience.start_seconds
         return isinstance(refused, Unreachable) and not self._reached and waited
 
     async def _ask(self, call: list[Group], request: ScoreRequest, scores: list[Score]) -> bool:
-        """One try. False if what is left then is better asked after a pause."""
+        """Makes one try. Returns False if what is left then is better asked after a pause."""
         if not call:
             return True
         items = tuple(group.item() for group in call)
@@ -276,12 +288,12 @@ class AsyncClient:
             if refused.code != Code.VERSION_CHANGED:
                 raise
             try:
-                found = await self._transport.model()
+                served = await self._transport.model()
             except Refused:
-                found = None
-            if found and found.fingerprint == self._fingerprint:  # of another server behind the same address
-                found = None
-            raise self._version_changed(found) from None
+                served = None
+            if served and served.fingerprint == self._fingerprint:  # of another server behind the same address
+                served = None
+            raise self._version_changed(served) from None
         if self._pin and self._fingerprint is None:
             self._fingerprint = reply.model.fingerprint
         if self._pin and reply.model.fingerprint != self._fingerprint:
@@ -289,20 +301,22 @@ class AsyncClient:
         self._served_by = reply.model
         return reply
 
-    def _version_changed(self, found: ModelRef | None) -> VersionChanged:
+    def _version_changed(self, served: ModelRef | None) -> VersionChanged:
         assert self._fingerprint is not None
-        pinned = described(self._served_by) if self._served_by else self._fingerprint
+        pinned = describe(self._served_by) if self._served_by else self._fingerprint
         why = "the first model that answered, by pin=True" if self._pin is True else "by its option `pin`"
-        accept = f"pin={found.fingerprint!r}" if found else "the new model's fingerprint as `pin`"
+        accept = f"pin={served.fingerprint!r}" if served else "the new model's fingerprint as `pin`"
         message = (
-            f"the server has {described(found) if found else 'another model'} now. This client is pinned to {pinned}, "
+            f"the server has {describe(served) if served else 'another model'} now. This client is pinned to {pinned}, "
             f"{why}. Rewards of two models are on two scales. To go on with the new one, make a client with {accept}; "
             "pin=False takes any model"
         )
-        return VersionChanged(message, self._fingerprint, found)
+        return VersionChanged(message, self._fingerprint, served)
 
     def _settle(self, group: Group, answers: list[Score], scores: list[Score]) -> bool:
-        """Takes what is final out of what is left. False if the rest needs time, not only its image again."""
+        """Takes what is final out of what is left. Returns False if the rest needs time, and not only its image
+        again.
+        """
         left, group.left = group.left, []
         for (place, response), score in zip(left, answers, strict=True):
             scores[place] = score
@@ -313,17 +327,10 @@ class AsyncClient:
             group.forgotten += 1
         return not any(score.error in RETRYABLE for score in answers)
 
-    async def _split(self, call: list[Group], refused: Refused, request: ScoreRequest, scores: list[Score]) -> None:
-        """A call that is refused for good is asked by halves, for only one response may be the reason."""
-        if refused.code not in ABOUT_CONTENT:
-            raise refused
-        for half in halves(call) or ():
-            await self._finish(half, request, scores)
-
     # images
 
     async def _store_images(self, call: list[Group], scores: list[Score]) -> None:
-        """Each image once; one that the server refuses is the error of the responses about it."""
+        """Stores each image of the call once. The refusal of an image is the error of the responses about it."""
         for group in call:
             if not group.stored_image:
                 continue
@@ -349,7 +356,7 @@ class AsyncClient:
 
 
 async def _all(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Runs them side by side; the first exception ends the others."""
+    """Runs them side by side. The first exception ends the others and is raised."""
     tasks = [asyncio.create_task(run) for run in runs]
     try:
         await asyncio.gather(*tasks)
@@ -382,7 +389,7 @@ def _unfinished(group: Group) -> bool:
 
 
 def _refuse_unsendable(group: Group, scores: list[Score]) -> int:
-    """Errors of what no call could carry; how many."""
+    """Gives an error to each response that no call could carry; returns how many these are."""
     before = len(group.left)
     if isinstance(group.image, Unreadable):
         _fill([group], scores, Refused(Code.IMAGE_INVALID, group.image.reason, retryable=False))
@@ -407,9 +414,3 @@ def _fill(call: Iterable[Group], scores: list[Score], refused: Refused) -> None:
     for group in call:
         for place, _ in group.left:
             scores[place] = Score(error=refused.code, message=refused.message, field=refused.field)
-
-
-def _raise_if_missing(scores: Iterable[Score]) -> None:
-    for place, score in enumerate(scores):
-        if score.error:
-            raise NotScored(score.error, f"response {place}: {score.message}")

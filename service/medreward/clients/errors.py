@@ -1,4 +1,6 @@
-"""What a client raises. An item that could not be scored is no exception but a Score without numbers, unless strict."""
+"""The exceptions of a client. Unless it is strict, a response that could not be scored raises none: its Score has an
+error in place of numbers.
+"""
 
 from typing import Final
 
@@ -9,8 +11,8 @@ from medreward.types import ModelRef
 SERVER_AWAY: Final = frozenset({Code.OVERLOADED, Code.NOT_READY, "unreachable", "garbled"})
 
 
-def described(model: ModelRef) -> str:
-    """`medreward-mini 1.1.0 (sha256:…)`"""
+def describe(model: ModelRef) -> str:
+    """Returns the model as messages name it: `medreward-mini 1.1.0 (sha256:…)`."""
     return f"{model.name} {model.version} ({model.fingerprint})"
 
 
@@ -20,17 +22,18 @@ def is_server_away(code: str) -> bool:
 
 
 class ClientError(Exception):
-    """Base of all that a client raises on purpose."""
+    """The base of all that a client raises on purpose."""
 
 
 class Closed(ClientError):
-    """The client was closed, or was made before this process was forked off."""
+    """The client was closed, or it was made before this process was forked off."""
 
 
 class VersionChanged(ClientError):
-    """Another model answers than the one that is wanted: its numbers are on another scale.
+    """Another model answers than the one that is wanted, and its numbers are on another scale.
 
-    `wanted` is that one's fingerprint; `found` is the model that is there now, None where it could not be asked.
+    `wanted` is the fingerprint of the wanted one. `found` is the model that is there now, or None where it could not be
+    asked.
     """
 
     def __init__(self, message: str, wanted: str, found: ModelRef | None) -> None:
@@ -40,7 +43,7 @@ class VersionChanged(ClientError):
 
 
 class NotScored(ClientError):
-    """Strict mode: at least one response has no score. `code` is the first one's."""
+    """At least one response has no score, in strict mode. `code` is that of the first one."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
@@ -48,7 +51,7 @@ class NotScored(ClientError):
 
 
 class Refused(ClientError):
-    """The server, or the way to it, refused a call: its key, its route, not what is asked about."""
+    """The server, or something on the way to it, refused a whole call, for instance for its key."""
 
     def __init__(
         self, code: str, message: str, retryable: bool, retry_after: float | None = None, field: str = ""
@@ -62,7 +65,7 @@ class Refused(ClientError):
 
 
 class Unreachable(Refused):
-    """Nothing at the address answers, or what answers has no such route: a wrong URL, or a server that is away."""
+    """Nothing answers at the address, or what answers has no such route: the URL is wrong, or the server is away."""
 
     def __init__(self, address: str, reason: str, code: str = "unreachable") -> None:
         message = f"cannot reach {address}: {reason}. Check the URL, and that a MedReward server is running there"

@@ -1,4 +1,4 @@
-"""Whatever a caller holds as an image, as the bytes of a file. Pixels become PNG, which loses nothing."""
+"""Makes the bytes of a file of whatever a caller holds as an image. Pixels become PNG, which loses nothing."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ ImageLike: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class File:
+    """An image as a file, and its sha256."""
+
     data: bytes
     sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An image that is of a known kind but cannot be read: the error of the responses about it, no exception."""
+    """An image of a known kind that cannot be read. It raises nothing: the responses about it get its reason as
+    error.
+    """
 
     reason: str
 
@@ -38,7 +42,7 @@ Source: TypeAlias = File | UrlImage | StoredImage | Unreadable | None
 
 
 def load(image: ImageLike) -> Source:
-    """A TypeError where no such image can ever be sent."""
+    """Returns the image as the client sends it. Raises TypeError for what can be no image at all."""
     if isinstance(image, File | UrlImage | StoredImage | Unreadable):
         return image
     if isinstance(image, str) and image.startswith(("http://", "https://")):
@@ -51,7 +55,11 @@ def load(image: ImageLike) -> Source:
 
 
 def image_bytes(image: ImageLike) -> bytes | None:
-    """Bytes as they are, a path's content, pixels of PIL or numpy as PNG, a data set's {"bytes", "path"} row."""
+    """Returns the bytes of the image's file: a path's content, a row's bytes, pixels of PIL or numpy as PNG.
+
+    Raises OSError, ValueError or Pillow's SyntaxError for an image that cannot be read, and TypeError for any other
+    object.
+    """
     if image is None or isinstance(image, bytes):
         return image
     if isinstance(image, File):
@@ -63,7 +71,11 @@ def image_bytes(image: ImageLike) -> bytes | None:
     if isinstance(image, str | os.PathLike):
         return Path(image).read_bytes()
     if isinstance(image, Mapping):
-        return _from_row(image)
+        if image.get("bytes") is not None:
+            return bytes(image["bytes"])
+        if image.get("path") is not None:
+            return Path(image["path"]).read_bytes()
+        raise ValueError("the row has neither bytes nor a path")
     from PIL import Image
 
     if isinstance(image, Image.Image):
@@ -71,14 +83,6 @@ def image_bytes(image: ImageLike) -> bytes | None:
     if hasattr(image, "__array_interface__"):
         return _png(_from_array(image))
     raise TypeError(f"an image cannot be a {type(image).__name__}")
-
-
-def _from_row(row: Mapping[str, Any]) -> bytes | None:
-    if row.get("bytes") is not None:
-        return bytes(row["bytes"])
-    if row.get("path") is not None:
-        return Path(row["path"]).read_bytes()
-    raise ValueError("the row has neither bytes nor a path")
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Picture:
@@ -93,7 +97,7 @@ def _from_array(array: np.ndarray[Any, Any]) -> Picture:
 
 
 def _png(picture: Picture) -> bytes:
-    """As displayed: turned by its EXIF orientation, as a server does with a file."""
+    """Returns the picture as a PNG file, turned by its EXIF orientation, as a server turns a file."""
     from PIL import ImageOps
 
     picture = ImageOps.exif_transpose(picture)

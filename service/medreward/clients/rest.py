@@ -1,4 +1,4 @@
-"""The way over HTTP."""
+"""The transport over HTTP."""
 
 import asyncio
 import ssl
@@ -18,9 +18,9 @@ from medreward.types import (
     Evidence,
     ImageSource,
     InlineImage,
-    Item,
     ModelRef,
     Options,
+    Runtime,
     ScoreRequest,
     StoredImage,
     UrlImage,
@@ -48,6 +48,13 @@ class Result(msgspec.Struct):
     error: Error | None = None
     cached: bool = False
 
+    def score(self) -> Score:
+        """Returns it as a caller gets it."""
+        if self.error:
+            error = self.error
+            return Score(flags=self.flags, error=error.code, message=error.message, field=error.field)
+        return Score(self.reward, self.scores, self.logits, self.uncertainty, self.flags, cached=self.cached)
+
 
 class Model(msgspec.Struct):
     name: str
@@ -57,7 +64,7 @@ class Model(msgspec.Struct):
     evidence: Evidence
 
     def ref(self) -> ModelRef:
-        return ModelRef(self.name, self.version, self.fingerprint, self.runtime, self.evidence)
+        return ModelRef(self.name, self.version, self.fingerprint, Runtime.of(self.runtime), self.evidence)
 
 
 class Body(msgspec.Struct):
@@ -78,6 +85,8 @@ class Problem(msgspec.Struct):
 
 
 class RestTransport:
+    """Sends each call once. Raises ValueError for a URL that is none."""
+
     def __init__(
         self, url: str, connections: int, timeout_s: float, headers: Mapping[str, str], tls: Tls | None = None
     ) -> None:
@@ -88,12 +97,17 @@ class RestTransport:
             raise ValueError(f"the URL {url!r} is wrong: {error}") from None
         without_password = f"{parsed.scheme}://{parsed.netloc.decode()}{parsed.path}"
         self._address = without_password if parsed.userinfo else url
+        verify: ssl.SSLContext | bool = True
+        if tls:
+            verify = ssl.create_default_context(cafile=tls.ca)
+            if tls.cert:
+                verify.load_cert_chain(tls.cert, tls.key)
         self._client = httpx.AsyncClient(
             base_url=url,
             headers=dict(headers),
             timeout=httpx.Timeout(self._longest_s, connect=CONNECT_S),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            verify=_context(tls) if tls else True,
+            verify=verify,
         )
 
     async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:
@@ -109,7 +123,7 @@ class RestTransport:
             reply = msgspec.json.decode(response.content, type=Body)
             if reply.id != request.id:
                 raise garbled()
-            results = ((result.item, result.response, _score(result)) for result in reply.results)
+            results = ((result.item, result.response, result.score()) for result in reply.results)
             return Reply(reply.model.ref(), by_item(request, results), reply.id, reply.timings_ms)
         except (ValueError, Refused):
             raise await self._hung_up(response) from None
@@ -171,42 +185,27 @@ class RestTransport:
         return Refused(problem.code, problem.detail, retryable, retry_after, problem.field or "")
 
     async def _hung_up(self, response: httpx.Response) -> Refused:
-        """Not the answer to what was asked: nothing more may be read from that connection."""
+        """Closes a connection whose answer is not that to what was asked, so that nothing more is read from it."""
         await response.extensions["network_stream"].aclose()
         return garbled()
 
 
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca)
-    if tls.cert:
-        context.load_cert_chain(tls.cert, tls.key)
-    return context
-
-
-def _score(result: Result) -> Score:
-    if result.error:
-        error = result.error
-        return Score(flags=result.flags, error=error.code, message=error.message, field=error.field)
-    return Score(result.reward, result.scores, result.logits, result.uncertainty, result.flags, cached=result.cached)
-
-
 def _body(request: ScoreRequest) -> bytes:
-    body: dict[str, object] = {"items": [_item(item) for item in request.items]}
+    items = []
+    for item in request.items:
+        fields: dict[str, object] = {"question": item.question, "responses": item.responses}
+        if item.images:
+            (image,) = item.images
+            fields["image"] = _image(image)
+        if item.history:
+            fields["history"] = [{"role": turn.role, "content": turn.content} for turn in item.history]
+        items.append(fields)
+    body: dict[str, object] = {"items": items}
     if request.weights:
         body["weights"] = request.weights
     if request.options != Options():
         body["options"] = {"too_long": request.options.too_long, "thinking": request.options.thinking}
     return msgspec.json.encode(body)
-
-
-def _item(item: Item) -> dict[str, object]:
-    written: dict[str, object] = {"question": item.question, "responses": item.responses}
-    if item.images:
-        (image,) = item.images
-        written["image"] = _image(image)
-    if item.history:
-        written["history"] = [{"role": turn.role, "content": turn.content} for turn in item.history]
-    return written
 
 
 def _image(image: ImageSource) -> dict[str, str]:

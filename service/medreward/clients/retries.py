@@ -1,4 +1,6 @@
-"""When to try again: full jitter, the server's word first, and a budget that a storm of retries cannot exceed."""
+"""Decides when to try again: with full jitter, never before the server said, and within a budget that bounds a storm of
+retries.
+"""
 
 import random
 import time
@@ -25,7 +27,7 @@ class Patience:
 
 
 class RetryBudget:
-    """A bucket of retries that fills with time. Nothing is refused; who finds it empty waits its turn."""
+    """A bucket of retries that fills with time. It refuses nothing: a call that finds it empty waits for its turn."""
 
     def __init__(self, patience: Patience, clock: Callable[[], float] = time.monotonic) -> None:
         self.patience = patience
@@ -34,7 +36,7 @@ class RetryBudget:
         self._at = clock()
 
     def take(self) -> float:
-        """Takes a retry, and says how long to wait until it is there."""
+        """Takes a retry out of the bucket, and returns for how many seconds it must wait."""
         now = self.clock()
         self._retries = min(self.patience.burst, self._retries + (now - self._at) * self.patience.retries_per_second)
         self._at = now
@@ -53,11 +55,13 @@ class Attempts:
 
     @property
     def seconds(self) -> float:
-        """Since the first one began."""
+        """How many seconds ago the first try began."""
         return self._budget.clock() - self._began
 
     def pause(self, retry_after: float | None = None) -> float | None:
-        """After a failed try: seconds before the next one, never fewer than the server said. None: give up."""
+        """Notes a failed try. Returns the seconds to wait before the next one, never fewer than the server said, or
+        None when it is time to give up.
+        """
         jitter = self._random() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self.failed, 10))
         self.failed += 1
         wait = (retry_after or 0.0) + jitter + self._budget.take()

@@ -1,4 +1,4 @@
-"""The way over gRPC."""
+"""The transport over gRPC."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +12,17 @@ from medreward.clients.transport import Tls, by_item, garbled
 from medreward.errors import RETRYABLE, Code
 from medreward.proto import reward_pb2 as pb
 from medreward.proto import reward_pb2_grpc
-from medreward.types import DIMENSIONS, Evidence, ImageSource, InlineImage, Item, ModelRef, ScoreRequest, StoredImage
-from medreward.types import UrlImage as Url
+from medreward.types import (
+    DIMENSIONS,
+    Evidence,
+    ImageSource,
+    InlineImage,
+    ModelRef,
+    Runtime,
+    ScoreRequest,
+    StoredImage,
+    UrlImage,
+)
 
 #: Of calls that ended before the server's own code was reached, or after it had answered.
 RETRYABLE_STATUS: Final = frozenset(
@@ -29,6 +38,8 @@ SLACK_S: Final = 5.0
 
 
 class RpcTransport:
+    """Sends each call once over one channel; gRPC's own retries are off."""
+
     def __init__(self, target: str, timeout_s: float, headers: Mapping[str, str], tls: Tls | None = None) -> None:
         self._longest_s = timeout_s + SLACK_S
         self._address = f"{'grpcs' if tls else 'grpc'}://{target}"
@@ -40,17 +51,26 @@ class RpcTransport:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2_000),
         ]
-        self._channel = (
-            grpc.aio.secure_channel(target, _credentials(tls), options)
-            if tls
-            else grpc.aio.insecure_channel(target, options)
-        )
+        if tls:
+            ca, key, cert = (Path(file).read_bytes() if file else None for file in (tls.ca, tls.key, tls.cert))
+            credentials = grpc.ssl_channel_credentials(ca, key, cert)
+            self._channel = grpc.aio.secure_channel(target, credentials, options)
+        else:
+            self._channel = grpc.aio.insecure_channel(target, options)
         self._stub = reward_pb2_grpc.RewardServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:
         message = pb.ScoreRequest(
             request_id=request.id,
-            items=[_item(item) for item in request.items],
+            items=[
+                pb.Item(
+                    images=[_image(image) for image in item.images],
+                    question=item.question,
+                    responses=item.responses,
+                    history=[pb.Turn(role=turn.role, content=turn.content) for turn in item.history],
+                )
+                for item in request.items
+            ],
             weights=request.weights,
             options=pb.Options(too_long=request.options.too_long, thinking=request.options.thinking),
             lane=request.lane,
@@ -107,27 +127,13 @@ class RpcTransport:
         return Refused(f"grpc_{status.name.lower()}", f"{self._address}: {detail}", retryable=False)
 
 
-def _credentials(tls: Tls) -> grpc.ChannelCredentials:
-    ca, key, cert = (Path(file).read_bytes() if file else None for file in (tls.ca, tls.key, tls.cert))
-    return grpc.ssl_channel_credentials(ca, key, cert)
-
-
-def _item(item: Item) -> pb.Item:
-    return pb.Item(
-        images=[_image(image) for image in item.images],
-        question=item.question,
-        responses=item.responses,
-        history=[pb.Turn(role=turn.role, content=turn.content) for turn in item.history],
-    )
-
-
 def _image(image: ImageSource) -> pb.Image:
     match image:
         case StoredImage(sha256):
             return pb.Image(sha256=sha256)
         case InlineImage(data):
             return pb.Image(data=data)
-        case Url(url):
+        case UrlImage(url):
             return pb.Image(url=url)
     raise TypeError("the client sends images by hash, as bytes or by URL")
 
@@ -151,4 +157,4 @@ def _six(values: pb.Dimensions) -> dict[str, float | None]:
 
 
 def _ref(model: pb.ModelRef) -> ModelRef:
-    return ModelRef(model.name, model.version, model.fingerprint, model.runtime, Evidence(model.evidence))
+    return ModelRef(model.name, model.version, model.fingerprint, Runtime.of(model.runtime), Evidence(model.evidence))

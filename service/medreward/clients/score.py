@@ -1,4 +1,4 @@
-"""What a caller gets for each response."""
+"""What a client returns: a Score for each response, in one Reply for each call."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,9 +12,10 @@ Numbers = Mapping[str, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Six numbers and the reward made of them, or `error`: the code of why there are none. Never an invented number.
+    """The numbers of one response and the reward that is made of them; or an error, and then no number.
 
-    A dimension that the model has not is None, and so is a reward with a weight on one.
+    `error` is the code that says why there is no score. A dimension that the model has not is None, and so is a reward
+    with a weight on such a dimension.
     """
 
     reward: float | None = None

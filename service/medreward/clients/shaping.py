@@ -1,4 +1,4 @@
-"""What people do to rewards before a trainer sees them. All of it is off by default; see docs/shaping.md.
+"""Steps between the server's rewards and the trainer. All of them are off by default; docs/shaping.md explains them.
 
 None is a response that was not scored. It stays None, counts in no statistic, and never becomes a number.
 """
@@ -17,7 +17,7 @@ Numbers = list[tuple[int, float]]  # places and what stands there
 
 
 def normalised(rewards: MaybeRewards, groups: Sequence[Hashable]) -> Rewards:
-    """Each reward in standard deviations (n - 1 in the denominator) from the mean of its group.
+    """Returns each reward in standard deviations (n - 1 in the denominator) from the mean of its group.
 
     Questions differ in how high their answers score; which of n answers to one question is best is what a trainer can
     learn from. A group of equal rewards, or of a single one, holds no such knowledge: 0.
@@ -33,7 +33,7 @@ def normalised(rewards: MaybeRewards, groups: Sequence[Hashable]) -> Rewards:
 
 
 def normalised_sum(scores: Sequence[Score], groups: Sequence[Hashable], weights: Mapping[str, float]) -> Rewards:
-    """Each dimension's logits normalised within the group, then added up by weight (GDPO).
+    """Returns the sum by weight of the dimensions' logits, each normalised within its group (GDPO).
 
     Added up raw, the dimension that spreads most decides alone, and groups with different trade-offs can come out
     equal. Normalised first, each dimension counts as much as its weight says.
@@ -48,17 +48,29 @@ def normalised_sum(scores: Sequence[Score], groups: Sequence[Hashable], weights:
 
 
 def penalised(scores: Sequence[Score], weights: Mapping[str, float], k: float) -> list[Score]:
-    """Scores whose reward is lower by k * (sum over dimensions of |weight| * uncertainty), and their logits with it.
+    """Returns scores whose rewards are lower by k * (sum over dimensions of |weight| * uncertainty), with their logits.
 
     A policy finds the answers its reward model is wrong about; where the ensemble disagrees, the number is worth less.
     The sum is the standard deviation of the reward if all dimensions err together: whatever their correlation, the true
     one is not above it. Raises ValueError for a model that gives no uncertainty: its numbers cannot be penalised.
     """
-    return [_penalised(score, weights, k) if score.logits else score for score in scores]
+    lowered = []
+    for score in scores:
+        if score.logits is None:
+            lowered.append(score)
+            continue
+        if score.uncertainty is None:
+            raise ValueError("this model gives no uncertainty: leave uncertainty_penalty 0, or serve a model that does")
+        doubts = {d: doubt for d in weights if (doubt := score.uncertainty[d]) is not None}
+        steps = {d: math.copysign(k, weights[d]) * doubt for d, doubt in doubts.items()}
+        reward = None if score.reward is None else score.reward - sum(weights[d] * step for d, step in steps.items())
+        moved = {d: logit - step for d, step in steps.items() if (logit := score.logits[d]) is not None}
+        lowered.append(replace(score, reward=reward, logits={**score.logits, **moved}))
+    return lowered
 
 
 def debiased(rewards: MaybeRewards, lengths: Sequence[float], groups: Sequence[Hashable]) -> Rewards:
-    """Rewards without what their length explains: reward - slope * (length - the group's mean length).
+    """Returns rewards without what their length explains: reward - slope * (length - the group's mean length).
 
     Reward models tend to like long answers, and a policy learns that first. The slope is ordinary least squares over
     the whole batch with each group's means taken out (the within, or fixed-effects, estimator), so that an easy
@@ -75,7 +87,7 @@ def debiased(rewards: MaybeRewards, lengths: Sequence[float], groups: Sequence[H
 
 
 def length_correlation(rewards: MaybeRewards, lengths: Sequence[float], groups: Sequence[Hashable]) -> float | None:
-    """Pearson's correlation of reward and length over the batch, each taken from the mean of its group.
+    """Returns Pearson's correlation of reward and length over the batch, each from the mean of its group.
 
     None where all rewards of each group are equal, or all lengths: there is nothing to see then.
     """
@@ -137,19 +149,8 @@ class Shaping:
         return clipped(rewards, *self.clip) if self.clip else rewards
 
 
-def _penalised(score: Score, weights: Mapping[str, float], k: float) -> Score:
-    if score.uncertainty is None:
-        raise ValueError("this model gives no uncertainty: leave uncertainty_penalty 0, or serve a model that does")
-    assert score.logits is not None
-    doubts = {d: doubt for d in weights if (doubt := score.uncertainty[d]) is not None}
-    steps = {d: math.copysign(k, weights[d]) * doubt for d, doubt in doubts.items()}
-    reward = None if score.reward is None else score.reward - sum(weights[d] * step for d, step in steps.items())
-    moved = {d: logit - step for d, step in steps.items() if (logit := score.logits[d]) is not None}
-    return replace(score, reward=reward, logits={**score.logits, **moved})
-
-
 def _by_group(rewards: MaybeRewards, groups: Sequence[Hashable]) -> list[Numbers]:
-    """What was scored, group by group."""
+    """Returns places and rewards of what was scored, group by group."""
     numbers: defaultdict[Hashable, Numbers] = defaultdict(list)
     for i, (reward, group) in enumerate(zip(rewards, groups, strict=True)):
         if reward is not None:
@@ -160,7 +161,7 @@ def _by_group(rewards: MaybeRewards, groups: Sequence[Hashable]) -> list[Numbers
 def _from_group_means(
     rewards: MaybeRewards, lengths: Sequence[float], groups: Sequence[Hashable]
 ) -> dict[int, tuple[float, float]]:
-    """By place, for what has a reward: reward and length, each from the mean of its group."""
+    """Returns by place, for what has a reward, how far reward and length are from the means of their group."""
     away: dict[int, tuple[float, float]] = {}
     for numbers in _by_group(rewards, groups):
         places = [i for i, _ in numbers]

@@ -1,4 +1,4 @@
-"""The same client for code that is not async: the async one, on a loop of its own in a thread of its own."""
+"""A client for code that is not async. It runs the async one on a loop of its own, in a thread of its own."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,9 @@ from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
+from medreward.clients.calls import Triple
 from medreward.clients.client import AsyncClient, Progress
 from medreward.clients.errors import Closed
-from medreward.clients.groups import Triple
 from medreward.clients.images import ImageLike
 from medreward.clients.retries import Patience
 from medreward.clients.score import Score
@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 
 class ClientOptions(TypedDict, total=False):
+    """The options of AsyncClient."""
+
     key: str | None
     lane: Lane | str
     timeout: float
@@ -34,22 +36,31 @@ class ClientOptions(TypedDict, total=False):
 
 
 class ScoreOptions(TypedDict, total=False):
+    """The options of a call to score."""
+
     weights: Mapping[str, float] | None
     too_long: TooLong | str
     thinking: Thinking | str
 
 
 class Client:
-    """AsyncClient's methods, blocking; takes the same options. Threads may share it, forked processes may not."""
+    """Has AsyncClient's methods, which block, and takes its options. Threads may share it; forked processes may not.
+
+    A call fails with Closed once the client is closed, and in a process that was forked off after it was made.
+    """
 
     def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="medreward-client", daemon=True)
         self._submitting = threading.Lock()
         self._open = True
+
+        async def make() -> AsyncClient:
+            return AsyncClient(url, **options)
+
         self._thread.start()
         try:
-            self._client = self._run(_made(url, options))
+            self._client = self._run(make())
         except BaseException:
             self._stop()
             raise
@@ -91,9 +102,17 @@ class Client:
         return self._client.fingerprint
 
     def close(self) -> None:
-        """Ends what other threads still wait for."""
+        """Closes the client. Calls of other threads that are under way end with Closed."""
+
+        async def end() -> None:
+            running = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await self._client.close()
+
         with contextlib.suppress(Closed):
-            ending = self._submit(self._end(), last=True)
+            ending = self._submit(end(), last=True)
             ending.result()
             self._stop()
 
@@ -126,18 +145,7 @@ class Client:
             "this client cannot be used: it is closed, was made in another process, or is called by its own callback"
         )
 
-    async def _end(self) -> None:
-        running = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        await self._client.close()
-
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-async def _made(url: str, options: ClientOptions) -> AsyncClient:
-    return AsyncClient(url, **options)

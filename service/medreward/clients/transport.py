@@ -1,4 +1,6 @@
-"""What the client asks of a way to the server: rest.py and rpc.py, and the engine itself in cli/in_process.py."""
+"""The contract of a transport, which carries calls to a server: rest.py, rpc.py, and cli/in_process.py to an engine in
+this process.
+"""
 
 import os
 from collections.abc import Iterable
@@ -12,7 +14,9 @@ from medreward.types import ModelRef, ScoreRequest
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files: the authority that signed the server's certificate, and our own certificate where it asks for one."""
+    """PEM files: the authority that signed the server's certificate, and our own certificate where the server asks for
+    one.
+    """
 
     ca: str | os.PathLike[str] | None = None
     cert: str | os.PathLike[str] | None = None
@@ -20,23 +24,28 @@ class Tls:
 
 
 class Transport(Protocol):
-    """Each call is one try: it gives the whole right answer to what was sent, or raises Refused."""
+    """Each method makes one try. It returns the whole answer to what was sent, or raises Refused."""
 
-    async def score(self, request: ScoreRequest, affinity: str | None) -> Reply: ...
+    async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:
+        """Returns a Score for each response of each item. `affinity` is for a balancer that hashes."""
 
-    async def put_image(self, data: bytes, digest: str) -> None: ...
+    async def put_image(self, data: bytes, digest: str) -> None:
+        """Stores the image, which has this sha256, at the server."""
 
-    async def model(self) -> ModelRef: ...
+    async def model(self) -> ModelRef:
+        """Returns what the server serves now."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Gives back all connections."""
 
 
 def garbled() -> Refused:
+    """Returns the refusal for a reply that belongs to another call or is not whole."""
     return Refused("garbled", "the reply is not the answer to this call", retryable=True)
 
 
 def by_item(request: ScoreRequest, results: Iterable[tuple[int, int, Score]]) -> list[list[Score]]:
-    """Scores by item and response; garbled unless there is one for each, in order."""
+    """Returns the scores by item and response; raises `garbled` unless there is one for each response, in order."""
     expected = [(i, j) for i, item in enumerate(request.items) for j in range(len(item.responses))]
     answers = list(results)
     if [(item, response) for item, response, _ in answers] != expected:

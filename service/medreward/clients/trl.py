@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, Unpack
+from typing import Any, Final, TypeAlias, Unpack
 
 from medreward.clients import Client, NotScored, Refused, Score, Triple
 from medreward.clients.shaping import Rewards, Shaping, length_correlation
@@ -13,6 +13,9 @@ from medreward.clients.trl_batch import Columns, Pictures, Text
 from medreward.clients.trl_logs import NAME, keep_to_one_model, log_batch, log_dimensions
 from medreward.errors import RETRYABLE, Code
 from medreward.types import DIMENSIONS, Thinking, TooLong
+
+#: Errors whose reason is what was asked. With any other one the server is to blame, or what is taken for one.
+CONTENT_ERRORS: Final = frozenset(Code) - RETRYABLE
 
 RewardFunction: TypeAlias = Any  # a list of anything narrower is not the list that TRL asks for
 
@@ -31,7 +34,8 @@ def reward_funcs(
     asynchronous: bool = False,
     **options: Unpack[ClientOptions],
 ) -> list[RewardFunction]:
-    """For the trainer's `reward_funcs`: one function that gives the weighted reward, or six that share one call.
+    """Returns what the trainer takes as `reward_funcs`: one function that gives the weighted reward, or six that share
+    a call.
 
     `server` is a URL, with Client's options beside it, or a Client. The six give logits, the terms of the reward:
     their weights are the trainer's `reward_weights`. A response that could not be scored gives None, which TRL leaves
@@ -61,6 +65,8 @@ def reward_funcs(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
+    """A trainer's batch and its scores."""
+
     triples: Sequence[Triple | Score]
     scores: Sequence[Score]
     asked_by: set[str] = field(default_factory=set)  # names of the functions that had their rewards of it
@@ -87,40 +93,40 @@ class Batches:
     def get(
         self, function: str, prompts: Sequence[Text], completions: Sequence[Text], columns: Mapping[str, Any]
     ) -> Batch:
-        """The batch as it was scored for another function, if it is the same to the last pixel and letter.
+        """Returns the batch with its scores. Functions that come with the same batch, to the last pixel, share a call.
 
-        A function that comes with it again means a new step, which has scores and lines in the log of its own.
+        A function that comes with it a second time has begun a new step, which has scores and log lines of its own.
+        Fails with NotScored in strict mode, with Refused where a server never gave a score, and with VersionChanged.
         """
         with self._lock:
             triples = self._columns.triples(prompts, completions, columns, self._pictures)
             batch = self._last
             if batch is None or batch.triples != triples or function in batch.asked_by:
-                batch = self._asked(triples)
+                batch = self._ask(triples)
                 keep_to_one_model(self.client, columns)
                 log_batch(batch.scores, self.client.served_by, columns)
                 self._last = batch  # not before: rewards of a refused model are nobody's
             batch.asked_by.add(function)
             return batch
 
-    def _asked(self, triples: Sequence[Triple | Score]) -> Batch:
+    def _ask(self, triples: Sequence[Triple | Score]) -> Batch:
         answers = iter(self.client.score_many([t for t in triples if isinstance(t, Triple)], **self._how))
         scores = [next(answers) if isinstance(triple, Triple) else triple for triple in triples]
         if self._strict:
             for score in scores:
                 if score.error:
                     raise NotScored(score.error, score.message or "")
-        if scores and not self.client.served_by and all(map(_is_the_servers, scores)):
+        if (
+            scores
+            and not self.client.served_by
+            and not any(score.error in CONTENT_ERRORS or not score.error for score in scores)
+        ):
             raise Refused(scores[0].error or "", f"the server gave no score at all yet: {scores[0].message}", False)
         return Batch(triples, scores)
 
 
-def _is_the_servers(score: Score) -> bool:
-    """Whether the server, or what is taken for one, is why there is no score, not what was asked."""
-    return score.error is not None and (score.error in RETRYABLE or score.error not in set(Code))
-
-
 class Function:
-    """What TRL's trainers call, and log by its name."""
+    """A reward function, which TRL's trainers call and log by its name."""
 
     def __init__(
         self, batches: Batches, dimension: str | None, shaping: Shaping | None, weights: Mapping[str, float] | None
@@ -139,8 +145,12 @@ class Function:
             log_dimensions(batch.scores, columns)
             rewards = self._shaping(batch.scores, groups, lengths, self._weights)
         else:
-            alone = [_alone(score, self._dimension) for score in batch.scores]
-            rewards = self._shaping(alone, groups, lengths, {self._dimension: 1.0})
+            rewards = self._shaping(
+                [_one_dimension(score, self._dimension) for score in batch.scores],
+                groups,
+                lengths,
+                {self._dimension: 1.0},
+            )
         correlation = length_correlation(rewards, lengths, groups)
         if correlation is not None and (log_metric := columns.get("log_metric")):
             log_metric("/".join((NAME, "length_correlation", *filter(None, [self._dimension]))), correlation)
@@ -157,8 +167,8 @@ class AsyncReward(Function):
         return await asyncio.to_thread(self.rewards, prompts, completions, columns)
 
 
-def _alone(score: Score, dimension: str) -> Score:
-    """As if that dimension were the whole reward."""
+def _one_dimension(score: Score, dimension: str) -> Score:
+    """Returns the score as if this dimension were the whole reward."""
     if not score.logits:
         return score
     doubt = {dimension: score.uncertainty[dimension]} if score.uncertainty else None

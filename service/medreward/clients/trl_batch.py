@@ -1,10 +1,10 @@
-"""Finds in a trainer's batch what is to be scored: the images, the questions and the responses."""
+"""Finds in a trainer's batch what has to be scored: the images, the questions and the responses."""
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from medreward.clients.groups import Triple
+from medreward.clients.calls import Triple
 from medreward.clients.images import ImageLike, image_bytes
 from medreward.clients.score import Score
 from medreward.errors import Code
@@ -20,7 +20,7 @@ Text: TypeAlias = str | Sequence[Mapping[str, Any]]  # plain, or messages of a c
 
 
 class Columns:
-    """Where images and questions are looked for. Raises ValueError where a prompt shows an image that is not found."""
+    """Knows where images and questions are looked for."""
 
     def __init__(self, image: str | None, question: str | None, allow_text_only: bool) -> None:
         self._image = image
@@ -31,28 +31,32 @@ class Columns:
     def triples(
         self, prompts: Sequence[Text], completions: Sequence[Text], columns: Mapping[str, Any], pictures: "Pictures"
     ) -> list[Triple | Score]:
-        """A Score where something is wrong before anything could be asked."""
-        questions = _column(columns, self._question) if self._question else map(_question, prompts)
-        images = self._images(prompts, columns)
-        if not self._allow_text_only:
-            self._miss_images(prompts, images, columns)
-        pictures.start_batch()
-        return [
-            _triple(pictures, found, question, _response(completion))
-            for found, question, completion in zip(images, questions, completions, strict=True)
-        ]
+        """Returns a triple for each row, or a Score with an error for a row that cannot be asked.
 
-    def _images(self, prompts: Sequence[Text], columns: Mapping[str, Any]) -> list[list[ImageLike]]:
-        """Those of a row's column; where there are none, those that the prompt itself holds."""
+        Raises ValueError for a column that is not there, and for a prompt that shows an image which is not found.
+        """
+        questions = (
+            _column(columns, self._question) if self._question else [_last(prompt, "user") for prompt in prompts]
+        )
         name = self._image or next((name for name in IMAGE_COLUMNS if name in columns), None)
         values = _column(columns, name) if name else [None] * len(prompts)
-        return [_listed(value) or _images_in(prompt) for value, prompt in zip(values, prompts, strict=True)]
+        images = [_images(value, prompt) for value, prompt in zip(values, prompts, strict=True)]
+        if not self._allow_text_only:
+            self._check_images(prompts, images, columns)
+        pictures.start_batch()
+        return [
+            _triple(pictures, of_row, question, _last(completion, "assistant"))
+            for of_row, question, completion in zip(images, questions, completions, strict=True)
+        ]
 
-    def _miss_images(
+    def _check_images(
         self, prompts: Sequence[Text], images: Sequence[Sequence[ImageLike]], columns: Mapping[str, Any]
     ) -> None:
-        """Says so, once, where a whole batch has no image; stops the run where one must have been lost."""
-        lost = [i for i, prompt in enumerate(prompts) if not images[i] and _shows_image(prompt)]
+        """Warns once where a whole batch has no image; raises ValueError where a prompt shows one that was not
+        found.
+        """
+        show_one = [any(part["type"] in IMAGE_PARTS for part in _parts(prompt)) for prompt in prompts]
+        lost = [i for i, shows in enumerate(show_one) if shows and not images[i]]
         if not lost and (any(images) or self._warned):
             return
         looked = f"the column {self._image}" if self._image else f"the columns {' and '.join(IMAGE_COLUMNS)}"
@@ -75,17 +79,22 @@ class Columns:
 
 
 class Pictures:
-    """Images as files. A batch has many copies of an image, and six functions ask for each: pixels are written once."""
+    """Makes files of images. A batch has many copies of an image, and six functions ask for each, so pixels are written
+    once.
+    """
 
     def __init__(self) -> None:
         self._files: dict[Hashable, bytes | None] = {}
         self._earlier: dict[Hashable, bytes | None] = {}
 
     def start_batch(self) -> None:
+        """Forgets the files of the batch before the last one."""
         self._earlier, self._files = self._files, {}
 
     def file(self, image: ImageLike) -> bytes | str | None:
-        """Raises OSError, SyntaxError or ValueError for an image that cannot be read."""
+        """Returns the bytes of a file, or a URL as it is. Raises OSError, SyntaxError or ValueError for an unreadable
+        image.
+        """
         if isinstance(image, str) and image.startswith(("http://", "https://")):
             return image
         pixels = _pixels(image)
@@ -97,7 +106,7 @@ class Pictures:
 
 
 def _pixels(image: Any) -> Hashable:
-    """What decides the file that is made of an array or a PIL image; None for what is a file already."""
+    """Returns what decides the file that is made of an array or a PIL image; None for what is a file already."""
     if hasattr(image, "getpalette"):
         about = repr(sorted(image.info.items(), key=str)), image.getexif().get(0x0112)  # how it is turned
         return image.mode, image.size, about, repr(image.getpalette()), image.tobytes()
@@ -122,40 +131,31 @@ def _column(columns: Mapping[str, Any], name: str) -> Any:
     return columns[name]
 
 
-def _listed(value: Any) -> list[ImageLike]:
-    if isinstance(value, list | tuple):
-        return [image for image in value if image is not None]
-    return [] if value is None else [value]
-
-
 def _parts(prompt: Text) -> list[Mapping[str, Any]]:
     if isinstance(prompt, str):
         return []
     return [part for message in prompt if isinstance(message["content"], list) for part in message["content"]]
 
 
-def _images_in(prompt: Text) -> list[ImageLike]:
-    """Images, and paths or addresses of images, under the names that chat templates read."""
+def _images(cell: Any, prompt: Text) -> list[ImageLike]:
+    """Returns the images of a row: those in the cell of its column, which may be a list, or else those in its prompt.
+
+    A prompt's are images, paths or addresses, under the names that chat templates read.
+    """
+    if images := [image for image in (cell if isinstance(cell, list | tuple) else [cell]) if image is not None]:
+        return images
     parts = [part for part in _parts(prompt) if part["type"] == "image"]
-    held = [[part[key] for key in ("image", "url", "path") if part.get(key) is not None] for part in parts]
-    return [images[0] for images in held if images]
+    values = [[part[key] for key in ("image", "url", "path") if part.get(key) is not None] for part in parts]
+    return [of_part[0] for of_part in values if of_part]
 
 
-def _shows_image(prompt: Text) -> bool:
-    return any(part["type"] in IMAGE_PARTS for part in _parts(prompt))
-
-
-def _question(prompt: Text) -> str:
-    return prompt if isinstance(prompt, str) else _last(prompt, "user")
-
-
-def _response(completion: Text) -> str:
-    return completion if isinstance(completion, str) else _last(completion, "assistant")
-
-
-def _last(messages: Sequence[Mapping[str, Any]], role: str) -> str:
-    """The text of that role's last turn."""
-    content = next((message.get("content") for message in reversed(messages) if message["role"] == role), None)
+def _last(text: Text, role: str) -> str:
+    """Returns a plain text as it is, and of a conversation the text of that role's last turn; empty where it has
+    none.
+    """
+    if isinstance(text, str):
+        return text
+    content = next((message.get("content") for message in reversed(text) if message["role"] == role), None)
     if isinstance(content, list):
         return "\n".join(part["text"] for part in content if part["type"] == "text")
     return content or ""

@@ -1,4 +1,6 @@
-"""What a run's logs say about its rewards, and the model that gave them, which a resumed run must meet again."""
+"""Writes into a run's logs how its rewards came about, and which model gave them. A resumed run must meet that
+model.
+"""
 
 import json
 import logging
@@ -8,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from medreward.clients.errors import VersionChanged, described
+from medreward.clients.errors import VersionChanged, describe
 from medreward.clients.score import Numbers, Score
 from medreward.clients.sync import Client
 from medreward.types import DIMENSIONS, Flag, ModelRef
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def log_batch(scores: Sequence[Score], served: ModelRef | None, columns: Mapping[str, Any]) -> None:
-    """One line for what was not scored and one for what was cut; the rest to the trainer, where it takes logs."""
+    """Logs a line for what was not scored and one for what was cut, and hands the rest to a trainer that takes logs."""
     causes = Counter(score.error or "no_reward" for score in scores if score.reward is None)
     if causes:
         counted = ", ".join(f"{code} {count}" for code, count in causes.most_common())
@@ -42,7 +44,7 @@ def log_batch(scores: Sequence[Score], served: ModelRef | None, columns: Mapping
 
 
 def log_dimensions(scores: Sequence[Score], columns: Mapping[str, Any]) -> None:
-    """What the weighted reward is made of, so that a policy which feeds on one dimension is seen."""
+    """Logs the mean of each dimension, so that a policy which lives off a single one is seen."""
     if log_metric := columns.get("log_metric"):
         _log_means("", [score.logits for score in scores], log_metric)
 
@@ -64,24 +66,20 @@ def keep_to_one_model(client: Client, columns: Mapping[str, Any]) -> None:
         return
     noted = [entry for entry in state.log_history if FINGERPRINT in entry]
     if noted and noted[-1][FINGERPRINT] != served.fingerprint and client.pin is True:
-        raise _another_model(noted[-1], served)
+        before = f"{noted[-1][f'{NAME}/model']} ({noted[-1][FINGERPRINT]})"
+        raise VersionChanged(
+            f"this run's rewards were those of {before}, and the server has {describe(served)} now. Rewards of two "
+            "models are on two scales. Serve the first one again; or go on with the new one by "
+            f"pin={served.fingerprint!r}, an option of reward_funcs and of Client (pin=False takes any model)",
+            noted[-1][FINGERPRINT],
+            served,
+        )
     if not noted or noted[-1][FINGERPRINT] != served.fingerprint:
-        log.log(logging.WARNING if noted else logging.INFO, "from here on, rewards are those of %s", described(served))
+        log.log(logging.WARNING if noted else logging.INFO, "from here on, rewards are those of %s", describe(served))
         entry = {FINGERPRINT: served.fingerprint, f"{NAME}/model": f"{served.name} {served.version}"}
         noted.append(entry | {"step": state.global_step})
         state.log_history.append(noted[-1])
     _write_beside_checkpoints(noted, columns)
-
-
-def _another_model(noted: Mapping[str, Any], served: ModelRef) -> VersionChanged:
-    before = f"{noted[f'{NAME}/model']} ({noted[FINGERPRINT]})"
-    return VersionChanged(
-        f"this run's rewards were those of {before}, and the server has {described(served)} now. Rewards of two models "
-        f"are on two scales. Serve the first one again; or go on with the new one by pin={served.fingerprint!r}, an "
-        "option of reward_funcs and of Client (pin=False takes any model)",
-        noted[FINGERPRINT],
-        served,
-    )
 
 
 def _write_beside_checkpoints(noted: Sequence[Mapping[str, Any]], columns: Mapping[str, Any]) -> None:

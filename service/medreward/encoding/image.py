@@ -159,6 +159,7 @@ def is_dicom(data: bytes) -> bool:
 
 
 def _sniff(data: bytes) -> Kind:
+    """Returns the kind of the file by its first bytes; refuses any other kind."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -171,6 +172,7 @@ def _sniff(data: bytes) -> Kind:
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
+    """Refuses an image that is too large, too small or too narrow."""
     longest, shortest = max(width, height), min(width, height)
     if longest > limits.side:
         raise refused(Code.IMAGE_TOO_LARGE, f"a side of the image is longer than {limits.side} pixels")

@@ -1,4 +1,4 @@
-"""The bytes of all requests that are in memory, whichever door they came through."""
+"""Counts the bytes of all requests that are in memory, whichever door they came through."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,8 @@ RETRY_SECONDS: Final = 1.0
 
 
 class Bodies:
+    """The room for the bytes of all requests together."""
+
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0

@@ -12,11 +12,12 @@ LARGEST_WEIGHT: Final = 1_000_000  # a reward stays a finite number
 
 
 def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None:
-    found = model.manifest
-    if request.fingerprint is not None and request.fingerprint != found.fingerprint:
+    """Refuses a request that is for another model, has no item or response, or has too many of them."""
+    ours = model.manifest
+    if request.fingerprint is not None and request.fingerprint != ours.fingerprint:
         raise RequestError(
             Code.VERSION_CHANGED,
-            f"the server has {found.name} {found.version}, {found.fingerprint}: it is not the model that was asked for",
+            f"the server has {ours.name} {ours.version}, {ours.fingerprint}: it is not the model that was asked for",
         )
     if not request.items:
         raise RequestError(Code.INVALID_FIELD, "at least one item is needed", "/items")
@@ -34,7 +35,7 @@ def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None
 
 
 def weights_of(request: ScoreRequest, model: Model) -> Mapping[str, float]:
-    """The request's weights, or the model's where it names none."""
+    """Returns the request's weights, or the model's where it gives none. Refuses weights that are wrong."""
     if not request.weights:
         return model.default_weights
     for name, weight in request.weights.items():
@@ -47,6 +48,7 @@ def weights_of(request: ScoreRequest, model: Model) -> Mapping[str, float]:
 
 
 def check_item(item: Item, model: Model) -> None:
+    """Refuses an item that has what this model cannot read, or lacks an image that it needs."""
     if item.history:
         raise ItemError(Code.UNSUPPORTED_FIELD, "this model reads no turns before the question", "history")
     if len(item.images) > 1:

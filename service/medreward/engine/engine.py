@@ -1,10 +1,11 @@
-"""What every transport calls: it checks a request, scores it item by item and refuses it whole where that is due."""
+"""The engine, which every door calls: it checks a request, scores it item by item, and refuses it whole where it
+must.
+"""
 
 import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator
 from typing import Final
 
 from medreward.artifacts.golden import tolerance
@@ -41,6 +42,8 @@ NO_THREAD: Final = "can't start new thread"  # a RuntimeError of Python's own
 
 
 class Engine:
+    """Scores requests with one model, from `start` to `close`. It belongs to one event loop."""
+
     def __init__(self, settings: Settings, metrics: Metrics, clock: Clock = time.monotonic) -> None:
         self.settings = settings
         self.metrics = metrics
@@ -59,7 +62,10 @@ class Engine:
     # life
 
     async def start(self) -> None:
-        """Load, warm up, check the golden scores. Until then every request is refused as not ready."""
+        """Loads the model, warms it up and checks its golden scores. Until then every request is refused as not ready.
+
+        Fails with a ConfigurationError when the model cannot be loaded or a golden score is not as it should be.
+        """
         serving = await start_serving(self.settings, self.images, self.metrics, self._clock)
         try:
             await self._check_golden(serving)
@@ -70,17 +76,17 @@ class Engine:
         self._serving = serving
 
     def drain(self) -> None:
-        """Refuse new work; what was accepted goes on."""
+        """Refuses new work from now on. What was accepted is finished."""
         self._draining = True
 
     def undrain(self) -> None:
-        """Take new work again; refused when the server stops."""
+        """Takes new work again. Fails with a RequestError when the server is stopping."""
         if self._stopping:
             raise RequestError(Code.NOT_READY, "the server is stopping: it takes no requests any more")
         self._draining = False
 
     def stop(self) -> None:
-        """Drain for good."""
+        """Refuses new work for good."""
         self._draining = self._stopping = True
 
     async def idle(self) -> None:
@@ -88,17 +94,19 @@ class Engine:
         await self._idle.wait()
 
     async def close(self) -> None:
+        """Ends the workers, the decoders and all that they were doing."""
         self.images.close()
         if self._serving:
             await self._serving.close()
 
     def not_ready(self) -> str | None:
-        """Why no request is taken now, or None."""
+        """Returns why no request is taken now, or None."""
         if self._draining:
             return "draining"
         return self._serving.not_ready() if self._serving else "loading"
 
     def state(self) -> dict[str, object]:
+        """Returns what `GET /admin/state` shows."""
         scheduler = self._serving.scheduler if self._serving else None
         return {
             "ready": self.not_ready() is None,
@@ -122,15 +130,12 @@ class Engine:
         metrics.image_store_bytes.watch(lambda: self.images.store.bytes, settings.image_store_bytes)
         metrics.queue_cost_limit.set(settings.queue_cost)
         metrics.queue_pixels_limit.set(settings.queue_pixels)
-        metrics.processes.watch(self._processes)
-
-    def _processes(self) -> Iterator[tuple[str, int]]:
-        yield "front", os.getpid()
-        if self._serving:
-            yield from self._serving.processes()
+        front = ("front", os.getpid())
+        metrics.processes.watch(lambda: [front, *(self._serving.processes() if self._serving else ())])
 
     @property
     def serving(self) -> Serving:
+        """The model that is served. Fails with a RequestError while it loads."""
         if self._serving is None:
             raise RequestError(Code.NOT_READY, "the model is still loading", retry_after=1)
         return self._serving
@@ -158,6 +163,11 @@ class Engine:
             raise RequestError(Code.OVERLOADED, OVERLOADED, retry_after=scheduler.seconds_until_room())
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
+        """Returns a result for each response of the request.
+
+        Fails with a RequestError for a request that is wrong as a whole, or whose results all failed for one cause that
+        may be gone later.
+        """
         serving = self.serving
         if self._draining:
             raise RequestError(Code.NOT_READY, "the server is draining: it takes no new requests", retry_after=1)
@@ -171,7 +181,11 @@ class Engine:
             if not self._in_flight:
                 self._idle.set()
         self._observe(response.results)
-        self._refuse_if_all_may_pass_later(response.results)
+        errors = [result.error for result in response.results if isinstance(result, Failed)]
+        codes = {error.code for error in errors}
+        if len(errors) == len(response.results) and len(codes) == 1 and codes <= RETRYABLE:
+            # All of it may pass later, so the request is refused as a whole.
+            raise RequestError(errors[0].code, errors[0].detail, retry_after=errors[0].retry_after)
         return response
 
     async def _score(self, request: ScoreRequest, serving: Serving) -> ScoreResponse:
@@ -196,15 +210,12 @@ class Engine:
             failure = error
         except Exception as error:
             log.exception("item failed", extra={"request_id": context.request.id, "item": i})
-            failure = _fault(error)
+            failure = ItemError(Code.INTERNAL, "the server failed on this item; its log says why")
+            if str(error) == NO_THREAD:  # the same request may pass later
+                failure = ItemError(
+                    Code.OVERLOADED, "the server has no thread to spare; try again later", retry_after=1
+                )
         return [Failed(i, place, failure) for place in range(len(item.responses))]
-
-    def _refuse_if_all_may_pass_later(self, results: tuple[Result, ...]) -> None:
-        errors = [result.error for result in results if isinstance(result, Failed)]
-        if len(errors) < len(results) or len({error.code for error in errors}) > 1:
-            return
-        if errors[0].code in RETRYABLE:
-            raise RequestError(errors[0].code, errors[0].detail, retry_after=errors[0].retry_after)
 
     def _observe(self, results: tuple[Result, ...]) -> None:
         ok = 0
@@ -240,10 +251,3 @@ class Engine:
                         f"{about}: {dimension} is {logit} here and {expected} in golden.json: "
                         f"they may be {allowed:g} apart"
                     )
-
-
-def _fault(error: Exception) -> ItemError:
-    """The server is to blame; when only a thread was lacking, the same request may pass later."""
-    if str(error) == NO_THREAD:
-        return ItemError(Code.OVERLOADED, "the server has no thread to spare; try again later", retry_after=1)
-    return ItemError(Code.INTERNAL, "the server failed on this item; its log says why")

@@ -1,8 +1,8 @@
-"""The way of one item through the engine: check, encode, look up, admit, decode, queue, score."""
+"""Takes one item through the engine: check, encode, look up, admit, decode, queue, score."""
 
 import asyncio
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,20 +36,11 @@ class RequestContext:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """A response as token ids, and the id of its triple."""
+
     place: int  # among the item's responses
     text: EncodedText
     id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An item's texts as ids and its image as a checked file; responses that cannot be scored have failed already."""
-
-    file: ImageFile | None
-    prompt: EncodedText
-    key: GroupKey
-    answers: list[Answer]
-    failed: list[Result]
 
 
 class Items:
@@ -76,69 +67,69 @@ class Items:
         self._clock = clock
 
     async def score(self, i: int, item: Item, context: RequestContext) -> list[Result]:
-        prepared = await self._prepare(i, item, context)
-        flags = prepared.prompt.flags if prepared.file else (Flag.NO_IMAGE, *prepared.prompt.flags)
-        results = prepared.failed
+        """Returns a result for each response of item `i`. Fails with an ItemError that is that of all of them."""
+        request = context.request
+        check_item(item, self._model)
+        chars = len(item.question) + sum(map(len, item.responses))
+        encode = functools.partial(_encode, i, item, request.options, self._model.text)
+        is_long = chars * len(request.items) > QUICK_CHARS
+        prompt, texts, results = await asyncio.to_thread(encode) if is_long else encode()
+        file = await self._images.open(item.images[0], request.tenant, context.allowance) if item.images else None
+        key = GroupKey(request.lane, request.tenant, file.digest if file else "", prompt_digest(prompt.ids))
+        flags = prompt.flags if file else (Flag.NO_IMAGE, *prompt.flags)
         unknown = []
-        for answer in prepared.answers:
+        for place, text in texts:
+            answer = Answer(place, text, flight_id(key, text.ids))
             known = self._flights.known(answer.id)
             if known is None:
                 unknown.append(answer)
             else:
                 results.append(_result(i, answer, known, flags, context.scoring, cached=True))
         if unknown:
-            landed = await self._fly(prepared, unknown, context)
+            landed = await self._fly(key, prompt.ids, file, unknown, context)
             results += [
                 _result(i, answer, end.outcome, flags, context.scoring)
                 for answer, end in zip(unknown, landed, strict=True)
             ]
         return sorted(results, key=lambda result: result.response)
 
-    async def _prepare(self, i: int, item: Item, context: RequestContext) -> Prepared:
-        request = context.request
-        check_item(item, self._model)
-        chars = len(item.question) + sum(map(len, item.responses))
-        long = chars * len(request.items) > QUICK_CHARS
-        encode = functools.partial(_encode, i, item, request.options, self._model.text)
-        prompt, texts, failed = await asyncio.to_thread(encode) if long else encode()
-        file = await self._images.open(item.images[0], request.tenant, context.allowance) if item.images else None
-        digest = file.digest if file else ""
-        key = GroupKey(request.lane, request.tenant, digest, prompt_digest(prompt.ids))
-        answers = [Answer(place, text, flight_id(key, text.ids)) for place, text in texts]
-        return Prepared(file, prompt, key, answers, failed)
+    async def _fly(
+        self,
+        key: GroupKey,
+        prompt: Sequence[int],
+        file: ImageFile | None,
+        answers: Sequence[Answer],
+        context: RequestContext,
+    ) -> list[Landed]:
+        """Puts the answers on flights, and returns how these landed, in order.
 
-    async def _fly(self, prepared: Prepared, answers: Sequence[Answer], context: RequestContext) -> list[Landed]:
-        lane, prompt = prepared.key.lane, len(prepared.prompt.ids)
+        Fails with an ItemError when the answers are not admitted or the image cannot be decoded.
+        """
         deadline, timings = context.deadline, context.timings
-        costs = [self._cost.answer(prompt, len(answer.text.ids)) for answer in answers]
-        costs[0] += self._cost.group(prompt, self._pixels(prepared.file))
+        costs = [self._cost.answer(len(prompt), len(answer.text.ids)) for answer in answers]
+        # The image counts at the size at which the model sees it.
+        pixels = self._model.image.of(file.header.width, file.header.height).pixels if file else 0
+        costs[0] += self._cost.group(len(prompt), pixels)
         reserved = sum(costs)
-        self._scheduler.admit(reserved, lane, self._clock(), deadline)
+        self._scheduler.admit(reserved, key.lane, self._clock(), deadline)
         flights: list[Flight] = []
         picture: Picture | None = None
         try:
-            picture = await self._held(prepared, context)
+            picture = await self._hold(file, key, context) if file else None
             for answer, cost in zip(answers, costs, strict=True):
                 flight = self._flights.joined(answer.id, deadline)
                 if flight is None:
-                    since = self._clock()
-                    flight = Flight(
-                        prepared.key,
-                        prepared.prompt.ids,
-                        answer.text.ids,
-                        cost,
-                        since,
-                        deadline,
-                        id=answer.id,
-                        picture=picture,
-                    )
+                    ids, since = answer.text.ids, self._clock()
+                    flight = Flight(key, prompt, ids, cost, since, deadline, id=answer.id, picture=picture)
                     self._flights.launch(flight)
                     reserved -= cost  # the flight gives it back
                 flights.append(flight)
             self._work.set()
-            await _all_landed(flights)
+            # Unlike gather, wait leaves the futures alone when it is cancelled: others may wait for them too.
+            if pending := {flight.landed for flight in flights if not flight.landed.done()}:
+                await asyncio.wait(pending)
         finally:
-            self._scheduler.release(reserved, lane)
+            self._scheduler.release(reserved, key.lane)
             if picture:
                 picture.holders -= 1
             for flight in flights:
@@ -148,29 +139,18 @@ class Items:
         timings.inference = max(timings.inference, *(end.inference_s for end in landed))
         return landed
 
-    def _pixels(self, file: ImageFile | None) -> int:
-        """How many pixels the image has at the size at which the model sees it; 0 without an image."""
-        return self._model.image.of(file.header.width, file.header.height).pixels if file else 0
-
-    async def _held(self, prepared: Prepared, context: RequestContext) -> Picture | None:
-        if prepared.file is None:
-            return None
+    async def _hold(self, file: ImageFile, key: GroupKey, context: RequestContext) -> Picture:
+        """Returns the picture of the file with one more holder, and notes how long it took to get it."""
         started = self._clock()
-        picture = await self._pictures.held(prepared.file, prepared.key.tenant, prepared.key.lane, context.deadline)
+        picture = await self._pictures.hold(file, key.tenant, key.lane, context.deadline)
         context.timings.decode = max(context.timings.decode, self._clock() - started)
         return picture
-
-
-async def _all_landed(flights: Iterable[Flight]) -> None:
-    """Unlike gather, leaves the futures alone when it is cancelled: others may wait for them too."""
-    pending = {flight.landed for flight in flights if not flight.landed.done()}
-    if pending:
-        await asyncio.wait(pending)
 
 
 def _encode(
     i: int, item: Item, options: Options, text: TextEncoder
 ) -> tuple[EncodedText, list[tuple[int, EncodedText]], list[Result]]:
+    """Returns the prompt, the answers by the place of their response, and the results of what cannot be scored."""
     prompt = text.prompt(item.question, has_image=bool(item.images))
     answers: list[tuple[int, EncodedText]] = []
     failed: list[Result] = []
@@ -190,11 +170,7 @@ def _result(
     scoring: Scoring,
     cached: bool = False,
 ) -> Result:
-    all_flags = _merged(flags, answer.text.flags)
+    all_flags = tuple(dict.fromkeys((*flags, *answer.text.flags))) if answer.text.flags else flags
     if isinstance(outcome, ItemError):
         return Failed(i, answer.place, outcome, all_flags)
     return scoring.result(i, answer.place, outcome, all_flags, cached)
-
-
-def _merged(ours: tuple[Flag, ...], theirs: tuple[Flag, ...]) -> tuple[Flag, ...]:
-    return tuple(dict.fromkeys((*ours, *theirs))) if theirs else ours

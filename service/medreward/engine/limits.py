@@ -34,10 +34,12 @@ _LIMITS = (
 
 
 def limits_of(settings: Settings, model: Model) -> dict[str, float]:
+    """Returns each limit by its name."""
     return {name: getattr(settings, name) for name in _LIMITS} | {"tokens": model.manifest.text.max_tokens}
 
 
 def image_limits(settings: Settings) -> ImageLimits:
+    """Returns the limits of an image file."""
     return ImageLimits(
         bytes=settings.image_bytes,
         pixels=settings.image_pixels,

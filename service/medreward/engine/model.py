@@ -1,4 +1,6 @@
-"""A model as the front knows it: its manifest, its text and image rules. Its backend is loaded where it runs."""
+"""A model as the front knows it: its manifest and its rules for texts and images. Its backend is loaded where it
+runs.
+"""
 
 import logging
 import time
@@ -15,13 +17,15 @@ from medreward.encoding.text import FileTokenizer, TextEncoder, Tokenizer
 from medreward.engine.files import open_verified
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
-from medreward.types import DIMENSIONS, ModelRef
+from medreward.types import DIMENSIONS, ModelRef, Runtime
 
 log = logging.getLogger("medreward")
 
 
 @dataclass(frozen=True)
 class Model:
+    """A verified model, without its backend."""
+
     manifest: Manifest
     text: TextEncoder
     folder: Path | None = None
@@ -29,12 +33,14 @@ class Model:
     card: str | None = None
     verified_at: int = 0  # ns: files touched since then are no longer known to be the right ones
 
-    def ref(self, runtime: str) -> ModelRef:
+    def ref(self, runtime: Runtime) -> ModelRef:
+        """Returns how replies name this model when it runs in this runtime."""
         m = self.manifest
         return ModelRef(m.name, m.version, m.fingerprint, runtime, m.evidence)
 
     @cached_property
     def image(self) -> ImageSpec | OwnSize:
+        """The size, or the rule for sizes, at which the model sees images."""
         image = self.manifest.image
         if isinstance(image, ImageOfOwnSize):
             return OwnSize(image.min_pixels, image.max_pixels, image.multiple)
@@ -42,11 +48,15 @@ class Model:
 
     @cached_property
     def default_weights(self) -> Mapping[str, float]:
+        """The weights of a request that gives none, one for each of the six dimensions."""
         return {dimension: self.manifest.weights.get(dimension, 0.0) for dimension in DIMENSIONS}
 
 
 def open_model(settings: Settings) -> Model:
-    """Reads and verifies what `settings.model` names; slow, runs once."""
+    """Returns what `settings.model` names, read and verified; it takes long and is called once.
+
+    Fails with a ConfigurationError for a model that is not there, is not whole or lacks the evidence it must have.
+    """
     if settings.model == "fake":
         if settings.require_evidence is not None:
             raise ConfigurationError("the fake model has no evidence: --require-evidence refuses it")

@@ -1,4 +1,4 @@
-"""From logits to what is answered: plain arithmetic, the same on every machine."""
+"""Makes scores, uncertainty and reward of logits, by plain arithmetic that is the same on every machine."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,20 @@ class Scoring:
     def result(
         self, item: int, response: int, heads: HeadOutputs, flags: tuple[Flag, ...], cached: bool = False
     ) -> Result:
-        """`heads` holds the logits as each head of the ensemble sees them, and perhaps how strange the image is."""
+        """Returns what is answered about one response; Failed where a logit is not finite.
+
+        `heads` holds the logits as each head of the ensemble sees them, and perhaps how strange the image is.
+        """
         by_dimension = heads.T[: len(self._weights)].tolist()
         if (heads[:, len(self._weights) :] > 0).any():
             flags = (*flags, Flag.OUT_OF_SCOPE)
         logits = tuple(math.fsum(values) / len(values) for values in by_dimension)
         if not all(map(math.isfinite, logits)):
             return Failed(item, response, ItemError(Code.NON_FINITE_SCORE, "the model gave no finite number"), flags)
-        spread = tuple(map(_deviation, by_dimension, logits)) if len(heads) > 1 else None
+        spread = None
+        if len(heads) > 1:  # the standard deviation over the heads
+            apart = (math.fsum((x - mean) ** 2 for x in xs) for xs, mean in zip(by_dimension, logits, strict=True))
+            spread = tuple(math.sqrt(squares / len(heads)) for squares in apart)
         scores = tuple(
             _sigmoid((x - median) / scale) for x, (median, scale) in zip(logits, self._calibration, strict=True)
         )
@@ -41,10 +47,6 @@ class Scoring:
 
     def _six(self, values: Sequence[float]) -> Six:
         return tuple(None if place is None else values[place] for place in self._places or ())
-
-
-def _deviation(values: Sequence[float], mean: float) -> float:
-    return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / len(values))
 
 
 def _sigmoid(x: float) -> float:

@@ -1,7 +1,8 @@
-"""A model with all that scores it, from its files to its processes."""
+"""Starts a model with all that scores it, from its files to its processes."""
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,8 @@ SPREAD: Final = (
 
 @dataclass(frozen=True)
 class Serving:
+    """A model that is served, and the parts of the engine that serve it."""
+
     model: Model
     ref: ModelRef
     items: Items
@@ -45,23 +48,25 @@ class Serving:
     flights: Flights
 
     def not_ready(self) -> str | None:
-        """Why no worker is ready, or None when one is: it is up, and its last probe gave finite numbers."""
+        """Returns why no worker is ready, or None when one is: it is up, and its last probe gave finite numbers."""
         reasons = [dispatcher.not_ready() for dispatcher in self.dispatchers]
         return None if None in reasons else reasons[0]
 
     @property
     def uncertainty(self) -> str | None:
-        """Says in words what the model's uncertainty means; None for a model with a single head, which gives none."""
+        """What the model's uncertainty means, in words; None for a model with a single head, which gives none."""
         if self.dispatchers[0].heads < 2:
             return None
         return self.model.manifest.uncertainty or SPREAD
 
     def processes(self) -> Iterator[tuple[str, int]]:
-        """Role and process id of each child process: workers, ranks of a worker, decoders."""
+        """Yields role and process id of each child process: workers, ranks of a worker, decoders."""
         for worker in self.workers:
             if worker.pid:
                 yield "worker", worker.pid
-                yield from (("rank", pid) for pid in _children(worker.pid))
+                listed = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+                with suppress(OSError):  # the kernel does not list them, or the worker has just ended
+                    yield from [("rank", int(child)) for child in listed.read_text().split()]
         yield from (("decoder", child.pid) for child in self.decoders.children)
 
     async def close(self) -> None:
@@ -71,16 +76,11 @@ class Serving:
         self.slots.close()
 
 
-def _children(pid: int) -> list[int]:
-    """Process ids of the children, read from /proc; an empty list where the kernel does not list them."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
 async def start_serving(settings: Settings, images: Images, metrics: Metrics, clock: Clock) -> Serving:
-    """Loads the model and waits until a probe has been through every device."""
+    """Loads the model; returns when a probe has been through every device.
+
+    Fails with a ConfigurationError when the model cannot be loaded or gives no finite numbers; then nothing is left.
+    """
     model = await asyncio.to_thread(open_model, settings)
     slots = Slots(model.image.pixels, settings.pixel_cache_bytes)
     cores = settings.decoders or available_cores()
@@ -150,7 +150,7 @@ def _assemble(
 
 
 def _probe(model: Model, slots: Slots) -> GroupFrame:
-    """A triple made here that tests a worker. It has an image only if the model requires one."""
+    """Returns a triple that tests a worker. It has an image only if the model requires one."""
     required = model.manifest.image.required
     prompt = model.text.prompt(PROBE, required)
     answer = model.text.answer(prompt, PROBE, Options())

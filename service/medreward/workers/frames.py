@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
-from medreward.backends.base import CostModel, Counts, Group, ModelImage
+from medreward.backends.base import CostModel, Counts, Group, HeadOutputs, ModelImage
 from medreward.encoding.image import ImageHeader, ImageSpec
 from medreward.errors import Code, ItemError
+from medreward.types import Runtime
 from medreward.workers.memory import PixelMemory, Place
 
 LENGTH: Final = struct.Struct("<I")
@@ -25,7 +27,7 @@ class Load(msgspec.Struct, tag=True):
 
 
 class Loaded(msgspec.Struct, tag=True):
-    runtime: str
+    runtime: Runtime
     cost: CostModel
 
 
@@ -69,6 +71,10 @@ class OutputsFrame(msgspec.Struct, tag=True):
     columns: int
     numbers: bytes  # float32
 
+    def outputs(self) -> HeadOutputs:
+        """Returns the outputs as the backend gave them."""
+        return np.frombuffer(self.numbers, np.float32).reshape(-1, self.columns)
+
 
 class Ran(msgspec.Struct, tag=True):
     outcomes: list[list[OutputsFrame | Failure]]  # of each answer of each group
@@ -92,11 +98,12 @@ FromChild = Loaded | Refused | Beat | Ran | Decoded | Failure
 
 _to_child = msgspec.msgpack.Decoder(ToChild)
 _from_child = msgspec.msgpack.Decoder(FromChild)
-_encode = msgspec.msgpack.Encoder().encode
+_encoder = msgspec.msgpack.Encoder()
 
 
-def packed(frame: ToChild | FromChild) -> bytes:
-    body = _encode(frame)
+def encode(frame: ToChild | FromChild) -> bytes:
+    """Returns the frame as it goes over the socket, its length in front."""
+    body = _encoder.encode(frame)
     return LENGTH.pack(len(body)) + body
 
 
@@ -112,14 +119,14 @@ class Front:
         return cls(*await asyncio.open_unix_connection(sock=sock, limit=STREAM_BYTES))
 
     async def send(self, frame: ToChild) -> None:
-        """OSError when the child is gone."""
+        """Sends a frame. Fails with an OSError when the child is gone."""
         if self._writer.is_closing():  # uvloop itself would raise a RuntimeError
             raise ConnectionResetError
-        self._writer.write(packed(frame))
+        self._writer.write(encode(frame))
         await self._writer.drain()
 
     async def receive(self) -> FromChild:
-        """The next frame; EOFError or OSError when the child is gone."""
+        """Returns the next frame. Fails with an EOFError or OSError when the child is gone."""
         (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
         frame: FromChild = _from_child.decode(await self._reader.readexactly(length))
         return frame
@@ -135,10 +142,10 @@ class Child:
         self._socket = socket.socket(fileno=fd)
 
     def send(self, frame: FromChild) -> None:
-        self._socket.sendall(packed(frame))
+        self._socket.sendall(encode(frame))
 
     def receive(self) -> ToChild:
-        """The next frame; EOFError when the front is gone."""
+        """Returns the next frame. Fails with an EOFError when the front is gone."""
         (length,) = LENGTH.unpack(self._exactly(LENGTH.size))
         frame: ToChild = _to_child.decode(self._exactly(length))
         return frame

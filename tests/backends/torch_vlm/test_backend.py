@@ -227,7 +227,7 @@ def test_a_batch_without_memory_is_gone_when_its_parts_are_tried(loaded: Loaded)
 @deep
 def test_what_it_costs_and_what_it_is(loaded: Loaded) -> None:
     backend = loaded.backend()
-    assert backend.runtime == "torch_vlm/cpu/fp32"
+    assert str(backend.runtime) == "torch_vlm/cpu/fp32"
     tokens = FAMILIES[loaded.family].image_tokens
     assert backend.cost.group(prompt=10, pixels=SIDE * SIDE) == tokens + 10
     assert backend.cost.answer(prompt=10, answer=7) == 7

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from backends.torch_vlm.checkpoints import SIDE, value_head, write_bare_checkpoint
 from bench.hub import COMMIT, REPO, hub_of
 from commands import ANY_PORTS, CLEAN, MEDREWARD, serving
-from medreward.backends.torch_vlm import adopt as adopting
+from medreward.artifacts.repository import sha256_of
 from medreward.backends.torch_vlm.adopt import adopt
 from medreward.cli.doctor import command as doctor
 from medreward.cli.models import command as models
@@ -194,13 +194,12 @@ def test_a_commit_on_the_hub_is_taken_with_what_transformers_may_read(folder: Pa
 
 
 def test_files_that_change_while_they_are_read_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = adopting._digests
 
-    def and_then_it_changes(folder: Path) -> dict[str, str]:
-        found = digests(folder)
-        (folder / "more.json").write_text("{}")
-        return found
+    def and_then_it_changes(path: Path) -> str:
+        before = sha256_of(path)
+        (path.parent / "more.json").write_text("{}")
+        return before
 
-    monkeypatch.setattr(adopting, "_digests", and_then_it_changes)
+    monkeypatch.setattr("medreward.backends.torch_vlm.adopt.sha256_of", and_then_it_changes)
     with pytest.raises(ConfigurationError, match="changed while they were read"):
         find(Settings(model=str(folder), isolation="inline"))

@@ -65,7 +65,7 @@ def test_every_logit_is_near_that_of_plain_transformers_in_bf16(folders: dict[st
         for group in asked
         if group.image
     ]
-    assert backend.runtime == "torch_vlm/cpu/bf16"
+    assert str(backend.runtime) == "torch_vlm/cpu/bf16"
     assert backend.backbone.base.dtype == torch.bfloat16
     assert_near(backend.score(asked), expected)
 

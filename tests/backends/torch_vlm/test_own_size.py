@@ -19,7 +19,7 @@ from backends.torch_vlm.checkpoints import BETWEEN, TOKENS, Plain, opened, write
 from commands import serving
 from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import Group, ModelImage
-from medreward.backends.torch_vlm.parity import compared
+from medreward.backends.torch_vlm.reference import compare
 from medreward.encoding.image import ImageLimits, OwnSize, decode, probe
 from medreward.engine.engine import Engine
 from medreward.engine.queue.flights import Flight
@@ -154,7 +154,7 @@ def test_company_and_caches_change_nothing(folder: Path) -> None:
 
 
 def test_the_whole_sequences_of_parity_are_of_the_same_sizes(folder: Path) -> None:
-    assert max(each.largest for each in compared(opened(folder), groups())) <= EXACT
+    assert max(each.largest for each in compare(opened(folder), groups())) <= EXACT
 
 
 def test_an_image_costs_its_own_tokens(folder: Path) -> None:

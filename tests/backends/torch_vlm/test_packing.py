@@ -2,7 +2,7 @@
 
 import pytest
 
-from medreward.backends.torch_vlm.packing import ENOUGH, ROW_TOKENS, RUN_TOKENS, packed, runs
+from medreward.backends.torch_vlm.packing import ENOUGH, ROW_TOKENS, RUN_TOKENS, pack, runs
 
 
 def test_rows_of_like_lengths_share_a_run_and_little_of_it_is_padding() -> None:
@@ -23,4 +23,4 @@ def test_what_rows_look_back_on_fills_a_run_too(behind: list[int], expected: lis
 
 def test_a_row_ends_before_answers_see_too_many_others() -> None:
     answers = [[0] * length for length in (ROW_TOKENS // 2, ROW_TOKENS // 2, 1, 3 * ROW_TOKENS)]
-    assert [row.answers for row in packed(answers, (), ROW_TOKENS)] == [[0, 1], [2], [3]]
+    assert [row.answers for row in pack(answers, (), ROW_TOKENS)] == [[0, 1], [2], [3]]

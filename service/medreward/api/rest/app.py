@@ -11,7 +11,7 @@ from medreward.api.fields import read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, REFERENCE, describe, paths
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import entry_of, rest_rules, surround
-from medreward.api.rest.replies import json_reply, model_ref, score_reply
+from medreward.api.rest.replies import json_reply, score_reply
 from medreward.api.rest.requests import read_body, read_score_body
 from medreward.api.rest.schemas import GroupedRequest, Index, ModelReply, ScoreReply, StoredReply, TripleRequest
 from medreward.engine.engine import Engine
@@ -149,14 +149,14 @@ async def delete_image(request: Request, sha256: str) -> Response:
 async def model(request: Request) -> Response:
     """The model that answers, what its uncertainty is, and its card."""
     served = engine_of(request).serving
-    backend, device, _ = served.ref.runtime.split("/")
     about = {
         "dimensions": served.model.manifest.dimensions,
         "default_weights": served.model.default_weights,
         "uncertainty": served.uncertainty,
         "card": served.model.card,
     }
-    return json_reply({**model_ref(served.ref), **about, "backend": backend, "device": device})
+    runtime = served.ref.runtime
+    return json_reply({**served.ref.as_json(), **about, "backend": runtime.backend, "device": runtime.device})
 
 
 @router.get("/v1/limits", tags=["operators"], responses={200: {"model": dict[str, float]}, **PROBLEMS})

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import Response
 
 from medreward.api.fields import ItemPointers
-from medreward.types import DIMENSIONS, Failed, ModelRef, Result, ScoreResponse, Six, Timings
+from medreward.types import DIMENSIONS, Failed, Result, ScoreResponse, Six, Timings
 
 
 def score_reply(response: ScoreResponse, pointers: Sequence[ItemPointers]) -> Response:
@@ -16,7 +16,7 @@ def score_reply(response: ScoreResponse, pointers: Sequence[ItemPointers]) -> Re
     timings = milliseconds(response.timings)
     body = {
         "id": response.id,
-        "model": model_ref(response.model),
+        "model": response.model.as_json(),
         "results": [_result(result, pointers) for result in response.results],
         "timings_ms": timings,
     }
@@ -26,16 +26,6 @@ def score_reply(response: ScoreResponse, pointers: Sequence[ItemPointers]) -> Re
 
 def json_reply(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
-
-
-def model_ref(model: ModelRef) -> dict[str, str]:
-    return {
-        "name": model.name,
-        "version": model.version,
-        "fingerprint": model.fingerprint,
-        "runtime": model.runtime,
-        "evidence": model.evidence,
-    }
 
 
 def _result(result: Result, pointers: Sequence[ItemPointers]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def model_ref(model: ModelRef) -> pb.ModelRef:
         name=model.name,
         version=model.version,
         fingerprint=model.fingerprint,
-        runtime=model.runtime,
+        runtime=str(model.runtime),
         evidence=model.evidence,
     )
 

@@ -1,6 +1,7 @@
-"""A manifest for a checkpoint as transformers saved it: written by `medreward models adopt`, or kept in memory."""
+"""Makes a manifest for a checkpoint as transformers saved it. `medreward models adopt` writes it into its folder; a
+server keeps it in memory.
+"""
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,11 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.utils import logging
 
 from medreward.artifacts.manifest import parse_manifest
-from medreward.artifacts.repository import MANIFEST_FILE, loaded_from
+from medreward.artifacts.repository import MANIFEST_FILE, sha256_of, transformers_files
 from medreward.artifacts.toml import toml
 from medreward.backends.torch_vlm.adapter import WEIGHTS
 from medreward.backends.torch_vlm.chat import Chat
-from medreward.backends.torch_vlm.heads import SCORE, Heads, score_among
+from medreward.backends.torch_vlm.heads import SCORE, TrainedHeads, score_among
 from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
@@ -34,51 +35,58 @@ WORDS: Final = (("Yes", "No"), ("yes", "no"))
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    text: str  # of the manifest
-    remarks: list[str]  # what will not be as in transformers
+class Adoption:
+    """The text of a manifest, and remarks on what will not be as in transformers."""
+
+    text: str
+    remarks: list[str]
 
 
 def adopt(folder: Path, name: str | None = None, verbalise: bool = False, side: int | None = None) -> list[str]:
-    """Writes the manifest, or a ConfigurationError says what was not recognised and why. What it gives back is what
-    will not be as in transformers.
+    """Writes the manifest into the folder, and returns remarks on what will not be as in transformers.
+
+    Fails with a ConfigurationError that says what was not recognised; then nothing is written.
     """
     if (folder / MANIFEST_FILE).exists():
         raise ConfigurationError(f"{folder} already has a {MANIFEST_FILE}; nothing was written")
     try:
-        made = make_manifest(folder, name or plain_name(folder.resolve().name), verbalise, side)
+        adoption = make_manifest(folder, name or plain_name(folder.resolve().name), verbalise, side)
     except ConfigurationError as error:
         raise ConfigurationError(f"{folder} cannot be adopted, and nothing was written: {error}") from error
     draft = folder / f".{MANIFEST_FILE}"
     try:
-        draft.write_text(made.text, "utf-8")
+        draft.write_text(adoption.text, "utf-8")
         draft.replace(folder / MANIFEST_FILE)
     finally:
         draft.unlink(missing_ok=True)
-    return made.remarks
+    return adoption.remarks
 
 
-def plain_name(written: str) -> str:
-    return re.sub(r"[^a-z0-9._-]+", "-", written.lower()).strip("-._") or "adopted"
+def plain_name(name: str) -> str:
+    """Returns the name with what a manifest allows in names."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._") or "adopted"
 
 
-def make_manifest(folder: Path, name: str, verbalise: bool, side: int | None) -> Made:
-    """Writes nothing; a ConfigurationError says what was not recognised, without the folder's name."""
+def make_manifest(folder: Path, name: str, verbalise: bool, side: int | None) -> Adoption:
+    """Returns the manifest and writes nothing.
+
+    Fails with a ConfigurationError that says what was not recognised, without the folder's name.
+    """
     try:
-        before = _states(folder)
-        made = _made(folder, name, verbalise, side)
-        if _states(folder) != before:
+        before = _stamps(folder)
+        adoption = _read_checkpoint(folder, name, verbalise, side)
+        if _stamps(folder) != before:
             raise ConfigurationError("its files changed while they were read")
     except OSError as error:
         raise ConfigurationError(f"{error.filename} cannot be read ({error.strerror})") from error
-    return made
+    return adoption
 
 
-def _made(folder: Path, name: str, verbalise: bool, side: int | None) -> Made:
-    config, own, image_processor = _read(folder)
+def _read_checkpoint(folder: Path, name: str, verbalise: bool, side: int | None) -> Adoption:
+    config, own, image_processor = _open(folder)
     head, dimensions = (None, DIMENSIONS) if verbalise else _head(folder)
     if head:  # as it will be read
-        Heads(folder / head, config.get_text_config().hidden_size, len(dimensions), torch.device("cpu"))
+        TrainedHeads(folder / head, config.get_text_config().hidden_size, len(dimensions), torch.device("cpu"))
     tokenizer = FileTokenizer(folder / TOKENIZER)
     chat = Chat(folder, config, tokenizer, own)
     template = chat.template()
@@ -100,7 +108,7 @@ def _made(folder: Path, name: str, verbalise: bool, side: int | None) -> Made:
         **reads,
         "weights": {"overall": 1.0},
         **{f"calibration.{dimension}": {"median": 0.0, "scale": 1.0} for dimension in dimensions},
-        "files": _digests(folder),
+        "files": {path.name: sha256_of(path) for path in transformers_files(folder)},
     }
     facts = {
         "name": name,
@@ -117,11 +125,11 @@ def _made(folder: Path, name: str, verbalise: bool, side: int | None) -> Made:
     differs = chat.differs(template)
     remarks = [lowered] if lowered else []
     remarks += [f"an example's tokens are not transformers' own {differs}"] if differs else []
-    return Made(text, remarks)
+    return Adoption(text, remarks)
 
 
-def _read(folder: Path) -> tuple[Any, Any, Any]:
-    """Config, tokenizer and image processor, as transformers reads them."""
+def _open(folder: Path) -> tuple[Any, Any, Any]:
+    """Returns config, tokenizer and image processor, as transformers opens them."""
     for name in ("config.json", TOKENIZER):
         if not (folder / name).exists():
             raise ConfigurationError(f"it has no {name}")
@@ -138,14 +146,21 @@ def _read(folder: Path) -> tuple[Any, Any, Any]:
 
 
 def _head(folder: Path) -> tuple[str, tuple[str, ...]]:
-    """The file that holds scores for a hidden state, and which; a single one is of everything."""
+    """Returns the file of the head, and its dimensions. A head of one row is that of `overall`."""
     if (folder / HEAD).exists():
         return HEAD, DIMENSIONS
-    labels = {path.name: rows for path in sorted(folder.glob("*.safetensors")) if (rows := _labels(path))}
-    for name, found in labels.items():
-        if found in (1, len(DIMENSIONS)):
-            return name, DIMENSIONS[-found:]
-        raise ConfigurationError(f"the head named score in {name} has {found} labels, and 6 or 1 are needed")
+    labels: dict[str, int] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as file:
+                if score := score_among(file.keys()):
+                    labels[path.name] = file.get_slice(f"{score}weight").get_shape()[0]
+        except (OSError, SafetensorError) as error:
+            raise ConfigurationError(f"{path.name} cannot be read: {error}") from error
+    for name, count in labels.items():
+        if count in (1, len(DIMENSIONS)):
+            return name, DIMENSIONS[-count:]
+        raise ConfigurationError(f"the head named score in {name} has {count} labels, and 6 or 1 are needed")
     if (folder / VALUE_HEAD).exists():
         return VALUE_HEAD, DIMENSIONS[-1:]
     raise ConfigurationError(
@@ -154,20 +169,11 @@ def _head(folder: Path) -> tuple[str, tuple[str, ...]]:
     )
 
 
-def _labels(path: Path) -> int | None:
-    try:
-        with safe_open(path, "pt") as file:
-            score = score_among(file.keys())
-            return None if score is None else int(file.get_slice(f"{score}weight").get_shape()[0])
-    except (OSError, SafetensorError) as error:
-        raise ConfigurationError(f"{path.name} cannot be read: {error}") from error
-
-
 def _image(image_processor: Any, side: int | None) -> tuple[dict[str, Any], str | None]:
-    """The section, and what is said of bounds that are not the processor's own."""
+    """Returns the section [image], and a remark where a bound is lower than the processor's own."""
     bounds = _bounds(image_processor)
     if side or not bounds:
-        width, height = (side, side) if side else _size(image_processor)
+        width, height = (side, side) if side else _fixed_size(image_processor)
         return {"width": width, "height": height}, None
     least, most = bounds
     multiple = image_processor.patch_size * image_processor.merge_size
@@ -177,7 +183,9 @@ def _image(image_processor: Any, side: int | None) -> tuple[dict[str, Any], str 
 
 
 def _bounds(image_processor: Any) -> tuple[int, int] | None:
-    """Fewest and most pixels, of one that takes any size and resizes as encoding/image.py does."""
+    """Returns the fewest and most pixels of an image, or None unless the processor takes any size and resizes as we
+    do.
+    """
     resizes = image_processor.do_resize and image_processor.resample == Resampling.BICUBIC
     if not isinstance(image_processor, Qwen2VLImageProcessorPil) or not resizes:
         return None
@@ -185,8 +193,8 @@ def _bounds(image_processor: Any) -> tuple[int, int] | None:
     return (least, most) if least and most else None
 
 
-def _size(image_processor: Any) -> tuple[int, int]:
-    """Width and height that the image processor leaves as they are."""
+def _fixed_size(image_processor: Any) -> tuple[int, int]:
+    """Returns the width and height that the image processor leaves as they are."""
     for name in ("crop_size", "size"):
         size = getattr(image_processor, name, None)
         width, height = getattr(size, "width", None), getattr(size, "height", None)
@@ -196,6 +204,7 @@ def _size(image_processor: Any) -> tuple[int, int]:
 
 
 def _words(tokenizer: FileTokenizer) -> dict[str, str]:
+    """Returns words for yes and no of one token each; fails where the tokenizer has none."""
     for yes, no in WORDS:
         ids = [tokenizer.encode(yes), tokenizer.encode(no)]
         if [len(word) for word in ids] == [1, 1] and ids[0] != ids[1]:  # both may be the unknown token
@@ -203,15 +212,7 @@ def _words(tokenizer: FileTokenizer) -> dict[str, str]:
     raise ConfigurationError("its tokenizer has no single token for yes and for no, which a verbaliser needs")
 
 
-def _states(folder: Path) -> list[tuple[str, int, int, int]]:
-    """That differ when a file was changed, brought or taken away."""
-    found = ((path.name, path.stat()) for path in loaded_from(folder))
-    return [(name, state.st_ino, state.st_size, state.st_ctime_ns) for name, state in found]
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    digests = {}
-    for path in loaded_from(folder):
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+def _stamps(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Returns what differs from an earlier call when a file was changed, added or removed meanwhile."""
+    stats = ((path.name, path.stat()) for path in transformers_files(folder))
+    return [(name, stat.st_ino, stat.st_size, stat.st_ctime_ns) for name, stat in stats]

@@ -1,4 +1,4 @@
-"""A transformers vision-language model in three steps: an image to features, a prompt to a state, answers off it.
+"""Runs a transformers vision-language model in three steps: image to features, prompt to state, answers from there.
 
 The model's own code runs each step, so that what is special about a family (positions of image tokens, features for
 deeper layers, image tokens that see each other) stays where transformers has it. What is ours is that the vision tower
@@ -23,7 +23,7 @@ from transformers.distributed import DistributedConfig
 from transformers.models.auto.image_processing_auto import AutoImageProcessor  # elsewhere 5.17 asks for torchvision
 from transformers.utils import logging
 
-from medreward.backends.torch_vlm.adapter import base_of, has_adapter, merged
+from medreward.backends.torch_vlm.adapter import base_of, has_adapter, merge
 from medreward.backends.torch_vlm.heads import SCORE
 from medreward.backends.torch_vlm.packing import (
     FILLER,
@@ -33,11 +33,11 @@ from medreward.backends.torch_vlm.packing import (
     RUN_TOKENS,
     Ids,
     Packed,
-    packed,
-    padded,
+    pack,
+    pad,
     runs,
 )
-from medreward.backends.torch_vlm.sharing import shareable
+from medreward.backends.torch_vlm.sharing import config_to_share
 from medreward.errors import ConfigurationError
 
 FULL: Final = "full_attention"
@@ -50,7 +50,7 @@ Inputs = Mapping[str, Any]  # what a family's image processor makes of an image
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the vision tower says of one image, in the form that the family's model takes it."""
+    """What the vision tower makes of one image, in the form in which the family's model takes it."""
 
     pooled: Feature
     deeper: Sequence[Feature]  # for the first layers of the decoder, where the family has them
@@ -79,14 +79,14 @@ class Prefix:
 
 
 class Backbone:
-    """On one device. Rows are padded on the right, where a causal model never looks."""
+    """The model without its heads, on one device. Rows are padded on the right, where a causal model never looks."""
 
     def __init__(
         self, model: Any, image_processor: Any, size: tuple[int, int], token_pixels: int = 0, alone: bool = False
     ) -> None:
-        """`size` is the height and width of every image; or of the largest, where each has its own and so many of its
-        pixels make a token. `alone`: no two prompts and no two answers share a forward, so that nothing but a triple
-        itself decides the shapes it is computed in.
+        """`size` is the height and width of every image. Where each image has its own, it is that of the largest, and
+        `token_pixels` is how many pixels make a token. With `alone` no two prompts and no two answers share a
+        forward, so that nothing but a triple itself decides the shapes it is computed in.
         """
         self._image_processor = image_processor
         self.token_pixels = token_pixels
@@ -112,64 +112,72 @@ class Backbone:
         blank = np.zeros((*size, 3), np.uint8)
         with torch.inference_mode():
             prepared = self.prepare(blank)
-            made = self._on_device(prepared, self._forward_takes)
-            self._shapes = {name: made[name] for name in made.keys() - {"pixel_values", GRID}}  # of every image
+            inputs = self._on_device(prepared, self._forward_takes)
+            self._shapes = {name: inputs[name] for name in inputs.keys() - {"pixel_values", GRID}}  # of every image
             self.image_tokens = self.encode(prepared).tokens
 
     def prepare(self, pixels: NDArray[np.uint8]) -> Inputs:
-        """Runs the image processor, which has no part in what the device does."""
+        """Returns what the image processor makes of an image. It does not use the device."""
         as_it_is = {"do_resize": False} if self.token_pixels else {}
-        made: Inputs = self._image_processor(images=Image.fromarray(pixels), return_tensors="pt", **as_it_is)
-        return made
+        inputs: Inputs = self._image_processor(images=Image.fromarray(pixels), return_tensors="pt", **as_it_is)
+        return inputs
 
     def encode(self, prepared: Inputs) -> Features:
-        """Runs the vision tower."""
-        made = self._on_device(prepared, self._features_take)
-        found = self.base.get_image_features(**made)
-        tokens = sum(tensor.numel() for tensor in _tensors(found.pooler_output)) // self.width
-        return Features(found.pooler_output, getattr(found, "deepstack_features", None) or (), tokens, made.get(GRID))
+        """Runs the vision tower over a prepared image and returns its features."""
+        inputs = self._on_device(prepared, self._features_take)
+        seen = self.base.get_image_features(**inputs)
+        tokens = sum(tensor.numel() for tensor in _tensors(seen.pooler_output)) // self.width
+        return Features(seen.pooler_output, getattr(seen, "deepstack_features", None) or (), tokens, inputs.get(GRID))
 
     def prefixes(
         self, prompts: Sequence[Ids], images: Sequence[Features], follow: Sequence[Ids]
     ) -> list[tuple[Prefix, Tensor]]:
-        """Runs each prompt with its image and what follows it, if only one thing does, in one go: the prompt's state,
-        and the last hidden state of all. There are as many images as prompts, or none at all.
+        """Runs each prompt with its image and with the one answer that follows it, if only one does.
+
+        Returns the state of each prompt, and the last hidden state behind all that ran. There are as many images as
+        prompts, or none at all.
         """
-        found: dict[int, tuple[Prefix, Tensor]] = {}
+        ends: dict[int, tuple[Prefix, Tensor]] = {}
         prompts = self._expanded(prompts, [features.tokens for features in images]) if images else prompts
         lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompts, follow, strict=True)]
         for run in runs(lengths, [0] * len(prompts), self._prompt_tokens):
             chosen = [images[i] for i in run] if images else []
-            found |= zip(run, self._prefixes([prompts[i] for i in run], chosen, [follow[i] for i in run]), strict=True)
-        return [found[i] for i in range(len(prompts))]
+            ends |= zip(run, self._prefixes([prompts[i] for i in run], chosen, [follow[i] for i in run]), strict=True)
+        return [ends[i] for i in range(len(prompts))]
 
     def answers(self, groups: Sequence[tuple[Prefix, Sequence[Ids]]], tails: Sequence[Ids] = ()) -> list[Tensor]:
-        """The last hidden state at the end of each tail of each answer, or of the answer itself where none is given:
-        answers, tails, width, in fp32.
+        """Returns, for each group, the last hidden states in fp32 by answer, tail and width.
+
+        They are those at the end of each tail, or at the end of the answer itself where no tails are given.
         """
-        rows = [(g, row) for g, (_, answers) in enumerate(groups) for row in packed(answers, tails, self._row_tokens)]
+        rows = [(g, row) for g, (_, answers) in enumerate(groups) for row in pack(answers, tails, self._row_tokens)]
         shape = (max(1, len(tails)), self.width)
-        found = [torch.empty(len(answers), *shape, device=self.device) for _, answers in groups]
+        states = [torch.empty(len(answers), *shape, device=self.device) for _, answers in groups]
         for run in runs([len(row.ids) for _, row in rows], [groups[g][0].length for g, _ in rows], self._run_tokens):
             hidden = self._rows([(groups[rows[i][0]][0], rows[i][1]) for i in run])
             for place, i in enumerate(run):
                 g, row = rows[i]
-                found[g][row.answers] = hidden[place, row.lasts].float().view(-1, *shape)
-        return found
+                states[g][row.answers] = hidden[place, row.lasts].float().view(-1, *shape)
+        return states
 
     def whole(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[Ids], answers: Sequence[Ids]) -> Tensor:
-        """As transformers alone would: each image and each sequence from its start, padded to the longest.
+        """Returns the last hidden states as transformers alone makes them: each image and each sequence runs from its
+        start, padded to the longest.
 
-        The reference for parity and for speed. There are as many images as sequences, or none at all.
+        It is the reference for parity and for speed. There are as many images as sequences, or none at all.
         """
-        begun = self._expanded(prompts, [self._tokens(pixels) for pixels in images]) if images else prompts
-        rows = [[*prompt, *answer] for prompt, answer in zip(begun, answers, strict=True)]
-        ids = padded(rows, 0).to(self.device)
+        if images:
+            sizes = [height * width for height, width, _ in (pixels.shape for pixels in images)]
+            tokens = [size // self.token_pixels if self.token_pixels else self.image_tokens for size in sizes]
+            prompts = self._expanded(prompts, tokens)
+        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+        ids = pad(rows, 0).to(self.device)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         inputs = self._types(ids)
         inputs["attention_mask"] = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
-        made = [self._on_device(self.prepare(pixels), self._forward_takes) for pixels in images]
-        inputs |= {name: torch.cat([of_one[name] for of_one in made]) for name in (made[0] if made else ())}
+        of_images = [self._on_device(self.prepare(pixels), self._forward_takes) for pixels in images]
+        for name in of_images[0] if of_images else ():
+            inputs[name] = torch.cat([of_one[name] for of_one in of_images])
         self.base.rope_deltas = None
         hidden: Tensor = self.base(input_ids=ids, use_cache=False, **inputs).last_hidden_state
         return hidden[torch.arange(len(rows), device=self.device), lengths - 1].float()
@@ -184,19 +192,15 @@ class Backbone:
             )
 
     def _types(self, ids: Tensor) -> dict[str, Any]:
-        """Which tokens are the image's, for families that ask."""
+        """Returns which tokens are the image's, under the names by which the family asks for it."""
         types = (ids == self.image_token).long()
         return {name: types for name in ("mm_token_type_ids", "token_type_ids") if name in self._forward_takes}
 
     def _on_device(self, prepared: Inputs, wanted: Collection[str]) -> dict[str, Any]:
         return {name: prepared[name].to(self.device) for name in prepared.keys() & wanted}
 
-    def _tokens(self, pixels: NDArray[np.uint8]) -> int:
-        height, width, _ = pixels.shape
-        return height * width // self.token_pixels if self.token_pixels else self.image_tokens
-
     def _expanded(self, prompts: Sequence[Ids], tokens: Sequence[int]) -> list[list[int]]:
-        """A placeholder becomes as many as its image has tokens; where a template has several, they share them."""
+        """Returns the prompts with as many placeholders as each image has tokens. Several share them evenly."""
         expanded = []
         for prompt, count in zip(prompts, tokens, strict=True):
             each, rest = divmod(count, prompt.count(self.image_token))
@@ -210,7 +214,7 @@ class Backbone:
         self, prompts: Sequence[Ids], images: Sequence[Features], follow: Sequence[Ids]
     ) -> list[tuple[Prefix, Tensor]]:
         rows = [[*prompt, *ids] for prompt, ids in zip(prompts, follow, strict=True)]
-        ids = padded(rows, 0).to(self.device)
+        ids = pad(rows, 0).to(self.device)
         inputs = self._types(ids)
         if images:
             inputs |= {name: shape.expand(len(images), *shape.shape[1:]) for name, shape in self._shapes.items()}
@@ -234,20 +238,30 @@ class Backbone:
 
     @contextmanager
     def _known(self, images: Sequence[Features]) -> Iterator[None]:
-        """Within it the model is given these features instead of running its vision tower."""
+        """Gives the model these features, within it, instead of letting it run its vision tower."""
+        layers = zip(*(image.deeper for image in images), strict=True)
+        features = SimpleNamespace(
+            pooler_output=_batched([image.pooled for image in images]) if images else None,
+            deepstack_features=[_batched(layer) for layer in layers],
+        )
         own = self.base.get_image_features
-        self.base.get_image_features = lambda *_, **__: _joined(images)
+        self.base.get_image_features = lambda *_, **__: features
         try:
             yield
         finally:
             self.base.get_image_features = own
 
     def _rows(self, rows: Sequence[tuple[Prefix, Packed]]) -> Tensor:
-        ids = padded([row.ids for _, row in rows], 0).to(self.device)
-        positions = padded([[prefix.start + offset for offset in row.offsets] for prefix, row in rows], 0)
+        ids = pad([row.ids for _, row in rows], 0).to(self.device)
+        positions = pad([[prefix.start + offset for offset in row.offsets] for prefix, row in rows], 0)
         cache = DynamicCache()
+        longest = max(prefix.length for prefix, _ in rows)
         for layer in range(len(rows[0][0].layers)):
-            keys, values = (_stacked([prefix.layers[layer][side] for prefix, _ in rows]) for side in (0, 1))
+            filled = [
+                [torch.nn.functional.pad(state, (0, 0, 0, longest - prefix.length)) for state in prefix.layers[layer]]
+                for prefix, _ in rows
+            ]
+            keys, values = (torch.stack(states) for states in zip(*filled, strict=True))
             cache.update(keys, values, layer)
         hidden: Tensor = self._decoder(
             input_ids=ids,
@@ -259,18 +273,18 @@ class Backbone:
         return hidden
 
     def _mask(self, rows: Sequence[tuple[Prefix, Packed]]) -> Tensor | Mapping[str, Tensor]:
-        """A token sees its prompt and what stands before it in its own answer; a tail's also the answer before it."""
+        """Returns what each token sees: its prompt, and what precedes it in its answer. A tail also sees its answer."""
         lengths = torch.tensor([prefix.length for prefix, _ in rows], device=self.device)[:, None]
         places = torch.arange(int(lengths.max()), device=self.device)
         # What fills a row up sees itself, because a softmax over nothing is not a number.
-        owners = padded([row.owners for _, row in rows], FILLER).to(self.device)
-        parents = padded([row.parents for _, row in rows], NOBODY).to(self.device)
+        owners = pad([row.owners for _, row in rows], FILLER).to(self.device)
+        parents = pad([row.parents for _, row in rows], NOBODY).to(self.device)
         own = ((owners[:, :, None] == owners[:, None, :]) | (parents[:, :, None] == owners[:, None, :])).tril()
         prompt = (places < lengths)[:, None, :].expand(-1, owners.shape[1], -1)
         seen = torch.cat([prompt, own], -1)[:, None]
         if self._windows == {FULL: None}:
             return seen
-        queries = lengths + padded([row.offsets for _, row in rows], 0).to(self.device)
+        queries = lengths + pad([row.offsets for _, row in rows], 0).to(self.device)
         keys = torch.cat([places.expand(len(rows), -1), queries], -1)
         distance = (queries[:, :, None] - keys[:, None, :])[:, None]
         masks = {kind: seen & (distance < window) if window else seen for kind, window in self._windows.items()}
@@ -278,9 +292,10 @@ class Backbone:
 
 
 def load(folder: Path, device: str, dtype: torch.dtype, speaks: bool = False, ranks: int = 1) -> tuple[Any, Any]:
-    """Model and image processor: every weight from a safetensors file, none made up, no code but transformers' own.
+    """Returns the model and its image processor. Weights come from safetensors files alone, and code from transformers.
 
     The language model's own head may be missing, unless the model is to speak. Of several ranks each has its part.
+    Fails with a ConfigurationError for a checkpoint that has a weight missing, or one that the model does not take.
     """
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # what it would say of weights is checked here
@@ -288,9 +303,9 @@ def load(folder: Path, device: str, dtype: torch.dtype, speaks: bool = False, ra
     place: dict[str, Any] = {"device_map": device}
     try:
         if ranks > 1:
-            place = {"config": shareable(folder, ranks), "distributed_config": DistributedConfig(tp_size=ranks)}
+            place = {"config": config_to_share(folder, ranks), "distributed_config": DistributedConfig(tp_size=ranks)}
         with base_of(folder) as base:
-            model, found = AutoModelForImageTextToText.from_pretrained(
+            model, about = AutoModelForImageTextToText.from_pretrained(
                 base,
                 dtype=dtype,
                 attn_implementation="sdpa",
@@ -303,30 +318,22 @@ def load(folder: Path, device: str, dtype: torch.dtype, speaks: bool = False, ra
     except (ImportError, OSError, ValueError, RuntimeError) as error:
         raise ConfigurationError(f"transformers cannot load {folder}: {error}") from error
     # A classifier's head lies beside the backbone.
-    missing = sorted(name for name in found["missing_keys"] if speaks or not name.startswith("lm_head."))
-    strange = sorted(name for name in found["unexpected_keys"] if not name.startswith(SCORE))
-    other = sorted(str(key[0]) for key in found["mismatched_keys"])
+    missing = sorted(name for name in about["missing_keys"] if speaks or not name.startswith("lm_head."))
+    strange = sorted(name for name in about["unexpected_keys"] if not name.startswith(SCORE))
+    other = sorted(str(key[0]) for key in about["mismatched_keys"])
     for names, what in ((missing, "has no"), (strange, "has what its model has no place for:"), (other, "misshapes")):
         if names:
             raise ConfigurationError(f"the checkpoint in {folder} {what} {', '.join(names[:3])}")
-    return merged(model, folder) if has_adapter(folder) else model, image_processor
+    return merge(model, folder) if has_adapter(folder) else model, image_processor
 
 
 def _windows(text: Any) -> dict[str, int | None]:
-    """How far each kind of layer looks back."""
+    """Returns how far each kind of layer looks back, None for all of it. Fails for layers that keep no states."""
     window = getattr(text, "sliding_window", None)
     kinds = set(getattr(text, "layer_types", None) or [SLIDING if window else FULL])
     if kinds - {FULL, SLIDING}:
         raise ConfigurationError(f"layers of {text.model_type} keep no state that answers can branch off exactly")
     return {kind: window if kind == SLIDING else None for kind in sorted(kinds)}
-
-
-def _joined(images: Sequence[Features]) -> SimpleNamespace:
-    layers = zip(*(image.deeper for image in images), strict=True)
-    return SimpleNamespace(
-        pooler_output=_batched([image.pooled for image in images]),
-        deepstack_features=[_batched(layer) for layer in layers],
-    )
 
 
 def _batched(features: Sequence[Feature]) -> Feature:
@@ -336,9 +343,3 @@ def _batched(features: Sequence[Feature]) -> Feature:
 
 def _tensors(feature: Feature) -> Sequence[Tensor]:
     return [feature] if isinstance(feature, Tensor) else feature
-
-
-def _stacked(states: Sequence[Tensor]) -> Tensor:
-    """Heads, tokens, width of each prefix to one tensor, filled up with zeros."""
-    longest = max(state.shape[1] for state in states)
-    return torch.stack([torch.nn.functional.pad(state, (0, 0, 0, longest - state.shape[1])) for state in states])

@@ -1,12 +1,12 @@
-"""Image once, image and question once, answers branched off: the backend around a backbone and its heads."""
+"""The backend around a backbone and its heads: it runs each image once, each image with its question once, and
+branches the answers off.
+"""
 
 import math
 import os
-from array import array
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from medreward.artifacts.manifest import Image, ImageOfOwnSize, Manifest, Vlm
-from medreward.artifacts.repository import loaded_from
+from medreward.artifacts.repository import transformers_files
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage, RankSeat
 from medreward.backends.torch_vlm import adapter
 from medreward.backends.torch_vlm.backbone import Backbone, Features, Prefix, load
-from medreward.backends.torch_vlm.heads import Heads, Reader
+from medreward.backends.torch_vlm.heads import Heads, TrainedHeads
 from medreward.backends.torch_vlm.sharing import held_bytes, join
 from medreward.backends.torch_vlm.verbaliser import VerbaliserHeads
 from medreward.caches import MIB, ByteCache
@@ -27,31 +27,31 @@ from medreward.cores import available_cores
 from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
+from medreward.types import Runtime
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 AUTO: Final = {"cpu": "fp32", "cuda": "bf16"}
-WRITTEN: Final = {dtype: name for name, dtype in DTYPES.items()}
+DTYPE_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
 PREPARERS: Final = 4  # threads that make images ready while the device works on others
 
 
 class TorchVlmBackend:
+    """Scores with a transformers checkpoint. It keeps features of images and states of prompts in two caches."""
+
     def __init__(
         self,
         backbone: Backbone,
-        heads: Reader,
+        heads: Heads,
         feature_cache_bytes: int = 256 * MIB,
         prefix_cache_bytes: int = 1024 * MIB,
     ) -> None:
         self.backbone = backbone
         self.heads = heads
+        self.runtime: Final = Runtime("torch_vlm", backbone.device.type, DTYPE_NAMES[backbone.dtype])
         self._features: ByteCache[Features] = ByteCache(feature_cache_bytes)
         self._prefixes: ByteCache[Prefix] = ByteCache(prefix_cache_bytes)
         self._counts = Counts()
         self._preparers = ThreadPoolExecutor(min(PREPARERS, available_cores()), thread_name_prefix="prepare")
-
-    @property
-    def runtime(self) -> str:
-        return f"torch_vlm/{self.backbone.device.type}/{WRITTEN[self.backbone.dtype]}"
 
     @property
     def cost(self) -> CostModel:
@@ -64,7 +64,11 @@ class TorchVlmBackend:
         left = [i for i in range(len(groups)) if i not in hidden]
         branches = [(states[i], groups[i].answers) for i in left]
         hidden |= zip(left, self.backbone.answers(branches, self.heads.tails), strict=True)
-        return [self._read(hidden[i]).cpu().numpy() for i in range(len(groups))]
+        if self.backbone.alone:  # a product over several rows may round each otherwise than over one
+            logits = [torch.cat([self.heads(row[None]) for row in hidden[i]]) for i in range(len(groups))]
+        else:
+            logits = [self.heads(hidden[i]) for i in range(len(groups))]
+        return [of_group.cpu().numpy() for of_group in logits]
 
     def warm_up(self) -> None:
         blank = ModelImage("", np.zeros((*self.backbone.size, 3), np.uint8))
@@ -73,11 +77,11 @@ class TorchVlmBackend:
 
     @property
     def weight_bytes(self) -> int:
-        """What this process holds of the language model, which is what ranks share."""
+        """How many bytes of the language model, which ranks share, this process holds."""
         return held_bytes(self.backbone.base.get_decoder())
 
     def release(self) -> None:
-        """Empties the caches, and returns when the device has ended what it was given."""
+        """Empties the caches. Returns when the device has finished what it was given."""
         self._features.clear()
         self._prefixes.clear()
         if self.backbone.device.type == "cuda":
@@ -89,62 +93,65 @@ class TorchVlmBackend:
         return counts
 
     def _states(self, groups: Sequence[Group]) -> tuple[list[Prefix], dict[int, Tensor]]:
-        """The state of each group's image and prompt; what several need, or an earlier batch needed, runs once. An
-        answer that no other shares its prompt with runs along: the last hidden states of these, by group.
+        """Returns the state of each group's image and prompt, and for some groups the last hidden state of the answer.
+
+        A state that several groups need, or that an earlier batch needed, is made once. An answer that shares its
+        prompt with no other runs along with it: its hidden state is there by the index of its group.
         """
-        keys = [_key(group) for group in groups]
+        keys = [group.key for group in groups]
         distinct = dict(zip(keys, groups, strict=True))
-        found = {key: state for key in distinct if (state := self._prefixes.get(key)) is not None}
-        missing = {key: group for key, group in distinct.items() if key not in found}
+        states = {key: state for key in distinct if (state := self._prefixes.get(key)) is not None}
+        missing = {key: group for key, group in distinct.items() if key not in states}
         sharing = Counter(keys)
         joins = not self.heads.tails and not self.backbone.alone
         alone = {key for key, group in missing.items() if joins and sharing[key] == len(group.answers) == 1}
-        made = self._made(missing, alone)
-        found |= {key: state for key, (state, _) in made.items()}
-        hidden = {i: made[key][1].view(1, 1, -1) for i, key in enumerate(keys) if key in alone}
+        ran = self._run_prompts(missing, alone)
+        states |= {key: state for key, (state, _) in ran.items()}
+        hidden = {i: ran[key][1].view(1, 1, -1) for i, key in enumerate(keys) if key in alone}
         self._counts.prefix_runs += len(missing)
         self._counts.prefix_hits += len(groups) - len(missing)
-        return [found[key] for key in keys], hidden
+        return [states[key] for key in keys], hidden
 
-    def _made(self, groups: Mapping[str, Group], alone: Collection[str]) -> dict[str, tuple[Prefix, Tensor]]:
-        """Runs each prompt, with its answer if that is `alone`: the state, and the last hidden state of all."""
-        made: dict[str, tuple[Prefix, Tensor]] = {}
+    def _run_prompts(self, groups: Mapping[str, Group], alone: Collection[str]) -> dict[str, tuple[Prefix, Tensor]]:
+        """Runs each prompt, with its answer if it is `alone`; returns the state, and the last hidden state of all."""
+        ends: dict[str, tuple[Prefix, Tensor]] = {}
         features = self._image_features([group.image for group in groups.values() if group.image])
         for has_image in (True, False):
             some = {key: group for key, group in groups.items() if bool(group.image) == has_image}
             images = [features[group.image.key] for group in some.values() if group.image]
             follow = [group.answers[0] if key in alone else () for key, group in some.items()]
             ran = self.backbone.prefixes([group.prompt for group in some.values()], images, follow)
-            made |= zip(some, ran, strict=True)
+            ends |= zip(some, ran, strict=True)
             if has_image:  # text alone does not say whose it is
                 for key, (state, _) in zip(some, ran, strict=True):
                     self._prefixes.put(key, state)
-        return made
-
-    def _read(self, hidden: Tensor) -> Tensor:
-        if self.backbone.alone:  # a product over several rows may round each otherwise than over one
-            return torch.cat([self.heads(row[None]) for row in hidden])
-        return self.heads(hidden)
+        return ends
 
     def _image_features(self, images: Sequence[ModelImage]) -> dict[str, Features]:
-        """By key, each image through the vision tower once; the next are made ready while it runs."""
-        found = {image.key: kept for image in images if (kept := self._features.get(image.key)) is not None}
-        unseen = {image.key: image.pixels for image in images if image.key not in found}
+        """Returns features by key. Each image runs through the vision tower once; the next are prepared meanwhile."""
+        features = {image.key: kept for image in images if (kept := self._features.get(image.key)) is not None}
+        unseen = {image.key: image.pixels for image in images if image.key not in features}
         self._counts.image_hits += len(images) - len(unseen)
         self._counts.image_encodes += len(unseen)
         for key, prepared in zip(unseen, self._preparers.map(self.backbone.prepare, unseen.values()), strict=True):
-            found[key] = self.backbone.encode(prepared)
-            self._features.put(key, found[key])
-        return found
+            features[key] = self.backbone.encode(prepared)
+            self._features.put(key, features[key])
+        return features
 
 
 def open_torch_vlm(
     folder: Path, manifest: Manifest, settings: Settings, seat: RankSeat | None = None
 ) -> TorchVlmBackend:
-    """From a folder, whole and as its manifest says, or a ConfigurationError; a rank waits for the others."""
+    """Returns the backend of the checkpoint in the folder; a rank returns when all ranks are there.
+
+    Fails with a ConfigurationError for a checkpoint that is not whole or not as its manifest says.
+    """
     if manifest.vlm is None:
         raise ConfigurationError(f"model {manifest.name} has no section [vlm]")
-    _refuse_unlisted(folder, manifest)
+    # A file that transformers reads decides scores, and so the manifest must have a digest for it.
+    unlisted = sorted({path.name for path in transformers_files(folder)} - manifest.files.keys())
+    if unlisted:
+        raise ConfigurationError(f"{folder} has files that model.toml gives no digest for: {', '.join(unlisted[:5])}")
     device = choose_device(settings.device)
     torch.set_num_threads(settings.threads or available_cores())
     if settings.deterministic:
@@ -163,7 +170,9 @@ def open_torch_vlm(
 
 
 def _image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
-    """Height and width, of the largest square where sizes differ; and the pixels of a token there."""
+    """Returns height and width of every image, and 0; where sizes differ, those of the largest square, and the pixels
+    of a token.
+    """
     if isinstance(image, Image):
         return (image.height, image.width), 0
     side = math.isqrt(image.max_pixels) // image.multiple * image.multiple
@@ -171,39 +180,28 @@ def _image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
 
 
 def _refuse_other_placeholders(backbone: Backbone, vlm: Vlm, tokenizer: FileTokenizer) -> None:
-    """Each stands for as many tokens of the image; where images differ in size, one stands for all."""
-    found = [tokenizer.control_tokens.get(piece) for piece in vlm.image].count(backbone.image_token)
-    if not found or backbone.image_tokens % found or (backbone.token_pixels and found > 1):
+    """Fails unless the image's tokens can be shared out evenly; where images differ in size, one must stand for all."""
+    count = [tokenizer.control_tokens.get(piece) for piece in vlm.image].count(backbone.image_token)
+    if not count or backbone.image_tokens % count or (backbone.token_pixels and count > 1):
         raise ConfigurationError(
-            f"{found} placeholders under image of [vlm] cannot hold the {backbone.image_tokens} tokens of an image"
+            f"{count} placeholders under image of [vlm] cannot hold the {backbone.image_tokens} tokens of an image"
         )
 
 
-def _heads(folder: Path, vlm: Vlm, dimensions: Sequence[str], tokenizer: FileTokenizer, model: Any) -> Reader:
+def _heads(folder: Path, vlm: Vlm, dimensions: Sequence[str], tokenizer: FileTokenizer, model: Any) -> Heads:
     if vlm.head != adapter.WEIGHTS and adapter.has_adapter(folder) and adapter.has_head(folder):
         raise ConfigurationError(f"{adapter.WEIGHTS} has a head of its own, and [vlm] takes another: which is it?")
     if vlm.head:
-        return Heads(folder / vlm.head, model.config.get_text_config().hidden_size, len(dimensions), model.device)
+        return TrainedHeads(
+            folder / vlm.head, model.config.get_text_config().hidden_size, len(dimensions), model.device
+        )
     assert vlm.verbaliser
     return VerbaliserHeads(vlm.verbaliser, dimensions, tokenizer, model)
 
 
 def choose_device(wanted: str) -> str:
-    """`auto` takes CUDA where torch has it."""
+    """Returns cpu or cuda. `auto` takes CUDA where torch has it; `cuda` fails where it has not."""
     has_cuda = torch.cuda.is_available()
     if wanted == "cuda" and not has_cuda:
         raise ConfigurationError("torch found no usable CUDA device; choose device cpu")
     return "cuda" if has_cuda and wanted != "cpu" else "cpu"
-
-
-def _key(group: Group) -> str:
-    prompt = blake2b(array("Q", group.prompt).tobytes(), digest_size=16).hexdigest()
-    return f"{group.image.key if group.image else ''}/{prompt}"
-
-
-def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
-    """A file that transformers reads decides scores, and so must be one that the manifest has a digest for."""
-    found = {path.name for path in loaded_from(folder)}
-    unlisted = sorted(found - manifest.files.keys())
-    if unlisted:
-        raise ConfigurationError(f"{folder} has files that model.toml gives no digest for: {', '.join(unlisted[:5])}")

@@ -1,4 +1,6 @@
-"""A checkpoint's own chat template as pieces: control tokens, text, and the places of what is asked and scored."""
+"""Takes a checkpoint's own chat template apart: control tokens, text, and the places of image, question and
+response.
+"""
 
 import json
 import re
@@ -33,29 +35,45 @@ AROUND: Final[Mapping[str, tuple[str, Sequence[str]] | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Template:
+    """The pieces of a template as a manifest has them under [vlm] and [text]."""
+
     image: Sequence[str]
     prompt: Sequence[str]
     answer: Sequence[str]
 
 
 class Chat:
-    """Renders as transformers does; an error says what of a template has no place in ours."""
+    """Renders turns as transformers does. Its methods fail with a ConfigurationError that says what of the template a
+    manifest cannot say.
+    """
 
     def __init__(self, folder: Path, config: Any, tokenizer: FileTokenizer, own: Any) -> None:
-        """`own` is the tokenizer in transformers' hands."""
+        """`own` is the same tokenizer as transformers opens it."""
         if config.model_type not in AROUND:
             known = ", ".join(AROUND)
             raise ConfigurationError(f"how {config.model_type} writes an image is not known here (known: {known})")
-        self._folder = folder
         self._own = own
         self._tokenizer = tokenizer
         self._names = {id_: name for name, id_ in tokenizer.control_tokens.items()}
         self._control = re.compile(f"({'|'.join(map(re.escape, sorted(self._names.values(), key=len, reverse=True)))})")
-        self._template = self._read_template()
-        self._around = self._expansion(config)
+        legacy = folder / "chat_template.json"  # a processor's, before there was the .jinja
+        try:
+            if legacy.exists() and not (folder / "chat_template.jinja").exists():
+                self._template = str(json.loads(legacy.read_text("utf-8"))["chat_template"])
+            else:
+                self._template = str(own.get_chat_template())
+        except (ValueError, KeyError) as error:
+            raise ConfigurationError("it has no chat template") from error
+        self._around: tuple[str, list[str]] | None = None  # a marker in what is rendered, and what it stands for
+        if around := AROUND[config.model_type]:
+            marker, pieces = around
+            names = [piece if piece.isspace() else self._named(config, piece) for piece in pieces]
+            self._around = self._named(config, marker), names
 
     def template(self) -> Template:
-        """User: image, then question. Assistant: response. No generation prompt."""
+        """Returns the pieces of a turn of the user, image before question, and one of the assistant, with the
+        response.
+        """
         with_image, without = (self._rendered(_turns(has_image)) for has_image in (True, False))
         before, between, after = self._cut(with_image)
         plain, *rest = self._cut(without)
@@ -68,10 +86,13 @@ class Chat:
             answer = [prompt.pop(), *answer]
         if "{question}" in answer:
             raise ConfigurationError("its chat template has nothing between question and response, nor behind")
-        return Template(self._expanded(image), prompt, answer)
+        if self._around:
+            marker, around = self._around
+            image = [part for piece in image for part in (around if piece == marker else [piece])]
+        return Template(image, prompt, answer)
 
     def ask(self) -> Sequence[str]:
-        """What follows an answer when the user asks on and the assistant is to speak."""
+        """Returns the pieces that follow an answer when the user asks on and the assistant is to speak."""
         turns = _turns(has_image=True)
         said, asked = self._rendered(turns), self._rendered([*turns, _turn("user", RUBRIC)], speaks=True)
         rest = asked.removeprefix(said)
@@ -83,8 +104,9 @@ class Chat:
         return [*self._pieces(before), "{rubric}", *self._pieces(after)]
 
     def differs(self, template: Template) -> str | None:
-        """Where the ids of an example are not those that transformers gives the rendered text: where pieces, each
-        tokenised alone, make other tokens than the text as a whole.
+        """Returns where the ids of an example differ from those that transformers gives, or None where they do not.
+
+        They differ where pieces, each tokenised alone, make other tokens than the rendered text as a whole.
         """
         text = TextEncoder(self._tokenizer, template.prompt, template.answer, MANY, MANY, template.image)
         for has_image in (True, False):
@@ -99,24 +121,6 @@ class Chat:
                 near = self._own.decode(theirs[max(0, same - 1) : same + 2])
                 return f"{'with' if has_image else 'without'} an image, from token {same} of {len(theirs)}: {near!r}"
         return None
-
-    def _read_template(self) -> str:
-        legacy = self._folder / "chat_template.json"  # a processor's, before there was the .jinja
-        try:
-            if legacy.exists() and not (self._folder / "chat_template.jinja").exists():
-                return str(json.loads(legacy.read_text("utf-8"))["chat_template"])
-            return str(self._own.get_chat_template())
-        except (ValueError, KeyError) as error:
-            raise ConfigurationError("it has no chat template") from error
-
-    def _expansion(self, config: Any) -> tuple[str, list[str]] | None:
-        around = AROUND[config.model_type]
-        if around is None:
-            return None
-        marker, pieces = around
-        return self._named(config, marker), [
-            piece if piece.isspace() else self._named(config, piece) for piece in pieces
-        ]
 
     def _named(self, config: Any, role: str) -> str:
         id_ = getattr(config, f"{role}_id", None)
@@ -136,6 +140,7 @@ class Chat:
             raise ConfigurationError(f"its chat template cannot render user and assistant: {error}") from error
 
     def _cut(self, text: str) -> tuple[str, str, str]:
+        """Returns what stands before the question, between it and the response, and after that."""
         if text.count(QUESTION) != 1 or text.count(RESPONSE) != 1:
             raise ConfigurationError("its chat template does not show question and response once each, as they are")
         before, rest = text.split(QUESTION)
@@ -147,18 +152,15 @@ class Chat:
     def _pieces(self, text: str) -> list[str]:
         return [piece for piece in self._control.split(text) if piece]
 
-    def _expanded(self, image: Sequence[str]) -> list[str]:
-        if self._around is None:
-            return list(image)
-        marker, pieces = self._around
-        return [part for piece in image for part in (pieces if piece == marker else [piece])]
-
     def _ids(self, text: str) -> list[int]:
-        """As transformers' processors: what the tokenizer puts in front comes on top unless the template wrote it."""
+        """Returns the ids that transformers' processors give. The tokenizer puts its token in front, unless the text
+        has it.
+        """
         bos = self._own.bos_token
         return list(self._own(text, add_special_tokens=not (bos and text.startswith(bos))).input_ids)
 
     def _begin(self, text: str) -> list[str]:
+        """Returns the names of the tokens that the tokenizer puts in front; fails where it puts any behind."""
         whole, plain = self._ids(text), list(self._own(text, add_special_tokens=False).input_ids)
         added = whole[: len(whole) - len(plain)]
         if added + plain != whole:
@@ -178,7 +180,7 @@ def _turns(has_image: bool) -> list[Mapping[str, Any]]:
 
 
 def _inserted(longer: Sequence[str], shorter: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """The longer list in three: what both begin with, what it has more, what both end with."""
+    """Returns the longer list in three parts: what both begin with, what the longer has more, what both end with."""
     begin = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(longer, shorter, strict=False))]
     end = list(shorter[len(begin) :])
     more = list(longer[len(begin) : len(longer) - len(end)])

@@ -1,4 +1,4 @@
-"""From a hidden state to the logits of each head of an ensemble, one a dimension of the model, in fp32."""
+"""The heads of a reward model: they turn a hidden state into logits, one for each dimension of the model, in fp32."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -16,23 +16,29 @@ VALUE: Final = ("v_head.summary.", "summary.")  # how trl's value head is saved,
 
 
 def score_among(names: Collection[str]) -> str | None:
-    """How a classifier's head is named among these weights, up to the name of its own."""
+    """Returns what the names of a classifier's head begin with among these weights, or None if there is no such
+    head.
+    """
     return next((prefix for prefix in (SCORE, ADAPTED) if f"{prefix}weight" in names), None)
 
 
-class Reader(Protocol):
-    """Makes logits of hidden states."""
+class Heads(Protocol):
+    """What turns the last hidden states of answers into logits."""
 
     @property
     def tails(self) -> Sequence[Sequence[int]]:
-        """What each answer is followed by and read after; where there is none, it is read at its own last token."""
+        """Token ids that follow each answer, which is read at the end of each. Without any it is read at its last
+        token.
+        """
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Answers, tails, width to answers, heads, dimensions."""
+        """Takes states by answer, tail and width; returns logits by answer, head and dimension."""
 
 
-class Heads:
-    """Linear: `weight` [heads, dimensions, width] and `bias` [heads, dimensions]. Two layers with a SiLU between them:
+class TrainedHeads:
+    """Heads that a file holds; opening fails with a ConfigurationError for a file that does not fit the model.
+
+    Linear: `weight` [heads, dimensions, width] and `bias` [heads, dimensions]. Two layers with a SiLU between them:
     `inner.weight` [heads, inner, width] and `inner.bias` [heads, inner] before, over which `weight` and `bias` then go.
     A single head may leave the first axis out. A head named `score`, a classifier's, needs no bias. A value head is
     linear: `v_head.summary.weight` [1, width] and `v_head.summary.bias` [1].
@@ -54,8 +60,8 @@ class Heads:
         }
         for name, tensor in named.items():
             if tensor.shape != wanted[name]:
-                found, right = [*tensor.shape], [*wanted[name]]
-                raise ConfigurationError(f"{path}: {name} is {found}, and must be {right} for this backbone")
+                shape, right = [*tensor.shape], [*wanted[name]]
+                raise ConfigurationError(f"{path}: {name} is {shape}, and must be {right} for this backbone")
         self._weights = {name: tensor.to(device) for name, tensor in named.items()}
 
     def __call__(self, hidden: Tensor) -> Tensor:
@@ -67,6 +73,7 @@ class Heads:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    """Returns the weights of a head under our names; fails where the file holds none, or more than one."""
     try:
         with safe_open(path, "pt") as file:
             keys = sorted(file.keys())
@@ -81,9 +88,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         weights["bias"] = torch.zeros(weights["weight"].shape[:-1])
     linear = {"weight", "bias"}
     if set(weights) not in ((linear,) if value else (linear, linear | {"inner.weight", "inner.bias"})):
-        found = f"{', '.join(keys[:5])}{' and others' if len(keys) > 5 else ''}"
+        names_there = f"{', '.join(keys[:5])}{' and others' if len(keys) > 5 else ''}"
         raise ConfigurationError(
             f"{path} holds no head: neither weight and bias, {SCORE}weight, nor {VALUE[0]}weight and bias alone; "
-            f"it has {found}"
+            f"it has {names_there}"
         )
     return weights

@@ -1,4 +1,4 @@
-"""Token ids to rows: which answers share a row, which rows a run."""
+"""Puts answers into rows and rows into runs: which answers share a row, and which rows share a forward."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,56 +19,45 @@ Ids = Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Answers to one prompt end to end, each followed by its tails, which see it but not each other."""
+    """A row of answers to one prompt, end to end. Each answer's tails follow it; they see it, and not each other."""
 
-    answers: list[int]  # which
+    answers: list[int]  # their places among all answers to the prompt
     ids: list[int]
     offsets: list[int]  # of each token behind the prompt, as if its answer stood there alone
     owners: list[int]  # the answer or tail that each token is of
     parents: list[int]  # what a tail's token sees beside its own: its answer
     lasts: list[int]  # where each tail ends; without tails, each answer
 
+    def append(self, ids: Ids, start: int, owner: int, parent: int) -> None:
+        """Puts the ids at the end of the row. `start` is the offset of the first of them behind the prompt."""
+        self.ids.extend(ids)
+        self.offsets.extend(range(start, start + len(ids)))
+        self.owners.extend([owner] * len(ids))
+        self.parents.extend([parent] * len(ids))
 
-def packed(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Packed]:
-    """Rows of at most so many tokens, or of one answer each."""
+
+def pack(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Packed]:
+    """Returns rows of at most `most` tokens, or of one answer that has more."""
     after = sum(map(len, tails))
-    return [_row(answers, tails, run) for run in _fitting([len(answer) + after for answer in answers], most)]
-
-
-def _fitting(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    row: list[int] = []
-    for index, length in enumerate(lengths):
-        if row and sum(lengths[i] for i in row) + length > most:
-            yield row
-            row = []
-        row.append(index)
-    if row:
-        yield row
-
-
-def _row(answers: Sequence[Ids], tails: Sequence[Ids], chosen: list[int]) -> Packed:
-    row = Packed(chosen, [], [], [], [], [])
-    for index in chosen:
-        owner = index * (1 + len(tails))
-        _append(row, answers[index], 0, owner, NOBODY)
+    rows: list[Packed] = []
+    for index, answer in enumerate(answers):
+        if not rows or len(rows[-1].ids) + len(answer) + after > most:
+            rows.append(Packed([], [], [], [], [], []))
+        row, owner = rows[-1], index * (1 + len(tails))
+        row.answers.append(index)
+        row.append(answer, 0, owner, NOBODY)
         for place, tail in enumerate(tails, 1):
-            _append(row, tail, len(answers[index]), owner + place, owner)
+            row.append(tail, len(answer), owner + place, owner)
             row.lasts.append(len(row.ids) - 1)
         if not tails:
             row.lasts.append(len(row.ids) - 1)
-    return row
-
-
-def _append(row: Packed, ids: Ids, start: int, owner: int, parent: int) -> None:
-    row.ids.extend(ids)
-    row.offsets.extend(range(start, start + len(ids)))
-    row.owners.extend([owner] * len(ids))
-    row.parents.extend([parent] * len(ids))
+    return rows
 
 
 def runs(lengths: Sequence[int], behind: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Indices of rows of like lengths, for a forward each of at most so many tokens, or of one row; `behind` is what
-    each row looks back on.
+    """Yields the indices of rows of like lengths that share a forward, which has at most `most` tokens, or one row.
+
+    `behind` is how many tokens each row looks back on.
     """
     run: list[int] = []
     longest = 0
@@ -84,6 +73,7 @@ def runs(lengths: Sequence[int], behind: Sequence[int], most: int) -> Iterator[l
         yield run
 
 
-def padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
+def pad(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
+    """Returns the rows as one tensor, each filled up to the longest."""
     longest = max(len(row) for row in rows)
     return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows])

@@ -1,4 +1,4 @@
-"""One model over several devices: which models transformers can share out, and how a rank finds the others."""
+"""Shares one model out over several devices: which models can be, and how a rank finds the others."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -20,12 +20,12 @@ PLANS: Final = {"qwen3_vl_text": Qwen3Config.base_model_tp_plan}
 
 
 def join(seat: RankSeat, device: str) -> None:
-    """Returns when all ranks are there."""
+    """Returns when all ranks are there. Fails where torch finds fewer CUDA devices than ranks."""
     on_cuda = device == "cuda"
     if on_cuda:
-        found = torch.cuda.device_count()
-        if found < seat.ranks:
-            raise ConfigurationError(f"torch found {found} of the {seat.ranks} CUDA devices that the model needs")
+        devices = torch.cuda.device_count()
+        if devices < seat.ranks:
+            raise ConfigurationError(f"torch found {devices} of the {seat.ranks} CUDA devices that the model needs")
         torch.cuda.set_device(seat.rank)
     distributed.init_process_group(
         "nccl" if on_cuda else "gloo",
@@ -37,8 +37,10 @@ def join(seat: RankSeat, device: str) -> None:
     )
 
 
-def shareable(folder: Path, ranks: int) -> Any:
-    """The config of a model that as many ranks can share; known before any weight is read."""
+def config_to_share(folder: Path, ranks: int) -> Any:
+    """Returns the config of a model that as many ranks can share. Any other model is refused before a weight is
+    read.
+    """
     if has_adapter(folder):
         raise ConfigurationError(f"the adapter in {folder} must be merged into its base before ranks can share it")
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -54,10 +56,10 @@ def shareable(folder: Path, ranks: int) -> Any:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Of a weight that ranks may have shared out; then all must ask for it."""
+    """Returns the whole of a weight. Where ranks share it, all of them must ask for it at the same time."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def held_bytes(module: Any) -> int:
-    """Of its weights, in this process."""
+    """Returns how many bytes of the module's weights this process holds."""
     return sum((w.to_local() if isinstance(w, DTensor) else w).nbytes for w in module.parameters())

@@ -1,4 +1,6 @@
-"""Scores of a checkpoint without heads: a question for each dimension after the answer, logit(yes) - logit(no)."""
+"""Heads for a checkpoint that has none. A question for each dimension follows the answer, and its logit is that of yes
+less that of no.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -24,24 +26,24 @@ MANY: Final = 10**6
 
 
 class VerbaliserHeads:
-    """One head; of the language model's own head it keeps what tells yes from no."""
+    """One head, which is the part of the language model's own head that tells yes from no.
+
+    Opening fails with a ConfigurationError for a model or a word that this cannot be done with.
+    """
 
     def __init__(self, verbaliser: Verbaliser, dimensions: Sequence[str], tokenizer: FileTokenizer, model: Any) -> None:
         if getattr(model.config.get_text_config(), "final_logit_softcapping", None):
             raise ConfigurationError("a model that caps its logits has no verbaliser heads")
-        yes, no = (_one_token(tokenizer, word) for word in (verbaliser.yes, verbaliser.no))
+        ids = {word: tokenizer.encode(word) for word in (verbaliser.yes, verbaliser.no)}
+        for word, tokens in ids.items():
+            if len(tokens) != 1:
+                raise ConfigurationError(f"{word!r} is {len(tokens)} tokens, and a verbaliser's word must be one")
         rows = model.get_output_embeddings().weight.detach()
-        self._weight: Tensor = whole(rows[yes]).float() - whole(rows[no]).float()
+        yes, no = (whole(rows[ids[word][0]]).float() for word in (verbaliser.yes, verbaliser.no))
+        self._weight: Tensor = yes - no
         ask = ["{question}" if piece == "{rubric}" else piece for piece in verbaliser.ask]
         text = TextEncoder(tokenizer, ask, ("{response}",), MANY, MANY)
         self.tails = [text.prompt(RUBRICS[dimension] + YES_OR_NO).ids for dimension in dimensions]
 
     def __call__(self, hidden: Tensor) -> Tensor:
         return (hidden @ self._weight)[:, None]
-
-
-def _one_token(tokenizer: FileTokenizer, word: str) -> int:
-    ids = tokenizer.encode(word)
-    if len(ids) != 1:
-        raise ConfigurationError(f"{word!r} is {len(ids)} tokens, and a verbaliser's word must be one")
-    return ids[0]

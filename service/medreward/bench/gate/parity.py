@@ -14,12 +14,12 @@ from medreward.bench.gate.checks import Check, status_of
 from medreward.bench.gate.policy import Parity
 from medreward.bench.sheet import PredictionRow
 from medreward.clients import AsyncClient, ClientError
-from medreward.types import DIMENSIONS, InlineImage, Item, Six
+from medreward.types import DIMENSIONS, InlineImage, Item, Runtime, Six
 
 TIMEOUT_S: Final = 10.0  # a request that takes longer counts as failed
 
 
-async def golden_parity(exact: float, client: AsyncClient, runtime: str, golden: Sequence[GoldenTriple]) -> Check:
+async def golden_parity(exact: float, client: AsyncClient, runtime: Runtime, golden: Sequence[GoldenTriple]) -> Check:
     """Returns the check of the model's golden triples, asked at the endpoint."""
     largest = 0.0
     for triple in golden:
@@ -31,7 +31,7 @@ async def golden_parity(exact: float, client: AsyncClient, runtime: str, golden:
 
 
 async def run_parity(
-    wanted: Parity, client: AsyncClient, runtime: str, run: FinishedRun, cases: Sequence[Case]
+    wanted: Parity, client: AsyncClient, runtime: Runtime, run: FinishedRun, cases: Sequence[Case]
 ) -> Check:
     """Returns the check of some of the run's cases, asked again at the endpoint."""
     options = {name: run.about["settings"][name] for name in ("too_long", "thinking") if name in run.about["settings"]}
@@ -51,7 +51,7 @@ def baseline_parity(exact: float, candidate: FinishedRun, baseline: FinishedRun)
     """
     pairs = zip(candidate.predictions, baseline.predictions, strict=True)
     largest = max(largest_difference(recorded_logits(one), recorded_logits(other)) for one, other in pairs)
-    allowed = allowed_from(baseline, str(candidate.model.get("runtime")), exact)
+    allowed = allowed_from(baseline, Runtime.of(str(candidate.model.get("runtime"))), exact)
     against = "the baseline of the same fingerprint"
     return parity_check("parity/baseline", against, allowed, largest, len(candidate.cases))
 
@@ -87,10 +87,10 @@ def largest_difference(logits: Sequence[Six | None] | None, wanted: Sequence[Six
     return float(np.nanmax(np.abs(one - other)))
 
 
-def allowed_from(run: FinishedRun, runtime: str, exact: float) -> float:
+def allowed_from(run: FinishedRun, runtime: Runtime, exact: float) -> float:
     """Returns how far what another runtime gives may be from a run's logits."""
     logits = [six for prediction in run.predictions for six in recorded_logits(prediction) if six]
-    return tolerance(logits, [runtime, str(run.model.get("runtime"))], exact=exact)
+    return tolerance(logits, [runtime, Runtime.of(str(run.model.get("runtime")))], exact=exact)
 
 
 def parity_check(name: str, against: str, allowed: float, largest: float, n: int) -> Check:

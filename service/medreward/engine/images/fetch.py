@@ -1,4 +1,5 @@
-"""Images by URL: https, from hosts that the settings name, at an address looked up once and checked."""
+"""Fetches images by URL: over https alone, from hosts that the settings name, at an address that was looked up once
+and checked."""
 
 import asyncio
 import re
@@ -34,12 +35,11 @@ PRIVATE: Final = tuple(
 )
 METADATA: Final = {ip_address("168.63.129.16"), ip_address("fd00:ec2::254")}  # those outside the link-local networks
 
-Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], list[str]]
 
 
 class UrlParts(NamedTuple):
-    """Where a URL leads, as far as its text tells."""
+    """The parts of a URL that may be fetched."""
 
     host: str
     port: int
@@ -47,38 +47,40 @@ class UrlParts(NamedTuple):
 
     @property
     def authority(self) -> str:
+        """Host and port as a Host header has them, without the port of https."""
         return self.host if self.port == HTTPS_PORT else f"{self.host}:{self.port}"
-
-
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(FETCHES, "resolve")
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What its fetches share: a host that hangs, or whose name server does, holds up nobody else."""
+    """What the fetches from one host share, so that a host that hangs, or whose name server hangs, delays no other."""
 
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHES))
-    threads: ThreadPoolExecutor = field(default_factory=_threads)
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(FETCHES, "resolve"))
 
 
 @dataclass(slots=True)
 class Allowance:
-    """Bytes that one request may still have fetched."""
+    """How many bytes the server may still fetch for one request."""
 
     left: int
 
 
 def system_resolve(host: str, port: int) -> list[str]:
-    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    """Returns the addresses of a host name as the system resolves it; raises OSError where it has none."""
+    return [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 def is_allowed(address: str, private: bool) -> bool:
-    """Public addresses; with `private` those of private networks and this machine too. Never link-local or metadata."""
+    """Returns whether images may be fetched from the address: a public one, and with `private` one of a private network
+    or of this machine too. Link-local addresses and those of a cloud's metadata never are.
+    """
     try:
-        ip = _meant(ip_address(address))
+        ip = ip_address(address)
     except ValueError:  # a scope, such as fe80::1%eth0
         return False
+    if isinstance(ip, IPv6Address):  # it may stand for an IPv4 address, which is then what counts
+        ip = IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped or ip.sixtofour or ip
     if ip in METADATA:
         return False
     if any(ip in network for network in PRIVATE):
@@ -86,17 +88,8 @@ def is_allowed(address: str, private: bool) -> bool:
     return ip.is_global and not ip.is_multicast and (ip.version == 4 or ip in UNICAST)
 
 
-def _meant(ip: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, where it does."""
-    if isinstance(ip, IPv4Address):
-        return ip
-    if ip in NAT64:
-        return IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.ipv4_mapped or ip.sixtofour or ip
-
-
 class Fetcher:
-    """Fetches for all items; an item waits for its own image only, and no longer than `seconds`."""
+    """Fetches images for all items. An item waits for its own image only, and for no longer than `seconds`."""
 
     def __init__(
         self,
@@ -115,32 +108,44 @@ class Fetcher:
         self._resolve = resolve
 
     async def fetch(self, url: str, allowance: Allowance) -> bytes:
-        """The bytes behind the URL, within the limits of length and time; what they are is not looked at."""
+        """Returns the bytes behind the URL, whatever they are.
+
+        Fails with an ItemError: the URL is not allowed, its host does not answer with a file in time, or the file is
+        larger than an image, or than what is left of the allowance.
+        """
         parts = self._parts(url)
         try:
             async with asyncio.timeout(self._seconds):
                 for _ in range(REDIRECTS + 1):
                     async with self._hosts[parts.authority].slots:
-                        found = await self._get(parts, allowance)
-                    if isinstance(found, bytes):
-                        return found
-                    parts = self._parts(_joined(parts, found))
+                        answer = await self._get(parts, allowance)
+                    if isinstance(answer, bytes):
+                        return answer
+                    try:
+                        url = urljoin(f"https://{parts.authority}{parts.target}", answer)
+                    except ValueError:  # brackets that hold no address
+                        url = ""
+                    parts = self._parts(url)
         except TimeoutError:
             raise _failed(f"the image did not arrive within {self._seconds:g} s") from None
         raise _failed(f"the image URL redirects more than {REDIRECTS} times")
 
     def close(self) -> None:
+        """Ends the threads that look names up, without waiting for them."""
         for host in self._hosts.values():
             host.threads.shutdown(wait=False, cancel_futures=True)
 
     def _parts(self, url: str) -> UrlParts:
-        written = URL.fullmatch(url) if len(url) <= URL_CHARS else None
-        if not written:
+        """Returns the parts of a URL; refuses one that is malformed or leads to a host that the settings do not
+        name.
+        """
+        match = URL.fullmatch(url) if len(url) <= URL_CHARS else None
+        if not match:
             raise refused(
                 Code.IMAGE_URL_REFUSED,
                 "an image URL must have https, a host name and a path, and no user and no fragment",
             )
-        host, port, target = written.groups()
+        host, port, target = match.groups()
         parts = UrlParts(host.lower(), int(port or HTTPS_PORT), target if target.startswith("/") else f"/{target}")
         if parts.authority not in self._hosts:
             raise refused(
@@ -150,7 +155,7 @@ class Fetcher:
         return parts
 
     async def _get(self, parts: UrlParts, allowance: Allowance) -> bytes | str:
-        """The body, or where the answer sends us."""
+        """Returns the bytes that the host answers with, or the location to which it redirects."""
         url = httpcore.URL(scheme="https", host=await self._address(parts), port=parts.port, target=parts.target)
         headers = [("Host", parts.authority), ("Accept-Encoding", "identity"), ("Connection", "close")]
         name = {"sni_hostname": parts.host}  # what the certificate must be for
@@ -159,16 +164,17 @@ class Fetcher:
                 httpcore.AsyncHTTPConnection(url.origin, self._tls) as connection,
                 connection.stream("GET", url, headers=headers, extensions=name) as response,
             ):
-                answered = httpx.Headers(response.headers)
-                if response.status in MOVED and "location" in answered:
-                    return answered["location"]
-                if response.status != 200 or answered.get("content-encoding", "identity") != "identity":
+                fields = httpx.Headers(response.headers)
+                if response.status in MOVED and "location" in fields:
+                    return fields["location"]
+                if response.status != 200 or fields.get("content-encoding", "identity") != "identity":
                     raise _failed("the image's host did not answer with a file")
                 return await self._body(response, allowance)
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
             raise _failed("the image's host cannot be reached or broke off") from None
 
     async def _body(self, response: httpcore.Response, allowance: Allowance) -> bytes:
+        """Returns the whole body; fails once it has more bytes than an image or the request may have."""
         body = bytearray()
         async for chunk in response.aiter_stream():
             allowance.left -= len(chunk)
@@ -180,7 +186,10 @@ class Fetcher:
         return bytes(body)
 
     async def _address(self, parts: UrlParts) -> str:
-        """What the name stands for, asked once; the connection goes there and nowhere else."""
+        """Returns the address of the host, which is looked up once: the connection goes there and nowhere else.
+
+        Refuses a host one of whose addresses is not allowed.
+        """
         loop = asyncio.get_running_loop()
         try:
             addresses = await loop.run_in_executor(
@@ -196,7 +205,10 @@ class Fetcher:
 
 
 def fetcher_for(settings: Settings) -> Fetcher | None:
-    """None where no host is named."""
+    """Returns the fetcher that the settings ask for, or None where they name no host.
+
+    Fails with a ConfigurationError where the file of certificates cannot be read.
+    """
     if not settings.image_url_hosts:
         return None
     tls = httpx.create_ssl_context(trust_env=False)
@@ -214,13 +226,6 @@ def fetcher_for(settings: Settings) -> Fetcher | None:
         settings.image_url_seconds,
         tls,
     )
-
-
-def _joined(parts: UrlParts, location: str) -> str:
-    try:
-        return urljoin(f"https://{parts.authority}{parts.target}", location)
-    except ValueError:  # brackets that hold no address
-        return ""
 
 
 def _failed(detail: str) -> ItemError:

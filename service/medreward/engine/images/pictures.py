@@ -1,4 +1,4 @@
-"""Decoded images for those who ask: each is decoded once, and kept as long as there is memory for it."""
+"""Gives decoded images to items. Each image is decoded once, and kept as long as there is memory for it."""
 
 import asyncio
 import contextlib
@@ -41,8 +41,8 @@ class Pictures:
         self._clock = clock
         self._decodings: dict[tuple[str, str], Decoding] = {}
 
-    async def held(self, file: ImageFile, tenant: str, lane: Lane, deadline: float) -> Picture:
-        """The decoded image, with the caller as one more holder, who must take itself off again.
+    async def hold(self, file: ImageFile, tenant: str, lane: Lane, deadline: float) -> Picture:
+        """Returns the decoded image with one more holder, the caller, who must take itself off again.
 
         Fails with an ItemError: too many images wait, the deadline cannot be met, or the image cannot be decoded.
         """
@@ -82,7 +82,9 @@ class Pictures:
         self.room.taken[lane] += pixels
 
     def _seconds(self, images: int, pixels: int) -> float:
-        """How long one decoder takes for these, judging by the latest images; 0 before the first was decoded."""
+        """Returns how long one decoder takes for these, judging by the latest images; 0 before the first was
+        decoded.
+        """
         return images * self._time.fixed + pixels * self._time.per_cost
 
     async def _decode(self, file: ImageFile, tenant: str, lane: Lane, decoding: Decoding) -> Picture:

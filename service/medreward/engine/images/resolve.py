@@ -1,4 +1,4 @@
-"""From what a request names as its image to the image file, whose header is checked before anything is decoded."""
+"""Turns what a request names as its image into a file, whose header is checked before anything is decoded."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ class ImageFile:
 
 
 class Images:
-    """From what a request names to a checked file."""
+    """Opens the images that requests name, and stores those that clients upload."""
 
     def __init__(
         self, store: ImageStore, limits: ImageLimits, metrics: Metrics, fetcher: Fetcher | None = None
@@ -37,20 +37,27 @@ class Images:
         self._fetcher = fetcher
         self._limits = limits
         self._metrics = metrics
-        #: Of files that passed: an image comes back with every answer.
+        # of files that passed, because the same image comes with many answers
         self._headers: dict[tuple[str, str], ImageHeader] = {}
 
     async def put(self, tenant: str, data: bytes) -> tuple[bool, ImageFile]:
-        """Stores the file; whether it is new."""
+        """Stores the file; returns whether it is new, and the file. Fails with an ItemError for one that is refused."""
         file = await asyncio.to_thread(self._checked, data, tenant)
         if len(data) > self.store.max_bytes:
             raise ItemError(Code.IMAGE_TOO_LARGE, f"the image store holds {self.store.max_bytes} bytes", "image")
         return self.store.put(tenant, file.digest, data), file
 
     async def open(self, source: ImageSource, tenant: str, allowance: Allowance) -> ImageFile:
-        """Looks at the header, decodes nothing; away from the event loop where that could take long."""
+        """Returns the file after a look at its header, in a thread where that could take long. Nothing is decoded.
+
+        Fails with an ItemError for an image that is not there or is refused.
+        """
         if isinstance(source, UrlImage):
-            data = await self._fetched(source.url, allowance)
+            if self._fetcher is None:
+                raise ItemError(
+                    Code.IMAGE_URL_REFUSED, "this server fetches no images by URL: send the image itself", "image"
+                )
+            data = await self._fetcher.fetch(source.url, allowance)
         else:
             data = self._read(source, tenant)
         if len(data) <= QUICK_BYTES and not is_dicom(data):
@@ -70,30 +77,23 @@ class Images:
             header = self._headers[tenant, digest] = probe(data, self._limits)
         return ImageFile(digest, data, header)
 
-    async def _fetched(self, url: str, allowance: Allowance) -> bytes:
-        if self._fetcher is None:
-            raise ItemError(
-                Code.IMAGE_URL_REFUSED, "this server fetches no images by URL: send the image itself", "image"
-            )
-        return await self._fetcher.fetch(url, allowance)
-
     def _read(self, source: InlineImage | Base64Image | StoredImage, tenant: str) -> bytes:
+        """Returns the bytes of an image that came with the request or is stored."""
         match source:
             case InlineImage(data):
                 return data
             case Base64Image(text):
-                return self._from_base64(text)
+                if len(text) > self._limits.bytes * 4 // 3 + 4:
+                    too_large = f"the image has more than {self._limits.bytes} bytes"
+                    raise ItemError(Code.IMAGE_TOO_LARGE, too_large, "image")
+                try:
+                    return pybase64.b64decode(text, validate=True)
+                except ValueError:  # binascii.Error, or text beyond ASCII
+                    not_base64 = "the image is not standard base64 with padding"
+                    raise ItemError(Code.IMAGE_INVALID, not_base64, "image") from None
             case StoredImage(sha256):
                 stored = self.store.get(tenant, sha256)
                 self._metrics.count_cache("images", hits=int(stored is not None), misses=int(stored is None))
                 if stored is None:
                     raise ItemError(Code.IMAGE_UNKNOWN, "no image is stored under this hash; send it again", "image")
                 return stored
-
-    def _from_base64(self, text: str) -> bytes:
-        if len(text) > self._limits.bytes * 4 // 3 + 4:
-            raise ItemError(Code.IMAGE_TOO_LARGE, f"the image has more than {self._limits.bytes} bytes", "image")
-        try:
-            return pybase64.b64decode(text, validate=True)
-        except ValueError:  # binascii.Error, or text beyond ASCII
-            raise ItemError(Code.IMAGE_INVALID, "the image is not standard base64 with padding", "image") from None

@@ -66,19 +66,23 @@ class Slots:
         return self.size - self._free.free
 
     def get(self, digest: str, tenant: str = "") -> Picture | None:
-        """The picture, if it was decoded for this tenant and is still kept."""
+        """Returns the picture, or None if it was not decoded for this tenant or is no longer kept."""
         picture = self._pictures.get((tenant, digest))
         if picture:
             self._pictures.move_to_end((tenant, digest))
         return picture
 
     def new(self, digest: str, spec: ImageSpec, tenant: str = "") -> Picture:
-        """A picture whose pixels are not there yet; `keep` makes it findable, `give_up` gives its memory back.
+        """Returns a picture whose pixels are not there yet; `keep` lets `get` find it, `give_up` gives its memory back.
 
         Fails as overloaded when all the memory is taken by pictures that are held.
         """
         while (offset := self._free.take(spec.pixels * CHANNELS)) is None:
-            self._evict()
+            oldest = next((kept for kept in self._pictures.values() if not kept.holders), None)
+            if oldest is None:
+                raise ItemError(Code.OVERLOADED, TOO_MANY_IMAGES, retry_after=1)
+            del self._pictures[oldest.tenant, oldest.digest]
+            self.give_up(oldest)
         return Picture(digest, tenant, Place(offset, spec.height, spec.width))
 
     def keep(self, picture: Picture) -> None:
@@ -89,11 +93,3 @@ class Slots:
 
     def close(self) -> None:
         os.close(self.memory.fd)
-
-    def _evict(self) -> None:
-        for key, picture in self._pictures.items():
-            if not picture.holders:
-                del self._pictures[key]
-                self.give_up(picture)
-                return
-        raise ItemError(Code.OVERLOADED, TOO_MANY_IMAGES, retry_after=1)

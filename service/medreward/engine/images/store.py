@@ -1,4 +1,4 @@
-"""The store of image files that clients upload once and then name by their SHA-256."""
+"""Keeps the image files that clients upload once and then name by their SHA-256."""
 
 import time
 from collections import OrderedDict
@@ -47,7 +47,7 @@ class ImageStore:
         return new
 
     def get(self, tenant: str, digest: str) -> bytes | None:
-        """The file, or None when this tenant stored none of this content or it has expired."""
+        """Returns the file, or None when this tenant stored none of this content or it has expired."""
         self._expire()
         shelf = self._tenants.get(tenant)
         stored = shelf.images.get(digest) if shelf else None

@@ -1,4 +1,4 @@
-"""How long a batch takes, learned from those that ran."""
+"""Learns from the batches that ran how long a batch takes."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ MEMORY: Final = 0.98  # weight of a batch, relative to the one after it
 
 
 class BatchTime:
-    """seconds = fixed + per_cost x cost, by least squares in which old batches fade."""
+    """Fits seconds = fixed + per_cost x cost by least squares in which old batches fade."""
 
     def __init__(self) -> None:
         self.fixed = 0.0
@@ -14,6 +14,7 @@ class BatchTime:
         self._n = self._x = self._y = self._xx = self._xy = 0.0
 
     def learn(self, cost: int, seconds: float) -> None:
+        """Takes a batch of this cost, which took so many seconds, into account."""
         self._n = self._n * MEMORY + 1
         self._x = self._x * MEMORY + cost
         self._y = self._y * MEMORY + seconds

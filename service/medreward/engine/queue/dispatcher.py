@@ -1,4 +1,4 @@
-"""Feeds a worker: an idle device gets work at once, and what arrives while it runs forms its next batch."""
+"""Feeds a worker. An idle device gets work at once, and what arrives while it runs forms its next batch."""
 
 import asyncio
 import logging
@@ -55,6 +55,7 @@ class Dispatcher:
         self._task.cancel()
 
     def not_ready(self) -> str | None:
+        """Returns why the worker gets no work now, or None."""
         if self._task.done() or not self._worker.is_ready():
             return "the worker is being replaced"
         return None if self._proven else "the model gave no finite numbers for the last test triple"
@@ -68,6 +69,7 @@ class Dispatcher:
             )
 
     async def _run(self) -> None:
+        """Runs for as long as the server does."""
         while True:
             await self._worker.ready()
             if self._due:
@@ -80,15 +82,11 @@ class Dispatcher:
             if cut.batch:
                 await self._fly(cut.batch)
             elif not cut.dropped:
-                await self._wait_for_work()
-
-    async def _wait_for_work(self) -> None:
-        """Returns when there is work, or when the device was idle for so long that a probe is due."""
-        self._work.clear()
-        try:
-            await asyncio.wait_for(self._work.wait(), self._probe_seconds)
-        except TimeoutError:
-            self._due = True
+                self._work.clear()
+                try:
+                    await asyncio.wait_for(self._work.wait(), self._probe_seconds)
+                except TimeoutError:  # idle for so long that a probe is due
+                    self._due = True
 
     async def _prove(self) -> None:
         """Sends a test triple to the device, which is ready if the numbers are finite. No metric counts it."""
@@ -109,6 +107,7 @@ class Dispatcher:
             await asyncio.sleep(PROBE_AGAIN_SECONDS)
 
     async def _fly(self, groups: list[list[Flight]]) -> None:
+        """Runs one batch on the device and lands its flights, or puts them back when the worker was lost."""
         flights = [flight for group in groups for flight in group]
         dispatched = self._clock()
         try:

@@ -1,4 +1,6 @@
-"""Triples on their way to a score. Identical ones are one flight, and one that landed lately is not flown again."""
+"""Keeps track of triples on their way to a score. Identical triples share a flight, and a score that is kept needs
+none.
+"""
 
 import asyncio
 from array import array
@@ -9,9 +11,10 @@ from hashlib import blake2b
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medreward.backends.base import HeadOutputs
-from medreward.caches import ArrayCache
+from medreward.caches import ByteCache
 from medreward.engine.images.slots import Picture
 from medreward.engine.queue.scheduler import GroupKey, Scheduler, Work
 from medreward.errors import Code, ItemError
@@ -29,23 +32,23 @@ class Landed:
     inference_s: float
 
 
-def _future() -> asyncio.Future[Landed]:
-    return asyncio.get_running_loop().create_future()
-
-
 @dataclass(slots=True, eq=False)
 class Flight(Work):
+    """A triple on its way to the device. `landed` is what those who wait for it await."""
+
     id: str = ""
     picture: Picture | None = None
-    landed: asyncio.Future[Landed] = field(default_factory=_future)
+    landed: asyncio.Future[Landed] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Flights:
+    """The flights of one model, the scores that are kept, and the triples in quarantine."""
+
     def __init__(self, scheduler: Scheduler[Flight], cache_bytes: int, metrics: Metrics) -> None:
         self._scheduler = scheduler
         self._flying: dict[str, Flight] = {}
         self._quarantined: OrderedDict[str, None] = OrderedDict()
-        self._scores: ArrayCache[np.float32] = ArrayCache(cache_bytes)
+        self._scores: ByteCache[NDArray[np.float32]] = ByteCache(cache_bytes)
         self._requests = metrics.cache_requests.labels("scores")
         self._hits = metrics.cache_hits.labels("scores")
 
@@ -57,7 +60,7 @@ class Flights:
         return len(self._flying)
 
     def known(self, id_: str) -> HeadOutputs | ItemError | None:
-        """The score that is kept of this triple, or why it must not run again; None when it has to run."""
+        """Returns the outputs that are kept of this triple, or why it must not run again; None when it has to run."""
         if id_ in self._quarantined:
             return _quarantined()
         self._requests.inc()
@@ -67,7 +70,7 @@ class Flights:
         return heads
 
     def joined(self, id_: str, deadline: float) -> Flight | None:
-        """The flight of an identical triple, with one more waiter from now on; None when there is none."""
+        """Returns the flight of an identical triple, which has one more waiter from now on; None when there is none."""
         flight = self._flying.get(id_)
         if flight:
             flight.waiters += 1
@@ -75,6 +78,7 @@ class Flights:
         return flight
 
     def launch(self, flight: Flight) -> None:
+        """Queues the flight, whose cost has been admitted. It holds its picture until it ends."""
         self._flying[flight.id] = flight
         if flight.picture:
             flight.picture.holders += 1
@@ -90,6 +94,7 @@ class Flights:
     def land(
         self, flight: Flight, outcome: HeadOutputs | ItemError, queue_s: float = 0.0, inference_s: float = 0.0
     ) -> None:
+        """Ends the flight and tells all who wait for it. Finite outputs are kept."""
         self._end(flight)
         if not isinstance(outcome, ItemError) and np.isfinite(outcome).all():
             self._scores.put(flight.id, outcome)
@@ -115,7 +120,7 @@ def _quarantined() -> ItemError:
 
 
 def flight_id(key: GroupKey, answer: Sequence[int]) -> str:
-    """The same for the same triple of the same tenant in the same lane, and for no other."""
+    """Returns an id that the same triple of the same tenant in the same lane has, and no other."""
     about = f"{key.lane}/{key.image}/{key.tenant}".encode()
     return blake2b(array("Q", answer).tobytes(), key=blake2b(about + key.prompt, digest_size=32).digest()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What is admitted and what runs next: pure policy over costs and times, no I/O and no clock of its own."""
+"""Decides what is admitted and what runs next. It is pure policy over costs and times, without I/O and clock."""
 
 import math
 from collections.abc import Sequence
@@ -71,11 +71,11 @@ class Room:
         return sum(self.taken.values())
 
     def fits(self, amount: int, lane: Lane) -> bool:
-        """Whether the amount fits. An empty room takes any amount, for what is larger than the room would never fit."""
+        """Returns whether the amount fits. An empty room takes any, because what is larger than it would never fit."""
         return not self.all_taken or self.all_taken + amount <= self._for(lane)
 
     def is_full(self, lane: Lane) -> bool:
-        """Whether the lane is so full that it is not worth parsing a request to find out if it fits."""
+        """Returns whether the lane is so full that it is not worth parsing a request to find out if it fits."""
         return self.all_taken >= FULL * self._for(lane)
 
     def _for(self, lane: Lane) -> float:
@@ -83,7 +83,9 @@ class Room:
 
 
 class Scheduler(Generic[W]):
-    """Admission by cost, interactive before bulk, fair among tenants, batches of whole groups and like lengths."""
+    """Admits work by cost, and cuts batches: interactive before bulk, fair among tenants, whole groups, like
+    lengths.
+    """
 
     def __init__(self, queue_cost: int, batch_cost: int, devices: int = 1, pads: bool = False) -> None:
         self._batch_cost = batch_cost
@@ -99,7 +101,10 @@ class Scheduler(Generic[W]):
     # at the door
 
     def admit(self, cost: int, lane: Lane, now: float, deadline: float) -> None:
-        """Reserve room for work of this cost, which `release` gives back, or refuse it."""
+        """Reserves room for work of this cost, which `release` gives back.
+
+        Fails with an ItemError when there is no room, or when the deadline cannot be met.
+        """
         if not self.room.fits(cost, lane):
             raise ItemError(Code.OVERLOADED, OVERLOADED, retry_after=self.seconds_until_room())
         if now + self.seconds_until_done(lane, cost) > deadline:
@@ -110,17 +115,19 @@ class Scheduler(Generic[W]):
         self.room.taken[lane] -= cost
 
     def seconds_until_done(self, lane: Lane, cost: int) -> float:
-        """How long work that came now would take to be done, judging by the latest batches; 0 before the first."""
+        """Returns how long work that came now would take until it is done, by the latest batches; 0 before the
+        first.
+        """
         taken = self.room.taken
         ahead = taken[Lane.INTERACTIVE] + (taken[Lane.BULK] if lane is Lane.BULK else 0)
         return max(self._seconds(cost), self._seconds(ahead + cost) / self._devices)
 
     def _seconds(self, cost: int) -> float:
-        """On one device."""
+        """Returns how long work of this cost takes on one device."""
         return -(-cost // self._batch_cost) * self.time.fixed + cost * self.time.per_cost
 
     def seconds_until_room(self) -> float:
-        """Whole seconds for Retry-After: how long the work that is admitted should take."""
+        """Returns whole seconds for Retry-After: how long the work that is admitted should take."""
         return float(min(LONGEST_RETRY_AFTER, max(1, math.ceil(self.seconds_until_done(Lane.BULK, 0)))))
 
     # in the queue
@@ -129,18 +136,22 @@ class Scheduler(Generic[W]):
         self._lanes[work.key.lane].put(work)
 
     def discard(self, work: W) -> bool:
-        """Takes work that nobody waits for out of the queue. False if it is not there: it runs or is a suspect."""
+        """Takes work that nobody waits for out of the queue. Returns False if it is not there: it runs or is a
+        suspect.
+        """
         return self._lanes[work.key.lane].discard(work)
 
     def put_suspects(self, works: Sequence[W]) -> None:
-        """Work that took a worker down runs apart, in halves, until what is to blame stands alone."""
+        """Queues work that took a worker down, in halves that run apart, until what is to blame stands alone."""
         for work in works:
             work.suspect = True
         middle = len(works) // 2
         self._suspects += [list(half) for half in (works[:middle], works[middle:]) if half]
 
     def next_batch(self, now: float, device: int = 0) -> Cut[W]:
-        """As much as a batch may cost of what is still wanted; at least one triple if there is any."""
+        """Returns a batch of what is still wanted, within the cost of a batch, but of one triple at least if there is
+        any.
+        """
         cut: Cut[W] = Cut()
         # Suspects take turns with other work, for each of them may hang its worker.
         if not self._suspects_ran or not any(map(len, self._lanes.values())):
@@ -152,15 +163,12 @@ class Scheduler(Generic[W]):
             lane = self._next_lane()
             self._fill(cut, self._lanes[lane], now, device, self._batch_cost)
             if lane is Lane.INTERACTIVE:
-                self._fill(cut, self._lanes[Lane.BULK], now, device, min(self._batch_cost, self._top_up(cut)))
+                # Bulk work may be added that takes as long as a batch's fixed time.
+                urgent = sum(work.cost for group in cut.batch for work in group)
+                more = self.time.fixed / self.time.per_cost if self.time.per_cost else self._batch_cost
+                most = min(self._batch_cost, urgent + more) if self.time.fixed else 0.0
+                self._fill(cut, self._lanes[Lane.BULK], now, device, most)
         return cut
-
-    def _top_up(self, cut: Cut[W]) -> float:
-        """What an interactive batch may cost with bulk work added, which may take as long as a batch's fixed time."""
-        urgent = sum(work.cost for group in cut.batch for work in group)
-        if not self.time.fixed:
-            return 0.0
-        return urgent + (self.time.fixed / self.time.per_cost if self.time.per_cost else self._batch_cost)
 
     @property
     def waiting(self) -> int:
@@ -245,7 +253,7 @@ class _Waiting(Generic[W]):
             self._served.clear()
 
     def next_group(self, device: int, devices: int, longest: int) -> GroupKey | None:
-        """The oldest group of the least served tenant that has this device as its home; else its oldest. None if empty.
+        """Returns the oldest group of the least served tenant that is at home on this device, or else its oldest.
 
         With `longest`, the length to which the batch is padded so far, the group whose length fits it best.
         """
@@ -256,15 +264,12 @@ class _Waiting(Generic[W]):
         first = list(islice(groups, WINDOW))
         self._picks += 1
         anywhere = devices == 1 or self._picks % AWAY_EVERY == 0  # or a device that is down would starve its groups
-        at_home = first if anywhere else [key for key in first if _home(key, devices) == device] or first
+        # An image and prompt are always at home on the same device, whose caches may then hold them.
+        homes = {key: crc32(key.image.encode() + key.prompt) % devices for key in ([] if anywhere else first)}
+        at_home = [key for key, home in homes.items() if home == device] or first
         if not longest:
             return at_home[0]
         return min(at_home, key=lambda key: abs(max(work.length for work in groups[key]) - longest))
-
-
-def _home(key: GroupKey, devices: int) -> int:
-    """The home of a group: always the same device for an image and prompt, whose caches may then hold them."""
-    return crc32(key.image.encode() + key.prompt) % devices
 
 
 def _is_wanted(work: Work, now: float) -> bool:

@@ -8,12 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from medreward import logs
 from medreward.artifacts.manifest import Manifest
 from medreward.artifacts.repository import verify
+from medreward.backends.base import HeadOutputs
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers.device.loading import open_backend
@@ -64,6 +62,7 @@ def main() -> None:
 
 
 def serve(front: "Ends", runner: Runner, memory: PixelMemory) -> None:
+    """Runs what the front asks for, and returns when it is gone. A broken device ends the process at once."""
     while True:
         try:
             asked = front.receive()
@@ -79,16 +78,19 @@ def serve(front: "Ends", runner: Runner, memory: PixelMemory) -> None:
 
 
 def _ran(done: Done) -> Ran:
-    def written(outcome: NDArray[np.float32] | ItemError) -> OutputsFrame | Failure:
+    """Returns the message for the front."""
+
+    def frame(outcome: HeadOutputs | ItemError) -> OutputsFrame | Failure:
         if isinstance(outcome, ItemError):
             return Failure(outcome.code, outcome.detail, outcome.field)
         return OutputsFrame(outcome.shape[1], outcome.tobytes())
 
-    outcomes: list[list[OutputsFrame | Failure]] = [[written(outcome) for outcome in group] for group in done.outcomes]
+    outcomes: list[list[OutputsFrame | Failure]] = [[frame(outcome) for outcome in group] for group in done.outcomes]
     return Ran(outcomes, done.seconds, done.counts)
 
 
 def _beat(front: "_Locked") -> None:
+    """Tells the front that the process lives, until the front is gone."""
     try:
         while True:
             front.send(Beat())
@@ -98,7 +100,7 @@ def _beat(front: "_Locked") -> None:
 
 
 class Ends(Protocol):
-    """The two ways of a conversation with the front."""
+    """What `serve` needs of the front's socket."""
 
     def receive(self) -> ToChild: ...
 
@@ -106,7 +108,7 @@ class Ends(Protocol):
 
 
 class _Locked(Child):
-    """Two threads send."""
+    """The child's end of the socket for two threads that send."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)

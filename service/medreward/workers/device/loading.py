@@ -1,4 +1,4 @@
-"""From settings to a backend, in whichever process it will run."""
+"""Opens the backend that the settings ask for, in whichever process it will run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) -> Backend:
+    """Returns the backend of the model; without a folder it is the fake one. Fails with a ConfigurationError."""
     if settings.tensor_parallel > 1 and (folder is None or manifest.runtime != "torch_vlm"):
         raise ConfigurationError(
             f"--tensor-parallel is for models of runtime torch_vlm, and {manifest.name} has {manifest.runtime}"
@@ -34,6 +35,7 @@ def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) ->
 
 
 def open_vlm(settings: Settings, manifest: Manifest, folder: Path, seat: RankSeat | None = None) -> "TorchVlmBackend":
+    """Returns the backend of a VLM. Fails with a ConfigurationError, also where torch is not installed."""
     try:
         from medreward.backends.torch_vlm.backend import open_torch_vlm  # loads torch
     except ModuleNotFoundError as error:

@@ -1,4 +1,6 @@
-"""A worker in a process of its own, watched and replaced: a crash or a hang costs its batch and a moment, no more."""
+"""A worker in a process of its own. It is watched and replaced, so that a crash or a hang costs its batch and a
+moment.
+"""
 
 import asyncio
 import contextlib
@@ -9,15 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import CostModel, HeadOutputs
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
+from medreward.types import Runtime
 from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import WorkerLost
-from medreward.workers.frames import Failure, GroupFrame, Load, Loaded, OutputsFrame, Ran, Refused, Run
+from medreward.workers.frames import Failure, GroupFrame, Load, Loaded, Ran, Refused, Run
 from medreward.workers.process import ChildProcess
 
 WATCH_SECONDS: Final = 0.25
@@ -28,9 +29,12 @@ log = logging.getLogger(__name__)
 
 
 class ProcessWorker:
-    """`runtime` and `cost` are known once it has started; `restarted` is told the reason of every loss."""
+    """Starts, watches and replaces a worker process. `restarted` is called with the reason of every loss.
 
-    runtime: str
+    `runtime` and `cost` are known once it has started.
+    """
+
+    runtime: Runtime
     cost: CostModel
 
     def __init__(
@@ -86,7 +90,11 @@ class ProcessWorker:
             ran = await self._batch
         finally:
             self._batch = None
-        return Done([[_outcome(o) for o in group] for group in ran.outcomes], ran.seconds, ran.counts)
+        outcomes: list[list[HeadOutputs | ItemError]] = [
+            [frame.error() if isinstance(frame, Failure) else frame.outputs() for frame in group]
+            for group in ran.outcomes
+        ]
+        return Done(outcomes, ran.seconds, ran.counts)
 
     async def close(self) -> None:
         if self._life:
@@ -95,6 +103,7 @@ class ProcessWorker:
             await self._child.end()
 
     async def _spawn(self) -> None:
+        """Starts a process. Fails with a ConfigurationError or an OSError when it does not load its model."""
         visible = _visible(self._device, self._settings.tensor_parallel)
         # The front has put the model on this disk: nothing that the worker imports has to ask the hub, so none may.
         variables = {"CUDA_VISIBLE_DEVICES": visible, "HF_HUB_OFFLINE": "1"}
@@ -115,6 +124,7 @@ class ProcessWorker:
         self._ready.set()
 
     async def _answer(self, child: ChildProcess, load: Load) -> Loaded | Refused:
+        """Returns what the process says when it has loaded its model. Fails when it says nothing in time, or ends."""
         seconds = self._settings.load_seconds
         try:
             await child.front.send(load)
@@ -131,6 +141,7 @@ class ProcessWorker:
         return answer
 
     async def _live(self) -> None:
+        """Replaces the process whenever it is lost, for as long as the worker lives."""
         while True:
             reason = await self._until_lost()
             self._ready.clear()
@@ -143,6 +154,7 @@ class ProcessWorker:
             await self._respawn()
 
     async def _until_lost(self) -> str:
+        """Returns `crash` or `hang` when the process is lost."""
         assert self._child is not None
         reading = asyncio.create_task(self._read(self._child))
         try:
@@ -170,6 +182,7 @@ class ProcessWorker:
                     self._batch.set_result(frame)
 
     async def _respawn(self) -> None:
+        """Starts a process until one is ready. The more were lost lately, the longer it waits before."""
         while True:
             now = time.monotonic()
             self._losses = [at for at in self._losses if now - at < CALM_SECONDS] + [now]
@@ -185,13 +198,7 @@ class ProcessWorker:
 
 
 def _visible(worker: int, each: int) -> str:
-    """CUDA_VISIBLE_DEVICES for a worker: its own devices among those that this process was given."""
+    """Returns CUDA_VISIBLE_DEVICES for a worker: its own devices among those that this process was given."""
     given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     own = range(worker * each, (worker + 1) * each)
     return ",".join(given[device] if device < len(given) else str(device) for device in own)
-
-
-def _outcome(written: OutputsFrame | Failure) -> HeadOutputs | ItemError:
-    if isinstance(written, Failure):
-        return written.error()
-    return np.frombuffer(written.numbers, np.float32).reshape(-1, written.columns)

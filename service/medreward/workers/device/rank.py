@@ -1,4 +1,4 @@
-"""One of the processes that a model is spread over: it holds its part and runs what all the others run."""
+"""A rank, which is one of the processes that a model is spread over. It holds its part and runs what all others run."""
 
 import logging
 import os
@@ -54,10 +54,11 @@ def serve(front: Connection, backend: "TorchVlmBackend", rank: int) -> None:
             asked = receive(front)
         except (EOFError, OSError):
             os._exit(0)  # without a clean-up that would wait for the device
-        send(front, _answered(backend, asked, rank))
+        send(front, _answer(backend, asked, rank))
 
 
-def _answered(backend: "TorchVlmBackend", asked: ToRank, rank: int) -> FromRank:
+def _answer(backend: "TorchVlmBackend", asked: ToRank, rank: int) -> FromRank:
+    """Returns what this rank tells the front. A rank that failed gives back what it keeps."""
     try:
         if not isinstance(asked, Score):
             backend.warm_up()
@@ -66,8 +67,8 @@ def _answered(backend: "TorchVlmBackend", asked: ToRank, rank: int) -> FromRank:
         ids = chain.from_iterable(chain(one.prompt, *one.answers) for one in groups)
         if max(ids, default=0) >= backend.backbone.vocabulary:  # shared embeddings would make zeros of it
             raise IndexError("an id beyond the vocabulary")
-        found = backend.score(groups)
-        return Scored([Numbers(logits.shape, logits.tobytes()) for logits in found], backend.take_counts())
+        numbers = [Numbers(logits.shape, logits.tobytes()) for logits in backend.score(groups)]
+        return Scored(numbers, backend.take_counts())
     except Exception as error:
         log.warning("rank failed", exc_info=True, extra={"rank": rank})
         failed = Failed("out of memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}")

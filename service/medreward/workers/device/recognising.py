@@ -1,4 +1,4 @@
-"""A manifest for a checkpoint that has none, made where torch may be loaded: a server's front stays free of it."""
+"""Makes a manifest for a checkpoint that has none, in a process of its own, so that a server's front loads no torch."""
 
 import json
 import subprocess
@@ -11,8 +11,11 @@ from medreward.settings import Settings
 from medreward.workers.process import end_with_the_front
 
 
-def recognised(folder: Path, name: str, settings: Settings) -> tuple[str, list[str]]:
-    """The manifest's text, and what will not be as in transformers. Nothing is written."""
+def recognise(folder: Path, name: str, settings: Settings) -> tuple[str, list[str]]:
+    """Returns the manifest's text and remarks on what will not be as in transformers; writes nothing.
+
+    Fails with a ConfigurationError for a checkpoint that is not recognised, and where torch is not installed.
+    """
     for package in ("torch", "transformers"):
         if not util.find_spec(package):
             raise ConfigurationError(f"{package} is not installed: pip install 'medreward[vlm]'")
@@ -23,8 +26,8 @@ def recognised(folder: Path, name: str, settings: Settings) -> tuple[str, list[s
 def _here(folder: str, name: str, verbalise: bool, side: int | None) -> tuple[str, list[str]]:
     from medreward.backends.torch_vlm.adopt import make_manifest, plain_name  # loads torch
 
-    made = make_manifest(Path(folder), plain_name(name), verbalise, side)
-    return made.text, made.remarks
+    adoption = make_manifest(Path(folder), plain_name(name), verbalise, side)
+    return adoption.text, adoption.remarks
 
 
 def _apart(*asked: str | bool | int | None) -> tuple[str, list[str]]:

@@ -24,7 +24,7 @@ WHY: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The outcome of each answer of each group, in order; the seconds the device took, and what it counted."""
+    """The outcome of each answer of each group, in order; how many seconds the device took, and what it counted."""
 
     outcomes: list[list[HeadOutputs | ItemError]]
     seconds: float
@@ -53,7 +53,10 @@ class Runner:
         parts = [[group] for group in groups] if len(groups) > 1 else []
         if attempt is Code.OUT_OF_MEMORY:
             self._backend.release()
-            parts = parts or _halves(groups[0])
+            if not parts:  # the group in two parts; no part at all when it has a single answer
+                [group], middle = groups, len(groups[0].answers) // 2
+                halves = (group.answers[:middle], group.answers[middle:]) if middle else ()
+                parts = [[replace(group, answers=half)] for half in halves]
             attempt = attempt if parts else self._attempt(groups)  # what was given back may be all that it lacked
         if not isinstance(attempt, Code):
             return attempt
@@ -63,7 +66,7 @@ class Runner:
         return outcomes if len(groups) > 1 else [[*chain(*outcomes)]]
 
     def _attempt(self, groups: Sequence[Group]) -> list[list[HeadOutputs | ItemError]] | Code:
-        """The outcomes, or the code of the error. Fails with DeviceBroken alone.
+        """Returns the outcomes, or the code of the error. Fails with DeviceBroken alone.
 
         No other exception is passed on: its traceback would keep the tensors whose memory the next attempt needs.
         """
@@ -101,17 +104,11 @@ def loading() -> Iterator[None]:
         ) from error
 
 
-def _halves(group: Group) -> list[list[Group]]:
-    """The group in two parts; no part at all when it has a single answer."""
-    middle = len(group.answers) // 2
-    return [[replace(group, answers=half)] for half in (group.answers[:middle], group.answers[middle:]) if middle]
-
-
 def _lacks_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or _says(error, NO_MEMORY)
 
 
 def _says(error: Exception, words: Sequence[str]) -> bool:
-    """Whether the message has one of these words, for runtimes have no exception types for these errors."""
+    """Returns whether the message has one of these words: runtimes have no exception types for these errors."""
     message = str(error).lower()
     return any(word in message for word in words)

@@ -1,4 +1,4 @@
-"""One model over several devices: a process for each, the rank, all of which are asked the same at the same time.
+"""Spreads one model over several devices. Each has a process, its rank, and all of them are asked the same at one time.
 
 A rank that fails alone leaves the others waiting for it inside the model. So ranks have to agree: all have scores, or
 all have failed and forgotten what they kept; anything else is a broken device, and the worker with its ranks ends.
@@ -21,6 +21,7 @@ from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
+from medreward.types import Runtime
 from medreward.workers.device.runner import DeviceBroken
 from medreward.workers.frames import Load, Loaded, Refused
 
@@ -73,7 +74,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Spread:
-    """The backend in front of the ranks, which end with the thread that opened it."""
+    """A backend that asks the ranks. They end with the thread that opened it."""
 
     def __init__(self, settings: Settings, manifest: Manifest, folder: Path) -> None:
         self._pipes: list[Connection] = []
@@ -87,7 +88,7 @@ class Spread:
             self.close()
             raise
         assert isinstance(loaded, Loaded)
-        self.runtime: str = loaded.runtime
+        self.runtime: Runtime = loaded.runtime
         self.cost: CostModel = loaded.cost
         self._counts = Counts()
 
@@ -102,7 +103,7 @@ class Spread:
         self._all(WarmUp())
 
     def release(self) -> None:
-        """Ranks have, when they failed."""
+        """Does nothing: a rank frees what it keeps when it fails."""
 
     def take_counts(self) -> Counts:
         counts, self._counts = self._counts, Counts()
@@ -186,16 +187,18 @@ class Spread:
 
 
 def receive(front: Connection) -> ToRank:
-    """In the rank: what it is asked next; EOFError when there is nobody to ask."""
+    """Returns what the rank is asked next. Fails with an EOFError when nobody is left to ask."""
     frame: ToRank = _to_rank.decode(front.recv_bytes())
     return frame
 
 
 def send(front: Connection, frame: FromRank) -> None:
+    """Sends the rank's answer."""
     front.send_bytes(_encode(frame))
 
 
 def group(sent: SentGroup) -> Group:
+    """Returns the group as a backend is asked it."""
     image = sent.image
     if image is None:
         return Group(None, sent.prompt, sent.answers)

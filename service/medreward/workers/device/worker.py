@@ -1,4 +1,5 @@
-"""What the engine knows of a worker: it has a device and runs one batch at a time. One in this process is here too."""
+"""The contract between the engine and a worker, which has a device and runs one batch at a time; and the worker that
+lives in this process."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from medreward.backends.base import Backend, CostModel
+from medreward.types import Runtime
 from medreward.workers.device.runner import Done, Runner, loading
 from medreward.workers.frames import GroupFrame
 from medreward.workers.memory import PixelMemory
@@ -20,11 +22,13 @@ class WorkerLost(Exception):
 
 
 class Worker(Protocol):
+    """Runs the batches of one device."""
+
     async def start(self) -> None:
-        """Returns when the backend is loaded and warm; ConfigurationError if it never will be."""
+        """Returns when the backend is loaded and warm. Fails with a ConfigurationError if it never will be."""
 
     @property
-    def runtime(self) -> str: ...
+    def runtime(self) -> Runtime: ...
 
     @property
     def cost(self) -> CostModel: ...
@@ -36,20 +40,20 @@ class Worker(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """Of the worker's own process, if it has one now."""
+        """The id of the worker's own process, if it has one now."""
 
     def state(self) -> dict[str, object]: ...
 
     async def score(self, groups: Sequence[GroupFrame]) -> Done:
-        """One batch at a time; raises WorkerLost."""
+        """Returns the outcomes of a batch, one at a time. Fails with WorkerLost."""
 
     async def close(self) -> None: ...
 
 
 class InlineWorker:
-    """Runs in this process, in one thread: for `medreward score`, for tests."""
+    """Runs in a thread of this process, for `medreward score` and for tests."""
 
-    runtime: str
+    runtime: Runtime
     cost: CostModel
 
     def __init__(self, open_backend: Callable[[], Backend], memory: PixelMemory) -> None:
@@ -58,7 +62,13 @@ class InlineWorker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
 
     async def start(self) -> None:
-        self._runner = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+        def load() -> Runner:
+            with loading():
+                backend = self._open_backend()
+                self.runtime, self.cost = backend.runtime, backend.cost
+                return Runner(backend)
+
+        self._runner = await asyncio.get_running_loop().run_in_executor(self._thread, load)
 
     async def ready(self) -> None:
         """It always is."""
@@ -79,9 +89,3 @@ class InlineWorker:
 
     async def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _load(self) -> Runner:
-        with loading():
-            backend = self._open_backend()
-            self.runtime, self.cost = backend.runtime, backend.cost
-            return Runner(backend)

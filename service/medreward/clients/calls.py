@@ -1,4 +1,4 @@
-"""Triples to groups, groups to calls."""
+"""Puts triples that share image and question into groups, and groups into calls."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ FORGETTINGS: Final = 2  # of an image, before it travels with the call
 
 @dataclass(frozen=True, slots=True)
 class Triple:
-    """What `score_many` takes; a plain (image, question, response) tuple does as well."""
+    """What `score_many` takes. A plain tuple of image, question and response will do as well."""
 
     image: ImageLike
     question: str
@@ -26,7 +26,9 @@ class Triple:
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """One question about one image; `left` are the responses without a final score and their places in the result."""
+    """One question about one image. `left` holds the responses that have no final score yet, each with its place in the
+    result.
+    """
 
     image: Source
     question: str
@@ -36,10 +38,11 @@ class Group:
 
     @property
     def stored_image(self) -> File | None:
-        """The image, if the server keeps it. One that is forgotten at once (a full store, a balancer) is not stored."""
+        """The image if the server shall store it. One that it forgot again and again travels with the call instead."""
         return self.image if isinstance(self.image, File) and self.forgotten < FORGETTINGS else None
 
     def item(self) -> Item:
+        """Returns the group as an item of a call, with the responses that are left."""
         sources: tuple[ImageSource, ...] = ()
         if self.stored_image:
             sources = (StoredImage(self.stored_image.sha256),)
@@ -51,7 +54,7 @@ class Group:
 
 
 async def group_by_question(triples: Sequence[Triple]) -> list[Group]:
-    """A group for each (image, question), in order of first appearance, none larger than a call may be."""
+    """Returns a group for each image and question in order of first appearance; none is larger than a call may be."""
     objects = {id(triple.image): triple.image for triple in triples}
     loaded = await asyncio.gather(*map(load_aside, objects.values()))
     sources = dict(zip(objects, loaded, strict=True))
@@ -66,18 +69,22 @@ async def group_by_question(triples: Sequence[Triple]) -> list[Group]:
 
 
 async def load_aside(image: ImageLike) -> Source:
+    """Returns the image as the client sends it; reads and converts it in a thread."""
     return None if image is None else await asyncio.to_thread(load, image)
 
 
 def of_call_size(
     image: Source, question: str, left: list[tuple[int, str]], history: tuple[Turn, ...] = ()
 ) -> Iterator[Group]:
+    """Yields groups of at most as many responses as a call may have."""
     for start in range(0, len(left), CALL_RESPONSES):
         yield Group(image, question, history, left[start : start + CALL_RESPONSES])
 
 
 def pack(groups: Iterable[Group], one_image: bool) -> Iterator[list[Group]]:
-    """Calls: groups that travel together. With `one_image` they are all about the same image."""
+    """Yields calls, which are groups that travel together. With `one_image` all groups of a call have the same
+    image.
+    """
     call: list[Group] = []
     images: dict[str, int] = {}
     responses = chars = 0
@@ -103,7 +110,7 @@ def pack(groups: Iterable[Group], one_image: bool) -> Iterator[list[Group]]:
 
 
 def halves(call: list[Group]) -> tuple[list[Group], list[Group]] | None:
-    """Two calls instead of one; None if it holds a single response."""
+    """Returns two calls that hold what this one holds, or None if it has a single response."""
     if len(call) > 1:
         return call[: len(call) // 2], call[len(call) // 2 :]
     (group,) = call

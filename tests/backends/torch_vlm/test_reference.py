@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from backends.torch_vlm.checkpoints import value_head, write_checkpoint, write_manifest
 from medreward.backends.torch_vlm.backbone import Backbone
-from medreward.backends.torch_vlm.parity import Compared, Orders, orders
+from medreward.backends.torch_vlm.reference import Compared, Orders, orders
 from medreward.cli.doctor import command
 from medreward.errors import ConfigurationError
 

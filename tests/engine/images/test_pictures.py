@@ -27,6 +27,7 @@ from medreward.workers.decode import pool
 from medreward.workers.decode.pool import DecoderLost, Decoders
 from medreward.workers.frames import Decode
 from medreward.workers.process import ChildProcess
+from waiting import until
 
 SPEC = ImageSpec(16, 16)
 
@@ -81,7 +82,7 @@ def pictures_of(slots: Slots, decoders: Decoders, room: int = 10**9) -> Pictures
 async def held(
     pictures: Pictures, file: ImageFile, tenant: str = "", lane: Lane = Lane.BULK, seconds: float = 60.0
 ) -> Picture:
-    return await pictures.held(file, tenant, lane, time.monotonic() + seconds)
+    return await pictures.hold(file, tenant, lane, time.monotonic() + seconds)
 
 
 def pixels_of(picture: Picture, slots: Slots) -> NDArray[np.uint8]:
@@ -295,14 +296,17 @@ async def test_pixels_beyond_the_room_are_refused_and_some_room_is_for_the_urgen
 
 
 async def test_an_image_that_cannot_be_decoded_in_time_is_refused_at_the_door(slots: Slots, decoders: Counting) -> None:
-    pictures = pictures_of(slots, decoders)
+    now = 0.0
+    room, metrics = Room(10**9), Metrics(CollectorRegistry())
+    pictures = Pictures(slots, SPEC, decoders, room, metrics, lambda: now)
     decoders.gate = asyncio.Event()
-    slow = asyncio.create_task(held(pictures, file_of(0)))
-    await asyncio.sleep(0.05)
+    slow = asyncio.create_task(pictures.hold(file_of(0), "", Lane.BULK, 60))
+    await until(lambda: decoders.decoded == 1)
+    now = 0.05
     decoders.gate.set()
     await slow
     with pytest.raises(ItemError) as refused:
-        await held(pictures, file_of(1), seconds=0.02)
+        await pictures.hold(file_of(1), "", Lane.BULK, now + 0.02)
     assert refused.value.code is Code.DEADLINE
     assert decoders.decoded == 1
-    await held(pictures, file_of(1), seconds=60)
+    await pictures.hold(file_of(1), "", Lane.BULK, now + 60)

@@ -8,6 +8,7 @@ import torch
 
 from medreward.backends.base import CostModel, Counts, Group, Logits
 from medreward.errors import Code, ConfigurationError, ItemError
+from medreward.types import Runtime
 from medreward.workers.device.child import serve
 from medreward.workers.device.runner import DeviceBroken, Runner
 from medreward.workers.device.worker import InlineWorker
@@ -20,7 +21,7 @@ MEMORY = PixelMemory(anonymous_memory(3))
 class Moody:
     """Fails on groups whose prompt starts with a negative id."""
 
-    runtime = "moody/cpu/fp32"
+    runtime = Runtime("moody", "cpu", "fp32")
     calls = 0
     cost = CostModel()
 

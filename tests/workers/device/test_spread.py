@@ -19,16 +19,17 @@ import torch
 import transformers
 
 from backends.torch_vlm import test_own_size as own_size
-from backends.torch_vlm.checkpoints import EACH_FAMILY, SIDE, TEXT, TOKENS, opened, write_checkpoint, write_manifest
+from backends.torch_vlm.checkpoints import FAMILIES, SIDE, TEXT, TOKENS, opened, write_checkpoint, write_manifest
 from backends.torch_vlm.test_backend import groups
 from backends.torch_vlm.test_loading import VERBALISER
 from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import CostModel, Counts, Group, RankSeat
 from medreward.backends.fake import FAKE_MANIFEST
-from medreward.backends.torch_vlm.sharing import join, shareable
+from medreward.backends.torch_vlm.sharing import config_to_share, join
 from medreward.cli.parity import check_parity
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.settings import Settings
+from medreward.types import Runtime
 from medreward.workers.device import process_worker, rank, spread
 from medreward.workers.device.loading import open_backend
 from medreward.workers.device.process_worker import ProcessWorker
@@ -90,7 +91,16 @@ async def all_gone(*pids: int) -> None:
     await until(lambda: all(is_gone(pid) for pid in pids))
 
 
-@pytest.mark.parametrize("family", EACH_FAMILY)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_a_plan_for_two(family: str, tmp_path: Path) -> None:
+    FAMILIES[family].config().save_pretrained(tmp_path)
+    assert config_to_share(tmp_path, 2).get_text_config().base_model_tp_plan
+
+
+# Ranks share the language model alone, and two of them take fifteen seconds of CPU to start. So one family of each kind
+# runs: a plain language model, layers that look back a window, features for deeper layers with a plan of our own, and,
+# in the tests below, images of any size.
+@pytest.mark.parametrize("family", ["llava", "gemma3", "qwen3_vl"])
 def test_two_ranks_give_the_logits_of_one_from_half_of_the_weights(
     family: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,7 +232,7 @@ class Scripted(Spread):
             spread.receive(pipe)
 
 
-LOADED = Loaded("torch_vlm/cpu/fp32", CostModel())
+LOADED = Loaded(Runtime("torch_vlm", "cpu", "fp32"), CostModel())
 WARM = Scored([], Counts())
 NUMBERS = Scored([Numbers((1, 1, 6), bytes(24))], Counts(prefix_runs=1))
 NO_MEMORY = Failed("OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -254,9 +264,9 @@ def test_a_rank_that_failed_keeps_nothing(made: Path) -> None:
     """Another may have failed earlier, and would run what this one then need not."""
     backend = opened(made)
     asked = Score([spread._sent(group) for group in groups(FAMILY)])
-    answered = [rank._answered(backend, asked, 0) for _ in range(2)]
-    failed = rank._answered(backend, Score([spread._sent(Group(None, [1], [[10**6]]))]), 0)
-    again = rank._answered(backend, asked, 0)
+    answered = [rank._answer(backend, asked, 0) for _ in range(2)]
+    failed = rank._answer(backend, Score([spread._sent(Group(None, [1], [[10**6]]))]), 0)
+    again = rank._answer(backend, asked, 0)
     assert isinstance(failed, Failed)
     encodes = [answer.counts.image_encodes for answer in (*answered, again) if isinstance(answer, Scored)]
     assert encodes == [2, 0, 2]
@@ -280,20 +290,20 @@ def change_text(folder: Path, **values: Any) -> None:
 def test_what_cannot_be_shared_evenly_is_refused(folder: Path, changed: dict[str, int], why: str) -> None:
     change_text(folder, **changed)
     with pytest.raises(ConfigurationError, match=why):
-        shareable(folder, 2)
+        config_to_share(folder, 2)
 
 
 def test_a_language_model_without_a_plan_is_refused(tmp_path: Path) -> None:
     opt = transformers.OPTConfig(**{key: TEXT[key] for key in ("hidden_size", "num_attention_heads", "vocab_size")})
     transformers.LlavaConfig(text_config=opt).save_pretrained(tmp_path)
     with pytest.raises(ConfigurationError, match="no plan to share a language model of type opt"):
-        shareable(tmp_path, 2)
+        config_to_share(tmp_path, 2)
 
 
 def test_an_adapter_is_refused(folder: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(ConfigurationError, match="adapter"):
-        shareable(folder, 2)
+        config_to_share(folder, 2)
 
 
 def test_a_refusal_of_the_ranks_is_one_of_the_worker_and_leaves_nothing(made: Path) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from medreward.clients.groups import (
+from medreward.clients.calls import (
     CALL_CHARS,
     CALL_GROUPS,
     CALL_IMAGE_BYTES,
