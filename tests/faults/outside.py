@@ -1,13 +1,15 @@
 """A running server from outside: its processes, its state, its metrics, and many questions at once."""
 
 import asyncio
+import ctypes
 import os
 import re
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import httpx
 
@@ -16,6 +18,8 @@ from medreward.errors import RETRYABLE
 from pictures import jpeg
 
 Body = dict[str, str]
+
+PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 
 
 def state(served: Served) -> dict[str, Any]:
@@ -50,6 +54,23 @@ def decoders(served: Served) -> set[int]:
 def replaced(served: Served, lost: int) -> Callable[[], bool]:
     """Whether another worker is ready in its place."""
     return lambda: bool(state(served)["ready"]) and worker(served) != lost
+
+
+@contextmanager
+def adopting_orphans() -> Iterator[None]:
+    """Makes this process the parent of its children's orphans, so that it is told how they ended."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
+async def ended_by(pid: int) -> int:
+    """Returns the signal that ended an orphan of ours, 0 if it ended by itself."""
+    _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
 def is_alive(pid: int) -> bool:

@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 
 from commands import ANY_PORTS, CLEAN, MEDREWARD, serving
-from faults.outside import ask, children, decoders, is_alive, send, state, triples, until, worker
+from faults.outside import (
+    adopting_orphans,
+    ask,
+    children,
+    decoders,
+    ended_by,
+    is_alive,
+    send,
+    state,
+    triples,
+    until,
+    worker,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -31,16 +43,17 @@ async def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_second_sigterm_stops_hard(tmp_path: Path) -> None:
-    with serving(tmp_path, "--fake-delay-ms", LONG_BATCH_MS) as served:
+    with adopting_orphans(), serving(tmp_path, "--fake-delay-ms", LONG_BATCH_MS) as served:
         call = asyncio.create_task(ask(served.url, triples(1)))
         await until(lambda: state(served)["triples_in_flight"] == 1)
-        family = children(served)
+        family, busy = children(served), worker(served)
         served.process.send_signal(signal.SIGTERM)
         await until(lambda: "draining" in served.log.read_text())
         assert served.process.poll() is None
         served.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(served.process.wait, 60) == 1
-        await until(lambda: not any(map(is_alive, family)), 4)
+        assert await ended_by(busy) == signal.SIGKILL  # in the middle of its batch
+        await until(lambda: not any(map(is_alive, family)))
         await asyncio.gather(call, return_exceptions=True)
 
 
@@ -58,15 +71,17 @@ async def test_a_drain_that_takes_too_long_stops_hard_and_says_what_was_under_wa
 
 async def test_sigkill_leaves_no_child(tmp_path: Path) -> None:
     """Not even one that is in the middle of a long batch, or stopped."""
-    with serving(tmp_path, "--fake-delay-ms", LONG_BATCH_MS) as served:
+    with adopting_orphans(), serving(tmp_path, "--fake-delay-ms", LONG_BATCH_MS) as served:
         call = asyncio.create_task(ask(served.url, triples(1)))
         await until(lambda: state(served)["triples_in_flight"] == 1)
-        family = children(served)
-        assert worker(served) in family
+        family, busy = children(served), worker(served)
+        assert busy in family
         stopped = decoders(served).pop()
         send([stopped], signal.SIGSTOP)
         served.process.kill()
-        await until(lambda: not any(map(is_alive, family)), 4)
+        await asyncio.to_thread(served.process.wait)
+        assert [await ended_by(pid) for pid in (busy, stopped)] == [signal.SIGKILL] * 2
+        await until(lambda: not any(map(is_alive, family)))
         await asyncio.gather(call, return_exceptions=True)
 
 
