@@ -6,7 +6,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict
 
-from medreward.api.compat.asking import Answer, Foreign, Sample, ask, asked_of, described, reply
+from medreward.api.compat.asking import Answer, Foreign, Sample, ask, call_of, described, reply
 from medreward.api.compat.chat import Message, chat_sample
 from medreward.api.openapi import PROBLEMS
 from medreward.api.rest.middleware import engine_of
@@ -68,7 +68,7 @@ def samples(body: VerifyRequest) -> list[Sample]:
 async def verify(request: Request) -> Response:
     """The row of a rollout with its reward, for NeMo Gym. A row whose reward `on_error` filled has a failure class."""
     body, (answer,) = await ask(request, VerifyRequest, samples)
-    weights = weights_of(asked_of(request).request, engine_of(request).serving.model)
+    weights = weights_of(call_of(request).request, engine_of(request).serving.model)
     row = {name: value for name, value in body.model_dump().items() if name not in FAILURE}
     verdict = {"reward": answer.reward, "reward_components": components(answer, weights)}
     return reply(request, row | verdict | (FAILURE if answer.error else {}))
