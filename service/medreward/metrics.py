@@ -136,6 +136,9 @@ class Metrics:
         # responses to score
         self.items = counter("medreward_items", "How many responses had this outcome: ok or an error code", ["outcome"])
         self.flags = counter("medreward_flags", "How many responses had this flag; one may have several", ["flag"])
+        self.filled = counter(
+            "medreward_filled", "How many unscored responses were answered with what on_error names", ["route"]
+        )
         self.score = SixHistogram("medreward_score", "The scores that were given", SCORES, registry)
         self.uncertainty = SixHistogram(
             "medreward_uncertainty", "The uncertainties that were given", UNCERTAINTIES, registry
@@ -225,6 +228,11 @@ class Metrics:
             for lane in lanes:
                 self.requests.labels(route, lane, success)
                 self.request_duration.labels(route, lane)
+
+    def expect_fills(self, routes: Iterable[str]) -> None:
+        """These routes may fill unscored answers: their counters start at 0."""
+        for route in routes:
+            self.filled.labels(route)
 
     def watch_queue(self, cost: Mapping[Lane, int], pixels: Mapping[Lane, int]) -> None:
         """Lets the gauges read these mappings whenever they are scraped."""

@@ -9,7 +9,7 @@ from medreward import __version__
 from medreward.api.access.keyring import Keyring
 from medreward.api.access.tls import Tls
 from medreward.api.openapi import PROBLEMS, describe, paths
-from medreward.api.rest.middleware import admin_rules, surround
+from medreward.api.rest.middleware import admin_rules, engine_of, surround
 from medreward.api.rest.schemas import StateReply
 from medreward.engine.engine import Engine
 
@@ -24,17 +24,12 @@ def create_admin_app(engine: Engine, keys: Keyring, tls: Tls | None = None) -> F
     )
     app.state.engine = engine
     app.include_router(router)
-    surround(app, router, engine, keys, admin_rules(engine.settings))
+    surround(app, [router], engine, keys, admin_rules(engine.settings))
     engine.metrics.expect(paths(router), "200")
     if tls:
         engine.metrics.certificate_expiry.set_function(tls.seconds_left)
     describe(app)
     return app
-
-
-def engine_of(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    return engine
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

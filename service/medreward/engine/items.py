@@ -77,6 +77,8 @@ class Items:
         file = await self._images.open(item.images[0], request.tenant, context.allowance) if item.images else None
         key = GroupKey(request.lane, request.tenant, file.digest if file else "", prompt_digest(prompt.ids))
         flags = prompt.flags if file else (Flag.NO_IMAGE, *prompt.flags)
+        if item.is_raw:
+            flags = (*flags, Flag.RAW_TEXT)
         unknown = []
         for place, text in texts:
             answer = Answer(place, text, flight_id(key, text.ids))
@@ -151,7 +153,7 @@ def _encode(
     i: int, item: Item, options: Options, text: TextEncoder
 ) -> tuple[EncodedText, list[tuple[int, EncodedText]], list[Result]]:
     """Returns the prompt, the answers by the place of their response, and the results of what cannot be scored."""
-    prompt = text.prompt(item.question, has_image=bool(item.images))
+    prompt = text.prompt(item.question, has_image=bool(item.images), may_be_empty=item.is_raw)
     answers: list[tuple[int, EncodedText]] = []
     failed: list[Result] = []
     for place, response in enumerate(item.responses):

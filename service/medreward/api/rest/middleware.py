@@ -1,7 +1,7 @@
 """What surrounds each request of the HTTP doors: id, log and count; host name, key and quota; errors to problems."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,6 +25,8 @@ from medreward.settings import RequestIds, Settings
 from medreward.types import Lane
 
 HEALTH: Final = frozenset({"/livez", "/readyz"})  # probes come by address and have no key
+#: Where a key may stand; the second is ROLL's.
+KEY_HEADERS: Final = ("authorization", "xrl-authorization")
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,11 @@ def admin_rules(settings: Settings) -> AccessRules:
     )
 
 
-def surround(app: FastAPI, router: APIRouter, engine: Engine, keys: Keyring, rules: AccessRules) -> None:
-    """Puts all of this module around the routes of the app; `router` holds those that the app itself does not list."""
+def surround(app: FastAPI, routers: Iterable[APIRouter], engine: Engine, keys: Keyring, rules: AccessRules) -> None:
+    """Puts all of this module around the routes of the app; the routers hold those that the app itself does not
+    list."""
     app.add_middleware(AccessCheck, keys=keys, rules=rules)
-    routes = [*app.routes, *router.routes]
+    routes = [*app.routes, *(route for router in routers for route in router.routes)]
     app.add_middleware(Observe, metrics=engine.metrics, rule=engine.settings.request_ids, routes=routes)
     app.add_exception_handler(MedRewardError, answer_refusal)
     app.add_exception_handler(HTTPException, answer_unrouted)
@@ -68,6 +71,11 @@ def entry_of(scope: Any) -> Entry:
     """Returns the entry of a request that has come through `Observe`."""
     entry: Entry = scope["entry"]
     return entry
+
+
+def engine_of(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
 
 
 class Observe:
@@ -86,7 +94,8 @@ class Observe:
         started = time.perf_counter()
         id_, replaced = request_id(Headers(scope=scope).get("x-request-id"), self._rule)
         peer = scope.get("client")
-        entry = scope["entry"] = Entry(id_, replaced, peer[0] if peer else "")
+        is_oip = scope["path"].startswith("/v2/")
+        entry = scope["entry"] = Entry(id_, replaced, peer[0] if peer else "", is_oip=is_oip)
         status = 500
 
         async def answer(message: Message) -> None:
@@ -133,7 +142,7 @@ class AccessCheck:
             try:
                 rules.hosts.check(headers.getlist("host"))
                 if path not in rules.without_key:
-                    entry.caller = self._keys.identify(headers.getlist("authorization"))
+                    entry.caller = self._keys.identify([key for name in KEY_HEADERS for key in headers.getlist(name)])
                     entry.caller.check_scope(*rules.others.get(path, (rules.scope,)))
                     until_answered.enter_context(entry.caller.request())
             except RequestError as error:

@@ -7,7 +7,7 @@ import msgspec
 from fastapi import Response
 
 from medreward.api.observing import Entry
-from medreward.errors import Code, MedRewardError
+from medreward.errors import RETRYABLE, Code, ItemError, MedRewardError
 from medreward.types import Lane
 
 HTTP_STATUS: Final[dict[Code, int]] = {
@@ -51,13 +51,21 @@ HTTP_STATUS: Final[dict[Code, int]] = {
 }
 
 
+class Unscored(ItemError):
+    """A trainer's sample was not scored. Trainers ask again at a 5xx, or never: the status says if that may help."""
+
+    @property
+    def status(self) -> int:
+        return 503 if self.code in RETRYABLE else 422
+
+
 def problem(error: MedRewardError, entry: Entry) -> Response:
     """Returns the answer to a request that is refused for this error, and notes the error in the request's entry."""
     entry.refusal = error
-    status = HTTP_STATUS[error.code]
+    status = error.status if isinstance(error, Unscored) else HTTP_STATUS[error.code]
     if error.code in (Code.OVERLOADED, Code.QUOTA_EXCEEDED) and entry.lane is Lane.INTERACTIVE:
         status = 429
-    body = {
+    body: dict[str, object] = {
         "type": f"urn:medreward:problem:{error.code}",
         "title": error.code.replace("_", " ").capitalize(),
         "status": status,
@@ -66,6 +74,8 @@ def problem(error: MedRewardError, entry: Entry) -> Response:
         "field": error.field or None,
         "request_id": entry.request_id,
     }
+    if entry.is_oip:
+        body["error"] = error.detail
     headers = {}
     if error.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"

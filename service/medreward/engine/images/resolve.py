@@ -9,10 +9,11 @@ import pybase64
 
 from medreward.encoding.image import ImageHeader, ImageLimits, is_dicom, probe
 from medreward.engine.images.fetch import Allowance, Fetcher
+from medreward.engine.images.root import ImageRoot
 from medreward.engine.images.store import ImageStore
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
-from medreward.types import Base64Image, ImageSource, InlineImage, StoredImage, UrlImage
+from medreward.types import Base64Image, FileImage, ImageSource, InlineImage, StoredImage, UrlImage
 
 KNOWN_HEADERS: Final = 50_000
 QUICK_BYTES: Final = 1024 * 1024  # hashed and probed in under a millisecond
@@ -31,10 +32,16 @@ class Images:
     """Opens the images that requests name, and stores those that clients upload."""
 
     def __init__(
-        self, store: ImageStore, limits: ImageLimits, metrics: Metrics, fetcher: Fetcher | None = None
+        self,
+        store: ImageStore,
+        limits: ImageLimits,
+        metrics: Metrics,
+        fetcher: Fetcher | None = None,
+        root: ImageRoot | None = None,
     ) -> None:
         self.store = store
         self._fetcher = fetcher
+        self._root = root
         self._limits = limits
         self._metrics = metrics
         # of files that passed, because the same image comes with many answers
@@ -58,6 +65,15 @@ class Images:
                     Code.IMAGE_URL_REFUSED, "this server fetches no images by URL: send the image itself", "image"
                 )
             data = await self._fetcher.fetch(source.url, allowance)
+        elif isinstance(source, FileImage):
+            if self._root is None:
+                raise ItemError(
+                    Code.IMAGE_INVALID,
+                    "the image is no sha256, data URL or https URL, and this server has no --image-root to read files "
+                    "from",
+                    "image",
+                )
+            data = await asyncio.to_thread(self._root.read, source.path, self._limits.bytes)
         else:
             data = self._read(source, tenant)
         if len(data) <= QUICK_BYTES and not is_dicom(data):
