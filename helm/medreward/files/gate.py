@@ -5,6 +5,8 @@ as long as it is measured; with --candidate-url it is served elsewhere. gate.jso
 """
 
 import argparse
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +14,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-PORTS = {"--port": "8100", "--grpc-port": "8101", "--admin-port": "8102"}
+#: Without the settings of the server, which `bench` would take for flags of its own.
+BENCH_ENV = {name: value for name, value in os.environ.items() if name == "MEDREWARD_KEY" or "MEDREWARD_" not in name}
 
 
 def main() -> None:
@@ -29,10 +32,12 @@ def main() -> None:
     given = parser.parse_args()
     if given.candidate_url:
         sys.exit(gate(given, given.candidate_url))
-    ports = [part for pair in PORTS.items() for part in pair]
-    server = subprocess.Popen(["medreward", "serve", "--model", given.candidate, "--host", "127.0.0.1", *ports])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    places = ["--host", "127.0.0.1", "--port", port, "--grpc-port", "0", "--admin-port", "0"]
+    server = subprocess.Popen(["medreward", "serve", "--model", given.candidate, *places])
     try:
-        url = f"http://127.0.0.1:{PORTS['--port']}"
+        url = f"http://127.0.0.1:{port}"
         wait_until_ready(server, url)
         code = gate(given, url)
     finally:
@@ -65,7 +70,7 @@ def gate(given: argparse.Namespace, url: str) -> int:
 
 def medreward(*words: str) -> int:
     print("medreward", *words, flush=True)
-    return subprocess.run(["medreward", *words], check=False).returncode
+    return subprocess.run(["medreward", *words], env=BENCH_ENV, check=False).returncode
 
 
 def wait_until_ready(server: "subprocess.Popen[bytes]", url: str) -> None:
