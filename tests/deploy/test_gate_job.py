@@ -12,7 +12,7 @@ import pytest
 from bench.gating import rows_of
 from bench.sets import some_cases, write_set
 from commands import Served, serving
-from deploy.charts import Manifest, only, refusal, rendered, value_set
+from deploy.charts import VALUE_SETS, Manifest, only, refusal, rendered, value_set
 from deploy.running import run_container
 from keyring import KeysFile
 from medreward.bench.cases import Case
@@ -121,6 +121,19 @@ def test_helm_runs_the_gate_before_an_upgrade_and_takes_its_word() -> None:
     assert claims == {"gate": "verdicts", "model": "models", "data": "benchmarks"}
     assert pod["containers"][0]["image"] == "medreward:0.2.0-bench"
     assert "Job" not in {it["kind"] for it in rendered()}
+
+
+def test_the_candidate_gets_the_device_that_the_server_has() -> None:
+    manifests = rendered("one", "--values", str(VALUE_SETS["gpu"]), gate__enabled=True)
+    gate = only(manifests, "Job", "one-medreward-gate")["spec"]["template"]["spec"]
+    serves = only(manifests, "Deployment")["spec"]["template"]["spec"]
+    for field in ("runtimeClassName", "priorityClassName", "nodeSelector", "tolerations", "affinity"):
+        assert gate[field] == serves[field]
+    for field in ("resources", "securityContext"):
+        assert gate["containers"][0][field] == serves["containers"][0][field]
+    settings = [it for it in serves["containers"][0]["env"] if it["name"].startswith("MEDREWARD_")]
+    assert settings
+    assert all(it in gate["containers"][0]["env"] for it in settings)
 
 
 def test_a_canary_is_measured_by_the_same_container() -> None:

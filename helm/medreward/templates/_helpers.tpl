@@ -71,6 +71,25 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
+{{/* Where a pod that runs a model goes. */}}
+{{- define "medreward.placement" -}}
+{{- with .Values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{ toJson . }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{ toJson . }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity: {{ toJson . }}
+{{- end }}
+{{- end -}}
+
 {{- define "medreward.container" -}}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
@@ -113,6 +132,9 @@ securityContext:
 {{- define "medreward.writable" -}}
 - {name: cache, mountPath: /cache}
 - {name: tmp, mountPath: /tmp}
+{{- if .Values.cache.shmSizeLimit }}
+- {name: shm, mountPath: /dev/shm}
+{{- end }}
 {{- end -}}
 
 {{- define "medreward.writableVolumes" -}}
@@ -120,6 +142,10 @@ securityContext:
   emptyDir: {sizeLimit: {{ .Values.cache.sizeLimit }}}
 - name: tmp
   emptyDir: {medium: Memory, sizeLimit: {{ .Values.cache.tmpSizeLimit }}}
+{{- with .Values.cache.shmSizeLimit }}
+- name: shm
+  emptyDir: {medium: Memory, sizeLimit: {{ . }}}
+{{- end }}
 {{- end -}}
 
 {{- define "medreward.modelMount" -}}
@@ -184,6 +210,7 @@ model.json: {{ toJson .Values.model.download.files | quote }}
 {{- $gate := $root.Values.gate -}}
 {{- with $root -}}
 {{- include "medreward.pod" . }}
+{{- include "medreward.placement" . }}
 restartPolicy: Never
 {{- if eq .Values.model.source "download" }}
 initContainers:
