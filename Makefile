@@ -34,12 +34,21 @@ check: .venv/.test  ## lint, imports, types, generated files
 	mkdir -p .venv/made/docs
 	$(BIN)/python docs/generate.py .venv/made/docs
 	cd service && ../$(PROTOC) --python_out=../.venv/made --pyi_out=../.venv/made --grpc_python_out=../.venv/made $(PROTO)
+	mkdir -p .venv/made/deploy/grafana
+	$(BIN)/python deploy/dashboards.py .venv/made/deploy/grafana
+	$(BIN)/python deploy/chart.py .venv/made
 	diff docs/openapi.json .venv/made/docs/openapi.json
 	diff docs/settings.md .venv/made/docs/settings.md
 	for file in .venv/made/medreward/proto/*; do diff service/medreward/proto/$${file##*/} $$file || exit 1; done
+	for file in serving scores release; do \
+		diff deploy/grafana/$$file.json .venv/made/deploy/grafana/$$file.json || exit 1; done
+	for file in values.schema.json README.md files/medreward.rules.yml files/dashboards; do \
+		diff -r helm/medreward/$$file .venv/made/helm/medreward/$$file || exit 1; done
 
 generated: proto  ## everything that is made from something else
 	$(BIN)/python docs/generate.py docs
+	$(BIN)/python deploy/dashboards.py deploy/grafana
+	$(BIN)/python deploy/chart.py .
 
 proto: .venv/.test  ## the gRPC code from the .proto
 	cd service && ../$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)

@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from programs import installed
+
 # Its two ends of the pipe have to be 3 and 4.
 AS_THREE_AND_FOUR = 'exec "${@:3}" 3<&"$1" 4>&"$2"'
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe")
@@ -97,10 +97,10 @@ def _note(event: dict[str, Any], seen: Seen) -> None:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    assert CHROMIUM
+    chromium = installed("chromium", "chromium-browser", "google-chrome", package="chromium")
     (theirs_in, to), (back, theirs_out) = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}"]
+        command = [chromium, *FLAGS, f"--user-data-dir={profile}"]
         shell = ["bash", "-c", AS_THREE_AND_FOUR, "bash", str(theirs_in), str(theirs_out), *command]
         process = subprocess.Popen(shell, pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL)
         os.close(theirs_in)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from commands import ANY_PORTS, MEDREWARD, first_ready
+from programs import installed
 
 SPEAKING: Final = ("connect", "sendto", "sendmsg", "sendmmsg")
 OPENING: Final = ("open", "openat", "openat2", "creat")
@@ -53,8 +53,7 @@ class Room:
 
     def traced(self, *command: str | Path) -> list[str]:
         """The command under strace, which ends with the last process that the command started."""
-        if not shutil.which("strace"):
-            raise RuntimeError("this test looks on through strace, which is not installed: apt-get install strace")
+        strace = installed("strace", package="strace")
         watched = ",".join(f"?{name}" for name in (*SPEAKING, *OPENING, *NAMING, *LINKING))  # ?: where there is such
         options = [
             "-f",
@@ -68,7 +67,7 @@ class Room:
             "-e",
             f"trace={watched}",
         ]
-        return ["strace", *options, *map(str, command)]
+        return [strace, *options, *map(str, command)]
 
     def run(self, *command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
