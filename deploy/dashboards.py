@@ -213,6 +213,11 @@ SCORES: Final = {
             "short",
             [Query(f"sum by (instance) (increase(medreward_nonfinite_scores_total{{{HERE}}}[1h]))", "{{instance}}")],
         ),
+        Panel(
+            "Unscored answers filled for trainers",
+            "reqps",
+            [Query(rate("medreward_filled_total", "route"), "{{route}}")],
+        ),
     ],
 }
 
