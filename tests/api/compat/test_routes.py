@@ -1,6 +1,7 @@
 """What each trainer's route answers, and what becomes of an answer that was not scored."""
 
 import asyncio
+import json
 import math
 from typing import Any
 
@@ -162,6 +163,17 @@ async def test_fields_that_nobody_knows_are_left_alone(fake: Server, name: str) 
     sent = body(QUESTION, ANSWER) | {f"field_{n}": [{"n": n}] for n in range(200)}
     reply = await fake.rest.post(path.format("fake"), json=sent)
     assert found(reply.json()) == (await scored(fake))["reward"]
+
+
+async def test_what_comes_back_of_a_body_may_hold_anything_that_json_can(fake: Server) -> None:
+    odd = {"big": 10**400, "text": "\ud800", "deep": [[[{"a": None}]]]}
+    row = await fake.rest.post("/verify", content=json.dumps(verify(QUESTION, ANSWER) | odd))
+    assert row.json() | odd == row.json()
+    for path, name in (("/classify", "input"), ("/v1/score/evaluation", "messages")):
+        reply = await fake.rest.post(path, content=json.dumps({name: [], "model": "\ud800"}))
+        assert reply.json()["model"] == "\ud800"
+    huge = json.dumps(verify(QUESTION, ANSWER))[:-1] + ', "huge": 1e999}'
+    assert (await fake.rest.post("/verify", content=huge)).status_code == 422
 
 
 async def test_thoughts_are_stripped_and_long_responses_cut_where_the_url_says_so(fake: Server) -> None:

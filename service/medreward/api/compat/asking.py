@@ -2,6 +2,7 @@
 sample, and what becomes of one that was not scored."""
 
 import asyncio
+import json
 import logging
 import math
 import time
@@ -20,7 +21,6 @@ from medreward.api.observing import Entry
 from medreward.api.openapi import REFERENCE
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of
-from medreward.api.rest.replies import json_reply
 from medreward.api.rest.requests import checked, decode_json, read_body
 from medreward.api.rest.schemas import Shape
 from medreward.api.rest.status import Unscored
@@ -278,7 +278,16 @@ def by_dimension(numbers: Six) -> dict[str, float | None]:
 
 
 def reply(request: Request, body: object) -> Response:
-    return json_reply(body, headers=model_headers(request))
+    return Response(encoded(body), headers=model_headers(request), media_type="application/json")
+
+
+def encoded(body: object) -> bytes:
+    """Returns JSON in ASCII, for trainers' own words come back in it, with lone surrogates and integers of any size.
+    Refuses a number of theirs that is too large to be one in JSON, such as 1e999."""
+    try:
+        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError:
+        raise RequestError(Code.INVALID_FIELD, "the body has a number that is too large") from None
 
 
 def model_headers(request: Request) -> dict[str, str]:

@@ -20,19 +20,19 @@ router = APIRouter()
 FAILURE: Final = {"_ng_failure_class": "judge_failed"}
 
 
-class CreateParams(Foreign):
-    input: str | list[Message]
-
-
-class OutputItem(Message):
-    """An output may have items that are no messages, such as reasoning; they are not scored."""
+class ResponsesItem(Message):
+    """A part of an input or output. One that is no message, such as reasoning or a call of a tool, has no role."""
 
     role: str = ""
     type: str = "message"
 
 
+class CreateParams(Foreign):
+    input: str | list[ResponsesItem]
+
+
 class Output(Foreign):
-    output: list[OutputItem]
+    output: list[ResponsesItem]
 
 
 class VerifyRequest(Foreign):
@@ -53,7 +53,7 @@ class VerifyReply(VerifyRequest):
 
 def samples(body: VerifyRequest) -> list[Sample]:
     asked = checked(CreateParams, body.responses_create_params).input
-    messages = [Message(role="user", content=asked)] if isinstance(asked, str) else asked
+    messages = [ResponsesItem(role="user", content=asked)] if isinstance(asked, str) else asked
     output = checked(Output, body.response).output
     said = [item.text for item in output if item.type == "message" and item.role == "assistant"]
     return [chat_sample("/response", messages, said[-1] if said else "")]

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Final
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
@@ -11,6 +10,7 @@ from medreward.api.compat.asking import (
     PARAMETERS,
     Foreign,
     described,
+    encoded,
     model_headers,
     read_call,
     read_foreign,
@@ -202,6 +202,6 @@ def _reply(request: Request, body: InferRequest, outputs: list[oip.Output], bina
     answer = {"id": id_, "model_name": ref.name, "model_version": ref.version, "outputs": written}
     if not binary:
         return reply(request, answer)
-    head = msgspec.json.encode(answer)
+    head = encoded(answer)
     headers = {HEADER_LENGTH: str(len(head)), **model_headers(request)}
     return Response(head + tail, 200, headers, media_type="application/octet-stream")
