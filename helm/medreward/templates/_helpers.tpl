@@ -231,6 +231,9 @@ containers:
       {{- if $gate.limit }}
       - --limit={{ $gate.limit }}
       {{- end }}
+      {{- if $gate.blanked }}
+      - --blanked
+      {{- end }}
       {{- if $gate.compareLatency }}
       - --compare-latency
       {{- end }}
