@@ -72,8 +72,7 @@ def _value(key: yaml.ScalarNode, node: yaml.Node, lines: list[str]) -> Value:
     comments = [line.lstrip(" #").rstrip() for line in lines[first : key.start_mark.line]]
     about = " ".join(line for line in comments if not line.startswith("@"))
     rules = json.loads("".join(line.removeprefix("@") for line in comments if line.startswith("@")) or "{}")
-    block = isinstance(node, yaml.MappingNode) and not node.flow_style
-    inner = _inner(node, lines) if block else []
+    inner = _inner(node, lines) if isinstance(node, yaml.MappingNode) and not node.flow_style else []
     return Value(str(key.value), about, rules, yaml.safe_load(yaml.serialize(node)), inner)
 
 

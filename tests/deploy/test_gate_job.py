@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 
-from bench.gating import rows_of
 from bench.sets import some_cases, write_set
 from commands import Served, serving
 from deploy.charts import VALUE_SETS, Manifest, only, refusal, rendered, value_set
 from deploy.running import run_container
 from keyring import KeysFile
 from medreward.bench.cases import Case
-from medreward.bench.layout import read
-from medreward.cli import app
+from medreward.clients import Client
 from medreward.types import DIMENSIONS
 
 CASES = 120
@@ -29,7 +27,7 @@ family_alpha = 0.02
 power = 0.8
 max_unanswered = 0.05
 smoke = true
-require = ["baseline", "blanked", "url"]
+require = ["baseline", "url"]
 
 [floors]
 accuracy = 0.55
@@ -53,26 +51,31 @@ def now(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """The server that serves before the upgrade, behind keys."""
     folder = tmp_path_factory.mktemp("now")
     keys = KeysFile(folder / "keys.jsonl")
-    unlabelled = write_set(folder / "unlabelled", some_cases(CASES))
-    run = folder / "run"
-    command = ["bench", "run", "--data", str(unlabelled), "--model", "fake", "--out", str(run)]
-    assert app.main(command, standalone_mode=False) == 0
-    chance = random.Random(0)
+    key, chance = keys.new(), random.Random(0)
+    with serving(folder, "--keys-file", str(keys.path)) as served, Client(served.url, key=key) as client:
 
-    def labelled(case: Case, choices: dict[str, str]) -> Case:
-        other = {"A": "B", "B": "A"}
-        return replace(case, labels={d: choices[d] if chance.random() < 0.8 else other[choices[d]] for d in DIMENSIONS})
+        def labelled(case: Case) -> Case:
+            first, second = (score.logits for score in client.score(case.image, case.question, [*case.answers]))
+            assert first
+            assert second
+            chosen = {d: "A" if first[d] > second[d] else "B" for d in DIMENSIONS}
+            other = {"A": "B", "B": "A"}
+            return replace(case, labels={d: c if chance.random() < 0.8 else other[c] for d, c in chosen.items()})
 
-    cases = zip(read(unlabelled).cases, rows_of(run), strict=True)
-    data = write_set(folder / "data" / "set", [labelled(case, row["choices"]) for case, row in cases])
-    key = keys.new()
-    with serving(folder, "--keys-file", str(keys.path)) as served:
+        data = write_set(folder / "data" / "set", map(labelled, some_cases(CASES)))
         yield Serving(served, key, data)
 
 
 def upgrade(now: Serving, root: Path, model: str) -> tuple[int, str, dict[str, Any] | None]:
     """Runs the Job of an upgrade to this model; returns its exit status, its log and the verdict that it kept."""
-    gate = {"enabled": True, "data": "set", "dataClaim": "sets", "keepClaim": "verdicts", "policyText": POLICY}
+    gate = {
+        "enabled": True,
+        "data": "set",
+        "dataClaim": "sets",
+        "keepClaim": "verdicts",
+        "policyText": POLICY,
+        "blanked": False,
+    }
     manifests = rendered(gate=gate, model__ref=model, settings__threads=1)
     pod = only(manifests, "Job", "one-medreward-gate")["spec"]["template"]["spec"]
     (root / "data").symlink_to(now.data.parent)
@@ -120,6 +123,7 @@ def test_helm_runs_the_gate_before_an_upgrade_and_takes_its_word() -> None:
     }
     assert claims == {"gate": "verdicts", "model": "models", "data": "benchmarks"}
     assert pod["containers"][0]["image"] == "medreward:0.2.0-bench"
+    assert "--blanked" in pod["containers"][0]["args"]
     assert "Job" not in {it["kind"] for it in rendered()}
 
 

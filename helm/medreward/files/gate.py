@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--policy", required=True)
     parser.add_argument("--out", required=True, type=Path, help="folder for the runs and gate.json")
     parser.add_argument("--limit", help="first cases of the data alone")
+    parser.add_argument("--blanked", action="store_true", help="measure the candidate without images too")
     parser.add_argument("--compare-latency", action="store_true", help="put load on both servers")
     given = parser.parse_args()
     if given.candidate_url:
@@ -48,17 +49,14 @@ def main() -> None:
 
 def gate(given: argparse.Namespace, url: str) -> int:
     """Returns the exit status of the first command that fails, or of the gate."""
-    runs = {name: str(given.out / name) for name in ("candidate", "blanked", "baseline")}
-    bench_run = ["bench", "run", "--data", given.data, *(["--limit", given.limit] if given.limit else [])]
-    measured = (
-        [*bench_run, "--url", url, "--out", runs["candidate"]],
-        [*bench_run, "--url", url, "--out", runs["blanked"], "--images", "blank"],
-        [*bench_run, "--url", given.baseline_url, "--out", runs["baseline"]],
-    )
-    for command in measured:
-        if code := medreward(*command):
+    measured = {"candidate": ["--url", url], "baseline": ["--url", given.baseline_url]}
+    if given.blanked:
+        measured["blanked"] = ["--url", url, "--images", "blank"]
+    limit = ["--limit", given.limit] if given.limit else []
+    for name, flags in measured.items():
+        if code := medreward("bench", "run", "--data", given.data, *flags, *limit, "--out", str(given.out / name)):
             return code
-    flags = [part for name, run in runs.items() for part in (f"--{name}", run)]
+    flags = [part for name in measured for part in (f"--{name}", str(given.out / name))]
     if given.compare_latency:
         flags += ["--baseline-url", given.baseline_url]
     code = medreward("bench", "gate", *flags, "--url", url, "--policy", given.policy, "--out", str(given.out))

@@ -204,22 +204,21 @@ model.json: {{ toJson .Values.model.download.files | quote }}
     - {name: model, mountPath: /models}
 {{- end -}}
 
-{{/* The pod of the gate: `(list $ "--candidate=MODEL")`. Its exit status is the gate's. */}}
+{{/* The pod of the gate: `(list $ "--candidate=MODEL" URL)`. Its exit status is the gate's. */}}
 {{- define "medreward.gatePod" -}}
 {{- $root := index . 0 -}}
 {{- $gate := $root.Values.gate -}}
-{{- with $root -}}
-{{- include "medreward.pod" . }}
-{{- include "medreward.placement" . }}
+{{- $image := $root.Values.image -}}
+{{- include "medreward.pod" $root }}
+{{- include "medreward.placement" $root }}
 restartPolicy: Never
-{{- if eq .Values.model.source "download" }}
+{{- if eq $root.Values.model.source "download" }}
 initContainers:
-  {{- include "medreward.download" . | nindent 2 }}
+  {{- include "medreward.download" $root | nindent 2 }}
 {{- end }}
 containers:
   - name: gate
-    image: {{ default .Values.image.repository $gate.image.repository }}:{{ default (printf "%s-bench" (default .Chart.AppVersion .Values.image.tag)) $gate.image.tag }}
-{{- end }}
+    image: {{ default $image.repository $gate.image.repository }}:{{ default (printf "%s-bench" (default $root.Chart.AppVersion $image.tag)) $gate.image.tag }}
     {{- include "medreward.container" $root | nindent 4 }}
     command: [python, /scripts/gate.py]
     args:
@@ -230,6 +229,9 @@ containers:
       - --out=/gate/$(POD_NAME)
       {{- if $gate.limit }}
       - --limit={{ $gate.limit }}
+      {{- end }}
+      {{- if $gate.blanked }}
+      - --blanked
       {{- end }}
       {{- if $gate.compareLatency }}
       - --compare-latency
