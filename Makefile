@@ -37,14 +37,14 @@ check: .venv/.test  ## lint, imports, types, generated files
 	mkdir -p .venv/made/deploy/grafana
 	$(BIN)/python deploy/dashboards.py .venv/made/deploy/grafana
 	$(BIN)/python deploy/chart.py .venv/made
-	diff docs/openapi.json .venv/made/docs/openapi.json
-	diff docs/settings.md .venv/made/docs/settings.md
-	for file in reward_pb2.py reward_pb2.pyi reward_pb2_grpc.py; do \
-		diff service/medreward/proto/$$file .venv/made/medreward/proto/$$file || exit 1; done
 	for file in serving scores release; do \
 		diff deploy/grafana/$$file.json .venv/made/deploy/grafana/$$file.json || exit 1; done
 	for file in values.schema.json README.md files/medreward.rules.yml files/dashboards; do \
 		diff -r helm/medreward/$$file .venv/made/helm/medreward/$$file || exit 1; done
+	diff docs/openapi.json .venv/made/docs/openapi.json
+	diff docs/settings.md .venv/made/docs/settings.md
+	for file in reward_pb2.py reward_pb2.pyi reward_pb2_grpc.py; do \
+		diff service/medreward/proto/$$file .venv/made/medreward/proto/$$file || exit 1; done
 
 generated: proto  ## everything that is made from something else
 	$(BIN)/python docs/generate.py docs

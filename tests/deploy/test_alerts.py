@@ -107,3 +107,9 @@ def test_the_chart_takes_the_same_rules_for_its_own_release() -> None:
     made = only(rendered(monitoring__rules__enabled=True), "PrometheusRule")["spec"]
     here = RULES.read_text().replace('job="medreward"', 'namespace="ns",job="one-medreward-admin"')
     assert made == yaml.safe_load(here)
+    wiki = {"enabled": True, "runbookUrl": "https://wiki.example/rm"}
+    made = only(rendered(monitoring__rules=wiki), "PrometheusRule")["spec"]
+    urls = {
+        rule["annotations"]["runbook_url"] for group in made["groups"] for rule in group["rules"] if "alert" in rule
+    }
+    assert all(url.startswith("https://wiki.example/rm#medreward") for url in urls)

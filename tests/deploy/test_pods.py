@@ -95,6 +95,7 @@ def test_a_pod_may_take_its_time_to_load(seconds: int, probes: int) -> None:
     assert probe["httpGet"]["path"] == "/readyz"
     assert (probe["periodSeconds"], probe["failureThreshold"]) == (5, probes)
     assert argument(container, "--load-seconds") == str(seconds)
+    assert only(rendered(startupSeconds=seconds), "Deployment")["spec"]["progressDeadlineSeconds"] > seconds
 
 
 def test_live_and_ready_are_asked_apart() -> None:

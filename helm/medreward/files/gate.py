@@ -5,6 +5,8 @@ as long as it is measured; with --candidate-url it is served elsewhere. gate.jso
 """
 
 import argparse
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +14,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-PORTS = {"--port": "8100", "--grpc-port": "8101", "--admin-port": "8102"}
+#: Without the settings of the server, which `bench` would take for flags of its own.
+BENCH_ENV = {name: value for name, value in os.environ.items() if name == "MEDREWARD_KEY" or "MEDREWARD_" not in name}
 
 
 def main() -> None:
@@ -25,14 +28,17 @@ def main() -> None:
     parser.add_argument("--policy", required=True)
     parser.add_argument("--out", required=True, type=Path, help="folder for the runs and gate.json")
     parser.add_argument("--limit", help="first cases of the data alone")
+    parser.add_argument("--blanked", action="store_true", help="measure the candidate without images too")
     parser.add_argument("--compare-latency", action="store_true", help="put load on both servers")
     given = parser.parse_args()
     if given.candidate_url:
         sys.exit(gate(given, given.candidate_url))
-    ports = [part for pair in PORTS.items() for part in pair]
-    server = subprocess.Popen(["medreward", "serve", "--model", given.candidate, "--host", "127.0.0.1", *ports])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    places = ["--host", "127.0.0.1", "--port", port, "--grpc-port", "0", "--admin-port", "0"]
+    server = subprocess.Popen(["medreward", "serve", "--model", given.candidate, *places])
     try:
-        url = f"http://127.0.0.1:{PORTS['--port']}"
+        url = f"http://127.0.0.1:{port}"
         wait_until_ready(server, url)
         code = gate(given, url)
     finally:
@@ -43,17 +49,14 @@ def main() -> None:
 
 def gate(given: argparse.Namespace, url: str) -> int:
     """Returns the exit status of the first command that fails, or of the gate."""
-    runs = {name: str(given.out / name) for name in ("candidate", "blanked", "baseline")}
-    bench_run = ["bench", "run", "--data", given.data, *(["--limit", given.limit] if given.limit else [])]
-    measured = (
-        [*bench_run, "--url", url, "--out", runs["candidate"]],
-        [*bench_run, "--url", url, "--out", runs["blanked"], "--images", "blank"],
-        [*bench_run, "--url", given.baseline_url, "--out", runs["baseline"]],
-    )
-    for command in measured:
-        if code := medreward(*command):
+    measured = {"candidate": ["--url", url], "baseline": ["--url", given.baseline_url]}
+    if given.blanked:
+        measured["blanked"] = ["--url", url, "--images", "blank"]
+    limit = ["--limit", given.limit] if given.limit else []
+    for name, flags in measured.items():
+        if code := medreward("bench", "run", "--data", given.data, *flags, *limit, "--out", str(given.out / name)):
             return code
-    flags = [part for name, run in runs.items() for part in (f"--{name}", run)]
+    flags = [part for name in measured for part in (f"--{name}", str(given.out / name))]
     if given.compare_latency:
         flags += ["--baseline-url", given.baseline_url]
     code = medreward("bench", "gate", *flags, "--url", url, "--policy", given.policy, "--out", str(given.out))
@@ -65,7 +68,7 @@ def gate(given: argparse.Namespace, url: str) -> int:
 
 def medreward(*words: str) -> int:
     print("medreward", *words, flush=True)
-    return subprocess.run(["medreward", *words], check=False).returncode
+    return subprocess.run(["medreward", *words], env=BENCH_ENV, check=False).returncode
 
 
 def wait_until_ready(server: "subprocess.Popen[bytes]", url: str) -> None:

@@ -71,6 +71,25 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
+{{/* Where a pod that runs a model goes. */}}
+{{- define "medreward.placement" -}}
+{{- with .Values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{ toJson . }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{ toJson . }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity: {{ toJson . }}
+{{- end }}
+{{- end -}}
+
 {{- define "medreward.container" -}}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
@@ -113,6 +132,9 @@ securityContext:
 {{- define "medreward.writable" -}}
 - {name: cache, mountPath: /cache}
 - {name: tmp, mountPath: /tmp}
+{{- if .Values.cache.shmSizeLimit }}
+- {name: shm, mountPath: /dev/shm}
+{{- end }}
 {{- end -}}
 
 {{- define "medreward.writableVolumes" -}}
@@ -120,6 +142,10 @@ securityContext:
   emptyDir: {sizeLimit: {{ .Values.cache.sizeLimit }}}
 - name: tmp
   emptyDir: {medium: Memory, sizeLimit: {{ .Values.cache.tmpSizeLimit }}}
+{{- with .Values.cache.shmSizeLimit }}
+- name: shm
+  emptyDir: {medium: Memory, sizeLimit: {{ . }}}
+{{- end }}
 {{- end -}}
 
 {{- define "medreward.modelMount" -}}
@@ -178,21 +204,21 @@ model.json: {{ toJson .Values.model.download.files | quote }}
     - {name: model, mountPath: /models}
 {{- end -}}
 
-{{/* The pod of the gate: `(list $ "--candidate=MODEL")`. Its exit status is the gate's. */}}
+{{/* The pod of the gate: `(list $ "--candidate=MODEL" URL)`. Its exit status is the gate's. */}}
 {{- define "medreward.gatePod" -}}
 {{- $root := index . 0 -}}
 {{- $gate := $root.Values.gate -}}
-{{- with $root -}}
-{{- include "medreward.pod" . }}
+{{- $image := $root.Values.image -}}
+{{- include "medreward.pod" $root }}
+{{- include "medreward.placement" $root }}
 restartPolicy: Never
-{{- if eq .Values.model.source "download" }}
+{{- if eq $root.Values.model.source "download" }}
 initContainers:
-  {{- include "medreward.download" . | nindent 2 }}
+  {{- include "medreward.download" $root | nindent 2 }}
 {{- end }}
 containers:
   - name: gate
-    image: {{ default .Values.image.repository $gate.image.repository }}:{{ default (printf "%s-bench" (default .Chart.AppVersion .Values.image.tag)) $gate.image.tag }}
-{{- end }}
+    image: {{ default $image.repository $gate.image.repository }}:{{ default (printf "%s-bench" (default $root.Chart.AppVersion $image.tag)) $gate.image.tag }}
     {{- include "medreward.container" $root | nindent 4 }}
     command: [python, /scripts/gate.py]
     args:
@@ -203,6 +229,9 @@ containers:
       - --out=/gate/$(POD_NAME)
       {{- if $gate.limit }}
       - --limit={{ $gate.limit }}
+      {{- end }}
+      {{- if $gate.blanked }}
+      - --blanked
       {{- end }}
       {{- if $gate.compareLatency }}
       - --compare-latency
