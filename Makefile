@@ -13,7 +13,7 @@ PROTO := medreward/proto/reward.proto
 TOOLS := .venv/tools/bin
 LOCK := deploy/locks/serve.txt
 
-.PHONY: serve test quick setup check generated proto lock newest floors audit sbom
+.PHONY: serve test quick image-test setup check generated proto lock newest floors audit sbom
 
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
@@ -23,6 +23,9 @@ test: .venv/.test  ## set up and run all tests
 
 quick: .venv/.test  ## the tests of a minute, without torch, for while you work
 	$(BIN)/$(PYTEST) --quick $(ARGS)
+
+image-test: .venv/.test  ## build the CPU image and run it; needs root, buildah, debootstrap and strace
+	$(BIN)/python -m pytest -m image tests/deploy/test_image.py $(ARGS)
 
 setup: .venv/.test  ## everything for working on the code
 
