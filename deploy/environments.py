@@ -32,10 +32,12 @@ ENVIRONMENTS = {
     "serve": ("cpu",),
     "vlm": ("cpu", "vlm"),
     "gpu": ("gpu", "vlm"),
+    "bench": ("cpu", "bench"),
 }
 #: Environments of programs that never run beside the service.
 TOOLS = {
     "build": ("hatchling>=1.27", "editables>=0.5"),
+    "image": ("cyclonedx-bom>=7.1", "hatchling>=1.27"),
     "tools": ("cyclonedx-bom>=7.1", "pip-audit>=2.9", "uv>=0.9"),
 }
 #: Where the locks can be installed, as `sys_platform` and `platform_machine`; `gpu` on the last of them alone.

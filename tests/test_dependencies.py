@@ -18,6 +18,7 @@ EXTRAS = {
     "test": {"", "server", "cpu", "dev", "bench", "trl", "parquet"},
     "vlm": {"", "server", "cpu", "vlm"},
     "gpu": {"", "server", "gpu", "vlm"},
+    "bench": {"", "server", "cpu", "bench", "parquet"},
 }
 
 #: Below these stand known vulnerabilities.
