@@ -15,7 +15,7 @@ from deploy.charts import VALUE_SETS, Manifest, only, refusal, rendered, value_s
 from deploy.running import run_container
 from keyring import KeysFile
 from medreward.bench.cases import Case
-from medreward.clients import Client
+from medreward.clients import Client, Score
 from medreward.types import DIMENSIONS
 
 CASES = 120
@@ -46,6 +46,11 @@ class Serving:
     data: Path  # labelled four times in five with what the served model chooses
 
 
+def logits_of(score: Score) -> list[float]:
+    assert score.logits
+    return [logit for logit in map(score.logits.get, DIMENSIONS) if logit is not None]
+
+
 @pytest.fixture(scope="module")
 def now(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """The server that serves before the upgrade, behind keys."""
@@ -55,10 +60,9 @@ def now(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     with serving(folder, "--keys-file", str(keys.path)) as served, Client(served.url, key=key) as client:
 
         def labelled(case: Case) -> Case:
-            first, second = (score.logits for score in client.score(case.image, case.question, [*case.answers]))
-            assert first
-            assert second
-            chosen = {d: "A" if first[d] > second[d] else "B" for d in DIMENSIONS}
+            scores = client.score(case.image, case.question, [*case.answers])
+            first, second = (logits_of(score) for score in scores)
+            chosen = {d: "A" if a > b else "B" for d, a, b in zip(DIMENSIONS, first, second, strict=True)}
             other = {"A": "B", "B": "A"}
             return replace(case, labels={d: c if chance.random() < 0.8 else other[c] for d, c in chosen.items()})
 
