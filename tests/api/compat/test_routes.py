@@ -237,10 +237,10 @@ async def test_a_row_of_nemo_gym_whose_reward_was_filled_says_that_its_judge_fai
 async def test_what_passes_is_told_by_503(slow: Server) -> None:
     for name in ("OpenRLHF", "slime", "vLLM, text", "NeMo Gym", "OIP"):
         path, body, _ = ROUTES[name]
-        reply = await slow.rest.post(path.format("fake"), json=body(QUESTION, "x"), headers={"x-deadline-ms": "50"})
+        reply = await slow.rest.post(path.format("fake"), json=body(QUESTION, name), headers={"x-deadline-ms": "50"})
         assert (reply.status_code, reply.json()["code"]) == (503, "deadline")
         assert int(reply.headers["retry-after"]) >= 1
-    filled = await slow.rest.post("/rm?on_error=null", json=rm(QUESTION, "x"), headers={"x-deadline-ms": "50"})
+    filled = await slow.rest.post("/rm?on_error=null", json=rm(QUESTION, "filled"), headers={"x-deadline-ms": "50"})
     assert filled.json()["reward"] is None
 
 
