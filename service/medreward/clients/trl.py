@@ -1,17 +1,17 @@
 """Reward functions for TRL's GRPOTrainer and RLOOTrainer; docs/trainers/trl.md shows how to use them."""
 
 import asyncio
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias, Unpack
 
 from medreward.clients import Client, NotScored, Refused, Score, Triple
+from medreward.clients.rewarding import LastBatch, is_the_servers
+from medreward.clients.rows import Pictures, Text
 from medreward.clients.shaping import Rewards, Shaping, length_correlation
 from medreward.clients.sync import ClientOptions, ScoreOptions
-from medreward.clients.trl_batch import Columns, Pictures, Text
+from medreward.clients.trl_batch import Columns
 from medreward.clients.trl_logs import NAME, keep_to_one_model, log_batch, log_dimensions
-from medreward.errors import RETRYABLE, Code
 from medreward.types import DIMENSIONS, Thinking, TooLong
 
 RewardFunction: TypeAlias = Any  # a list of anything narrower is not the list that TRL asks for
@@ -63,7 +63,6 @@ def reward_funcs(
 class Batch:
     triples: Sequence[Triple | Score]
     scores: Sequence[Score]
-    asked_by: set[str] = field(default_factory=set)  # names of the functions that had their rewards of it
 
 
 class Batches:
@@ -78,8 +77,7 @@ class Batches:
         self._pictures = Pictures()
         self._how = how
         self._strict = options.get("strict", False)
-        self._lock = threading.Lock()
-        self._last: Batch | None = None
+        self._last: LastBatch[Sequence[Triple | Score], Batch] = LastBatch()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Batches, self._state  # a copy has a client of its own
@@ -87,20 +85,18 @@ class Batches:
     def get(
         self, function: str, prompts: Sequence[Text], completions: Sequence[Text], columns: Mapping[str, Any]
     ) -> Batch:
-        """The batch as it was scored for another function, if it is the same to the last pixel and letter.
+        """The batch as it was scored for another function, if it is the same to the last pixel and letter."""
 
-        A function that comes with it again means a new step, which has scores and lines in the log of its own.
-        """
-        with self._lock:
-            triples = self._columns.triples(prompts, completions, columns, self._pictures)
-            batch = self._last
-            if batch is None or batch.triples != triples or function in batch.asked_by:
-                batch = self._asked(triples)
-                keep_to_one_model(self.client, columns)
-                log_batch(batch.scores, self.client.served_by, columns)
-                self._last = batch  # not before: rewards of a refused model are nobody's
-            batch.asked_by.add(function)
+        def triples() -> Sequence[Triple | Score]:
+            return self._columns.triples(prompts, completions, columns, self._pictures)
+
+        def ask(triples: Sequence[Triple | Score]) -> Batch:
+            batch = self._asked(triples)
+            keep_to_one_model(self.client, columns)  # rewards of a refused model are nobody's
+            log_batch(batch.scores, self.client.served_by, columns)
             return batch
+
+        return self._last.answer(function, triples, ask)
 
     def _asked(self, triples: Sequence[Triple | Score]) -> Batch:
         answers = iter(self.client.score_many([t for t in triples if isinstance(t, Triple)], **self._how))
@@ -109,14 +105,9 @@ class Batches:
             for score in scores:
                 if score.error:
                     raise NotScored(score.error, score.message or "")
-        if scores and not self.client.served_by and all(map(_is_the_servers, scores)):
+        if scores and not self.client.served_by and all(map(is_the_servers, scores)):
             raise Refused(scores[0].error or "", f"the server gave no score at all yet: {scores[0].message}", False)
         return Batch(triples, scores)
-
-
-def _is_the_servers(score: Score) -> bool:
-    """Whether the server, or what is taken for one, is why there is no score, not what was asked."""
-    return score.error is not None and (score.error in RETRYABLE or score.error not in set(Code))
 
 
 class Function:
