@@ -119,6 +119,7 @@ class Metrics:
         # responses to score
         self.items = counter("medreward_items", "Responses by outcome: ok or an error code", ["outcome"])
         self.flags = counter("medreward_flags", "Responses by flag; one may have several", ["flag"])
+        self.filled = counter("medreward_filled", "Unscored responses answered with what on_error names", ["route"])
         self.score = SixHistogram("medreward_score", "Scores given", SCORES, registry)
         self.uncertainty = SixHistogram("medreward_uncertainty", "Uncertainties given", UNCERTAINTIES, registry)
         self.nonfinite_scores = counter("medreward_nonfinite_scores", "Responses with NaN or Inf")
@@ -181,6 +182,11 @@ class Metrics:
             for lane in lanes:
                 self.requests.labels(route, lane, success)
                 self.request_duration.labels(route, lane)
+
+    def expect_fills(self, routes: Iterable[str]) -> None:
+        """These routes may fill unscored answers: their counters start at 0."""
+        for route in routes:
+            self.filled.labels(route)
 
     def watch_queue(self, cost: Mapping[Lane, int], pixels: Mapping[Lane, int]) -> None:
         """The gauges read the mappings when they are scraped."""

@@ -108,6 +108,10 @@ class Settings(BaseSettings):
     image_min_side: PositiveInt = Field(8, description="shortest side of an image, in pixels")
     image_aspect: PositiveInt = Field(32, description="longest side over shortest side, at most")
 
+    image_root: Path | None = Field(
+        None, description="folder whose images trainers may name by path; see docs/trainers/wire.md"
+    )
+
     thinking_tags: TagPairs = Field(
         (), description="more tags of thoughts, as '<plan> </plan>, [THINK] [/THINK]'; see docs/text.md"
     )

@@ -67,7 +67,12 @@ class UrlImage:
     url: str
 
 
-ImageSource = InlineImage | Base64Image | StoredImage | UrlImage
+@dataclass(frozen=True, slots=True)
+class FileImage:
+    path: str  # below --image-root
+
+
+ImageSource = InlineImage | Base64Image | StoredImage | UrlImage | FileImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class Item:
     responses: tuple[str, ...]
     images: tuple[ImageSource, ...] = ()
     history: tuple[Turn, ...] = ()
+    is_raw: bool = False  # a text whose parts could not be told apart: its question may be empty
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,9 @@ async def test_a_wrong_key_is_one_line_with_the_reason_and_the_route(keys: KeysF
     id_ = key.split("_")[1]
     tried: dict[str, dict[str, str]] = {
         "no Authorization header was sent": {},
-        "the Authorization header holds no key of the form Bearer mr_<id>_<secret>": {"authorization": "Basic eA=="},
+        "the Authorization header holds no key of the form mr_<id>_<secret>, as Bearer or as a Basic password": {
+            "authorization": "Basic eA=="
+        },
         f"the secret of the key {id_} is wrong": bearer(wrong),
         f"the key {'0' * 16} is unknown, or was revoked": bearer(key.replace(id_, "0" * 16)),
     }

@@ -143,7 +143,7 @@ async def test_the_limits_page_names_every_limit(tiny: Server) -> None:
     limits = (await tiny.rest.get("/v1/limits")).json()
     limiting = (
         "^(bod|json|header|keep|connections|grpc_calls|items|responses|text|deadline|queue"
-        "|image(?!_size|_url_(hosts|ca|private)))"
+        "|image(?!_size|_root|_url_(hosts|ca|private)))"
     )
     named = {name for name in Settings.model_fields if re.search(limiting, name)}
     assert set(limits) == named | {"tokens"}

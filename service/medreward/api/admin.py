@@ -24,7 +24,7 @@ def create_admin_app(engine: Engine, keys: Keyring, tls: Tls | None = None) -> F
     )
     app.state.engine = engine
     app.include_router(router)
-    surround(app, router, engine, keys, admin_rules(engine.settings))
+    surround(app, [router], engine, keys, admin_rules(engine.settings))
     engine.metrics.expect(paths(router), "200")
     if tls:
         engine.metrics.certificate_expiry.set_function(tls.seconds_left)

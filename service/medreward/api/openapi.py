@@ -37,6 +37,6 @@ def describe(app: FastAPI, *shapes: type[BaseModel]) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def paths(router: APIRouter) -> list[str]:
-    """Returns the paths of all its routes."""
-    return [route.path for route in router.routes if isinstance(route, APIRoute)]
+def paths(*routers: APIRouter) -> list[str]:
+    """Returns the paths of all their routes."""
+    return [route.path for router in routers for route in router.routes if isinstance(route, APIRoute)]

@@ -97,11 +97,11 @@ class TextEncoder:
             self._around_question[has_image] = self._around("{question}", pieces)
         self._before_response, self._after_response = self._around("{response}", answer_template)
 
-    def prompt(self, question: str, has_image: bool = False) -> EncodedText:
+    def prompt(self, question: str, has_image: bool = False, may_be_empty: bool = False) -> EncodedText:
         """Returns the question inside the template; raises ItemError for one that is empty, bad or too long."""
         self._check(question, "question")
         ids = self._tokenizer.encode(question)
-        if not ids or question.isspace():
+        if not may_be_empty and (not ids or question.isspace()):
             raise ItemError(Code.EMPTY_QUESTION, "the question is empty", "question")
         before, after = self._around_question[has_image]
         prompt = before + ids + after

@@ -12,6 +12,7 @@ from medreward.engine.bodies import Bodies
 from medreward.engine.checks import check_request, weights_of
 from medreward.engine.images.fetch import Allowance, fetcher_for
 from medreward.engine.images.resolve import ImageFile, Images
+from medreward.engine.images.root import ImageRoot
 from medreward.engine.images.store import ImageStore
 from medreward.engine.items import RequestContext
 from medreward.engine.limits import image_limits
@@ -47,7 +48,8 @@ class Engine:
         self._clock = clock
         self.bodies = Bodies(settings.bodies_bytes)
         store = ImageStore(settings.image_store_bytes, settings.image_store_seconds, clock)
-        self.images = Images(store, image_limits(settings), metrics, fetcher_for(settings))
+        root = ImageRoot(settings.image_root) if settings.image_root else None
+        self.images = Images(store, image_limits(settings), metrics, fetcher_for(settings), root)
         self._serving: Serving | None = None
         self._draining = False
         self._stopping = False
@@ -82,6 +84,11 @@ class Engine:
     def stop(self) -> None:
         """Drain for good."""
         self._draining = self._stopping = True
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it drains for good, so that no new request is taken any more."""
+        return self._stopping
 
     async def idle(self) -> None:
         """Returns when no accepted request is left."""

@@ -78,6 +78,8 @@ class Items:
     async def score(self, i: int, item: Item, context: RequestContext) -> list[Result]:
         prepared = await self._prepare(i, item, context)
         flags = prepared.prompt.flags if prepared.file else (Flag.NO_IMAGE, *prepared.prompt.flags)
+        if item.is_raw:
+            flags = (*flags, Flag.RAW_TEXT)
         results = prepared.failed
         unknown = []
         for answer in prepared.answers:
@@ -171,7 +173,7 @@ async def _all_landed(flights: Iterable[Flight]) -> None:
 def _encode(
     i: int, item: Item, options: Options, text: TextEncoder
 ) -> tuple[EncodedText, list[tuple[int, EncodedText]], list[Result]]:
-    prompt = text.prompt(item.question, has_image=bool(item.images))
+    prompt = text.prompt(item.question, bool(item.images), may_be_empty=item.is_raw)
     answers: list[tuple[int, EncodedText]] = []
     failed: list[Result] = []
     for place, response in enumerate(item.responses):

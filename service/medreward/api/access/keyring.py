@@ -7,6 +7,7 @@ import math
 import os
 import re
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 WATCH_SECONDS: Final = 0.5
 BEARER: Final = re.compile(r"bearer +(\S+)", re.IGNORECASE)
+BASIC: Final = re.compile(r"basic +([A-Za-z0-9+/]{1,512}={0,2})", re.IGNORECASE)
 QUOTAS: Final = ("requests_per_second", "triples_per_second", "in_flight")
 NOBODY: Final = Key(id="0" * 16, salt="0" * 32, hash="0" * 64, name="", tenant="nobody")
 
@@ -112,9 +114,21 @@ class Caller:
                 raise _over_quota(f"this key may send {rate:g} triples a second", wait)
 
 
+def _key_in(authorization: str) -> str:
+    """Returns the key of a Bearer header or the password of a Basic one, whose user name may be anything. Empty where
+    there is none."""
+    if bearer := BEARER.fullmatch(authorization):
+        return bearer[1]
+    basic = BASIC.fullmatch(authorization)
+    try:
+        return b64decode(basic[1]).decode().partition(":")[2] if basic else ""
+    except ValueError:  # wrong padding, or no UTF-8
+        return ""
+
+
 def _unauthenticated(why: str) -> RequestError:
     """`why` goes into the log alone, so that strangers do not learn how near a guess was."""
-    detail = "this server needs a valid API key: send the header Authorization: Bearer mr_…"
+    detail = "this server needs a valid API key: send Authorization: Bearer mr_…, or the key as the password of Basic"
     return RequestError(Code.UNAUTHENTICATED, detail, for_log=why)
 
 
@@ -143,8 +157,7 @@ class Keyring:
         id takes the same time as a known one."""
         if not self.file:
             return ANYONE
-        given = BEARER.fullmatch(authorization[0]) if len(authorization) == 1 else None
-        parts = FORMAT.fullmatch(given[1]) if given else None
+        parts = FORMAT.fullmatch(_key_in(authorization[0])) if len(authorization) == 1 else None
         id_, secret = parts.groups() if parts else ("", "")
         caller = self._callers.get(id_)
         key = caller.key if caller and caller.key else NOBODY
@@ -198,7 +211,7 @@ def _malformed(authorization: Sequence[str]) -> str:
         return "no Authorization header was sent"
     if len(authorization) > 1:
         return "more than one Authorization header was sent"
-    return "the Authorization header holds no key of the form Bearer mr_<id>_<secret>"
+    return "the Authorization header holds no key of the form mr_<id>_<secret>, as Bearer or as a Basic password"
 
 
 def stamp(file: Path) -> object:

@@ -6,11 +6,12 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 
 from medreward import __version__
+from medreward.api import compat
 from medreward.api.access.keyring import Caller, Keyring
 from medreward.api.fields import read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, REFERENCE, describe, paths
 from medreward.api.rest.leaving import cancelled_if_left
-from medreward.api.rest.middleware import entry_of, rest_rules, surround
+from medreward.api.rest.middleware import engine_of, entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, model_ref, score_reply
 from medreward.api.rest.requests import read_body, read_score_body
 from medreward.api.rest.schemas import GroupedRequest, Index, ModelReply, ScoreReply, StoredReply, TripleRequest
@@ -28,7 +29,10 @@ HEADERS = {
 }
 
 TAGS = [
-    {"name": "trainers", "description": "scores as rewards: many triples, grouped by image and question"},
+    {
+        "name": "trainers",
+        "description": "scores as rewards: many triples, grouped by image and question; and in trainers' own shapes",
+    },
     {"name": "screening", "description": "one answer that is about to be shown: X-Lane: interactive"},
     {"name": "images", "description": "images that are sent once and named by their hash in later requests"},
     {"name": "operators", "description": "what is served, within which limits, and whether it works"},
@@ -42,18 +46,17 @@ def create_app(engine: Engine, keys: Keyring) -> FastAPI:
         title="MedReward", version=__version__, redoc_url=None, redirect_slashes=False, openapi_tags=TAGS
     )
     app.state.engine = engine
+    app.state.jobs = compat.Jobs()
     app.include_router(router)
-    surround(app, router, engine, keys, rest_rules(engine.settings))
+    for trainers in compat.ROUTERS:
+        app.include_router(trainers)
+    surround(app, (router, *compat.ROUTERS), engine, keys, rest_rules(engine.settings))
     scoring = ("/score", "/v1/score")
     engine.metrics.expect(scoring, "200", Lane)
-    engine.metrics.expect((path for path in paths(router) if path not in scoring), "200")
-    describe(app, TripleRequest, GroupedRequest)
+    engine.metrics.expect((path for path in paths(router, *compat.ROUTERS) if path not in scoring), "200")
+    engine.metrics.expect_fills(compat.FILLING)
+    describe(app, TripleRequest, GroupedRequest, *compat.SHAPES)
     return app
-
-
-def engine_of(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    return engine
 
 
 def caller_of(request: Request) -> Caller:

@@ -1,7 +1,7 @@
 """What surrounds each request of the HTTP doors: id, log and count; host name, key and quota; errors to problems."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,7 +24,10 @@ from medreward.metrics import Metrics
 from medreward.settings import RequestIds, Settings
 from medreward.types import Lane
 
-HEALTH: Final = frozenset({"/livez", "/readyz"})  # probes come by address and have no key
+#: Probes come by address and have no key.
+HEALTH: Final = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
+#: Where a key may stand; the second is ROLL's.
+KEY_HEADERS: Final = ("authorization", "xrl-authorization")
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,11 @@ def admin_rules(settings: Settings) -> AccessRules:
     )
 
 
-def surround(app: FastAPI, router: APIRouter, engine: Engine, keys: Keyring, rules: AccessRules) -> None:
-    """Puts all of this module around the routes of the app; `router` holds those that the app itself does not list."""
+def surround(app: FastAPI, routers: Iterable[APIRouter], engine: Engine, keys: Keyring, rules: AccessRules) -> None:
+    """Puts all of this module around the routes of the app; the routers hold those that the app itself does not
+    list."""
     app.add_middleware(AccessCheck, keys=keys, rules=rules)
-    routes = [*app.routes, *router.routes]
+    routes = [*app.routes, *(route for router in routers for route in router.routes)]
     app.add_middleware(Observe, metrics=engine.metrics, rule=engine.settings.request_ids, routes=routes)
     app.add_exception_handler(MedRewardError, answer_refusal)
     app.add_exception_handler(HTTPException, answer_unrouted)
@@ -68,6 +72,11 @@ def entry_of(scope: Any) -> Entry:
     """Returns the entry of a request that has come through `Observe`."""
     entry: Entry = scope["entry"]
     return entry
+
+
+def engine_of(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
 
 
 class Observe:
@@ -133,7 +142,7 @@ class AccessCheck:
             try:
                 rules.hosts.check(headers.getlist("host"))
                 if path not in rules.without_key:
-                    entry.caller = self._keys.identify(headers.getlist("authorization"))
+                    entry.caller = self._keys.identify([key for name in KEY_HEADERS for key in headers.getlist(name)])
                     entry.caller.check_scope(*rules.others.get(path, (rules.scope,)))
                     until_answered.enter_context(entry.caller.request())
             except RequestError as error:

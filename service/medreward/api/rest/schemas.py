@@ -30,7 +30,8 @@ FLAGS: Final[dict[Flag, str]] = {
     Flag.THINKING_STRIPPED: "Thinking was taken out of the response before it was scored, as options.thinking asked.",
     Flag.CONTROL_TOKENS: "The question or the response holds the text of one of the model's control tokens. "
     "It was read as plain text.",
-    Flag.RAW_TEXT: "The text was scored without a template of the model. No model of this version does that.",
+    Flag.RAW_TEXT: "The text came by a trainer's route and could not be taken apart into question and response with "
+    "certainty. It was scored as it was; docs/trainers/wire.md says when that happens.",
     Flag.EMPTY_RESPONSE: "The response is empty, or nothing but white space. It is scored all the same.",
     Flag.OUT_OF_SCOPE: "The image is unlike those that the model learnt from, so its scores mean little. "
     "Only models that know their scope set it.",

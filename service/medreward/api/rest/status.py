@@ -7,7 +7,7 @@ import msgspec
 from fastapi import Response
 
 from medreward.api.observing import Entry
-from medreward.errors import Code, MedRewardError
+from medreward.errors import RETRYABLE, Code, ItemError, MedRewardError
 from medreward.types import Lane
 
 HTTP_STATUS: Final[dict[Code, int]] = {
@@ -51,10 +51,18 @@ HTTP_STATUS: Final[dict[Code, int]] = {
 }
 
 
+class Unscored(ItemError):
+    """A trainer's sample was not scored. Trainers ask again at a 5xx, or never: the status says if that may help."""
+
+    @property
+    def status(self) -> int:
+        return 503 if self.code in RETRYABLE else 422
+
+
 def problem(error: MedRewardError, entry: Entry) -> Response:
     """Returns the answer to a request that is refused for this error, and notes the error in the request's entry."""
     entry.refusal = error
-    status = HTTP_STATUS[error.code]
+    status = error.status if isinstance(error, Unscored) else HTTP_STATUS[error.code]
     if error.code in (Code.OVERLOADED, Code.QUOTA_EXCEEDED) and entry.lane is Lane.INTERACTIVE:
         status = 429
     body = {
@@ -69,6 +77,6 @@ def problem(error: MedRewardError, entry: Entry) -> Response:
     headers = {}
     if error.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
-    if error.retry_after is not None:
+    if error.retry_after is not None and status != 422:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")

@@ -9,10 +9,11 @@ import pybase64
 
 from medreward.encoding.image import ImageHeader, ImageLimits, is_dicom, probe
 from medreward.engine.images.fetch import Allowance, Fetcher
+from medreward.engine.images.root import ImageRoot
 from medreward.engine.images.store import ImageStore
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
-from medreward.types import Base64Image, ImageSource, InlineImage, StoredImage, UrlImage
+from medreward.types import Base64Image, FileImage, ImageSource, InlineImage, StoredImage, UrlImage
 
 KNOWN_HEADERS: Final = 50_000
 QUICK_BYTES: Final = 1024 * 1024  # hashed and probed in under a millisecond
@@ -31,10 +32,16 @@ class Images:
     """From what a request names to a checked file."""
 
     def __init__(
-        self, store: ImageStore, limits: ImageLimits, metrics: Metrics, fetcher: Fetcher | None = None
+        self,
+        store: ImageStore,
+        limits: ImageLimits,
+        metrics: Metrics,
+        fetcher: Fetcher | None = None,
+        root: ImageRoot | None = None,
     ) -> None:
         self.store = store
         self._fetcher = fetcher
+        self._root = root
         self._limits = limits
         self._metrics = metrics
         #: Of files that passed: an image comes back with every answer.
@@ -51,6 +58,8 @@ class Images:
         """Looks at the header, decodes nothing; away from the event loop where that could take long."""
         if isinstance(source, UrlImage):
             data = await self._fetched(source.url, allowance)
+        elif isinstance(source, FileImage):
+            data = await self._from_root(source.path)
         else:
             data = self._read(source, tenant)
         if len(data) <= QUICK_BYTES and not is_dicom(data):
@@ -76,6 +85,14 @@ class Images:
                 Code.IMAGE_URL_REFUSED, "this server fetches no images by URL: send the image itself", "image"
             )
         return await self._fetcher.fetch(url, allowance)
+
+    async def _from_root(self, path: str) -> bytes:
+        if self._root is None:
+            detail = (
+                "the image is no sha256, data URL or https URL, and this server has no --image-root to read files from"
+            )
+            raise ItemError(Code.IMAGE_INVALID, detail, "image")
+        return await asyncio.to_thread(self._root.read, path, self._limits.bytes)
 
     def _read(self, source: InlineImage | Base64Image | StoredImage, tenant: str) -> bytes:
         match source:

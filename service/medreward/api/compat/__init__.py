@@ -1,0 +1,26 @@
+"""The shapes that trainers send as they are, a file each: thin translations of the same engine call that /score makes.
+docs/trainers/wire.md shows them."""
+
+from typing import Final
+
+from fastapi import APIRouter
+
+from medreward.api.compat import classify, llamafactory, nemo_gym, openrlhf, roll, slime
+from medreward.api.compat.asking import Foreign
+from medreward.api.compat.roll import Jobs as Jobs
+from medreward.api.openapi import paths
+
+ROUTERS: Final[tuple[APIRouter, ...]] = tuple(
+    route.router for route in (openrlhf, slime, llamafactory, classify, nemo_gym, roll)
+)
+SHAPES: Final[tuple[type[Foreign], ...]] = (
+    openrlhf.GetRewardRequest,
+    slime.RmRequest,
+    llamafactory.EvaluationRequest,
+    classify.ClassifyRequest,
+    nemo_gym.VerifyRequest,
+    roll.SubmitRequest,
+    roll.ResultRequest,
+)
+#: The routes that may fill an answer that was not scored.
+FILLING: Final = paths(*ROUTERS)
