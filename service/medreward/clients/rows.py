@@ -17,7 +17,10 @@ IMAGE_PARTS: Final = ("image", "image_url", "input_image")  # of a message's con
 #: How a turn begins in the chat templates that people train with.
 CHAT_MARKUP: Final = re.compile(r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|\[INST\]")
 #: What a tokenizer writes at the end of a generated text when it does not leave out special tokens.
-END_MARKS: Final = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "<eos>", "</s>")
+END_MARKS: Final = (
+    *("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|finetune_right_pad_id|>"),
+    *("<end_of_turn>", "<eos>", "<pad>", "</s>"),
+)
 
 Text: TypeAlias = str | Sequence[Mapping[str, Any]]  # plain, or messages of a conversation
 
@@ -134,9 +137,9 @@ def after_prompt(query: str, prompt: str) -> str:
 
 
 def without_end_mark(text: str) -> str:
-    """Returns the text without the marks that a tokenizer wrote after its last word."""
-    while mark := next((mark for mark in END_MARKS if text.endswith(mark)), None):
-        text = text.removesuffix(mark)
+    """Returns the text without the marks of its end that a tokenizer wrote after it."""
+    while mark := next((mark for mark in END_MARKS if text.rstrip().endswith(mark)), None):
+        text = text.rstrip().removesuffix(mark)
     return text
 
 
