@@ -9,7 +9,7 @@ PIP := python -m pip install --quiet --disable-pip-version-check
 LOCKED := --no-deps --require-hashes --requirement deploy/locks
 PYTEST := python -m pytest --numprocesses $(JOBS) --dist loadfile
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
-PROTO := medreward/proto/reward.proto
+PROTO := medreward/proto/reward.proto medreward/proto/inference.proto
 TOOLS := .venv/tools/bin
 LOCK := deploy/locks/serve.txt
 # The trainers' wheels fit one place. Elsewhere the tests of their own clients are left out, and pytest's report says so.
@@ -41,8 +41,7 @@ check: .venv/.test  ## lint, imports, types, generated files
 	cd service && ../$(PROTOC) --python_out=../.venv/made --pyi_out=../.venv/made --grpc_python_out=../.venv/made $(PROTO)
 	diff docs/openapi.json .venv/made/docs/openapi.json
 	diff docs/settings.md .venv/made/docs/settings.md
-	for file in reward_pb2.py reward_pb2.pyi reward_pb2_grpc.py; do \
-		diff service/medreward/proto/$$file .venv/made/medreward/proto/$$file || exit 1; done
+	for file in .venv/made/medreward/proto/*; do diff service/medreward/proto/$${file##*/} $$file || exit 1; done
 
 generated: proto  ## everything that is made from something else
 	$(BIN)/python docs/generate.py docs

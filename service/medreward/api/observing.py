@@ -48,6 +48,7 @@ class Entry:
     client: str  # address of the peer
     caller: Caller = ANYONE
     lane: Lane = Lane.BULK
+    is_oip: bool = False  # the Open Inference Protocol has a shape of its own for errors
     refusal: MedRewardError | None = None
     fingerprint: str = ""
     outcomes: Counter[str] = field(default_factory=Counter)

@@ -1,8 +1,8 @@
 """Counts the values of a request before it is parsed, for to parse very many tiny values would stop the event loop for
 seconds."""
 
-from collections.abc import Iterator
-from itertools import accumulate, chain
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -35,14 +35,19 @@ def check_json(body: bytes, settings: Settings) -> None:
         raise RequestError(Code.JSON_TOO_DEEP, f"the body is nested more than {settings.json_depth} levels deep")
 
 
-def check_message(message: bytes, nested: int, settings: Settings) -> None:
-    """Refuses a protobuf message of too many fields, those of the messages in its field `nested` included."""
-    seen = 0
-    for number, content in _fields(memoryview(message)):
-        for _ in chain((number,), _fields(content) if number == nested else ()):
-            seen += 1
-            if seen > settings.json_values:
-                raise _too_many(settings)
+def check_message(message: bytes, nested: Sequence[int], settings: Settings) -> None:
+    """Refuses a protobuf message of too many fields, those of the messages in its field `nested[0]` included, of theirs
+    in `nested[1]`, and so on."""
+    for seen, _ in enumerate(_fields_within(memoryview(message), nested), 1):
+        if seen > settings.json_values:
+            raise _too_many(settings)
+
+
+def _fields_within(message: memoryview, nested: Sequence[int]) -> Iterator[int]:
+    for number, content in _fields(message):
+        yield number
+        if nested and number == nested[0]:
+            yield from _fields_within(content, nested[1:])
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

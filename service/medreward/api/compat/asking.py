@@ -276,8 +276,11 @@ def by_dimension(numbers: Six) -> dict[str, float | None]:
     return dict(zip(DIMENSIONS, numbers, strict=True))
 
 
-def reply(request: Request, body: object, status: int = 200) -> Response:
-    """Returns the reply to a trainer. Its shape has no room for the model, so the headers name it."""
+def reply(request: Request, body: object) -> Response:
+    return json_reply(body, headers=model_headers(request))
+
+
+def model_headers(request: Request) -> dict[str, str]:
+    """Returns the headers that name the model, for which trainers' shapes have no room."""
     ref = engine_of(request).serving.ref
-    about = {"X-Model-Fingerprint": ref.fingerprint, "X-Model-Runtime": ref.runtime, "X-Model-Evidence": ref.evidence}
-    return json_reply(body, status, about)
+    return {"X-Model-Fingerprint": ref.fingerprint, "X-Model-Runtime": ref.runtime, "X-Model-Evidence": ref.evidence}

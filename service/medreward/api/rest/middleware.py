@@ -95,7 +95,8 @@ class Observe:
         started = time.perf_counter()
         id_, replaced = request_id(Headers(scope=scope).get("x-request-id"), self._rule)
         peer = scope.get("client")
-        entry = scope["entry"] = Entry(id_, replaced, peer[0] if peer else "")
+        is_oip = scope["path"].startswith("/v2/")
+        entry = scope["entry"] = Entry(id_, replaced, peer[0] if peer else "", is_oip=is_oip)
         status = 500
 
         async def answer(message: Message) -> None:

@@ -65,7 +65,7 @@ def problem(error: MedRewardError, entry: Entry) -> Response:
     status = error.status if isinstance(error, Unscored) else HTTP_STATUS[error.code]
     if error.code in (Code.OVERLOADED, Code.QUOTA_EXCEEDED) and entry.lane is Lane.INTERACTIVE:
         status = 429
-    body = {
+    body: dict[str, object] = {
         "type": f"urn:medreward:problem:{error.code}",
         "title": error.code.replace("_", " ").capitalize(),
         "status": status,
@@ -74,6 +74,8 @@ def problem(error: MedRewardError, entry: Entry) -> Response:
         "field": error.field or None,
         "request_id": entry.request_id,
     }
+    if entry.is_oip:
+        body["error"] = error.detail
     headers = {}
     if error.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"

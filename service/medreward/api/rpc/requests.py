@@ -1,5 +1,6 @@
 """A gRPC message's bytes to a ScoreRequest."""
 
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -37,16 +38,22 @@ def metadata_of(context: Context) -> dict[str, str]:
 
 def read_message(kind: type[M], message: bytes, settings: Settings) -> M:
     """Returns the message. It is refused when it has too many fields or an unknown one, or cannot be read."""
-    check_message(message, pb.ScoreRequest.ITEMS_FIELD_NUMBER, settings)
-    try:
-        read = kind.FromString(message)
-    except DecodeError:
-        raise RequestError(Code.MALFORMED, "the message cannot be read") from None
+    read = parse_message(kind, message, (pb.ScoreRequest.ITEMS_FIELD_NUMBER,), settings)
     size = read.ByteSize()
     read.DiscardUnknownFields()
     if read.ByteSize() < size:
         raise RequestError(Code.UNKNOWN_FIELD, "the message has a field that is not known")
     return read
+
+
+def parse_message(kind: type[M], message: bytes, nested: Sequence[int], settings: Settings) -> M:
+    """Returns the message, whatever fields it has; refused when they are too many, for which those in the fields
+    `nested` are counted too, or when it cannot be read."""
+    check_message(message, nested, settings)
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        raise RequestError(Code.MALFORMED, "the message cannot be read") from None
 
 
 def lane_of(request: pb.ScoreRequest, context: Context) -> Lane:

@@ -9,7 +9,8 @@ from grpc_reflection.v1alpha import reflection
 
 from medreward.api.access.keyring import Keyring
 from medreward.api.access.tls import Tls
-from medreward.api.rpc.middleware import AccessCheck
+from medreward.api.compat import oip_rpc
+from medreward.api.rpc.middleware import AccessCheck, Observe
 from medreward.api.rpc.service import GET_MODEL, PUT_IMAGE, SCORE, SERVICE, STREAM, RewardService
 from medreward.engine.engine import Engine
 from medreward.types import Lane
@@ -45,9 +46,14 @@ class Rpc:
         engine.metrics.expect((SCORE, STREAM), "OK", Lane)
         engine.metrics.expect((PUT_IMAGE, GET_MODEL), "OK")
         self._health = health.aio.HealthServicer()
-        self._server.add_generic_rpc_handlers((RewardService(engine).handlers(),))
+        engine.metrics.expect(oip_rpc.METHODS, "OK")
+        engine.metrics.expect_fills([oip_rpc.INFER])
+        observe = Observe(engine.metrics, settings)
+        services = RewardService(engine, observe), oip_rpc.InferenceService(engine, observe)
+        self._server.add_generic_rpc_handlers(tuple(service.handlers() for service in services))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        names = SERVICE, oip_rpc.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME
+        reflection.enable_server_reflection(names, self._server)
 
     async def start(self, host: str, port: int) -> int:
         """Begins to serve and returns the port, which the system chooses where 0 is given."""

@@ -33,9 +33,9 @@ Replies = asyncio.Queue[pb.ScoreResponse | None]  # None: no more to come
 class RewardService:
     """Its methods take messages as bytes, so that one that cannot be read is refused and logged as any other."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, observe: Observe) -> None:
         self._engine = engine
-        self._observe = Observe(engine.metrics, engine.settings)
+        self._observe = observe
 
     def handlers(self) -> grpc.GenericRpcHandler:
         def answering(
