@@ -193,7 +193,7 @@ def counts(admin: int) -> list[float]:
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--connections", default=32, show_default=True, help="Calls at a time, where a call is one answer.")
 @click.option("--only", default=",".join(ROUTES), help="Routes, by their names in the table.")
-@click.option("--server-cores", default="0,1", show_default=True)
+@click.option("--server-cores", default="0", show_default=True)
 @click.option("--at-least", default=0.0, show_default=True, help="Exit 1 where a route is below that part of groups.")
 def main(
     model: str,

@@ -67,7 +67,8 @@ def pasted(page: str, language: str, served: Served, n: int = 0) -> str:
     text = (PAGES / page).read_text("utf-8")
     found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     blocks = [block for written, block in found if written == language]
-    return blocks[n].replace("http://127.0.0.1:8000", served.url)
+    block: str = blocks[n]
+    return block.replace("http://127.0.0.1:8000", served.url)
 
 
 def chatml(question: str, response: str | None = None, image: bool = False) -> str:

@@ -6,7 +6,7 @@ import multiprocessing
 from base64 import b64decode
 from typing import Any
 
-from answering import answer_calls
+from trainers.answering import answer_calls
 
 
 def rewards(module: str, question: str, responses: list[str], image: str | None) -> list[float]:
@@ -15,7 +15,7 @@ def rewards(module: str, question: str, responses: list[str], image: str | None)
 
     async def run() -> list[float]:
         wrapper = AsyncRewardWrapper(function, max_workers=2)
-        return await asyncio.gather(*(wrapper("…", f"{text}<|im_end|>", [1], [2], **row) for text in responses))
+        return [*await asyncio.gather(*(wrapper("…", f"{text}<|im_end|>", [1], [2], **row) for text in responses))]
 
     return asyncio.run(run())
 

@@ -5,9 +5,10 @@ from base64 import b64decode
 from typing import Any
 
 import numpy as np
-from answering import answer_calls
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest
 from kserve.inference_client import RESTConfig
+
+from trainers.answering import answer_calls
 
 
 def request_of(model: str, rows: list[dict[str, str]], binary: bool) -> InferRequest:

@@ -5,7 +5,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from answering import answer_calls
+from trainers.answering import answer_calls
 
 found = importlib.util.find_spec("llamafactory")
 assert found

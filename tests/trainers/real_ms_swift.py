@@ -4,10 +4,11 @@ from base64 import b64decode
 from typing import Any
 
 import torch
-from answering import answer_calls
 from swift.rewards import orms
 from swift.rl_core.data import GRPOSample
 from swift.rl_core.grpo_algorithm import compute_rewards_per_func
+
+from trainers.answering import answer_calls
 
 functions: list[Any] = []
 

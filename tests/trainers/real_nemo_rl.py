@@ -6,7 +6,7 @@ from base64 import b64decode
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from answering import answer_calls
+from trainers.answering import answer_calls
 
 
 class EnvironmentReturn(NamedTuple):

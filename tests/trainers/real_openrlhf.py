@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from answering import answer_calls
+from trainers.answering import answer_calls
 
 stub: Any = ModuleType("openrlhf.utils.logging_utils")
 stub.init_logger = logging.getLogger

@@ -9,7 +9,8 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
-from answering import answer_calls
+
+from trainers.answering import answer_calls
 
 
 def inputs_of(kind: Any, rows: list[dict[str, str]], **how: Any) -> list[Any]:

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from answering import answer_calls
-from children import chatml
 from omegaconf import OmegaConf
 from PIL import Image
 from tensordict import TensorDict
 from verl import DataProto
 from verl.experimental.reward_loop.reward_loop import RewardLoopManager, RewardLoopWorker
 from verl.trainer.ppo.reward import load_reward_manager
+
+from trainers.answering import answer_calls
+from trainers.children import chatml
 
 DEFAULTS = """
 reward:
@@ -30,10 +31,11 @@ class Bytes:
     eos_token = "<|im_end|>"  # noqa: S105  (no password)
 
     def decode(self, ids: Any, skip_special_tokens: bool = False) -> str:
-        return bytes(ids.tolist()).decode()
+        text: list[int] = ids.tolist()
+        return bytes(text).decode()
 
     def apply_chat_template(self, chat: list[dict[str, Any]], **_: Any) -> str:
-        *_, asked, answered = chat
+        asked, answered = chat[-2:]
         return chatml(asked["content"], answered["content"])
 
 

@@ -115,7 +115,10 @@ def of_label(label: Any) -> tuple[ImageLike, str | None]:
     data URL, an address, a path on this machine, a data set's {"bytes", "path"}. Raises ValueError for anything else.
     """
     if isinstance(label, str) and label.lstrip().startswith("{"):
-        label = json.loads(label)
+        try:
+            label = json.loads(label)
+        except ValueError as error:
+            raise ValueError(f"the label begins like a JSON object and is no JSON: {error}") from None
     if isinstance(label, Mapping) and label.keys() & {"image", "question"}:
         return _label_image(label.get("image")), label.get("question")
     return _label_image(label), None
@@ -153,7 +156,7 @@ def _label_image(written: Any) -> ImageLike:
         try:
             return base64.b64decode(image.partition(",")[2], validate=True)
         except binascii.Error:
-            raise ValueError("the label is a data URL that is not base64") from None
+            raise ValueError("the label is a data URL with no base64 in it") from None
     return image or None
 
 
