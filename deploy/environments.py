@@ -42,11 +42,11 @@ TOOLS = {
 #: installed with them: their pins exclude one another, and the packages of `test` stand in for what those name.
 TRAINERS = {
     "openrlhf==0.11.2": ("aiohttp",),
-    "verl==0.9.1": ("codetiming", "omegaconf", "orjson", "pyvers", "ray", "tensordict==0.10.*"),
+    "verl==0.9.1": ("codetiming", "hydra-core", "omegaconf<2.4", "orjson", "pyvers", "ray", "tensordict==0.10.*"),
     "ms-swift==4.6.0": ("dacite", "json-repair", "modelscope", "modelscope-hub"),
     "llamafactory==0.9.5": (),
     "areal==1.0.4": (
-        *("aiofiles", "antlr4-python3-runtime==4.9.*", "colorlog", "einops", "flask", "hydra-core", "lark", "llvmlite"),
+        *("aiofiles", "antlr4-python3-runtime==4.9.*", "colorlog", "einops", "flask", "lark", "llvmlite"),
         *("numba", "tenacity", "torchdata"),
     ),
     "tritonclient==2.73.0": ("brotli", "gevent", "geventhttpclient", "greenlet", "python-rapidjson"),

@@ -1,11 +1,13 @@
 import platform
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from commands import Served, serving
+from keyring import KeysFile
 
 #: The one place that the trainers' wheels fit.
 FITS = (sys.version_info[:2], sys.platform, platform.machine()) == ((3, 11), "linux", "x86_64")
@@ -25,6 +27,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server of the bundled model."""
     with serving(tmp_path_factory.mktemp("trainers"), "--model", "medreward-mini") as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Served]]:
+    """A server that wants a key: with the key in its address, as trainers can send one, and without."""
+    folder = tmp_path_factory.mktemp("locked")
+    key = KeysFile(folder / "keys.json").new()
+    with serving(folder, "--keys-file", str(folder / "keys.json")) as served:
+        yield replace(served, url=served.url.replace("http://", f"http://x:{key}@")), served
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,13 @@
 import asyncio
 from base64 import b64decode
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+import verl
+from hydra import compose, initialize_config_dir
 from PIL import Image
 from tensordict import TensorDict
 from verl import DataProto
@@ -17,12 +19,7 @@ from verl.trainer.ppo.reward import load_reward_manager
 from trainers.answering import answer_calls
 from trainers.children import chatml
 
-DEFAULTS = """
-reward:
-  custom_reward_function: {path: null}
-  reward_manager: {source: register, name: naive, module: {path: null}}
-  reward_model: {enable: false, model_path: any, rollout: {name: vllm}}
-"""
+DEFAULTS = Path(verl.__file__).parent / "trainer" / "config"
 LENGTH = 256
 
 
@@ -39,11 +36,15 @@ class Bytes:
         return chatml(asked["content"], answered["content"])
 
 
+def config_of(lines: list[str]) -> Any:
+    """verl's own configuration with these arguments of its command line."""
+    with initialize_config_dir(str(DEFAULTS), version_base=None):
+        return compose("ppo_trainer", overrides=lines)
+
+
 def worker_of(lines: list[str], address: str | None = None) -> RewardLoopWorker:
     worker = RewardLoopWorker.__new__(RewardLoopWorker)
-    worker.config = OmegaConf.merge(
-        OmegaConf.create(DEFAULTS), OmegaConf.from_dotlist([line.removeprefix("+") for line in lines])
-    )
+    worker.config = config_of(lines)
     worker.reward_router_address = address
     worker.input_tokenizer = worker.reward_model_tokenizer = Bytes()
     return worker
@@ -94,11 +95,11 @@ def manager(lines: list[str], rows: list[dict[str, Any]], folder: str) -> dict[s
     return {"answers": answers, "sums": tensor.sum(dim=1).tolist()}
 
 
-def disrm(address: str, rows: list[dict[str, Any]]) -> list[float]:
+def disrm(lines: list[str], address: str, rows: list[dict[str, Any]]) -> list[float]:
     """What verl asks of the server that stands in for its reward model."""
 
     async def run() -> Any:
-        worker = worker_of(["reward.reward_model.enable=true"], address)
+        worker = worker_of(lines, address)
         return await worker.compute_score_batch(batch_of(rows, ""))
 
     return [answer["reward_score"] for answer in asyncio.run(run())]
@@ -108,7 +109,7 @@ def gdpo(lines: list[str], answers: list[dict[str, Any]]) -> list[float]:
     """The advantages that verl makes of the answers' keys."""
     from verl.trainer.ppo.core_algos import compute_gdpo_outcome_advantage
 
-    config = OmegaConf.from_dotlist(lines).algorithm
+    config = config_of(lines).algorithm
     count = len(answers)
     extra = {key: np.array([answer["reward_extra_info"][key] for answer in answers]) for key in config.gdpo_reward_keys}
     ones = torch.ones((count, 2), dtype=torch.int64)

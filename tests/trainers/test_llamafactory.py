@@ -52,7 +52,16 @@ def test_a_killed_worker_is_waited_for(trainer: Child, victim: Served) -> None:
     assert found == expected
 
 
-def test_the_key_travels_in_the_address() -> None:
+def test_a_key_travels_in_the_address(trainer: Child, locked: tuple[Served, Served]) -> None:
+    opened, closed = locked
+    messages = [chatml(QUESTION, response) for response in RESPONSES]
+    found = trainer.call("rewards", url=pasted("llamafactory.md", "yaml", opened).split()[-1], messages=messages)
+    assert found == single(rewards(opened, RESPONSES))
+    with pytest.raises(Raised, match="KeyError: 'scores'"):
+        trainer.call("rewards", url=url(closed), messages=messages)
+
+
+def test_the_maker_of_the_address() -> None:
     assert reward_model("http://host:8000/", key="a/b", on_error=-1) == (
         "http://x:a%2Fb@host:8000/v1/score/evaluation?on_error=-1"
     )

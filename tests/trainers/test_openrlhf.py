@@ -117,3 +117,18 @@ def test_a_killed_worker_costs_tries_and_no_reward(trainer: Child, victim: Serve
     given = asked(RESPONSES[:1], None)
     (reply,) = with_worker_killed(victim, lambda: trainer.call("by_url", urls=[url(victim)], **given))
     assert reply["rewards"] == expected
+
+
+def test_a_key_travels_in_the_address(trainer: Child, locked: tuple[Served, Served], tmp_path: Path) -> None:
+    opened, closed = locked
+    (reply,) = trainer.call("by_url", urls=[url(opened)], **asked(RESPONSES[:1], None))
+    assert reply["rewards"] == rewards(opened, RESPONSES[:1])
+    with pytest.raises(Raised, match="RuntimeError: Request error for 5 times"):
+        trainer.call("by_url", urls=[url(closed)], **asked(RESPONSES[:1], None))
+    key = opened.url.split(":")[2].split("@")[0]
+    label = json.dumps({"question": QUESTION})
+    by_function = {"file": function_file(closed, tmp_path, f", key={key!r}"), **asked(RESPONSES[:1], label)}
+    assert trainer.call("by_function", **by_function)[0]["rewards"] == reply["rewards"]
+    by_function["file"] = function_file(closed, tmp_path)
+    with pytest.raises(Raised, match="Refused: unauthenticated"):
+        trainer.call("by_function", **by_function)

@@ -1,6 +1,7 @@
 """verl's own worker: the manager of the page, and the route that stands in for its discriminative reward model."""
 
 import math
+import re
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from commands import Served
 from medreward.types import DIMENSIONS
 from trainers.children import (
+    PAGES,
     QUESTION,
     RESPONSES,
     Child,
@@ -35,6 +37,14 @@ def trainer() -> Iterator[Child]:
 
 def config(served: Served, *more: str) -> list[str]:
     return [*pasted("verl.md", "", served).split(), *more]
+
+
+def stand_in() -> list[str]:
+    """The page's arguments for the discriminative reward model."""
+    page = (PAGES / "verl.md").read_text("utf-8")
+    lines = re.findall(r"`(reward\.reward_model\.\S+=\S+)`", page)
+    assert len(lines) == 2
+    return lines
 
 
 def rows(responses: list[str], image: bytes | None = None, kind: str = "") -> list[dict[str, Any]]:
@@ -91,14 +101,36 @@ def test_gdpo_reads_the_keys(trainer: Child, served: Served, tmp_path: Path) -> 
 
 def test_the_route_gives_what_score_gives(trainer: Child, served: Served) -> None:
     address = served.url.removeprefix("http://")
-    assert trainer.call("disrm", address=address, rows=rows(RESPONSES)) == rewards(served, RESPONSES)
+    assert trainer.call("disrm", lines=stand_in(), address=address, rows=rows(RESPONSES)) == rewards(served, RESPONSES)
 
 
 @pytest.mark.parametrize("way", ["manager", "disrm"])
 def test_a_killed_worker_costs_tries_and_no_reward(trainer: Child, victim: Served, way: str, tmp_path: Path) -> None:
     expected = rewards(victim, RESPONSES)
     given: dict[str, Any] = {"rows": rows(RESPONSES)}
-    given |= {"lines": config(victim), "folder": str(tmp_path)} if way == "manager" else {"address": victim.url[7:]}
+    if way == "manager":
+        given |= {"lines": config(victim), "folder": str(tmp_path)}
+    else:
+        given |= {"lines": stand_in(), "address": victim.url.removeprefix("http://")}
     found = with_worker_killed(victim, lambda: trainer.call(way, **given))
     scores = [answer["reward_score"] for answer in found["answers"]] if way == "manager" else found
     assert scores == expected
+
+
+def test_a_key_travels_in_the_address_and_in_the_configuration(
+    trainer: Child, locked: tuple[Served, Served], tmp_path: Path
+) -> None:
+    opened, closed = locked
+    expected = rewards(opened, RESPONSES)
+    assert (
+        trainer.call("disrm", lines=stand_in(), address=opened.url.removeprefix("http://"), rows=rows(RESPONSES))
+        == expected
+    )
+    with pytest.raises(Raised, match="ClientResponseError: 401"):
+        trainer.call("disrm", lines=stand_in(), address=closed.url.removeprefix("http://"), rows=rows(RESPONSES[:1]))
+    key = opened.url.split(":")[2].split("@")[0]
+    lines = config(closed, f"+reward.reward_kwargs.key={key}")
+    found = trainer.call("manager", lines=lines, rows=rows(RESPONSES), folder=str(tmp_path))
+    assert [answer["reward_score"] for answer in found["answers"]] == expected
+    with pytest.raises(Raised, match="Refused: unauthenticated"):
+        trainer.call("manager", lines=config(closed), rows=rows(RESPONSES), folder=str(tmp_path))
