@@ -177,3 +177,12 @@ def test_the_table_has_a_dash_where_there_is_no_number(two_folder: Path) -> None
     done = CliRunner().invoke(score, asked, standalone_mode=False)
     [row] = [line.split() for line in done.stdout.splitlines() if line.strip().startswith("0 ")]
     assert [cell == "-" for cell in row[1:8]] == [False, True, True, True, True, False, True]
+
+
+async def test_a_trainers_reward_that_needs_a_dimension_that_is_not_there_is_an_error(two: Server) -> None:
+    body = {"prompt": QUESTION, "response": RESPONSE}
+    given = (await two.rest.post("/rm?weights=accuracy:1", json=body)).json()
+    assert given["reward"] == given["accuracy"]
+    assert given["creativity"] is None
+    refused = await two.rest.post("/rm?weights=creativity:1", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (422, "unsupported_field")

@@ -109,24 +109,29 @@ def apart(text: str, prompt: int | None = None) -> Parts:
     A text of no known template is raw: its question is the prompt, or empty where nobody knows it.
     """
     for template in TEMPLATES:
-        for opening in _openings(template, text, prompt):
-            turns = template.turns(text[: opening.start()])
-            if turns and not template.markers.search(text, opening.end(), max(prompt or 0, opening.end())):
-                history = tuple(Turn(turn.role, without_pads(turn.content)) for turn in turns[:-1])
-                response = without_ends(text[opening.end() :])
-                is_raw = prompt is None and template.markers.search(response) is not None
-                return Parts(without_pads(turns[-1].content).strip(), response, history, is_raw)
+        end = prompt
+        if end is None:
+            opening = template.opening.search(text)
+            end = opening.end() if opening else 0
+        if (read := _read_prompt(template, text[:end])) is not None:
+            turns, start = read
+            opening = template.opening.match(text, start)
+            response = without_ends(text[opening.end() if opening else start :])
+            history = tuple(Turn(turn.role, without_pads(turn.content)) for turn in turns[:-1])
+            is_raw = prompt is None and template.markers.search(response) is not None
+            return Parts(without_pads(turns[-1].content).strip(), response, history, is_raw)
     return Parts(without_pads(text[: prompt or 0]), without_ends(text[prompt or 0 :]), is_raw=True)
 
 
-def _openings(template: Template, text: str, prompt: int | None) -> list[re.Match[str]]:
-    """Returns where the response may begin: at the first turn of the assistant, or at the last one that the prompt
-    opens or that follows it at once. The latter may be the policy's own words; then the one before it counts."""
-    if prompt is None:
-        first = template.opening.search(text)
-        return [first] if first else []
-    opened = [opening for opening in template.opening.finditer(text) if opening.start() <= prompt]
-    return opened[:-3:-1]
+def _read_prompt(template: Template, prompt: str) -> tuple[list[Turn], int] | None:
+    """Returns the turns of a prompt and where the turn of the assistant begins that it opens last, or would open at its
+    end. None for a prompt that the template does not make."""
+    *_, last = (None, *template.opening.finditer(prompt))
+    if last and not template.markers.search(prompt, last.end()):
+        turns, start = template.turns(prompt[: last.start()]), last.start()
+    else:
+        turns, start = template.turns(prompt), len(prompt)
+    return (turns, start) if turns else None
 
 
 def apart_after(prompt: str, query: str) -> Parts:
