@@ -5,7 +5,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import TypeVar
 
 import httpx
 
@@ -16,15 +17,16 @@ T = TypeVar("T")
 
 def with_worker_killed(served: Served, ask: Callable[[], T]) -> T:
     """What `ask` returns or raises, while whose call the worker is killed."""
-    killed = threading.Event()
+    asked, killed = threading.Event(), threading.Event()
 
     def kill() -> None:
-        for _ in range(3000):
-            found = _state(served)
-            if found["triples_in_flight"] and found["workers"]:
-                os.kill(int(found["workers"][0]["pid"]), signal.SIGKILL)
-                killed.set()
-                return
+        while not asked.is_set():
+            with suppress(httpx.TransportError):
+                found = httpx.get(f"{served.admin_url}/admin/state", timeout=60).json()
+                if found["triples_in_flight"] and found["workers"]:
+                    os.kill(int(found["workers"][0]["pid"]), signal.SIGKILL)
+                    killed.set()
+                    return
             time.sleep(0.02)
 
     killer = threading.Thread(target=kill)
@@ -32,10 +34,6 @@ def with_worker_killed(served: Served, ask: Callable[[], T]) -> T:
     try:
         return ask()
     finally:
+        asked.set()
         killer.join()
         assert killed.is_set(), "nothing was under way, so that nothing was killed"
-
-
-def _state(served: Served) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{served.admin_url}/admin/state", timeout=60).json()
-    return found

@@ -43,7 +43,7 @@ def stand_in() -> list[str]:
     """The page's arguments for the discriminative reward model."""
     page = (PAGES / "verl.md").read_text("utf-8")
     lines = re.findall(r"`(reward\.reward_model\.\S+=\S+)`", page)
-    assert len(lines) == 2
+    assert len(lines) == 3
     return lines
 
 
