@@ -212,7 +212,7 @@ def main(
     spent: dict[str, list[list[float]]] = {name: [] for name in routes}
     http, admin = free_port(), free_port()
     ports = ["--port", str(http), "--grpc-port", str(free_port()), "--admin-port", str(admin)]
-    command = [sys.executable, "-m", "medreward", "serve", "--model", model, *ports]
+    command = [sys.executable, "-m", "medreward", "serve", "--model", model, "--deadline-seconds", "3600", *ports]
     with (
         serving(command, f"http://127.0.0.1:{http}/readyz", parse_cores(server_cores)),
         httpx.Client(base_url=f"http://127.0.0.1:{http}", timeout=600) as client,
