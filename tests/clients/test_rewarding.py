@@ -146,6 +146,21 @@ async def test_what_comes_too_late_is_a_deadline() -> None:
             await asyncio.to_thread(source.rewards, ASKED, within=0.2)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotScored("too_long", "it has 900 tokens"),
+        Refused("overloaded", "later", True, 3.0, "/items/0"),
+        Unreachable("http://127.0.0.1:1", "refused"),
+        VersionChanged("another one", "sha256:a", None),
+    ],
+)
+def test_an_error_comes_out_of_a_pools_process_as_it_was(error: Exception) -> None:
+    """A pool whose process raises what cannot be unpickled is broken, and AReaL then takes 0."""
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
 async def test_a_copy_shares_the_client_of_its_process() -> None:
     source = RewardSource("http://127.0.0.1:1", key="a", timeout=5.0)
     assert pickle.loads(pickle.dumps(source)).client is source.client  # noqa: S301
