@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from api.compat.shapes import ROUTES, reward
+from api.compat.shapes import ROUTES, ask, reward
 from commands import Served, serving
 from faults.outside import replaced, state, until, worker
 from medreward.errors import RETRYABLE
-from serving import Server
+from serving import Server, running
 
 pytestmark = pytest.mark.slow
 
@@ -69,3 +69,21 @@ async def test_llama_factory_waits_for_a_server_that_takes_nothing(fake: Server)
     finally:
         fake.engine.undrain()
     assert await waiting == await reward(fake, "slime", "What is seen?", "Nothing.")
+
+
+async def test_llama_factory_outlasts_the_deadline_of_a_request() -> None:
+    """As when a worker is away for longer than any request may take."""
+    async with running(fake_delay_ms=600, deadline_seconds=0.3) as server:
+        assert (await ask(server, "slime", "What is seen?", "Nothing.")).json()["code"] == "deadline"
+        assert isinstance(await reward(server, "LLaMA-Factory", "What is seen?", "Something."), float)
+
+
+async def test_it_waits_no_longer_when_the_server_stops() -> None:
+    async with running() as server:
+        server.engine.drain()
+        waiting = asyncio.create_task(ask(server, "LLaMA-Factory", "What is seen?", "Nothing."))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        server.engine.stop()
+        refused = await waiting
+    assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")

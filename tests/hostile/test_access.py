@@ -24,7 +24,7 @@ from asking import Refusal, check_problem, over_grpc, over_rest, post, refusal_o
 from cases import ANSWER, QUESTION, SCAN, Body
 from keyring import KeysFile, bearer
 from medreward import logs
-from medreward.api import admin
+from medreward.api import admin, compat
 from medreward.api.access import keyring as keyring_module
 from medreward.api.access.hosts import Hosts, address_of, is_loopback
 from medreward.api.access.keyring import Bucket, Caller, Keyring
@@ -117,7 +117,11 @@ def routes_of_both_doors() -> Iterator[tuple[str, str, str]]:
     """What the apps themselves have, and what their routers bring: a new route is among them."""
     engine, keys = Engine(settings_for(), Metrics(CollectorRegistry())), Keyring(None)
     doors = {
-        "rest": [*create_app(engine, keys).routes, *rest_app.router.routes],
+        "rest": [
+            *create_app(engine, keys).routes,
+            *rest_app.router.routes,
+            *(route for router in compat.ROUTERS for route in router.routes),
+        ],
         "admin": [*create_admin_app(engine, keys).routes, *admin.router.routes],
     }
     for door, routes in doors.items():
@@ -131,7 +135,17 @@ def routes_of_both_doors() -> Iterator[tuple[str, str, str]]:
 
 def test_the_routes_are_seen() -> None:
     paths = {path for _, _, path in routes_of_both_doors()}
-    assert paths >= {"/score", "/v1/images/{sha256}", "/docs", "/openapi.json", "/metrics", "/admin/drain", "/livez"}
+    assert paths >= {
+        "/score",
+        "/v1/images/{sha256}",
+        "/docs",
+        "/openapi.json",
+        "/metrics",
+        "/admin/drain",
+        "/livez",
+        "/rm",
+        "/v2",
+    }
 
 
 @pytest.mark.parametrize(("door", "method", "path"), list(routes_of_both_doors()))

@@ -55,16 +55,15 @@ async def test_a_route_takes_the_key_from_the_url(guarded: Guarded, name: str) -
 
 async def test_every_route_of_rest_takes_basic(guarded: Guarded) -> None:
     rest = guarded.server.rest
-    for path in ("/v1/model", "/v1/limits", "/docs", "/openapi.json", "/v2", "/v2/models/fake"):
+    for path in ("/v1/model", "/v1/limits", "/docs", "/openapi.json", "/v2", "/v2/health/ready", "/v2/models/fake"):
         assert (await rest.get(path)).status_code == 401
         for name in ("", "anything", "a b"):
             assert (await rest.get(path, headers=basic(name, guarded.key))).status_code == 200
     body = {"question": QUESTION, "response": ANSWER}
     assert (await rest.post("/score", json=body, headers=basic("x", guarded.key))).status_code == 200
-    assert (await rest.get("/v2/health/ready")).status_code == 200
 
 
-@pytest.mark.parametrize("written", ["Basic", "Basic !", "Basic eDp5", "Basic //8=", "basic  ", "Basic " + "A" * 9000])
+@pytest.mark.parametrize("written", ["Basic", "Basic !", "Basic eDp5", "Basic //8=", "Basic " + "A" * 9000])
 async def test_a_basic_header_without_a_key(guarded: Guarded, written: str) -> None:
     check_problem(
         await guarded.server.rest.get("/v1/model", headers={"authorization": written}), 401, "unauthenticated"

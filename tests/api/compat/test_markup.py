@@ -35,8 +35,8 @@ class Family:
 
 
 def alike(name: str, begin: str, opens: str, closes: str, end: str, assistant: str = "assistant") -> Family:
-    roles = [(opens.format(role), closes) for role in ("system", "user", assistant)]
-    return Family(name, begin, *roles, end)
+    system, user, last = [(opens.format(role), closes) for role in ("system", "user", assistant)]
+    return Family(name, begin, system, user, last, end)
 
 
 FAMILIES = [

@@ -127,13 +127,14 @@ def outputs(reply: httpx.Response) -> dict[str, list[float]]:
 
 async def test_bytes_behind_the_json(fake: Server) -> None:
     expected = numbers(await rows(fake))
-    for beside, parameters in (
+    forms: list[tuple[Body, Body]] = [
         ({}, {}),
         ({}, {"binary_data_output": True}),
         ({"outputs": [{"name": name, "parameters": {"binary_data": True}} for name in expected]}, {}),
         ({"outputs": [{"name": "logits"}, {"name": "scores", "parameters": {"binary_data": True}}]}, {}),
         ({"outputs": [{"name": "reward", "parameters": {"binary_data": False}}]}, {"binary_data_output": True}),
-    ):
+    ]
+    for beside, parameters in forms:
         body, headers = binary(beside, COLUMNS, **parameters)
         reply = await fake.rest.post(PATH, content=body, headers=headers)
         names = [one["name"] for one in beside.get("outputs", [{"name": name} for name in expected])]
@@ -173,9 +174,9 @@ async def test_the_other_methods_of_grpc(fake: Server) -> None:
 
 
 async def test_reflection_lists_the_service(fake: Server) -> None:
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub(fake.channel)
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub
     asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
-    (reply,) = [reply async for reply in stub.ServerReflectionInfo(asked)]
+    (reply,) = [reply async for reply in stub(fake.channel).ServerReflectionInfo(asked)]
     named = {service.name for service in reply.list_services_response.service}
     assert {"inference.GRPCInferenceService", "medreward.v1.RewardService"} <= named
 

@@ -1,6 +1,7 @@
 """What each trainer's route answers, and what becomes of an answer that was not scored."""
 
 import asyncio
+import json
 import math
 from typing import Any
 
@@ -164,6 +165,17 @@ async def test_fields_that_nobody_knows_are_left_alone(fake: Server, name: str) 
     assert found(reply.json()) == (await scored(fake))["reward"]
 
 
+async def test_what_comes_back_of_a_body_may_hold_anything_that_json_can(fake: Server) -> None:
+    odd = {"big": 10**400, "text": "\ud800", "deep": [[[{"a": None}]]]}
+    row = await fake.rest.post("/verify", content=json.dumps(verify(QUESTION, ANSWER) | odd))
+    assert row.json() | odd == row.json()
+    for path, name in (("/classify", "input"), ("/v1/score/evaluation", "messages")):
+        reply = await fake.rest.post(path, content=json.dumps({name: [], "model": "\ud800"}))
+        assert reply.json()["model"] == "\ud800"
+    huge = json.dumps(verify(QUESTION, ANSWER))[:-1] + ', "huge": 1e999}'
+    assert (await fake.rest.post("/verify", content=huge)).status_code == 422
+
+
 async def test_thoughts_are_stripped_and_long_responses_cut_where_the_url_says_so(fake: Server) -> None:
     thought, long = f"<think>hm</think>{ANSWER}", "word " * 5000
     assert await reward(fake, "slime", QUESTION, thought, thinking="strip") == (await scored(fake))["reward"]
@@ -225,10 +237,10 @@ async def test_a_row_of_nemo_gym_whose_reward_was_filled_says_that_its_judge_fai
 async def test_what_passes_is_told_by_503(slow: Server) -> None:
     for name in ("OpenRLHF", "slime", "vLLM, text", "NeMo Gym", "OIP"):
         path, body, _ = ROUTES[name]
-        reply = await slow.rest.post(path.format("fake"), json=body(QUESTION, "x"), headers={"x-deadline-ms": "50"})
+        reply = await slow.rest.post(path.format("fake"), json=body(QUESTION, name), headers={"x-deadline-ms": "50"})
         assert (reply.status_code, reply.json()["code"]) == (503, "deadline")
         assert int(reply.headers["retry-after"]) >= 1
-    filled = await slow.rest.post("/rm?on_error=null", json=rm(QUESTION, "x"), headers={"x-deadline-ms": "50"})
+    filled = await slow.rest.post("/rm?on_error=null", json=rm(QUESTION, "filled"), headers={"x-deadline-ms": "50"})
     assert filled.json()["reward"] is None
 
 

@@ -2,6 +2,7 @@
 sample, and what becomes of one that was not scored."""
 
 import asyncio
+import json
 import logging
 import math
 import time
@@ -20,7 +21,6 @@ from medreward.api.observing import Entry
 from medreward.api.openapi import REFERENCE
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of
-from medreward.api.rest.replies import json_reply
 from medreward.api.rest.requests import checked, decode_json, read_body
 from medreward.api.rest.schemas import Shape
 from medreward.api.rest.status import Unscored
@@ -107,7 +107,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Call:
     """What the URL and the headers of a trainer's request say of all its samples."""
 
     route: str
@@ -117,7 +117,7 @@ class Asked:
     fill: float | None
 
 
-def asked(route: str, entry: Entry, parameters: Mapping[str, str], headers: Mapping[str, str]) -> Asked:
+def read_call(route: str, entry: Entry, parameters: Mapping[str, str], headers: Mapping[str, str]) -> Call:
     """Reads the parameters and headers, in gRPC the metadata. Refuses one with a value that it cannot have, and a lane
     that the key may not use."""
     entry.lane = read_lane(headers.get("x-lane"))
@@ -137,7 +137,7 @@ def asked(route: str, entry: Entry, parameters: Mapping[str, str], headers: Mapp
         tenant=entry.caller.tenant,
     )
     fill = None if on_error in ("raise", "null") else _number(on_error, "on_error", "raise, null or a finite number")
-    return Asked(route, entry, request, on_error == "raise", fill)
+    return Call(route, entry, request, on_error == "raise", fill)
 
 
 def _weights(written: str | None) -> dict[str, float] | None:
@@ -157,8 +157,8 @@ def _number(written: str, field: str, form: str) -> float:
     return number
 
 
-def asked_of(request: Request) -> Asked:
-    return asked(request.scope["route"].path, entry_of(request.scope), request.query_params, request.headers)
+def call_of(request: Request) -> Call:
+    return read_call(request.scope["route"].path, entry_of(request.scope), request.query_params, request.headers)
 
 
 async def ask(
@@ -166,15 +166,15 @@ async def ask(
 ) -> tuple[S, list[Answer]]:
     """Reads the body, has its samples scored, and returns both. A server that cannot take them now is waited for as
     many seconds as `patience` says."""
-    engine, about = engine_of(request), asked_of(request)
+    engine, call = engine_of(request), call_of(request)
     if not patience:
-        engine.refuse_early(about.entry.lane)
+        engine.refuse_early(call.entry.lane)
     with engine.bodies.reserve() as room:
         body = read_foreign(shape, await read_body(request, engine.settings, room), engine.settings)
         samples = samples_of(body)
-        about.entry.caller.charge(len(samples))
+        call.entry.caller.charge(len(samples))
         async with cancelled_if_left(request):
-            answers = await score(engine, about, samples, patience)
+            answers = await score(engine, call, samples, patience)
     return body, answers
 
 
@@ -187,32 +187,33 @@ def read_foreign(shape: type[S], body: bytes, settings: Settings) -> S:
     return checked(shape, fields)
 
 
-async def score(engine: Engine, about: Asked, samples: Sequence[Sample], patience: float = 0) -> list[Answer]:
+async def score(engine: Engine, call: Call, samples: Sequence[Sample], patience: float = 0) -> list[Answer]:
     """Returns an answer for each sample. Fails where one was not scored and nothing was said of what it becomes."""
     items, places = _grouped(samples)
     results: dict[tuple[int, int], Result] = {}
     if items:
-        response = await _response(engine, replace(about.request, items=items), patience)
-        about.entry.add(response)
+        response = await _response(engine, replace(call.request, items=items), patience)
+        call.entry.add(response)
         results = {(result.item, result.response): result for result in response.results}
     answers = [
-        _answer(sample.item if isinstance(sample.item, ItemError) else results[place], about.fill)
+        _answer(sample.item if isinstance(sample.item, ItemError) else results[place], call.fill)
         for sample, place in zip(samples, places, strict=True)
     ]
     failed = [(sample, answer.error) for sample, answer in zip(samples, answers, strict=True) if answer.error]
-    if failed and about.raises:
+    if failed and call.raises:
         sample, error = failed[0]
-        raise Unscored(error.code, error.detail, sample.pointer, error.retry_after or RETRY_SECONDS)
+        retry_after = (error.retry_after or RETRY_SECONDS) if error.code in RETRYABLE else None
+        raise Unscored(error.code, error.detail, sample.pointer, retry_after)
     if failed:
-        engine.metrics.filled.labels(about.route).inc(len(failed))
+        engine.metrics.filled.labels(call.route).inc(len(failed))
         reasons = dict(Counter(error.code for _, error in failed))
         log.warning(
             "unscored answers filled",
             extra={
-                "request_id": about.entry.request_id,
-                "route": about.route,
+                "request_id": call.entry.request_id,
+                "route": call.route,
                 "filled": len(failed),
-                "with": about.fill,
+                "with": call.fill,
                 "reasons": reasons,
             },
         )
@@ -277,7 +278,16 @@ def by_dimension(numbers: Six) -> dict[str, float | None]:
 
 
 def reply(request: Request, body: object) -> Response:
-    return json_reply(body, headers=model_headers(request))
+    return Response(encoded(body), headers=model_headers(request), media_type="application/json")
+
+
+def encoded(body: object) -> bytes:
+    """Returns JSON in ASCII, for trainers' own words come back in it, with lone surrogates and integers of any size.
+    Refuses a number of theirs that is too large to be one in JSON, such as 1e999."""
+    try:
+        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError:
+        raise RequestError(Code.INVALID_FIELD, "the body has a number that is too large") from None
 
 
 def model_headers(request: Request) -> dict[str, str]:

@@ -6,8 +6,8 @@ that follows the first turn of the assistant: a text alone cannot tell a convers
 """
 
 import re
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Final
 
 from medreward.types import Turn
@@ -46,15 +46,18 @@ class Template:
     system: tuple[str, str]
     user: tuple[str, str]
     assistant: tuple[str, str]
-    turn: re.Pattern[str] = field(init=False)
-    opening: re.Pattern[str] = field(init=False)
 
-    def __post_init__(self) -> None:
-        text = rf"[^<\[]*+(?:(?!{self.markers.pattern})[<\[][^<\[]*+)*+"
+    @cached_property
+    def turn(self) -> re.Pattern[str]:
+        """Finds one whole turn, whose text is the group with its role's name."""
+        text = rf"[^<\[]*+(?:(?!{self.markers.pattern})[<\[][^<\[]*+)*+"  # `*+`: no place is looked at twice
         roles = {"system": self.system, "user": self.user, "assistant": self.assistant}
-        turns = "|".join(rf"{opens}(?P<{role}>{text}){closes}" for role, (opens, closes) in roles.items())
-        object.__setattr__(self, "turn", re.compile(turns))
-        object.__setattr__(self, "opening", re.compile(self.assistant[0]))
+        return re.compile("|".join(f"{opens}(?P<{role}>{text}){closes}" for role, (opens, closes) in roles.items()))
+
+    @cached_property
+    def opening(self) -> re.Pattern[str]:
+        """Finds where a turn of the assistant begins."""
+        return re.compile(self.assistant[0])
 
     def turns(self, text: str) -> list[Turn] | None:
         """Returns the turns of a text in which user and assistant take turns and the user is the last. Turns of the

@@ -6,7 +6,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict
 
-from medreward.api.compat.asking import Answer, Foreign, Sample, ask, asked_of, described, reply
+from medreward.api.compat.asking import Answer, Foreign, Sample, ask, call_of, described, reply
 from medreward.api.compat.chat import Message, chat_sample
 from medreward.api.openapi import PROBLEMS
 from medreward.api.rest.middleware import engine_of
@@ -20,19 +20,19 @@ router = APIRouter()
 FAILURE: Final = {"_ng_failure_class": "judge_failed"}
 
 
-class CreateParams(Foreign):
-    input: str | list[Message]
-
-
-class OutputItem(Message):
-    """An output may have items that are no messages, such as reasoning; they are not scored."""
+class ResponsesItem(Message):
+    """A part of an input or output. One that is no message, such as reasoning or a call of a tool, has no role."""
 
     role: str = ""
     type: str = "message"
 
 
+class CreateParams(Foreign):
+    input: str | list[ResponsesItem]
+
+
 class Output(Foreign):
-    output: list[OutputItem]
+    output: list[ResponsesItem]
 
 
 class VerifyRequest(Foreign):
@@ -53,7 +53,7 @@ class VerifyReply(VerifyRequest):
 
 def samples(body: VerifyRequest) -> list[Sample]:
     asked = checked(CreateParams, body.responses_create_params).input
-    messages = [Message(role="user", content=asked)] if isinstance(asked, str) else asked
+    messages = [ResponsesItem(role="user", content=asked)] if isinstance(asked, str) else asked
     output = checked(Output, body.response).output
     said = [item.text for item in output if item.type == "message" and item.role == "assistant"]
     return [chat_sample("/response", messages, said[-1] if said else "")]
@@ -68,7 +68,7 @@ def samples(body: VerifyRequest) -> list[Sample]:
 async def verify(request: Request) -> Response:
     """The row of a rollout with its reward, for NeMo Gym. A row whose reward `on_error` filled has a failure class."""
     body, (answer,) = await ask(request, VerifyRequest, samples)
-    weights = weights_of(asked_of(request).request, engine_of(request).serving.model)
+    weights = weights_of(call_of(request).request, engine_of(request).serving.model)
     row = {name: value for name, value in body.model_dump().items() if name not in FAILURE}
     verdict = {"reward": answer.reward, "reward_components": components(answer, weights)}
     return reply(request, row | verdict | (FAILURE if answer.error else {}))

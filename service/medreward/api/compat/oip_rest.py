@@ -2,12 +2,21 @@
 
 from typing import Annotated, Any, Final
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from medreward.api.compat import oip
-from medreward.api.compat.asking import PARAMETERS, Foreign, asked, described, model_headers, read_foreign, reply, score
+from medreward.api.compat.asking import (
+    PARAMETERS,
+    Foreign,
+    described,
+    encoded,
+    model_headers,
+    read_call,
+    read_foreign,
+    reply,
+    score,
+)
 from medreward.api.openapi import PROBLEMS
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of
@@ -158,13 +167,13 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
             raise RequestError(Code.MALFORMED, "the header must say how many bytes of the body are JSON", HEADER_LENGTH)
         body = read_foreign(InferRequest, data[: int(length)], engine.settings)
         parameters = {**request.query_params, **_texts(body.parameters)}
-        about = asked(request.scope["route"].path, entry, parameters, headers)
+        call = read_call(request.scope["route"].path, entry, parameters, headers)
         samples = oip.samples(_tensors(body, data[int(length) :], engine))
         wanted = [output.name for output in body.outputs or []]
         oip.outputs((), wanted)  # a name that no output has is refused before any work
         entry.caller.charge(len(samples))
         async with cancelled_if_left(request):
-            answers = await score(engine, about, samples)
+            answers = await score(engine, call, samples)
     everything = body.parameters.get("binary_data_output") is True
     asked_for = body.outputs or [InferOutput(name=name, parameters={}) for name in oip.OUTPUTS]
     binary = {output.name for output in asked_for if output.parameters.get("binary_data", everything) is True}
@@ -193,6 +202,6 @@ def _reply(request: Request, body: InferRequest, outputs: list[oip.Output], bina
     answer = {"id": id_, "model_name": ref.name, "model_version": ref.version, "outputs": written}
     if not binary:
         return reply(request, answer)
-    head = msgspec.json.encode(answer)
+    head = encoded(answer)
     headers = {HEADER_LENGTH: str(len(head)), **model_headers(request)}
     return Response(head + tail, 200, headers, media_type="application/octet-stream")

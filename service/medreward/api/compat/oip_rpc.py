@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 from medreward.api.compat import oip
-from medreward.api.compat.asking import PARAMETERS, asked, score
+from medreward.api.compat.asking import PARAMETERS, read_call, score
 from medreward.api.rpc.middleware import Observe
 from medreward.api.rpc.requests import metadata_of, parse_message
 from medreward.api.rpc.status import Context
@@ -84,13 +84,13 @@ class InferenceService:
             with engine.bodies.reserve(len(message)):
                 request = self._read(pb.ModelInferRequest, message)
                 oip.check_model(engine, request.model_name, request.model_version)
-                about = asked(INFER, entry, _texts(request.parameters), metadata_of(context))
+                call = read_call(INFER, entry, _texts(request.parameters), metadata_of(context))
                 engine.refuse_early(entry.lane)
                 samples = oip.samples(self._tensors(request))
                 wanted = [output.name for output in request.outputs]
                 oip.outputs((), wanted)  # a name that no output has is refused before any work
                 entry.caller.charge(len(samples))
-                answers = await score(engine, about, samples)
+                answers = await score(engine, call, samples)
             context.set_trailing_metadata(tuple(entry.id_headers().items()))
             return self._reply(request, entry.request_id, oip.outputs(answers, wanted))
 

@@ -13,11 +13,11 @@ from pydantic import Field
 
 from medreward.api.compat.asking import (
     Answer,
-    Asked,
+    Call,
     Foreign,
     Sample,
-    asked_of,
     by_dimension,
+    call_of,
     described,
     read_foreign,
     reply,
@@ -122,17 +122,17 @@ def sample(body: SubmitRequest) -> Sample:
 
 
 async def _outcome(
-    engine: Engine, about: Asked, body: SubmitRequest, size: int, patience: float
+    engine: Engine, call: Call, body: SubmitRequest, size: int, patience: float
 ) -> Answer | MedRewardError:
     """Returns the answer, or the error with which the result is refused."""
     try:
         with engine.bodies.reserve(size):
-            (answer,) = await score(engine, about, [sample(body)], patience)
+            (answer,) = await score(engine, call, [sample(body)], patience)
             return answer
     except MedRewardError as error:
         return error
     except Exception:
-        log.exception("the server failed on this request", extra={"request_id": about.entry.request_id})
+        log.exception("the server failed on this request", extra={"request_id": call.entry.request_id})
         return OUR_FAULT
 
 
@@ -144,9 +144,9 @@ async def _outcome(
 )
 async def submit(request: Request) -> Response:
     """Takes a sample of ROLL. The same sample again gets the same id and is not scored twice, unless it failed."""
-    engine, about, jobs = engine_of(request), asked_of(request), jobs_of(request)
-    engine.refuse_early(about.entry.lane)
-    tenant = about.entry.caller.tenant
+    engine, call, jobs = engine_of(request), call_of(request), jobs_of(request)
+    engine.refuse_early(call.entry.lane)
+    tenant = call.entry.caller.tenant
     with engine.bodies.reserve() as room:
         data = await read_body(request, engine.settings, room)
         body = read_foreign(SubmitRequest, data, engine.settings)
@@ -154,9 +154,9 @@ async def submit(request: Request) -> Response:
     known = jobs.find(tenant, id_)
     if known is None or known.has_failed:
         jobs.check_room(tenant)
-        about.entry.caller.charge(1)
+        call.entry.caller.charge(1)
         timeout = min(body.timeout, LONGEST_TIMEOUT)
-        jobs.start(tenant, id_, timeout, _outcome(engine, about, body, len(data), timeout))
+        jobs.start(tenant, id_, timeout, _outcome(engine, call, body, len(data), timeout))
     return reply(request, {"errcode": 0, "reward_request_id": id_})
 
 

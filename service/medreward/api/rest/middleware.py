@@ -24,8 +24,7 @@ from medreward.metrics import Metrics
 from medreward.settings import RequestIds, Settings
 from medreward.types import Lane
 
-#: Probes come by address and have no key.
-HEALTH: Final = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
+HEALTH: Final = frozenset({"/livez", "/readyz"})  # probes come by address and have no key
 #: Where a key may stand; the second is ROLL's.
 KEY_HEADERS: Final = ("authorization", "xrl-authorization")
 

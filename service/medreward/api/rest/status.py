@@ -79,6 +79,6 @@ def problem(error: MedRewardError, entry: Entry) -> Response:
     headers = {}
     if error.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
-    if error.retry_after is not None and status != 422:
+    if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")

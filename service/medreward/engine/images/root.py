@@ -29,13 +29,16 @@ class ImageRoot:
             raise ItemError(
                 Code.IMAGE_FETCH_FAILED, "no image can be read at this path below --image-root", "image"
             ) from None
-        with os.fdopen(file, "rb") as opened:
+        try:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
                 raise ItemError(Code.IMAGE_INVALID, "the path below --image-root is no file", "image")
             if status.st_size > max_bytes:
                 raise ItemError(Code.IMAGE_TOO_LARGE, f"the image has more than {max_bytes} bytes", "image")
-            return opened.read(max_bytes + 1)
+            with os.fdopen(file, "rb", closefd=False) as opened:
+                return opened.read(max_bytes + 1)
+        finally:
+            os.close(file)
 
     def _open(self, inside: Path) -> int:
         """Opens a path without links, part by part, so that a link put there meanwhile is not followed."""
