@@ -12,13 +12,16 @@ PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 PROTO := medreward/proto/reward.proto medreward/proto/inference.proto
 TOOLS := .venv/tools/bin
 LOCK := deploy/locks/serve.txt
+# The trainers' wheels fit one place. Elsewhere the tests of their own clients are left out, and pytest's report says so.
+PLACE := $(shell $(PYTHON) -c 'import platform, sys; print(*sys.version_info[:2], sys.platform, platform.machine(), sep="-")')
+TRAINERS := $(if $(filter 3-11-linux-x86_64,$(PLACE)),.venv/trainers/.made)
 
-.PHONY: serve test quick image-test setup check generated proto lock newest floors audit sbom
+.PHONY: serve test quick image-test trainers setup check generated proto lock newest floors audit sbom
 
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
 
-test: .venv/.test  ## set up and run all tests
+test: .venv/.test $(TRAINERS)  ## set up and run all tests
 	$(BIN)/$(PYTEST) $(ARGS)
 
 quick: .venv/.test  ## the tests of a minute, without torch, for while you work
@@ -26,6 +29,8 @@ quick: .venv/.test  ## the tests of a minute, without torch, for while you work
 
 image-test: .venv/.test  ## build the CPU image and run it; needs root, buildah, debootstrap and strace
 	$(BIN)/python -m pytest -m image tests/deploy/test_image.py $(ARGS)
+
+trainers: .venv/trainers/.made  ## the trainers whose own clients the tests run, on top of .venv
 
 setup: .venv/.test  ## everything for working on the code
 
@@ -59,7 +64,7 @@ proto: .venv/.test  ## the gRPC code from the .proto
 lock: .venv/tools/.made  ## the lock files of all environments; UPGRADE=1 takes the newest versions
 	$(TOOLS)/python deploy/environments.py lock $(if $(UPGRADE),--upgrade)
 
-newest floors: .venv/tools/.made  ## all tests with the newest, or the lowest, versions of everything, apart from .venv
+newest floors: .venv/tools/.made $(TRAINERS)  ## all tests with the newest, or the lowest, versions of everything, apart from .venv
 	$(TOOLS)/python deploy/environments.py resolve $@ .venv/$@.txt
 	$(PYTHON) -m venv --clear .venv/$@
 	.venv/$@/bin/$(PIP) --no-deps --requirement deploy/locks/build.txt
@@ -91,4 +96,12 @@ sbom: .venv/tools/.made  ## dist/medreward.cdx.json: what is locked and what nee
 	$(BIN)/$(PIP) $(LOCKED)/test.txt
 	$(BIN)/$(PIP) $(TORCH)
 	$(BIN)/python -m pip check
+	touch $@
+
+# It sees what .venv holds, so that torch is not installed twice; what both hold is taken from here.
+.venv/trainers/.made: .venv/.test deploy/locks/trainers.txt
+	$(BIN)/python -m venv --clear --without-pip .venv/trainers
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> "$$(.venv/trainers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	.venv/trainers/bin/$(PIP) --no-compile --no-build-isolation $(LOCKED)/trainers.txt
 	touch $@

@@ -40,6 +40,28 @@ TOOLS = {
     "image": ("cyclonedx-bom>=7.1", "hatchling>=1.27"),
     "tools": ("cyclonedx-bom>=7.1", "pip-audit>=2.9", "uv>=0.9"),
 }
+#: The trainers whose own clients the tests run, and what the parts of them that ask for rewards import. Nothing else is
+#: installed with them: their pins exclude one another, and the packages of `test` stand in for what those name.
+TRAINERS = {
+    "openrlhf==0.11.2": ("aiohttp",),
+    "verl==0.9.1": ("codetiming", "hydra-core", "omegaconf<2.4", "orjson", "pyvers", "ray", "tensordict==0.10.*"),
+    "ms-swift==4.6.0": ("dacite", "json-repair", "modelscope", "modelscope-hub"),
+    "llamafactory==0.9.5": (),
+    "areal==1.0.4": (
+        *("aiofiles", "antlr4-python3-runtime==4.9.*", "colorlog", "einops", "flask", "lark", "llvmlite"),
+        *("numba", "tenacity", "torchdata"),
+    ),
+    "tritonclient==2.73.0": ("brotli", "gevent", "geventhttpclient", "greenlet", "python-rapidjson"),
+    "kserve==0.21.0": (
+        *("cloudevents<2", "deprecation", "grpc-interceptor", "kubernetes", "tabulate", "timing-asgi", "watchfiles"),
+    ),
+}
+#: What those import in their turn.
+OF_TRAINERS = (
+    *("aiohappyeyeballs", "aiosignal", "attrs", "blinker", "cloudpickle", "durationpy", "frozenlist", "itsdangerous"),
+    *("jsonschema", "jsonschema-specifications", "msgpack", "multidict", "oauthlib", "propcache", "referencing"),
+    *("requests-oauthlib", "rpds-py", "six", "websocket-client", "yarl", "zope-event", "zope-interface"),
+)
 #: Where the locks can be installed, as `sys_platform` and `platform_machine`; `gpu` on the last of them alone.
 MACHINES = (("darwin", "arm64"), ("linux", "aarch64"), ("linux", "x86_64"))
 #: Torch is locked by version alone: its build for a processor and its build for CUDA share a version, not a hash, and
@@ -67,6 +89,8 @@ def write_locks(upgrade: bool) -> None:
         write_lock(name, (ROOT / "pyproject.toml").read_text(), extra_flags(extras), constraints, upgrade)
     for name, packages in TOOLS.items():
         write_lock(name, "\n".join(packages), [], [LOCKS / "test.txt"], upgrade)
+    trainers = [*TRAINERS, *(package for needs in TRAINERS.values() for package in needs), *OF_TRAINERS]
+    write_lock("trainers", "\n".join(trainers), ["--no-deps"], [], upgrade)
 
 
 def write_lock(name: str, wanted: str, flags: list[str], constraints: list[Path], upgrade: bool) -> None:
@@ -76,7 +100,7 @@ def write_lock(name: str, wanted: str, flags: list[str], constraints: list[Path]
     flags = [*flags, "--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate"]
     for constraint in constraints:
         flags += ["--constraint", str(constraint)]
-    machines = MACHINES[-1:] if name == "gpu" else MACHINES
+    machines = MACHINES[-1:] if name in ("gpu", "trainers") else MACHINES
     wheres = [f"sys_platform == '{system}' and platform_machine == '{machine}'" for system, machine in machines]
     environments = [f"{where} and python_version < '3.14'" for where in wheres]
     config = f"\n[tool.uv]\nenvironments = {environments}\n"

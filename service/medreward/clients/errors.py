@@ -2,7 +2,7 @@
 error in place of numbers.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from medreward.errors import Code
 from medreward.types import ModelRef
@@ -22,7 +22,15 @@ def is_server_away(code: str) -> bool:
 
 
 class ClientError(Exception):
-    """The base of all that a client raises on purpose."""
+    """Base of all that a client raises on purpose. It can be pickled, for trainers raise it in processes of a pool."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (type(self), self.args), self.__dict__
+
+
+def _made_again(kind: type[ClientError], args: tuple[Any, ...]) -> ClientError:
+    """Returns an error as it was, without the arguments of its own that it was first made with."""
+    return kind.__new__(kind, *args)
 
 
 class Closed(ClientError):

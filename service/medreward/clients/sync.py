@@ -86,6 +86,12 @@ class Client:
         """`progress` is called in the client's own thread, and may not call the client."""
         return self._run(self._client.score_many(triples, progress=progress, **options))
 
+    def submit(
+        self, triples: Iterable[Triple | tuple[ImageLike, str, str]], **options: Unpack[ScoreOptions]
+    ) -> Future[list[Score]]:
+        """Returns at once, with the future of what `score_many` returns: for code with an event loop of its own."""
+        return self._submit(self._client.score_many(triples, **options))
+
     def model(self) -> ModelRef:
         return self._run(self._client.model())
 

@@ -1,21 +1,18 @@
 """Reward functions for TRL's GRPOTrainer and RLOOTrainer; docs/trainers/trl.md shows how to use them."""
 
 import asyncio
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, Unpack
+from dataclasses import dataclass
+from typing import Any, TypeAlias, Unpack
 
 from medreward.clients import Client, NotScored, Refused, Score, Triple
+from medreward.clients.rewarding import LastBatch, is_the_servers
+from medreward.clients.rows import Pictures, Text
 from medreward.clients.shaping import Rewards, Shaping, length_correlation
 from medreward.clients.sync import ClientOptions, ScoreOptions
-from medreward.clients.trl_batch import Columns, Pictures, Text
+from medreward.clients.trl_batch import Columns
 from medreward.clients.trl_logs import NAME, keep_to_one_model, log_batch, log_dimensions
-from medreward.errors import RETRYABLE, Code
 from medreward.types import DIMENSIONS, Thinking, TooLong
-
-#: Errors whose reason is what was asked. With any other one the server is to blame, or what is taken for one.
-CONTENT_ERRORS: Final = frozenset(Code) - RETRYABLE
 
 RewardFunction: TypeAlias = Any  # a list of anything narrower is not the list that TRL asks for
 
@@ -69,7 +66,6 @@ class Batch:
 
     triples: Sequence[Triple | Score]
     scores: Sequence[Score]
-    asked_by: set[str] = field(default_factory=set)  # names of the functions that had their rewards of it
 
 
 class Batches:
@@ -84,8 +80,7 @@ class Batches:
         self._pictures = Pictures()
         self._how = how
         self._strict = options.get("strict", False)
-        self._lock = threading.Lock()
-        self._last: Batch | None = None
+        self._last: LastBatch[Sequence[Triple | Score], Batch] = LastBatch()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Batches, self._state  # a copy has a client of its own
@@ -98,29 +93,26 @@ class Batches:
         A function that comes with it a second time has begun a new step, which has scores and log lines of its own.
         Fails with NotScored in strict mode, with Refused where a server never gave a score, and with VersionChanged.
         """
-        with self._lock:
-            triples = self._columns.triples(prompts, completions, columns, self._pictures)
-            batch = self._last
-            if batch is None or batch.triples != triples or function in batch.asked_by:
-                batch = self._ask(triples)
-                keep_to_one_model(self.client, columns)
-                log_batch(batch.scores, self.client.served_by, columns)
-                self._last = batch  # not before: rewards of a refused model are nobody's
-            batch.asked_by.add(function)
+
+        def triples() -> Sequence[Triple | Score]:
+            return self._columns.triples(prompts, completions, columns, self._pictures)
+
+        def ask(triples: Sequence[Triple | Score]) -> Batch:
+            batch = self._asked(triples)
+            keep_to_one_model(self.client, columns)  # rewards of a refused model are nobody's
+            log_batch(batch.scores, self.client.served_by, columns)
             return batch
 
-    def _ask(self, triples: Sequence[Triple | Score]) -> Batch:
+        return self._last.answer(function, triples, ask)
+
+    def _asked(self, triples: Sequence[Triple | Score]) -> Batch:
         answers = iter(self.client.score_many([t for t in triples if isinstance(t, Triple)], **self._how))
         scores = [next(answers) if isinstance(triple, Triple) else triple for triple in triples]
         if self._strict:
             for score in scores:
                 if score.error:
                     raise NotScored(score.error, score.message or "")
-        if (
-            scores
-            and not self.client.served_by
-            and not any(score.error in CONTENT_ERRORS or not score.error for score in scores)
-        ):
+        if scores and not self.client.served_by and all(map(is_the_servers, scores)):
             raise Refused(scores[0].error or "", f"the server gave no score at all yet: {scores[0].message}", False)
         return Batch(triples, scores)
 
