@@ -76,8 +76,9 @@ def mounts(services: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str]
     """Yields service, source and target of each volume."""
     for name, service in services.items():
         for volume in service.get("volumes", ()):
-            source, target = re.fullmatch(r"(\$\{[^}]+\}[^:]*|[^:]+):([^:]+)(?::ro)?", volume).groups()  # type: ignore[union-attr]
-            yield name, source, target
+            parts = re.fullmatch(r"(\$\{[^}]+\}[^:]*|[^:]+):([^:]+)(:ro)?", volume)
+            assert parts, volume
+            yield name, parts[1], parts[2]
 
 
 def test_it_has_the_four_parts_and_no_field_that_compose_does_not_know(stack: dict[str, Any]) -> None:
