@@ -62,7 +62,7 @@ def merge(into: dict[str, Any], other: dict[str, Any]) -> None:
             into[name] = deepcopy(value)
 
 
-@pytest.fixture(params=OVERLAYS.values(), ids=OVERLAYS)
+@pytest.fixture(params=OVERLAYS.values(), ids=[*OVERLAYS])
 def stack(request: pytest.FixtureRequest) -> dict[str, Any]:
     return composed(request.param)
 

@@ -169,7 +169,7 @@ def serving(image: Image, room: Room) -> Iterator[tuple[subprocess.Popen[str], d
 def test_it_scores_its_golden_triples_and_speaks_to_nobody_else(image: Image, tmp_path: Path) -> None:
     room = Room(tmp_path / "room")
     with serving(image, room) as (process, ports):
-        smoke = [sys.executable, CHART / "files" / "smoke.py", "--model=medreward-mini", "--no-keys"]
+        smoke = [sys.executable, str(CHART / "files" / "smoke.py"), "--model=medreward-mini", "--no-keys"]
         url = f"--url=http://127.0.0.1:{ports['port']}"
         scored = subprocess.run([*smoke, url], capture_output=True, text=True, timeout=120, check=False)
         assert scored.returncode == 0, scored
