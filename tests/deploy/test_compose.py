@@ -62,7 +62,7 @@ def merge(into: dict[str, Any], other: dict[str, Any]) -> None:
             into[name] = deepcopy(value)
 
 
-@pytest.fixture(params=list(OVERLAYS.values()), ids=list(OVERLAYS))
+@pytest.fixture(params=OVERLAYS.values(), ids=[*OVERLAYS])
 def stack(request: pytest.FixtureRequest) -> dict[str, Any]:
     return composed(request.param)
 
@@ -76,8 +76,9 @@ def mounts(services: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str]
     """Yields service, source and target of each volume."""
     for name, service in services.items():
         for volume in service.get("volumes", ()):
-            source, target = re.fullmatch(r"(\$\{[^}]+\}[^:]*|[^:]+):([^:]+)(?::ro)?", volume).groups()  # type: ignore[union-attr]
-            yield name, source, target
+            parts = re.fullmatch(r"(\$\{[^}]+\}[^:]*|[^:]+):([^:]+)(:ro)?", volume)
+            assert parts, volume
+            yield name, parts[1], parts[2]
 
 
 def test_it_has_the_four_parts_and_no_field_that_compose_does_not_know(stack: dict[str, Any]) -> None:

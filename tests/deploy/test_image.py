@@ -25,6 +25,7 @@ from traced import SPEAKING, Room
 
 pytestmark = pytest.mark.image
 
+CONTAINERFILE = ROOT / "deploy" / "Containerfile"
 MEBIBYTE = 1024**2
 #: What the CPU image may add to its base. docs/install.md states what it does add.
 LARGEST = 450 * MEBIBYTE
@@ -46,8 +47,7 @@ exec chroot --userspec=10001:10001 --groups=10001 "$root" env --ignore-environme
 class Image:
     root: Path
     config: dict[str, Any]
-    added: int
-    "Bytes beyond its base."
+    added: int  # bytes beyond its base
 
     def command(self, *words: str) -> list[str]:
         """Returns what runs these words inside."""
@@ -93,9 +93,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     buildah("rm", "--all")
     buildah("rmi", "--all", "--force")
     shutil.rmtree(folder)
-
-
-CONTAINERFILE = ROOT / "deploy" / "Containerfile"
 
 
 def download(folder: Path) -> None:
