@@ -311,7 +311,10 @@ class Run:
         self._parts.model.load_state_dict(state["model"])
         self._parts.average.load_state_dict(state["average"])
         self._optimizer = self._new_optimizer()
+        rates = [group["full"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["full"] = rate  # the recipe's, not that of the checkpoint
 
 
 def rate_at(progress: float) -> float:

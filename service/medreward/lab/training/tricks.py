@@ -48,6 +48,7 @@ CONTRARY: Final = (
 LISTS: Final = ("{}", "One of these: {}.", "Options: {}", "It is {}.", "All of these are possible: {}.", "Any of {}.")
 JOINTS: Final = (", ", " / ", "; ", " or ", " and ", "\n", " | ", ". ")
 AGAIN: Final = (" ", ". ", ", ", "\n", " and ", "; ", "! ", " - ", " ... ", "? ", " again: ", ", yes, ", ". Indeed, ")
+NUMBERS: Final = ("{n}. {part}", "{n}) {part};", "#{n} {part}", "Point {n}: {part}.", "{n} - {part},", "{part} [{n}]")
 ALPHABETS: Final = ((0x410, 32), (0x3B1, 24), (0x5D0, 26), (0x627, 28), (0x905, 50), (0x4E00, 900), (0xAC00, 900))
 
 OPENINGS: Final = (
@@ -92,12 +93,15 @@ class Trickster:
         return tricks[self.dice.integers(len(tricks))]()
 
     def _again(self) -> Answer:
-        """Says the whole or its last word twice to forty times."""
+        """Says the whole or its last word twice to forty times, sometimes with numbers."""
         joint, count = one_of(AGAIN, self.dice), int(2 + 38 * self.dice.random() ** 2.5)
         part = self.base.text.rstrip(".") if self.dice.random() < 0.7 else self.said
         if self.dice.random() < 0.25:
             words = joint.join([self.said.split()[-1]] * count)
             return self._worse(f"{self.base.text.rstrip('.')}{joint}{words}")
+        if self.dice.random() < 0.2:
+            number = one_of(NUMBERS, self.dice)
+            return self._worse(" ".join(number.format(n=place + 1, part=part) for place in range(count)))
         return self._worse(joint.join([part] * count))
 
     def _in_other_words(self) -> Answer:
