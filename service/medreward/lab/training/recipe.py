@@ -37,7 +37,7 @@ class Text(Section):
 class Reading(Section):
     """As in the manifest."""
 
-    run: int = Field(3, ge=2)
+    run: int = Field(8, ge=2)
     window: PositiveInt = 128
     step: PositiveInt = 96
 
