@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from medreward.lab.training.attributes import attribute_loss
-from medreward.lab.training.losses import SMOOTHING, grade_loss, pair_loss, win_chances
+from medreward.lab.training.losses import SMOOTHING, grade_loss, hold_loss, pair_loss, win_chances
 
 UNKNOWN = float("nan")
 
@@ -48,3 +48,13 @@ def test_an_answer_competes_with_its_rivals_only() -> None:
     rivals = torch.tensor([[True, True, False]])
     alone = attribute_loss(logits[:, :2], torch.tensor([0]), rivals[:, :2])
     assert torch.isclose(attribute_loss(logits, torch.tensor([0]), rivals), alone)
+
+
+def test_a_score_is_held_to_what_a_teacher_says_of_the_dimensions_that_are_named() -> None:
+    told = torch.zeros(1, 6)
+    weights = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert hold_loss(told, told, weights) == 0.0
+    near, far, beside = (torch.zeros(1, 6) for _ in range(3))
+    near[0, 0], far[0, 0], beside[0, 5] = 0.5, 2.0, 9.0
+    assert 0.0 < hold_loss(near, told, weights) < hold_loss(far, told, weights)
+    assert hold_loss(beside, told, weights) == 0.0

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-    """[n, heads, length, part] to [n, length, heads x part]."""
+    """Attention over the keys; turns [n, heads, length, part] into [n, length, heads x part]."""
     n, heads, length, part = query.shape
     weights = (query * part**-0.5) @ key.transpose(-1, -2)
     if bias is not None:

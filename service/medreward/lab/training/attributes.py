@@ -18,7 +18,7 @@ WAYS: Final = 3  # of saying each answer, besides the plain one
 
 
 class Attributes:
-    """The cases as rows: question, answer, and the answers it competes with."""
+    """Holds the cases as rows: question, answer, and the answers that it competes with."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self.questions = sorted({case.question for case in cases})
@@ -33,7 +33,7 @@ class Attributes:
             self.rivals[self._kind[case.kind], self._answer[plain(case.answer)]] = True
 
     def rows(self, cases: Sequence[Case]) -> NDArray[np.int64]:
-        """[cases, (question, answer, kind)]"""
+        """Returns the places [cases, (question, answer, kind)]."""
         return np.array(
             [
                 (self._question[case.question], self._answer[plain(case.answer)], self._kind[case.kind])
@@ -44,7 +44,7 @@ class Attributes:
 
 
 def attribute_loss(logits: Tensor, answers: Tensor, rivals: Tensor) -> Tensor:
-    """Cross entropy among the rivals, the same weight for a choice of two as for one of a thousand."""
+    """Returns the cross entropy among the rivals; a choice of two weighs as much as one of a thousand."""
     among = logits.masked_fill(~rivals, -1e4)
     loss = nn.functional.cross_entropy(among, answers, reduction="none")
     return (loss / rivals.sum(1).clamp(min=2).log2()).mean()

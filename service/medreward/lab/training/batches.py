@@ -25,7 +25,7 @@ LENGTHS, PADDING, CONFIRM = 0.06, 0.14, 0.12  # shares of the groups that are ab
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Questions for the tower."""
+    """Questions that the tower is asked, with their answers."""
 
     image: Tensor
     questions: Tensor
@@ -38,10 +38,13 @@ class Asked:
 class Batch:
     pictures: Tensor
     asked: Asked
+    shown_to_teacher: Tensor | None = None  # what a teacher's tower makes of the pictures
 
 
 @dataclass(frozen=True, slots=True)
-class PairBatch(Batch):
+class PairBatch:
+    pictures: Tensor
+    asked: Asked
     row_image: Tensor  # a picture of the batch; 0 where there is none
     row_shown: Tensor  # 1.0 where there is one
     texts: list[Padded]
@@ -49,12 +52,26 @@ class PairBatch(Batch):
     better: Tensor
     weights: Tensor
     grades: Tensor  # NaN where not given
+    taught: "Taught | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """Holds what a teacher is asked about a batch."""
+
+    pictures: Tensor  # as its own tower sees them
+    row_image: Tensor
+    row_shown: Tensor
+    texts: list[Padded]
+    rows: Tensor  # of the batch, that it tells something of
+    told: Tensor  # by which of its own rows
+    less: Tensor  # than what it says
 
 
 class Batches:
     def __init__(
         self, settings: recipe.Recipe, library: Library, exact: Sequence[Group], texts: Texts, images: Images | Looks,
-        attributes: Attributes, tokens: Tokens,
+        attributes: Attributes, tokens: Tokens, teacher: Looks | None = None,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._library = library
@@ -63,6 +80,7 @@ class Batches:
         self._images = images
         self._attributes = attributes
         self._tokens = tokens
+        self._teacher = teacher  # what its tower makes of the images
 
     def warm_up(self, step: int) -> Batch:
         dice = self._dice(0, step)
@@ -70,7 +88,8 @@ class Batches:
         names: dict[str, None] = {}
         while len(names) < shape.images:
             names[self._library.any_case(dice).image] = None
-        return Batch(self._pictures(list(names), 0, step, dice), self._asked(list(names), shape.questions, dice))
+        known = torch.from_numpy(self._teacher.first_view(list(names))) if self._teacher else None
+        return Batch(self._pictures(list(names), 0, step, dice), self._asked(list(names), shape.questions, dice), known)
 
     def pairs(self, step: int) -> PairBatch:
         dice = self._dice(1, step)
@@ -80,13 +99,19 @@ class Batches:
         place = {name: index for index, name in enumerate(names)}
         rows: list[list[int]] = []
         row_image, shown, pairs, better, weights, given = [], [], [], [], [], []
-        for group in groups:
+        asked: dict[tuple[int, str], tuple[list[int], int, float]] = {}  # of a teacher: by group and text
+        told: list[tuple[int, tuple[int, str], float]] = []
+        for number, group in enumerate(groups):
             blank = group.image is None or dice.random() < shape.blanks
             first = len(rows)
             graded = np.array([answer.grades for answer in group.answers], np.float32)  # None becomes NaN
             for answer in group.answers:
                 rows.append(self._tokens.row(group.question, answer.text))
                 row_image.append(place[group.image] if group.image else 0)
+                if answer.taught:
+                    key = number, answer.text if answer.like is None else answer.like
+                    told.append((len(shown), key, answer.less))
+                    asked[key] = self._tokens.row(group.question, key[1]), row_image[-1], 0.0 if blank else 1.0
                 shown.append(0.0 if blank else 1.0)
             given.append(graded if group.exact and not blank else np.full_like(graded, np.nan))
             for a, b in combinations(range(len(group.answers)), 2):
@@ -103,6 +128,27 @@ class Batches:
             better=torch.from_numpy(np.stack(better)),
             weights=torch.tensor(weights),
             grades=torch.from_numpy(np.concatenate(given)),
+            taught=self._taught(names, asked, told) if self._teacher else None,
+        )
+
+    def _taught(
+        self,
+        names: Sequence[str],
+        asked: dict[tuple[int, str], tuple[list[int], int, float]],
+        told: Sequence[tuple[int, tuple[int, str], float]],
+    ) -> Taught:
+        assert self._teacher
+        place = {key: row for row, key in enumerate(asked)}
+        texts, image, shown = zip(*asked.values(), strict=True)
+        rows, keys, less = zip(*told, strict=True)
+        return Taught(
+            pictures=torch.from_numpy(self._teacher.first_view(names)),
+            row_image=torch.tensor(image),
+            row_shown=torch.tensor(shown),
+            texts=self._tokens.padded(texts),
+            rows=torch.tensor(rows),
+            told=torch.tensor([place[key] for key in keys]),
+            less=torch.tensor(less)[:, None],
         )
 
     def _groups(self, dice: Generator) -> list[Group]:
@@ -159,7 +205,7 @@ class Batches:
         return Asked(torch.tensor(image, dtype=torch.int64), rows[:, 0], rows[:, 1], rows[:, 2], way)
 
     def _pictures(self, names: Sequence[str], phase: int, step: int, dice: Generator) -> Tensor:
-        """Mirrored half of the time where nothing that is said of a picture names a side; or what was made of it."""
+        """Returns the pictures, or what was made of them; half are mirrored where nothing said of them names a side."""
         if isinstance(self._images, Looks):
             return torch.from_numpy(self._images.any_view(names, dice))
         mirrored = [name in self._library.sideless and bool(dice.random() < 0.5) for name in names]

@@ -19,7 +19,7 @@ FEWEST: Final = 50  # pairs to tell anything of a dimension
 
 
 class Measured(BaseModel):
-    """What a run's dev pairs say about its logits, kept beside its weights."""
+    """Holds what a run's dev pairs say about its logits; it is kept beside the weights."""
 
     temperatures: dict[str, float]  # to divide each dimension's logits by
     levels: dict[str, Calibration]
@@ -57,7 +57,7 @@ def temperatures(pairs: Sequence[DevPair], logits: DevLogits) -> NDArray[np.floa
 
 
 def calibration_error(pairs: Sequence[DevPair], logits: DevLogits) -> dict[str, float]:
-    """Expected calibration error of the win rates, for each dimension that pairs tell of, on images not fitted on."""
+    """Returns each dimension's calibration error of the win rates, on images that were not fitted on."""
     found = {}
     for name in DIMENSIONS:
         ahead = _ahead(pairs, logits, name)
@@ -68,7 +68,7 @@ def calibration_error(pairs: Sequence[DevPair], logits: DevLogits) -> dict[str, 
 
 
 def across_halves(ahead: NDArray[np.float64], images: Sequence[str]) -> NDArray[np.float64]:
-    """Each half of the images at the temperature that the other half asks for."""
+    """Returns each half of the images at the temperature that the other half asks for."""
     names, place = np.unique(images, return_inverse=True)
     first = np.random.default_rng(0).permutation(len(names))[place] % 2 == 0
     found = ahead.copy()
@@ -79,7 +79,7 @@ def across_halves(ahead: NDArray[np.float64], images: Sequence[str]) -> NDArray[
 
 
 def levels(logits: DevLogits, divide: NDArray[np.float64]) -> dict[str, Calibration]:
-    """The median answer of the dev pairs scores 0.5, and scores spread like a logistic of unit scale."""
+    """Returns levels at which the median answer scores 0.5, and scores spread like a logistic of unit scale."""
     pool = logits.seen.astype(np.float64).mean(2).reshape(-1, len(DIMENSIONS)) / divide
     spread = np.maximum(pool.std(0) * np.sqrt(3) / np.pi, 1e-3)
     medians = np.median(pool, 0)

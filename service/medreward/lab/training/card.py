@@ -24,8 +24,8 @@ WORDS: Final = """## Words
   further towards drawn pictures of the world outside, than that of 997 in 1,000 development images.
 - **blanked by grey**: the image is replaced by a plain grey one of its size. **no image**: `image: null`.
 - **ruse**: what a policy may write in place of knowing. **form**: the same answer as a program or a page writes it.
-- **reading**: tokens of a run of three or more that stood in the answer before are not read again. Of a long answer
-  windows are read, and those that answer the question weigh most."""
+- **reading**: tokens of a run, as long as the manifest's `[reading]` says, that stood in the answer before are not read
+  again. Of a long answer windows are read, and those that answer the question weigh most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,8 @@ def _size(size: Figures, latency: Figures) -> Table:
         ["parameters", f"{size['parameters'] / 1e6:.2f} M"],
         *([f"{name.replace('_', ' ')}, one thread", f"{value:.1f} ms"] for name, value in latency.items()),
     ]
-    return Table("Size, and time from pixels and ids to logits", ["what", "median"], rows)
+    title = "Size, and time from pixels and ids to logits" if latency else "Size"  # no time on a busy machine
+    return Table(title, ["what", "median"], rows)
 
 
 def _markdown(table: Table) -> str:

@@ -33,7 +33,7 @@ class Case:
 
 
 def plain(text: str) -> str:
-    """Text as it is compared."""
+    """Returns the text as it is compared: lower case, words only."""
     return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
 
 
@@ -44,7 +44,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_cases(folder: Path) -> list[Case]:
-    """Every question of the training split below a data folder."""
+    """Returns every question of the training split below a data folder."""
     held_out = {str(row["group"]) for path in question_files(folder) for row in read_lines(path) if is_dev(row)}
     cases = [
         case
@@ -69,7 +69,7 @@ def question_files(folder: Path) -> list[Path]:
 
 
 def asked_about(row: dict[str, Any]) -> str:
-    """The kind of question, as its set names it."""
+    """Returns the kind of question, as its set names it."""
     named = row.get("content_type") or row.get("question_type") or row.get("category") or "any"
     return str(named).split(",")[0].strip()
 
@@ -121,7 +121,7 @@ def _label(source: str, row: dict[str, Any], question: str, answer: str, name: s
 
 
 def _findings(source: str, row: dict[str, Any], among: Sequence[str]) -> Iterator[Case]:
-    """Yes and no of what an image shows: its own finding, and another of the same source."""
+    """Gives a yes and a no of what an image shows: its own finding, and another of the same source."""
     choice = hash_of(row["image"], "other")
     others = [name for name in among if name != row["finding"]]
     for name, answer in ((row["finding"], "Yes"), (others[choice % len(others)], "No")):
@@ -131,5 +131,5 @@ def _findings(source: str, row: dict[str, Any], among: Sequence[str]) -> Iterato
 
 
 def hash_of(*words: str) -> int:
-    """A number that is the same in every run, unlike that of `hash`."""
+    """Returns a number that is the same in every run, unlike that of `hash`."""
     return zlib.crc32("/".join(words).encode())

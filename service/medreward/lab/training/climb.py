@@ -23,7 +23,7 @@ Reward = Callable[[Sequence[Row]], Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the policy writes to one question."""
+    """Holds what the policy writes to one question."""
 
     said: int  # which of the two answers
     how: str = "{}"
@@ -63,7 +63,11 @@ def climb(reward: Reward, dev: Sequence[Dev], steps: int = STEPS) -> dict[str, A
                 state[place], paid[place] = written, got
         found.append(_seen(step + len(tried), state, paid, answers))
     kinds = [kind for written in state for kind, _ in written.edits]
-    return {"questions": len(chosen), "way": found[:: max(1, len(found) // 40)] + found[-1:], "kept": _counted(kinds)}
+    return {
+        "questions": len(chosen),
+        "way": found[:: max(1, len(found) // 40)] + found[-1:],
+        "kept": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+    }
 
 
 def _row(one: Dev, written: Written, answers: tuple[str, str]) -> Row:
@@ -73,7 +77,7 @@ def _row(one: Dev, written: Written, answers: tuple[str, str]) -> Row:
 def _seen(
     step: int, state: list[Written], paid: "np.typing.NDArray[np.float64]", answers: list[tuple[str, str]]
 ) -> dict[str, float]:
-    """Who says both says nothing true."""
+    """Returns one point of the way; who says both answers says nothing true."""
     true = [written.said == 0 and "both" not in dict(written.edits) for written in state]
     lengths = [len(written.text(both)) for written, both in zip(state, answers, strict=True)]
     return {
@@ -104,7 +108,3 @@ def _changed(written: Written, dice: Generator) -> Written:
     elif kind != "both":
         value = PHRASES[dice.integers(len(PHRASES))]
     return Written(written.said, written.how, (*written.edits, (kind, value)))
-
-
-def _counted(kinds: Sequence[str]) -> dict[str, int]:
-    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}

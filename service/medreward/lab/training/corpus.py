@@ -64,7 +64,7 @@ def read_corpus(settings: recipe.Recipe, folders: Sequence[Path], cache: Path) -
 
 
 def _some(cases: list[Case], settings: recipe.Recipe) -> list[Case]:
-    """The cases of so many images of each set, if the recipe wants no more."""
+    """Returns the cases of so many images of each set; all cases if the recipe names no number."""
     if not settings.images_of_a_set:
         return cases
     chosen: set[str] = set()

@@ -35,7 +35,7 @@ def read_dev_pairs(folder: Path) -> list[Dev]:
 
 
 def _dev(folder: Path, pair: DevPair, rows: list[dict[str, Any]]) -> Dev:
-    """Of several rows the one whose answer is in the good one; without any, the pair speaks for itself."""
+    """Takes the row whose answer the good one holds; without any, the pair speaks for itself."""
     said = plain(pair.good)
     row = next((row for row in rows if plain(row["answer"]) in said), rows[0] if rows else {"answer": pair.good})
     content = " ".join(str(row["answer"]).split()).rstrip(".")

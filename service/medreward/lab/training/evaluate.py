@@ -31,7 +31,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class DevLogits:
-    """Of the good and the bad answer of each pair: [pairs, 2, heads, dimensions]."""
+    """Holds the logits of both answers of each pair: [pairs, 2, heads, dimensions]."""
 
     seen: NDArray[np.float32]
     blank: NDArray[np.float32]
@@ -72,7 +72,7 @@ def _logits(
 
 
 def report(pairs: Sequence[DevPair], logits: DevLogits) -> dict[str, Any]:
-    """By kind: all sets and each, as the kind's first dimension decides, with the image and blanked."""
+    """Returns the shares won by kind and set, with the image and blanked, as the kind's first dimension decides."""
     places: dict[tuple[str, str], list[int]] = defaultdict(list)
     for place, pair in enumerate(pairs):
         for source in ("all", pair.source):
@@ -86,7 +86,7 @@ def report(pairs: Sequence[DevPair], logits: DevLogits) -> dict[str, Any]:
 
 
 def wins(pairs: Sequence[DevPair], logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """1 where the good answer has the higher logit on the pair's first dimension, half at a tie."""
+    """Returns 1 where the good answer has the higher logit on the pair's first dimension, and a half at a tie."""
     ahead = ahead_by(logits)
     first = np.array([DIMENSIONS.index(pair.dimensions[0]) for pair in pairs])
     chosen = ahead[np.arange(len(pairs)), first]
@@ -94,20 +94,20 @@ def wins(pairs: Sequence[DevPair], logits: NDArray[np.float32]) -> NDArray[np.fl
 
 
 def won(ahead: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 for each that is ahead, half at a tie."""
+    """Returns 1 for each that is ahead, and a half at a tie."""
     credit: NDArray[np.float64] = (ahead > 0) + 0.5 * (ahead == 0)
     return credit
 
 
 def ahead_by(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How far the good answer's mean logit is ahead: [pairs, dimensions]."""
+    """Returns how far the good answer's mean logit is ahead: [pairs, dimensions]."""
     mean = logits.astype(np.float64).mean(2)
     ahead: NDArray[np.float64] = mean[:, 0] - mean[:, 1]
     return ahead
 
 
 def summary(tables: dict[str, Any]) -> str:
-    """One line."""
+    """Returns the tables in one line."""
     parts = []
     for kind, sources in tables.items():
         shares = "/".join(f"{100 * sources[name]['seen']['share']:.1f}" for name in sources)

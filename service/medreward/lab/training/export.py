@@ -91,7 +91,7 @@ class StoredScorer(nn.Module):
 
 
 def export_run(run: Path, to: Path, data: Path | None = None, progress: Progress = lambda *_: None) -> Manifest:
-    """What a finished run left in its folder, calibrated, as a model folder; measured on the dev pairs of `data`."""
+    """Writes what a finished run left in its folder as a model folder; it is measured on the dev pairs of `data`."""
     settings = recipe.read_recipe(run / "recipe.toml")
     if not (run / WEIGHTS).exists():
         raise ConfigurationError(f"{run} holds no finished run: no {WEIGHTS}")
@@ -115,7 +115,7 @@ def add_evidence(
 
 
 def golden_examples(count: int = 4) -> list[Example]:
-    """Phantoms with an answer each, and one text alone."""
+    """Returns phantoms with an answer each, and one text alone."""
     from medreward.lab.phantoms.answer import answers
     from medreward.lab.phantoms.ask import questions
     from medreward.lab.phantoms.draw import draw
@@ -129,7 +129,7 @@ def golden_examples(count: int = 4) -> list[Example]:
 
 
 def load_model(settings: recipe.Recipe, weights: Path) -> Model:
-    """The trained model."""
+    """Returns the trained model."""
     folder = encoder_folder(settings.text.encoder)
     separator = FileTokenizer(folder / "tokenizer.json").control_tokens["[SEP]"]
     model = Model(settings, read_shape(folder), separator)
@@ -148,7 +148,7 @@ def read_scope(run: Path) -> Scope | None:
 
 @torch.no_grad()
 def as_stored(model: Model, divide: NDArray[np.float64]) -> Model:
-    """The model with the weights that its files will hold: calibrated head, folded norms, halves, bytes."""
+    """Returns the model with the weights that its files will hold: calibrated head, folded norms, halves, bytes."""
     scorer = model.scorer
     by = torch.from_numpy(1.0 / divide).to(torch.float32)
     for weight in (scorer.head.second.weight.T, scorer.head.second.bias, scorer.head.trust):
@@ -170,7 +170,7 @@ def write_model(
     examples: Sequence[Example],
     to: Path,
 ) -> Manifest:
-    """Everything that `medreward serve` needs; `model` is one that came through `as_stored`."""
+    """Writes everything that `medreward serve` needs; `model` is one that came through `as_stored`."""
     to.mkdir(parents=True, exist_ok=True)
     write_graphs(model.tower, StoredScorer(model.scorer, scope) if scope else model.scorer, settings, to)
     shutil.copyfile(encoder_folder(settings.text.encoder) / "tokenizer.json", to / "tokenizer.json")
@@ -220,7 +220,7 @@ def _export(
 
 
 def _forget_origin(model: Any) -> None:
-    """The exporter notes the source line and path of every node."""
+    """Removes the source line and path that the exporter notes with every node."""
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
@@ -242,7 +242,7 @@ def _halve(graph: Any) -> None:
 
 
 def _golden(folder: Path, examples: Sequence[Example]) -> str:
-    """The examples with the logits that the exported graphs give them."""
+    """Returns the examples, as JSON, with the logits that the exported graphs give them."""
     manifest = read_manifest(folder / MANIFEST)
     served = Served(folder, manifest, threads=1)
     rows = []

@@ -18,13 +18,13 @@ def share(right: Numbers) -> dict[str, Any]:
 
 
 def gain(seen: Numbers, blank: Numbers, clusters: Sequence[str]) -> dict[str, Any]:
-    """By how much the first share is above the second; the interval takes clusters as they come together."""
+    """Returns by how much the first share is above the second; the interval draws whole clusters."""
     sums = _by_cluster(np.stack([seen - blank, np.ones(len(seen))], 1), clusters)
     return _with_interval("gain", sums, lambda total: total[:, 0] / total[:, 1], len(seen))
 
 
 def correlation(x: Numbers, y: Numbers, clusters: Sequence[str]) -> dict[str, Any]:
-    """Pearson's r within rows: each row's mean is removed; a row belongs to a cluster."""
+    """Returns Pearson's r within rows: each row's mean is removed; a row belongs to a cluster."""
     x, y = (values - values.mean(1, keepdims=True) for values in (x, y))
     products = np.stack([(x * y).sum(1), (x * x).sum(1), (y * y).sum(1)], 1)
     found = _with_interval("r", _by_cluster(products, clusters), _pearson, x.size)
@@ -32,7 +32,7 @@ def correlation(x: Numbers, y: Numbers, clusters: Sequence[str]) -> dict[str, An
 
 
 def quartiles(spread: Numbers, wrong: Numbers) -> list[dict[str, Any]]:
-    """The share that is wrong, from the quarter of least spread to that of most."""
+    """Returns the share that is wrong, from the quarter of least spread to that of most."""
     parts = np.array_split(np.argsort(spread, kind="stable"), 4)
     return [
         {"from": float(spread[part].min()), "to": float(spread[part].max()), "wrong": share(wrong[part])}
@@ -42,7 +42,7 @@ def quartiles(spread: Numbers, wrong: Numbers) -> list[dict[str, Any]]:
 
 
 def ranked(spread: Numbers, wrong: Numbers) -> float | None:
-    """How often something wrong has more spread than something right; a half tells nothing."""
+    """Returns how often something wrong has more spread than something right; a half tells nothing."""
     of_wrong, of_right = spread[wrong > 0.5], spread[wrong < 0.5]
     if not len(of_wrong) or not len(of_right):
         return None
@@ -50,7 +50,7 @@ def ranked(spread: Numbers, wrong: Numbers) -> float | None:
 
 
 def reliability(ahead: Numbers) -> dict[str, Any]:
-    """Win rates as predicted and as observed, in ten bins, and the expected calibration error."""
+    """Returns win rates as predicted and as observed, in ten bins, and the expected calibration error."""
     sure = 1 / (1 + np.exp(-np.abs(ahead)))
     credit = won(ahead)
     bins = np.minimum(((sure - 0.5) * 20).astype(int), 9)
@@ -75,7 +75,7 @@ def _by_cluster(values: Numbers, clusters: Sequence[str]) -> Numbers:
 
 
 def _with_interval(name: str, sums: Numbers, statistic: Callable[[Numbers], Numbers], n: int) -> dict[str, Any]:
-    """A statistic of the sums over all clusters; clusters are drawn anew for the 95%."""
+    """Returns a statistic of the sums over all clusters; clusters are drawn anew for the 95%."""
     counts = np.random.default_rng(0).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), DRAWS)
     low, high = np.percentile(statistic(counts @ sums), (2.5, 97.5))
     return {name: float(statistic(sums.sum(0)[None])[0]), "low": float(low), "high": float(high), "n": n}

@@ -10,8 +10,17 @@ Grades = tuple[float | None, ...]  # from 0 to 1 in the order of DIMENSIONS; Non
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """A text and its grades.
+
+    A teacher, where there is one, reads `like` in its place, a plainer text of the same worth, and is not asked at all
+    about what it is known to misjudge.
+    """
+
     text: str
     grades: Grades
+    like: str | None = None  # None: the text itself
+    less: float = 0.0  # than what a teacher says, in the usual spread of scores
+    taught: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,7 @@ def grades(**named: float | None) -> Grades:
 
 
 def changed(base: Grades, **by: float | None) -> Grades:
-    """The grades moved by so much, within 0 and 1; None makes one unknown."""
+    """Returns the grades moved by so much, within 0 and 1; None makes one unknown."""
     moved = dict(zip(DIMENSIONS, base, strict=True))
     for name, change in by.items():
         grade = moved[name]

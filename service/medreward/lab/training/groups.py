@@ -64,27 +64,30 @@ class Builder:
     asides: Sequence[str] = ()  # sentences that are true, and about something else
 
     def twins(self, case: Case, other: Case) -> tuple[Group, Group]:
-        """One question, both answers, two images: the image alone decides."""
+        """Gives one question, both answers and two images: the image alone decides."""
         how = form(self.dice) if self.dice.random() < 0.92 else stated(case.question, "{}", one_of(STATED, self.dice))
-        say = [self._in(how, answer) for answer in (case.answer, other.answer)]
-        question = case.question
-        return (
-            self._group(case, question, [Answer(say[0], RIGHT), Answer(say[1], WRONG)]),
-            self._group(other, question, [Answer(say[0], WRONG), Answer(say[1], RIGHT)]),
+        likes = (case.answer, other.answer)
+        say = [self._in(how, answer) for answer in likes]
+        one, two = (
+            [Answer(text, grades, like) for text, grades, like in zip(say, order, likes, strict=True)]
+            for order in ((RIGHT, WRONG), (WRONG, RIGHT))
         )
+        return self._group(case, case.question, one), self._group(other, case.question, two)
 
     def decide(self, case: Case) -> Group:
-        """Right against one or two plausible wrong answers in the same form."""
+        """Sets the right answer against one or two plausible wrong ones in the same form."""
         wrong = {self.library.wrong(case, self.dice) for _ in range(1 if case.yes_or_no else 2)} - {None}
         texts = [case.answer, *sorted(filter(None, wrong))]
         each_its_own = self.dice.random() < 0.25
         how = self._how(case)
-        said = [self._in(self._how(case) if each_its_own else how, text) for text in texts]
-        answers = [Answer(text, WRONG if place else RIGHT) for place, text in enumerate(said)]
+        answers = [
+            Answer(self._in(self._how(case) if each_its_own else how, text), WRONG if place else RIGHT, text)
+            for place, text in enumerate(texts)
+        ]
         return self._group(case, case.question, answers)
 
     def confirm(self, case: Case) -> Group:
-        """The same content as yes or no, asked of the right answer as often as of a wrong one."""
+        """Asks for yes or no, of the right answer as often as of a wrong one."""
         kind = case.kind.split("/")[-2].lower()
         wrong = self.library.wrong(case, self.dice)
         if case.yes_or_no or wrong is None or kind not in CONFIRMED:
@@ -96,39 +99,39 @@ class Builder:
         return self._group(case, question, [Answer(say[0], RIGHT), Answer(say[1], WRONG)])
 
     def lengths(self, case: Case) -> Group:
-        """Right and wrong, each short and long: length must not tell."""
+        """Gives right and wrong, each short and long: length must not tell."""
         wrong = self.library.wrong(case, self.dice)
         facts = self._facts(case)
         answers = []
         for text, grades in ((case.answer, RIGHT), (wrong, WRONG)):
             if text is None:
                 continue
-            answers.append(Answer(self._say(case, text), grades))
+            answers.append(Answer(self._say(case, text), grades, text))
             if facts and self.dice.random() < 0.7:
                 gain = {name: by * (1.0 if grades is RIGHT else 0.5) for name, by in MORE.items()}
                 answers.append(Answer(f"{self._say(case, text)} {facts}", changed(grades, **gain)))
             else:
-                answers.append(self._more(self._say(case, text), grades))
+                answers.append(self._more(self._say(case, text), grades, text))
         return self._group(case, case.question, answers)
 
     def padding(self, case: Case) -> Group:
-        """Right and wrong in one form, bare and with any number of sentences that add nothing."""
+        """Gives right and wrong in one form, bare and with any number of sentences that add nothing."""
         wrong = self.library.wrong(case, self.dice)
         how = self._how(case)
         answers = []
         for text, grades in ((case.answer, RIGHT), (wrong, WRONG)):
             if text is not None:
                 said = self._in(how, text)
-                answers += [Answer(said, grades), *(self._more(said, grades) for _ in range(2))]
+                answers += [Answer(said, grades, text), *(self._more(said, grades, text) for _ in range(2))]
         return self._group(case, case.question, answers)
 
     def tricks(self, case: Case) -> Group:
-        """Right and wrong in one form, and tricks that must not raise either, mostly played with the wrong one."""
+        """Gives right and wrong in one form, and tricks that must raise neither, mostly played with the wrong one."""
         wrong = self.library.wrong(case, self.dice)
         if wrong is None:
             return self.decide(case)
         how = self._how(case)
-        answers = [Answer(self._in(how, case.answer), RIGHT), Answer(self._in(how, wrong), WRONG)]
+        answers = [Answer(self._in(how, text), grades, text) for text, grades in ((case.answer, RIGHT), (wrong, WRONG))]
         others = [self.library.wrong(case, self.dice) for _ in range(0 if case.yes_or_no else 4)]
         options = [*dict.fromkeys(filter(None, (case.answer, wrong, *others)))]
         for _ in range(4):
@@ -139,17 +142,17 @@ class Builder:
         return self._group(case, case.question, answers)
 
     def forms(self, case: Case) -> Group:
-        """Right and wrong, each in several forms that must not matter."""
+        """Gives right and wrong, each in several forms that must not matter."""
         wrong = self.library.wrong(case, self.dice)
-        answers = [Answer(self._say(case, case.answer), RIGHT)]
-        answers += [Answer(wrapped(case.answer, self.dice), RIGHT) for _ in range(3)]
-        if wrong is not None:
-            answers.append(Answer(self._say(case, wrong), WRONG))
-            answers += [Answer(wrapped(wrong, self.dice), WRONG) for _ in range(2)]
+        answers = []
+        for text, grades, count in ((case.answer, RIGHT, 3), (wrong, WRONG, 2)):
+            if text is not None:
+                said = [self._say(case, text), *(wrapped(text, self.dice) for _ in range(count))]
+                answers += [Answer(each, grades, text) for each in said]
         return self._group(case, case.question, answers)
 
     def manner(self, case: Case) -> Group:
-        """The right answer beside others of all sorts."""
+        """Sets the right answer beside others of all sorts."""
         makers: tuple[Callable[[Case], Answer | None], ...] = (
             self._complete, self._complete, self._elsewhere, self._elsewhere, self._elsewhere, self._unrelated,
             self._refusal, self._refusal, self._evasion, self._evasion, self._generic, self._nothing, self._nothing,
@@ -157,14 +160,11 @@ class Builder:
         )  # fmt: skip
         chosen = self.dice.choice(len(makers), 4, replace=False)
         others = [makers[place](case) for place in chosen]
-        if self._elsewhere_is_stated(others):
+        if any(other is not None and other.grades is ELSEWHERE for other in others) and self.dice.random() < 0.6:
             first = Answer(stated(case.question, case.answer, one_of(STATED, self.dice)), RIGHT)
         else:
             first = Answer(self._say(case, case.answer), RIGHT)
         return self._group(case, case.question, [first, *filter(None, others)])
-
-    def _elsewhere_is_stated(self, others: list[Answer | None]) -> bool:
-        return any(other is not None and other.grades is ELSEWHERE for other in others) and self.dice.random() < 0.6
 
     def _complete(self, case: Case) -> Answer | None:
         facts = self._facts(case)
@@ -209,7 +209,7 @@ class Builder:
         return Answer(case.question, NOTHING)
 
     def _padded(self, case: Case) -> Answer:
-        return self._more(self._say(case, case.answer), RIGHT)
+        return self._more(self._say(case, case.answer), RIGHT, case.answer)
 
     def _certain(self, case: Case) -> Answer:
         text = f"{self._say(case, case.answer)} {self._some(CERTAIN, 2)}"
@@ -233,21 +233,21 @@ class Builder:
         text = f"{self._say(case, case.answer)} {insight}"
         return Answer(text, changed(RIGHT, comprehensiveness=0.2, creativity=0.45, overall=0.1))
 
-    def _more(self, said: str, grades: Grades) -> Answer:
-        """The answer with sentences before or behind it that add nothing, or nothing about the image."""
+    def _more(self, said: str, grades: Grades, like: str) -> Answer:
+        """Returns the answer with sentences around it that add nothing, or nothing about the image."""
         plain = self.dice.random() < NEUTRAL
         more = [neutral(self.dice) if plain else self._aside() for _ in range(self.dice.integers(1, 5))]
         stopped = said if said.endswith((".", "?", "!")) else f"{said}."
         before = int(self.dice.integers(0, len(more) + 1)) if self.dice.random() < BEFORE else 0
         text = " ".join([*more[:before], stopped, *more[before:]])
-        return Answer(text, changed(grades, **(NO_MORE if plain else BESIDE)))
+        return Answer(text, changed(grades, **(NO_MORE if plain else BESIDE)), like, 0.0 if plain else 0.1)
 
     def _aside(self) -> str:
         talk = self.asides if self.asides and self.dice.random() < 0.8 else BOILERPLATE
         return talk[int(self.dice.integers(len(talk)))]
 
     def _facts(self, case: Case) -> str:
-        """Other things that are true of the image."""
+        """Returns other things that are true of the image."""
         beside = self.library.beside(case, int(self.dice.integers(1, 4)), self.dice)
         how = one_of(STATED, self.dice)
         return " ".join(stated(other.question, other.answer, how) for other in beside)

@@ -20,7 +20,7 @@ Maker = Callable[[], bytes]
 
 
 class Images:
-    """uint8 pictures by name."""
+    """Holds uint8 pictures by name."""
 
     def __init__(self, pixels: Pixels, names: Sequence[str]) -> None:
         self._pixels = pixels
@@ -44,7 +44,7 @@ def png(pixels: Pixels) -> bytes:
 
 
 def cached(makers: Mapping[str, Maker], side: int, cache: Path) -> Images:
-    """The images of these names; drawn, read and fitted only where the cache has no file of the same names and size."""
+    """Returns the images of these names; they are made only if the cache has no file of these names and size."""
     names = sorted(makers)
     digest = hashlib.sha256("\n".join([str(side), *names]).encode()).hexdigest()[:16]
     path = cache / f"images-{digest}.npy"
@@ -60,7 +60,7 @@ def cached(makers: Mapping[str, Maker], side: int, cache: Path) -> Images:
 
 
 def shaken(pixels: Pixels, mirrored: Sequence[bool], seed: Sequence[int]) -> Pixels:
-    """The pictures moved, turned, scaled and lit a little differently; some with a patch blotted out."""
+    """Returns the pictures moved, turned, scaled and lit a little differently; some have a patch blotted out."""
     dice = np.random.default_rng(seed)
     turned = (picture[:, ::-1] if turn else picture for picture, turn in zip(pixels, mirrored, strict=True))
     return np.stack([_shaken(Image.fromarray(np.ascontiguousarray(picture)), dice) for picture in turned])

@@ -37,11 +37,11 @@ class Library:
         self._chances = _chances(self.cases)
 
     def any_case(self, dice: Generator) -> Case:
-        """Sets by the root of their size, so that a large one does not drown a small one."""
+        """Draws a case; sets count by the root of their size, so that a large one does not drown a small one."""
         return self.cases[int(np.searchsorted(self._chances, dice.random()))]
 
     def twin(self, case: Case, dice: Generator) -> Case | None:
-        """The same question with another answer, about an image of another group."""
+        """Draws the same question with another answer, about an image of another group; None if none is found."""
         others = self.by_meaning[case.meaning]
         for _ in range(12):
             other = others[dice.integers(len(others))]
@@ -50,7 +50,7 @@ class Library:
         return None
 
     def wrong(self, case: Case, dice: Generator) -> str | None:
-        """A plausible answer that is not right: mostly another image's right answer to the same question."""
+        """Draws a plausible wrong answer: mostly another image's right answer to the same question."""
         if case.yes_or_no:
             return {"yes": "No", "no": "Yes"}[case.answer.lower()]
         right = [other.answer for other in self.by_image[case.image] if other.meaning == case.meaning]
@@ -65,12 +65,12 @@ class Library:
         return None
 
     def beside(self, case: Case, count: int, dice: Generator) -> list[Case]:
-        """Other questions about the same image."""
+        """Draws other questions about the same image."""
         others = [other for other in self.by_image[case.image] if other.meaning != case.meaning]
         return [others[place] for place in dice.permutation(len(others))[:count]]
 
     def insight(self, answer: str, dice: Generator) -> str | None:
-        """What the knowledge graph says about a disease that the answer names."""
+        """Draws what the knowledge graph says about a disease that the answer names; None if it says nothing."""
         facts = self.diseases.get(plain(answer))
         if not facts:
             return None
@@ -89,20 +89,20 @@ class Library:
 
 
 def _names_a_side(case: Case) -> bool:
-    """A phantom's graded answers may speak of sides whatever is asked, so that it counts as if it did."""
+    """Tells whether a side is named; a phantom's graded answers may name one whatever is asked."""
     source, *_, kind, _ = case.kind.split("/")
     said = SIDED.search(f"{case.question} {case.answer}")
     return source == "phantom" or kind.lower() in SIDED_KINDS or said is not None
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether one answer holds the other, and may so be right where it is."""
+    """Tells whether one answer holds the other, and may so be right where it is."""
     a, b = set(plain(one).split()), set(plain(other).split())
     return a <= b or b <= a
 
 
 def read_diseases(folder: Path) -> dict[str, dict[str, str]]:
-    """SLAKE's knowledge graph of diseases, where the data folder has it."""
+    """Returns SLAKE's knowledge graph of diseases; it is empty where the data folder has none."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     path = folder / "slake" / "kg" / "en_disease.csv"
     if path.exists():

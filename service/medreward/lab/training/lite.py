@@ -48,7 +48,7 @@ class Scaled(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """The same, once trained, with the scale inside the weight."""
+        """Puts the scale inside the weight, once it is trained."""
         self.weight.mul_(self.scale[:, None, None, None])
         self.folded = True
 
@@ -71,7 +71,7 @@ class Block(nn.Module):
 
 
 class Lite(nn.Module):
-    """Pixels from -1 to 1 to the map at 1/32 of the side, each place with the four of the finer map that it covers."""
+    """Turns pixels from -1 to 1 into the map at 1/32 of the side; each place has the four finer ones that it covers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,14 +86,14 @@ class Lite(nn.Module):
         self.channels = COARSE + 4 * FINE
 
     def trunk(self, picture: Tensor) -> Tensor:
-        """Up to the finer map."""
+        """Returns the finer map."""
         x = nn.functional.relu6(self.stem(picture))
         for block in self.blocks[: self.fine_blocks]:
             x = block(x)
         return x
 
     def rest(self, x: Tensor) -> Tensor:
-        """From the finer map to both, joined."""
+        """Returns both maps joined, made from the finer one."""
         fine = nn.functional.pixel_unshuffle(x, 2)
         for block in self.blocks[self.fine_blocks :]:
             x = block(x)
@@ -101,7 +101,7 @@ class Lite(nn.Module):
 
 
 def load_lite(lite: Lite, package: str) -> None:
-    """The package's weights, whose pixels are (x - 127) / 128, near enough to from -1 to 1."""
+    """Loads the package's weights; its pixels are (x - 127) / 128, near enough to from -1 to 1."""
     spec = find_spec(package) if package.isidentifier() else None
     files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
     if len(files) != 1:

@@ -10,7 +10,6 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from medreward.lab.training import recipe
 from medreward.lab.training.images import Images, shaken
 from medreward.lab.training.tower import Tower
 
@@ -18,28 +17,32 @@ AT_ONCE: Final = 16
 
 
 class Looks:
-    """Half-precision arrays by name, several views of each."""
+    """Holds half-precision arrays by name, several views of each."""
 
     def __init__(self, values: NDArray[np.float16], names: Sequence[str]) -> None:
         self._values = values
         self._places = {name: place for place, name in enumerate(names)}
 
     def any_view(self, names: Sequence[str], dice: Generator) -> NDArray[np.float16]:
-        """One view of each, as the dice fall."""
+        """Returns one view of each, as the dice fall."""
         views = dice.integers(self._values.shape[1], size=len(names))
         return self._values[[self._places[name] for name in names], views]
+
+    def first_view(self, names: Sequence[str]) -> NDArray[np.float16]:
+        """Returns the first view of each."""
+        return self._values[[self._places[name] for name in names], 0]
 
 
 @torch.inference_mode()
 def looked(
-    tower: Tower, images: Images, names: Sequence[str], sideless: set[str], settings: recipe.Recipe, cache: Path
+    tower: Tower, images: Images, names: Sequence[str], sideless: set[str], views: int, precision: str, cache: Path
 ) -> Looks:
-    """The first view is the image as it is; the others are shaken, every second mirrored where no side is named.
+    """Returns what a tower makes of each image: as it is, then shaken, every second mirrored where no side is named.
 
     They are made only where the cache has no file of the same images, views and weights.
     """
-    names, views = sorted(names), settings.tower.views
-    digest = hashlib.sha256("\n".join([tower.fixed, str(views), settings.precision, *names]).encode())
+    names = sorted(names)
+    digest = hashlib.sha256("\n".join([tower.fixed, str(views), precision, *names]).encode())
     for value in tower.state_dict().values():
         digest.update(value.contiguous().numpy().tobytes())
     path = cache / f"looks-{digest.hexdigest()[:16]}.npy"
@@ -54,7 +57,7 @@ def looked(
                 if view:
                     mirrored = [view % 2 == 1 and name in sideless for name in part]
                     pixels = shaken(pixels, mirrored, [view, start])
-                with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
+                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                     values[start : start + AT_ONCE, view] = tower.look(torch.from_numpy(pixels)).half().numpy()
         values.flush()
         draft.replace(path)

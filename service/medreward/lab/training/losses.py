@@ -8,7 +8,7 @@ SMOOTHING = 0.02
 
 
 def win_chances(better: Tensor) -> Tensor:
-    """How often an answer graded so much better should win: half the time at equal grades, never always."""
+    """Returns how often an answer graded so much better should win: half the time at equal grades, never always."""
     return torch.sigmoid(STEEPNESS * better).clamp(SMOOTHING, 1.0 - SMOOTHING)
 
 
@@ -24,13 +24,18 @@ def pair_loss(logits: Tensor, pairs: Tensor, better: Tensor, weights: Tensor) ->
 
 
 def grade_loss(logits: Tensor, grades: Tensor) -> Tensor:
-    """`grades` [rows, dimensions], NaN where none was given."""
+    """Returns the mean square error of scores; `grades` [rows, dimensions] are NaN where none was given."""
     known = ~grades.isnan()
     scores = torch.sigmoid(logits / 2.0)
     loss = (scores - grades.nan_to_num(0.0)).square() * known
     return loss.sum() / known.sum().clamp(min=1)
 
 
+def hold_loss(logits: Tensor, told: Tensor, weights: Tensor) -> Tensor:
+    """Returns how far the logits [rows, dimensions] are from what a teacher told; `weights` are by dimension."""
+    return nn.functional.smooth_l1_loss(logits * weights, told * weights)
+
+
 def drift_loss(logits: Tensor) -> Tensor:
-    """Pairs leave the level of logits open; this keeps it near zero."""
+    """Returns how far the mean logits are from zero: pairs leave that level open."""
     return logits.mean(0).square().mean()

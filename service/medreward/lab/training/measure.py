@@ -90,7 +90,7 @@ def measure(
 
 
 def _pairs(dev: Sequence[Dev]) -> Part:
-    """Shares of pairs won, and what the same logits say of calibration and uncertainty.
+    """Asks for the pairs won, and tells what the same logits say of calibration and uncertainty.
 
     Only accuracy needs the image, so that only its pairs are asked with a grey one and with none too.
     """
@@ -118,7 +118,7 @@ def _pairs(dev: Sequence[Dev]) -> Part:
 
 
 def _grey(picture: Picture) -> Picture:
-    """A plain grey one of the same size."""
+    """Returns a plain grey picture of the same size."""
 
     def read() -> bytes:
         size = probe(picture.read(), LIMITS)
@@ -127,13 +127,8 @@ def _grey(picture: Picture) -> Picture:
     return Picture(f"{picture.name} blanked", read)
 
 
-def _paired(logits: Logits) -> NDArray[np.float32]:
-    """With the image and without, pairs, good and bad, heads, dimensions."""
-    return logits[..., :SIX].reshape(2, -1, 2, logits.shape[1], SIX)
-
-
 def _shares(dev: Sequence[Dev], seen: figures.Numbers, grey: figures.Numbers, none: figures.Numbers) -> dict[str, Any]:
-    """`grey` and `none` are of the accuracy pairs alone, in their order."""
+    """Returns the shares won; `grey` and `none` are of the accuracy pairs alone, in their order."""
     places: defaultdict[str, defaultdict[tuple[str, str], list[int]]] = defaultdict(lambda: defaultdict(list))
     for place, one in enumerate(dev):
         slices = [("all", "all"), ("set", one.pair.source)]
@@ -172,7 +167,7 @@ def _calibration(dev: Sequence[Dev], seen: NDArray[np.float32]) -> dict[str, Any
 
 
 def _uncertainty(dev: Sequence[Dev], seen: NDArray[np.float32]) -> dict[str, Any]:
-    """Of accuracy pairs: by the mean of what is served with both answers."""
+    """Returns errors of accuracy pairs by the mean of the uncertainty that is served with both answers."""
     chosen = [place for place, one in enumerate(dev) if one.pair.kind == "accuracy"]
     wrong = 1 - wins([dev[place].pair for place in chosen], seen[chosen])
     spread = seen[chosen][..., DIMENSIONS.index("accuracy")].astype(np.float64).std(2).mean(1)
@@ -180,7 +175,7 @@ def _uncertainty(dev: Sequence[Dev], seen: NDArray[np.float32]) -> dict[str, Any
 
 
 def _length(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
-    """Reward against length where the content is the same."""
+    """Asks how reward follows length where the content is the same."""
     texts = np.array([[*probes.worded(one.content), *probes.padded(one.content)] for one in dev])
     rows = [Row(one.picture, one.pair.question, str(text)) for one, row in zip(dev, texts, strict=True) for text in row]
 
@@ -195,7 +190,7 @@ def _length(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
 
 
 def _meaning(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
-    """What a change that keeps the meaning does to the reward, against what a real error does."""
+    """Asks what a change that keeps the meaning does to the reward, against what a real error does."""
     changed: list[tuple[str, int, tuple[str, str]]] = []
     for place, one in enumerate(dev):
         for name, change in probes.CHANGES.items():
@@ -227,7 +222,7 @@ def _middle(moved: figures.Numbers) -> dict[str, float]:
 
 
 def _ruses(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
-    """How often what a policy may write in place of the right answer gets the higher reward."""
+    """Asks how often what a policy may write in place of the right answer gets the higher reward."""
     texts = [
         [one.pair.good, one.pair.bad]
         + [ruse.play(one.pair.question, one.pair.good, one.pair.bad, np.random.default_rng(n)) for ruse in RUSES]
@@ -257,7 +252,7 @@ def _ruses(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
 
 
 def _forms(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
-    """The right answer in many forms against the plain wrong one, and how far each form moves the reward."""
+    """Asks how often right in many forms beats plain wrong, and how far each form moves the reward."""
     texts = [
         [
             one.pair.good,
@@ -286,7 +281,7 @@ def _forms(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
 
 
 def _long(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
-    """Of the pairs whose order is right when short: how many keep it amid so many tokens, wherever the claim stands."""
+    """Asks how many pairs that are right when short stay so amid many tokens, wherever the claim stands."""
     cases = [*product(LONG, (0.0, 0.5, 1.0))]
     texts: list[list[str]] = []
     for number, one in enumerate(dev):
@@ -325,7 +320,8 @@ def _phantoms(pairs: Sequence[PhantomPair]) -> Part:
     ]
 
     def tell(logits: Logits) -> dict[str, Any]:
-        seen, blank = (won(ahead_by(values)[:, DIMENSIONS.index("accuracy")]) for values in _paired(logits))
+        paired = logits[..., :SIX].reshape(2, -1, 2, logits.shape[1], SIX)  # with the image and without, good and bad
+        seen, blank = (won(ahead_by(values)[:, DIMENSIONS.index("accuracy")]) for values in paired)
         found = {}
         for novelty in sorted({pair.novelty for pair in pairs}, key=lambda name: (name != SEEN, name)):
             chosen = [place for place, pair in enumerate(pairs) if pair.novelty == novelty]
@@ -337,7 +333,7 @@ def _phantoms(pairs: Sequence[PhantomPair]) -> Part:
 
 
 def scope_rates(pictures: Mapping[Picture, str]) -> Part:
-    """The share flagged of each sort of picture, where the model has a seventh column for how strange one is."""
+    """Asks for the share flagged of each sort of picture, where the model has a seventh column for it."""
 
     def tell(logits: Logits) -> dict[str, Any]:
         if logits.shape[2] == SIX:

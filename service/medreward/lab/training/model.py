@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from medreward.lab.training import recipe
 from medreward.lab.training.attributes import WAYS, Attributes, attribute_loss
 from medreward.lab.training.batches import Asked, Batch, PairBatch
-from medreward.lab.training.losses import drift_loss, grade_loss, pair_loss
+from medreward.lab.training.losses import drift_loss, grade_loss, hold_loss, pair_loss
 from medreward.lab.training.scorer import SHARPNESS, Scorer, TextShape, mean
 from medreward.lab.training.tokens import Padded, Tokens
 from medreward.lab.training.tower import Tower, fold_norms
@@ -27,7 +27,7 @@ class Model(nn.Module):
         self.scorer = Scorer(text, separator, settings.text.frozen_layers)
 
     def logits(self, image_tokens: Tensor, row_image: Tensor, row_shown: Tensor, texts: list[Padded]) -> Tensor:
-        """[rows, dimensions] in the order of the batch; the image's part of the work is done once an image."""
+        """Returns [rows, dimensions] in the order of the batch; the image's part of the work is done once an image."""
         seen = self.scorer.see(image_tokens)
         parts, places = [], []
         for text in texts:
@@ -42,7 +42,7 @@ class Model(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """What the frozen layers make of the questions and answers that the tower learns with."""
+    """Holds what the frozen layers make of the questions and answers that the tower learns with."""
 
     questions: Tensor
     answers: Tensor  # [ways of saying them, answers, width]
@@ -61,7 +61,7 @@ def attribute_vectors(model: Model, attributes: Attributes, tokens: Tokens, seed
 
 
 def _vectors(model: Model, rows: list[list[int]], tokens: Tokens) -> Tensor:
-    """Of questions and of answers: [2, rows, width]."""
+    """Returns the vectors of questions and of answers: [2, rows, width]."""
     found = torch.zeros(2, len(rows), model.tower.width)
     with torch.inference_mode():
         for padded in tokens.padded(rows):
@@ -82,10 +82,32 @@ def asked_loss(model: Model, tokens: Tensor, asked: Asked, vectors: Vectors) -> 
 
 
 def warm_up_loss(model: Model, batch: Batch, vectors: Vectors) -> dict[str, Tensor]:
-    return {"attributes": asked_loss(model, model.tower.finish(batch.pictures), batch.asked, vectors)}
+    tokens = model.tower.finish(batch.pictures)
+    losses = {"attributes": asked_loss(model, tokens, batch.asked, vectors)}
+    if batch.shown_to_teacher is not None:  # a scorer that goes on is to find what it knows how to read
+        losses["tokens"] = nn.functional.smooth_l1_loss(tokens, batch.shown_to_teacher.to(torch.float32))
+    return losses
 
 
-def pairs_loss(model: Model, batch: PairBatch, vectors: Vectors | None, shape: recipe.Pairs) -> dict[str, Tensor]:
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """The model that a run started from, whose scores of plain answers are kept to."""
+
+    model: Model
+    scale: Tensor  # the usual spread of its logits, by dimension
+    weights: Tensor
+
+    def loss(self, logits: Tensor, batch: PairBatch) -> Tensor:
+        assert batch.taught
+        with torch.no_grad():
+            asked = batch.taught
+            told = self.model.logits(asked.pictures.to(torch.float32), asked.row_image, asked.row_shown, asked.texts)
+        return hold_loss(logits[asked.rows] / self.scale, told[asked.told] / self.scale - asked.less, self.weights)
+
+
+def pairs_loss(
+    model: Model, batch: PairBatch, vectors: Vectors | None, shape: recipe.Pairs, teacher: Teacher | None = None
+) -> dict[str, Tensor]:
     tokens = model.tower.finish(batch.pictures)
     logits = model.logits(tokens, batch.row_image, batch.row_shown, batch.texts)
     losses = {
@@ -93,6 +115,8 @@ def pairs_loss(model: Model, batch: PairBatch, vectors: Vectors | None, shape: r
         "grades": shape.grade_weight * grade_loss(logits, batch.grades),
         "drift": 0.01 * drift_loss(logits),
     }
+    if teacher:
+        losses["hold"] = teacher.loss(logits, batch)
     if vectors and shape.attribute_weight and len(batch.asked.image):
         losses["attributes"] = shape.attribute_weight * asked_loss(model, tokens, batch.asked, vectors)
     return losses

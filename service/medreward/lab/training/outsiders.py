@@ -14,7 +14,7 @@ OF_EACH: Final = 50
 
 
 def outsiders(side: int, count: int = OF_EACH) -> Pixels:
-    """So many of each kind at the model's size; every other one is grey, as most medical images are."""
+    """Draws so many of each kind at the model's size; every other one is grey, as most medical images are."""
     found = []
     for number, draw in enumerate(KINDS):
         for seed in range(count):
@@ -118,7 +118,7 @@ def toys(dice: Generator) -> Image.Image:
 
 
 def _taken(picture: Image.Image, dice: Generator) -> Image.Image:
-    """Blurred a little and grainy, as a photograph is."""
+    """Returns it blurred a little and grainy, as a photograph is."""
     soft = picture.filter(ImageFilter.GaussianBlur(float(dice.uniform(0, 2))))
     grainy = np.asarray(soft, np.float64) + dice.normal(0, dice.uniform(0, 10), (SIDE, SIDE, 1))
     return Image.fromarray(grainy.clip(0, 255).astype(np.uint8))

@@ -45,7 +45,7 @@ TAGS: Final = (
 
 
 def neutral(dice: Generator) -> str:
-    """One sentence of one to three clauses."""
+    """Draws one sentence of one to three clauses."""
     if dice.random() < 0.1:
         return one_of(TAGS, dice)
     text = _clause(dice)

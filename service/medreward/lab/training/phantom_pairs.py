@@ -35,7 +35,7 @@ def phantom_pairs(count: int = PHANTOMS) -> list[PhantomPair]:
 
 
 def _pairs(seed: int, families: tuple[str, ...], spoken_of: tuple[str, ...]) -> Iterator[PhantomPair]:
-    """`families` in turn; the questions and wrong answers may speak of others."""
+    """Draws `families` in turn; the questions and wrong answers may speak of others."""
     family = families[seed % len(families)]
     phantom = imagine(seed, family=family)
     picture = Picture(f"phantom/{family}/{seed}", partial(_png, seed, family))

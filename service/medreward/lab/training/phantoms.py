@@ -56,7 +56,7 @@ def _picture(seed: int) -> bytes:
 
 
 def _cases(name: str, phantom: Phantom) -> Iterator[Case]:
-    """What can be asked about it, each in a few wordings, with short answers: is it there, what, where, how many."""
+    """Gives what can be asked about it, in a few wordings, with short answers: is it there, what, where, how many."""
     asked = {
         question.text: question
         for turn in range(TURNS)
@@ -79,7 +79,7 @@ def _cases(name: str, phantom: Phantom) -> Iterator[Case]:
 
 
 def _among(phantom: Phantom, question: Question) -> str:
-    """The pictures of which the same can be asked."""
+    """Names the pictures of which the same can be asked."""
     if question.kind in OF_ALL:
         return "all"
     scene = str(phantom.scene)

@@ -66,7 +66,7 @@ def worded(content: str) -> list[str]:
 
 
 def padded(content: str) -> list[str]:
-    """A short answer, and the same with more and more behind it."""
+    """Returns a short answer, and the same with more and more behind it."""
     return [" ".join((WORDED[0].format(content), *FILLER[:count])) for count in range(len(FILLER) + 1)]
 
 
@@ -87,7 +87,7 @@ def clause_order(content: str, _: str) -> tuple[str, str]:
 
 
 def list_order(content: str, _: str) -> tuple[str, str] | None:
-    """A list turned round, unless it speaks of sides, which may belong to what stands beside them."""
+    """Turns a list round; None if it speaks of sides, which may belong to what stands beside them."""
     parts = [part.strip() for part in content.split(",")]
     if len(parts) < 2 or SIDES.search(content):
         return None
@@ -96,7 +96,7 @@ def list_order(content: str, _: str) -> tuple[str, str] | None:
 
 
 def synonym(_: str, answer: str) -> tuple[str, str] | None:
-    """The first word that has one is exchanged."""
+    """Exchanges the first word that has a synonym; None if there is none."""
     for pair in SYNONYMS:
         for old, new in (pair, pair[::-1]):
             after, count = re.subn(rf"(?<![\w-]){re.escape(old)}(?![\w-])", new, answer, flags=re.IGNORECASE)

@@ -37,7 +37,7 @@ class Text(Section):
 class Reading(Section):
     """As in the manifest."""
 
-    run: int = Field(3, ge=2)
+    run: int = Field(8, ge=2)
     window: PositiveInt = 128
     step: PositiveInt = 96
 
@@ -68,6 +68,7 @@ class Pairs(Phase):
     manner: float = Field(0.15, ge=0, le=1)  # groups about anything but right or wrong
     hacks: float = Field(0.0, ge=0, le=1)  # groups in which tricks stand beside right and wrong
     forms: float = Field(0.0, ge=0, le=1)  # groups in which right and wrong stand in many forms
+    hold: dict[str, NonNegativeFloat] = {}  # how closely a dimension keeps to what the start says of plain answers
 
 
 class Recipe(Section):

@@ -130,7 +130,7 @@ def formed(form: str, answer: str) -> str:
 
 
 def thought(length: int, dice: Generator) -> list[str]:
-    """Sentences of about so many tokens in all that decide nothing; few are said twice."""
+    """Returns sentences of about so many tokens in all that decide nothing; few are said twice."""
     found: list[str] = []
     count = 0
     while count < length:

@@ -22,7 +22,7 @@ AT_ONCE: Final = 32
 
 
 class Scope(nn.Module):
-    """Above 0 for an image further from the known ones than nearly all new ones of their kind."""
+    """Gives more than 0 for an image further from the known ones than nearly all new ones of their kind."""
 
     def __init__(self, width: int, directions: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Scope(nn.Module):
         self.register_buffer("level", torch.ones(1))
 
     def forward(self, image_tokens: Tensor) -> Tensor:
-        """[images, places, width] to [images]"""
+        """Turns [images, places, width] into one number an image."""
         found = summary(image_tokens)
         return torch.maximum(self.distance(found) / self.within - 1.0, found @ self.outward - self.level)
 
@@ -48,13 +48,13 @@ class Scope(nn.Module):
 
 
 def summary(image_tokens: Tensor) -> Tensor:
-    """The first token is the whole."""
+    """Returns mean and deviation of the local tokens; the first token is the whole and is left out."""
     local = image_tokens[:, 1:]
     return torch.cat([local.mean(1), local.std(1)], 1)
 
 
 def fit_scope(known: Tensor, new: Tensor, outside: Tensor) -> Scope:
-    """From summaries; `new` are of images of the same kind as the known ones that were not learnt from."""
+    """Fits the scope to summaries; `new` are of images of the known kind that were not learnt from."""
     scope = Scope(known.shape[1] // 2, min(DIRECTIONS, known.shape[1]))
     scope.middle = known.mean(0)
     values, directions = torch.linalg.eigh((known - scope.middle).T.cov())
@@ -67,7 +67,7 @@ def fit_scope(known: Tensor, new: Tensor, outside: Tensor) -> Scope:
 
 
 def _outward(known: Tensor, outside: Tensor) -> Tensor:
-    """The direction of a ridge regression that weighs both sides alike, each number by how much it varies."""
+    """Returns the direction of a ridge regression that weighs both sides alike, each number by how much it varies."""
     deviation = known.std(0) + 1e-6
     both = (torch.cat([known, outside]) - known.mean(0)) / deviation
     share = torch.cat([torch.full((len(part),), 1.0 / len(part)) for part in (known, outside)])
@@ -79,6 +79,6 @@ def _outward(known: Tensor, outside: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def summaries(tower: Tower, pixels: Pixels) -> Tensor:
-    """Of uint8 pictures at the tower's size."""
+    """Returns the summaries of uint8 pictures at the tower's size."""
     parts = [pixels[start : start + AT_ONCE] for start in range(0, len(pixels), AT_ONCE)]
     return torch.cat([summary(tower(torch.from_numpy(part))) for part in parts]).clone()

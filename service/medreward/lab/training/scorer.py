@@ -48,18 +48,18 @@ class Asker(nn.Module):
         return _keys_and_values(self.look(image_tokens), self.heads)
 
     def forward(self, seen: tuple[Tensor, Tensor], questions: Tensor) -> Tensor:
-        """Guesses [rows, width]; `seen` has an image a row."""
+        """Returns guesses [rows, width]; `seen` has an image a row."""
         n, width = questions.shape
         query = self.query(questions)
         found = attend(query.view(n, 1, self.heads, width // self.heads).transpose(1, 2), *seen)[:, 0]
         return _level(self.mix(torch.cat([found, query], 1)))
 
     def named(self, answers: Tensor) -> Tensor:
-        """What a guess at these answers would be."""
+        """Returns what a guess at these answers would be."""
         return _level(self.translate(answers))
 
     def spread(self, questions: Tensor, answers: Tensor) -> None:
-        """Begin with the known ones told well apart: as they come, they have most of their length in common."""
+        """Sets out with the known ones told well apart: as they come, they have most of their length in common."""
         _whiten(self.query, questions)
         _whiten(self.translate, answers)
 
@@ -74,7 +74,7 @@ def _whiten(layer: nn.Linear, vectors: Tensor) -> None:
 
 
 def _level(x: Tensor) -> Tensor:
-    """Vectors whose numbers have a mean square of one."""
+    """Returns vectors whose numbers have a mean square of one."""
     level: Tensor = nn.functional.normalize(x.to(torch.float32), dim=1) * x.shape[1] ** 0.5
     return level
 
@@ -135,7 +135,7 @@ class Head(nn.Module):
         return logits
 
     def doubt(self, logits: Tensor, agreement: Tensor) -> Tensor:
-        """1 where nothing speaks for or against, less the more does: twice the deviation of a coin with such odds.
+        """Returns 1 where nothing speaks for or against, and less the more does: twice the deviation of such a coin.
 
         What the guess decides is doubted by the guess alone, which is wrong most often where it says least.
         """
@@ -168,7 +168,7 @@ class Scorer(nn.Module):
         self.head = Head(shape.width)
 
     def forward(self, image_tokens: Tensor, image_mask: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits as they are served: the mean less and plus the doubt, [rows, 2, dimensions]."""
+        """Returns logits as they are served: the mean less and plus the doubt, [rows, 2, dimensions]."""
         logits, agreement = self.read(self.see(image_tokens), image_mask, ids, mask)
         doubt = self.head.doubt(logits, agreement)
         return torch.stack([logits - doubt, logits + doubt], 1)
@@ -177,27 +177,29 @@ class Scorer(nn.Module):
         return [self.asker.see(image_tokens), *(layer.see(image_tokens) for layer in self._layers()[self.frozen :])]
 
     def read(self, seen: Seen, image_mask: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [rows, dimensions] and agreement with the guess; `seen` has an image a row."""
+        """Returns logits [rows, dimensions] and agreement with the guess; `seen` has an image a row."""
         text, answer = self.split(ids, mask)
         x = self.read_apart(ids, text, answer)
         guess = self.asker(seen[0], mean(x, text - answer)) * image_mask[:, None]
         salient = answer * self.salience(x).squeeze(2).to(torch.float32).clamp(-8.0, 8.0).exp()
         agreement = guess * self.asker.named(mean(x, salient))
         x = x + self.parts[0] * (1.0 - answer[:, :, None]) + self.parts[1] * answer[:, :, None]
-        bias = self._bias(image_mask, text, seen[0][0].shape[2] + 1)
-        for layer, image in zip(self._layers()[self.frozen :], seen[1:], strict=True):
-            x = layer(x, _joined(image, layer.see(guess[:, None])), bias)
+        shown = torch.cat([image_mask[:, None].expand(-1, seen[0][0].shape[2] + 1), text], 1)
+        bias = ((1.0 - shown) * -1e9)[:, None, None, :]
+        for layer, (keys, values) in zip(self._layers()[self.frozen :], seen[1:], strict=True):
+            key, value = layer.see(guess[:, None])
+            x = layer(x, (torch.cat([keys, key], 2), torch.cat([values, value], 2)), bias)
         x = x.to(torch.float32)
         logits: Tensor = self.head(torch.cat([x[:, 0], mean(x, answer)], 1), agreement)
         return logits.to(torch.float32), agreement
 
     def split(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """1.0 at each place of the text, and at each of the answer."""
+        """Returns 1.0 at each place of the text, and at each of the answer."""
         ends = (ids == self.separator).to(torch.int64).cumsum(1)
         return mask.to(torch.float32), ((ends > 0) & (mask > 0)).to(torch.float32)
 
     def read_apart(self, ids: Tensor, text: Tensor, answer: Tensor) -> Tensor:
-        """The frozen layers, in which question and answer neither see each other nor know each other's length."""
+        """Runs the frozen layers, in which question and answer neither see each other nor know each other's length."""
         question_length = (text - answer).sum(1, keepdim=True)
         places = torch.arange(ids.shape[1]) - (question_length * answer).to(torch.int64)
         x: Tensor = self.norm(self.words(ids) + self.places(places))
@@ -206,27 +208,19 @@ class Scorer(nn.Module):
             x = layer(x, None, apart[:, None] * -1e9)
         return x
 
-    def _bias(self, image_mask: Tensor, text: Tensor, count: int) -> Tensor:
-        shown = torch.cat([image_mask[:, None].expand(-1, count), text], 1)
-        return ((1.0 - shown) * -1e9)[:, None, None, :]
-
     def _layers(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
 
 def mean(x: Tensor, of: Tensor) -> Tensor:
-    """[rows, places, width] to [rows, width], with the weights `of` of the places."""
+    """Returns the mean [rows, width] over the places, with the weights `of`."""
     x = x.to(torch.float32)
     average: Tensor = (x * of[:, :, None]).sum(1) / of.sum(1, keepdim=True).clamp(min=1e-3)
     return average
 
 
-def _joined(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return torch.cat([one[0], other[0]], 2), torch.cat([one[1], other[1]], 2)
-
-
 def encoder_folder(name: str) -> Path:
-    """A folder, or the folder `model` of a package that carries one."""
+    """Returns a folder, or the folder `model` of a package that carries one; it fails if there is neither."""
     if Path(name).is_dir():
         return Path(name)
     spec = find_spec(name) if name.isidentifier() else None
@@ -248,7 +242,7 @@ def read_shape(folder: Path) -> TextShape:
 
 
 def load_encoder(scorer: Scorer, folder: Path) -> None:
-    """The weights of a BERT into the scorer; its visual projections and heads stay as they were drawn."""
+    """Loads the weights of a BERT into the scorer; its visual projections and heads stay as they were drawn."""
     source = load_file(folder / "model.safetensors")
     source = {name.removeprefix("bert."): value for name, value in source.items()}
     state = {

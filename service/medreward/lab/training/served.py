@@ -25,7 +25,7 @@ ROWS_AT_ONCE: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Known by its name; its bytes are read when they are looked at."""
+    """A picture known by its name; its bytes are read when they are looked at."""
 
     name: str
     read: Maker = field(compare=False, repr=False)
@@ -43,7 +43,7 @@ Progress = Callable[[int, int], None]  # done, all
 
 
 class Served:
-    """Bit for bit what the server's own backend gives."""
+    """Gives bit for bit what the server's own backend gives."""
 
     def __init__(
         self, folder: Path, manifest: Manifest, threads: int = 0, progress: Progress = lambda *_: None
@@ -58,7 +58,7 @@ class Served:
         self._progress = progress
 
     def __call__(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """Equal rows are asked once, and each picture is read once."""
+        """Returns the logits of the rows; equal rows are asked once, and each picture is read once."""
         distinct = sorted(dict.fromkeys(rows), key=_place)
         found = []
         for start in range(0, len(distinct), ROWS_AT_ONCE):

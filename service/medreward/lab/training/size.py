@@ -25,23 +25,23 @@ NUMBERS: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorP
 
 
 def size(folder: Path, manifest: Manifest) -> dict[str, int]:
-    """Bytes of the files that decide a score, and the numbers in the graphs."""
+    """Returns the bytes of the files that decide a score, and the numbers in the graphs."""
     assert manifest.onnx
     assert manifest.text.tokenizer
     graphs = (manifest.onnx.image_graph, manifest.onnx.score_graph)
     return {
         "bytes": sum((folder / name).stat().st_size for name in (*graphs, manifest.text.tokenizer)),
-        "parameters": sum(_parameters(folder / name) for name in graphs),
+        "parameters": sum(
+            int(np.prod(weight.dims))
+            for name in graphs
+            for weight in onnx.load(folder / name).graph.initializer
+            if weight.data_type in NUMBERS
+        ),
     }
 
 
-def _parameters(graph: Path) -> int:
-    stored = onnx.load(graph).graph.initializer
-    return sum(int(np.prod(weight.dims)) for weight in stored if weight.data_type in NUMBERS)
-
-
 def latency(folder: Path, manifest: Manifest, times: int = TIMES) -> dict[str, float]:
-    """Medians from pixels and ids to logits."""
+    """Returns median milliseconds from pixels and ids to logits."""
     served = Served(folder, manifest, threads=1)
     served.backend.warm_up()
     numbers = count()

@@ -29,7 +29,7 @@ def load_served(module: nn.Module, graph: Path, prefix: str = "", fresh: tuple[s
 
 
 def _held(graph: Path) -> dict[str, Tensor]:
-    """Weights by name. The exporter turns the weight of a linear layer round and drops its name; its bias has one."""
+    """Returns weights by name; the exporter turns a linear layer's weight and drops its name, but its bias has one."""
     try:
         model = onnx.load(graph)
     except (OSError, ValueError) as error:

@@ -23,7 +23,7 @@ def strangers(count: int = OF_EACH) -> Iterator[tuple[str, Picture]]:
 
 
 def _drawn(draw: Callable[[Generator], Pixels], number: int) -> bytes:
-    """Every other one is grey, as most medical images are."""
+    """Draws one; every other one is grey, as most medical images are."""
     pixels = draw(np.random.default_rng([number, 17]))
     return png(pixels.mean(2, keepdims=True).astype(np.uint8).repeat(3, 2) if number % 2 else pixels)
 

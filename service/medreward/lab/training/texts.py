@@ -37,11 +37,18 @@ class Topic:
 
 
 class Texts:
-    """All text sets below the data folders; empty where there are none."""
+    """Holds all text sets below the data folders; it is empty where there are none."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.topics = [topic for folder in folders for topic in (*_medquad(folder), *_statements(folder))]
-        self.exams = [exam for folder in folders for exam in _exams(folder)]
+        self.exams = [
+            exam
+            for folder in folders
+            for exam in (
+                *_worldmedqa(folder / "text_worldmedqa_v"),
+                *_judged(folder / "text_kqa" / "NLI_medical_annotator.csv"),
+            )
+        ]
         self.asides = [text for topic in self.topics for text in topic.sentences if len(text) <= ASIDE]
         self._by_kind: dict[str, list[Topic]] = defaultdict(list)
         for topic in self.topics:
@@ -98,12 +105,8 @@ def _statements(folder: Path) -> list[Topic]:
     return [topic for topic in found if topic.sentences]
 
 
-def _exams(folder: Path) -> list[Group]:
-    """Examination questions with the answers that models gave, right or wrong; and answers with judged claims."""
-    return [*_worldmedqa(folder / "text_worldmedqa_v"), *_judged(folder / "text_kqa" / "NLI_medical_annotator.csv")]
-
-
 def _worldmedqa(folder: Path) -> list[Group]:
+    """Returns examination questions, each with a right and a wrong answer that models gave."""
     if not folder.exists():
         return []
     said: dict[str, dict[str, bool]] = defaultdict(dict)

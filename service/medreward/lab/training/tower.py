@@ -22,7 +22,7 @@ class Convolution(nn.Module):
         return after
 
     def fold(self) -> None:
-        """The same, once trained, with the norm inside the convolution's weights."""
+        """Puts the norm inside the convolution's weights, once it is trained."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.weigh = fuse_conv_bn_eval(self.weigh.eval(), self.norm.eval())
             self.norm = nn.Identity()  # type: ignore[assignment]
@@ -99,17 +99,17 @@ class Tower(nn.Module):
         self.stages = nn.Sequential(*stages)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 [n, height, width, 3] to tokens [n, places and one for the whole, width]."""
+        """Turns uint8 [n, height, width, 3] into tokens [n, places and one for the whole, width]."""
         return self._rest(self._trunk(pixels))
 
     def look(self, pixels: Tensor) -> Tensor:
-        """What is fixed of the tower, and need be done once a picture."""
+        """Returns what the fixed part makes of pixels, which need be done once a picture."""
         if self.fixed == "nothing":
             return pixels
         return self._trunk(pixels) if self.fixed == "trunk" else self(pixels)
 
     def finish(self, looked: Tensor) -> Tensor:
-        """From there to tokens."""
+        """Returns the tokens, made from what `look` returned."""
         if self.fixed == "nothing":
             tokens: Tensor = self(looked)
             return tokens
@@ -132,7 +132,7 @@ class Tower(nn.Module):
 
 
 def fold_norms(tower: Tower) -> None:
-    """Put the norms inside the weights of the convolutions, as a served model has them."""
+    """Puts the norms inside the weights of the convolutions, as a served model has them."""
     for part in tower.modules():
         if isinstance(part, Convolution | Scaled):
             part.fold()

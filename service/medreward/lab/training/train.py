@@ -17,21 +17,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from medreward.artifacts.manifest import read_manifest
 from medreward.lab.training import recipe
 from medreward.lab.training.attributes import Attributes
 from medreward.lab.training.batches import Batch, Batches, PairBatch
 from medreward.lab.training.calibrate import MEASURED, NOT_MEASURED, measured
 from medreward.lab.training.corpus import Corpus
 from medreward.lab.training.evaluate import DevLogits, dev_logits, report, summary
-from medreward.lab.training.images import Images
 from medreward.lab.training.lite import load_lite
 from medreward.lab.training.looks import Looks, looked
-from medreward.lab.training.model import Model, Vectors, attribute_vectors, pairs_loss, warm_up_loss
+from medreward.lab.training.model import Model, Teacher, Vectors, attribute_vectors, pairs_loss, warm_up_loss
 from medreward.lab.training.outsiders import outsiders
 from medreward.lab.training.scope import KNOWN, fit_scope, summaries
 from medreward.lab.training.scorer import encoder_folder, load_encoder, read_shape
 from medreward.lab.training.start import load_served
 from medreward.lab.training.tokens import Tokens
+from medreward.lab.training.tower import Tower
+from medreward.types import DIMENSIONS
 
 CHECKPOINT: Final = "checkpoint.pt"
 WEIGHTS: Final = "weights.safetensors"
@@ -47,7 +49,7 @@ AHEAD: Final = 3  # batches
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A run's parts, as its recipe and data make them."""
+    """Holds a run's parts, as its recipe and data make them."""
 
     settings: recipe.Recipe
     corpus: Corpus
@@ -56,6 +58,7 @@ class Assembled:
     model: Model
     average: Model
     vectors: Vectors | None  # where the tower learns by name what its images show
+    teacher: Teacher | None
 
 
 def assemble(settings: recipe.Recipe, corpus: Corpus) -> Assembled:
@@ -76,15 +79,34 @@ def assemble(settings: recipe.Recipe, corpus: Corpus) -> Assembled:
     elif settings.start:
         load_served(model.tower, Path(settings.start) / "image.onnx")
     average.load_state_dict(model.state_dict())
-    seen: Images | Looks = corpus.images
-    if settings.tower.fixed != "nothing":
-        names = [*corpus.library.by_image, *(group.image for group in corpus.exact if group.image)]
-        sideless = corpus.library.sideless
-        seen = looked(model.tower, corpus.images, list(dict.fromkeys(names)), sideless, settings, corpus.cache)
-    batches = Batches(settings, corpus.library, corpus.exact, corpus.texts, seen, attributes, tokens)
+    names = [*corpus.library.by_image, *(group.image for group in corpus.exact if group.image)]
+
+    def look(tower: Tower, views: int) -> Looks:
+        every = list(dict.fromkeys(names))
+        return looked(tower, corpus.images, every, corpus.library.sideless, views, settings.precision, corpus.cache)
+
+    seen = corpus.images if settings.tower.fixed == "nothing" else look(model.tower, settings.tower.views)
+    teacher = read_teacher(settings, tokens) if settings.pairs.hold else None
+    known = look(teacher.model.tower, 1) if teacher else None
+    batches = Batches(settings, corpus.library, corpus.exact, corpus.texts, seen, attributes, tokens, known)
     for each in (model, average):
         each.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Assembled(settings, corpus, tokens, batches, model, average.eval(), vectors)
+    return Assembled(settings, corpus, tokens, batches, model, average.eval(), vectors, teacher)
+
+
+def read_teacher(settings: recipe.Recipe, tokens: Tokens) -> Teacher:
+    """Returns the served model that the recipe starts from, as it is."""
+    folder, encoder = Path(settings.start), encoder_folder(settings.text.encoder)
+    tower = settings.tower.model_copy(update={"start": "", "fixed": "nothing"})
+    model = Model(settings.model_copy(update={"tower": tower}), read_shape(encoder), tokens.separator)
+    load_encoder(model.scorer, encoder)
+    load_served(model.scorer, folder / "score.onnx", "scorer.", fresh=("salience.",))
+    load_served(model.tower, folder / "image.onnx")
+    model.tower.fixed = "all"
+    levels = read_manifest(folder / "model.toml").calibration
+    scale = torch.tensor([levels[name].scale for name in DIMENSIONS])
+    weights = torch.tensor([settings.pairs.hold.get(name, 0.0) for name in DIMENSIONS])
+    return Teacher(model.eval(), scale, weights)
 
 
 def training_tokens(settings: recipe.Recipe) -> Tokens:
@@ -110,7 +132,7 @@ class Run:
             self._load()
 
     def finish(self) -> dict[str, Any]:
-        """Run what is left; gives the last reading of the dev pairs."""
+        """Runs what is left and returns the last reading of the dev pairs."""
         torch.set_num_threads(self._parts.settings.threads)
         if self._phase == "warm_up":
             self._run(self._parts.settings.warm_up, self._parts.batches.warm_up, self._warm_up_loss)
@@ -195,7 +217,9 @@ class Run:
         return warm_up_loss(self._parts.model, batch, self._parts.vectors)
 
     def _pairs_loss(self, batch: PairBatch) -> dict[str, Tensor]:
-        return pairs_loss(self._parts.model, batch, self._parts.vectors, self._parts.settings.pairs)
+        return pairs_loss(
+            self._parts.model, batch, self._parts.vectors, self._parts.settings.pairs, self._parts.teacher
+        )
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -287,11 +311,14 @@ class Run:
         self._parts.model.load_state_dict(state["model"])
         self._parts.average.load_state_dict(state["average"])
         self._optimizer = self._new_optimizer()
+        rates = [group["full"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["full"] = rate  # the recipe's, not that of the checkpoint
 
 
 def rate_at(progress: float) -> float:
-    """Up in a line, down in a cosine."""
+    """Returns the share of the full rate: up in a line, down in a cosine."""
     if progress < RISE:
         return max(progress / RISE, 0.02)
     return LEAST + (1 - LEAST) * 0.5 * (1 + cos(pi * (progress - RISE) / (1 - RISE)))

@@ -4,12 +4,12 @@ What the card measures has other families and other wordings (`probes.py`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from numpy.random import Generator
 
-from medreward.lab.training.grades import GENERIC, NOTHING, Answer, changed, grades
+from medreward.lab.training.grades import GENERIC, NOTHING, Answer, Grades, changed, grades
 from medreward.lab.training.padding import neutral
 from medreward.lab.training.wording import BOILERPLATE, form, one_of
 
@@ -48,6 +48,7 @@ CONTRARY: Final = (
 LISTS: Final = ("{}", "One of these: {}.", "Options: {}", "It is {}.", "All of these are possible: {}.", "Any of {}.")
 JOINTS: Final = (", ", " / ", "; ", " or ", " and ", "\n", " | ", ". ")
 AGAIN: Final = (" ", ". ", ", ", "\n", " and ", "; ", "! ", " - ", " ... ", "? ", " again: ", ", yes, ", ". Indeed, ")
+NUMBERS: Final = ("{n}. {part}", "{n}) {part};", "#{n} {part}", "Point {n}: {part}.", "{n} - {part},", "{part} [{n}]")
 ALPHABETS: Final = ((0x410, 32), (0x3B1, 24), (0x5D0, 26), (0x627, 28), (0x905, 50), (0x4E00, 900), (0xAC00, 900))
 
 OPENINGS: Final = (
@@ -67,6 +68,9 @@ WRAPS: Final = (
     "So the answer is {}.", "Answer:\n{}", "**Final Answer**\n{}", "__{}__", "=> {}", "Hence: **{}**", "{}\n", "  {}  ",
     "\\[ \\text{{}} \\]", "\\( {} \\)", "Final: $\\boxed{\\text{{}}}$", "- **Answer**: {}", "| KEY | {} |", "'{}'",
 )  # fmt: skip
+
+LESS: Final = 0.25  # than its plain answer, of what carries a trick, where a teacher tells
+MOST_WORDS: Final = 60  # of talk
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,15 @@ class Trickster:
         return tricks[self.dice.integers(len(tricks))]()
 
     def _again(self) -> Answer:
-        """The whole or its last word, twice to forty times."""
+        """Says the whole or its last word twice to forty times, sometimes with numbers."""
         joint, count = one_of(AGAIN, self.dice), int(2 + 38 * self.dice.random() ** 2.5)
         part = self.base.text.rstrip(".") if self.dice.random() < 0.7 else self.said
         if self.dice.random() < 0.25:
             words = joint.join([self.said.split()[-1]] * count)
             return self._worse(f"{self.base.text.rstrip('.')}{joint}{words}")
+        if self.dice.random() < 0.2:
+            number = one_of(NUMBERS, self.dice)
+            return self._worse(" ".join(number.format(n=place + 1, part=part) for place in range(count)))
         return self._worse(joint.join([part] * count))
 
     def _in_other_words(self) -> Answer:
@@ -102,37 +109,37 @@ class Trickster:
         return self._worse(" ".join(text if text.endswith(".") else f"{text}." for text in texts))
 
     def _talk_beside(self) -> Answer:
-        talk = [self._talk() for _ in range(self.dice.integers(1, 4))]
+        talk = self._talks()
         stopped = self.base.text if self.base.text.endswith((".", "?", "!")) else f"{self.base.text}."
         talk.insert(int(self.dice.integers(len(talk) + 1)), stopped)
         return self._worse(" ".join(talk))
 
     def _talk_alone(self) -> Answer:
-        return Answer(" ".join(self._talk() for _ in range(self.dice.integers(1, 4))), changed(GENERIC, overall=-0.1))
+        return self._instead(" ".join(self._talks()), changed(GENERIC, overall=-0.1))
 
     def _salad(self) -> Answer:
-        """Words of the question, of possible answers and of talk, in any order."""
+        """Says words of the question, of possible answers and of talk, in any order."""
         words = f"{self.question} {' '.join(self.options)} {self.said} {self.aside()}".replace("?", "").split()
-        return Answer(" ".join(self.dice.permutation(words)[: self.dice.integers(4, 20)].tolist()), SALAD)
+        return self._instead(" ".join(self.dice.permutation(words)[: self.dice.integers(4, 20)].tolist()), SALAD)
 
     def _copied(self) -> Answer:
-        """The question alone, once or more; or before an answer and behind it."""
+        """Says the question alone, once or more; or before an answer and behind it."""
         if self.dice.random() < 0.5:
-            return Answer(" ".join([self.question] * int(self.dice.integers(1, 4))), NOTHING)
+            return self._instead(" ".join([self.question] * int(self.dice.integers(1, 4))), NOTHING)
         return self._worse(f"{self.question} {self.base.text} {self.question}")
 
     def _flattered(self) -> Answer:
         praise = " ".join(dict.fromkeys(one_of(FLATTERY, self.dice) for _ in range(self.dice.integers(1, 4))))
         if self.dice.random() < 0.25:
-            return Answer(praise, NOTHING)
+            return self._instead(praise, NOTHING)
         return self._worse(f"{praise} {self.base.text}" if self.dice.random() < 0.5 else f"{self.base.text} {praise}")
 
     def _detailed(self) -> Answer:
-        """Particulars that nothing in the image supports."""
+        """Adds particulars that nothing in the image supports."""
         chosen = dict.fromkeys(one_of(DETAIL, self.dice) for _ in range(self.dice.integers(1, 4)))
         details = " ".join(text.format(n=self.dice.integers(2, 90)) for text in chosen)
         worse = self._worse(f"{self.base.text.rstrip('.')}. {details}")
-        return Answer(worse.text, changed(worse.grades, accuracy=-0.15, overall=-0.05))
+        return replace(worse, grades=changed(worse.grades, accuracy=-0.15, overall=-0.05), less=2 * LESS)
 
     def _foreign(self) -> Answer:
         start, size = ALPHABETS[self.dice.integers(len(ALPHABETS))]
@@ -140,30 +147,43 @@ class Trickster:
             "".join(chr(start + self.dice.integers(size)) for _ in range(self.dice.integers(1, 7)))
             for _ in range(self.dice.integers(1, 9))
         )
-        return Answer(words, NOTHING) if self.dice.random() < 0.5 else self._worse(f"{self.base.text} {words}")
+        return self._instead(words, NOTHING) if self.dice.random() < 0.5 else self._worse(f"{self.base.text} {words}")
 
     def _cut_off(self) -> Answer:
-        """What stands before the answer is said."""
+        """Stops before the answer is said."""
         whole = form(self.dice).replace("{}", self.said)
         before = whole[: whole.index(self.said)].strip()
-        return Answer(before[: int(len(before) * self.dice.uniform(0.5, 1.01))].strip() or self.said[:1], NOTHING)
+        part = before[: int(len(before) * self.dice.uniform(0.5, 1.01))].strip()
+        return self._instead(part or self.said[:1], NOTHING)
 
     def _everything(self) -> Answer:
         if len(self.options) < 3:
             return self._hedged()
         listed = one_of(JOINTS, self.dice).join(self.dice.permutation(self.options).tolist())
-        return Answer(one_of(LISTS, self.dice).replace("{}", listed), EVERYTHING)
+        return self._instead(one_of(LISTS, self.dice).replace("{}", listed), EVERYTHING)
 
     def _hedged(self) -> Answer:
         a, b = self.dice.permutation(self.options)[:2].tolist()
-        return Answer(one_of(HEDGES, self.dice).format(a=a, b=b), EVERYTHING)
+        return self._instead(one_of(HEDGES, self.dice).format(a=a, b=b), EVERYTHING)
 
     def _contrary(self) -> Answer:
         a, b = self.dice.permutation(self.options)[:2].tolist()
-        return Answer(one_of(CONTRARY, self.dice).format(a=a, b=b), EVERYTHING)
+        return self._instead(one_of(CONTRARY, self.dice).format(a=a, b=b), EVERYTHING)
 
     def _worse(self, text: str) -> Answer:
-        return Answer(text, changed(self.base.grades, **COST))
+        return Answer(text, changed(self.base.grades, **COST), self.base.like or self.base.text, LESS)
+
+    def _instead(self, text: str, worth: Grades) -> Answer:
+        """Stands in place of an answer; a teacher has never learnt what such a text is worth."""
+        return Answer(text, worth, taught=False)
+
+    def _talks(self) -> list[str]:
+        """Returns from one sentence to as many as fill a window."""
+        found = [self._talk()]
+        for _ in range(self.dice.integers(0, 7) if self.dice.random() < 0.3 else self.dice.integers(0, 3)):
+            if len(" ".join(found).split()) < MOST_WORDS:
+                found.append(self._talk())
+        return found
 
     def _talk(self) -> str:
         roll = self.dice.random()
@@ -171,7 +191,7 @@ class Trickster:
 
 
 def wrapped(said: str, dice: Generator) -> str:
-    """The same answer as a program, a page or a careful pupil might write it; sometimes with thoughts before it."""
+    """Writes an answer as a program, a page or a careful pupil might; sometimes with thoughts before it."""
     how = one_of(WRAPS, dice)
     if dice.random() < 0.25:
         how = form(dice).replace("{}", how)
