@@ -98,7 +98,9 @@ class Batches:
         names = sorted({group.image for group in groups if group.image})
         place = {name: index for index, name in enumerate(names)}
         rows: list[list[int]] = []
-        row_image, shown, pairs, better, weights, given = [], [], [], [], [], []
+        row_image: list[int] = []
+        shown: list[float] = []
+        pairs, better, weights, given = [], [], [], []
         asked: dict[tuple[int, str], tuple[list[int], int, float]] = {}  # of a teacher: by group and text
         told: list[tuple[int, tuple[int, str], float]] = []
         for number, group in enumerate(groups):
