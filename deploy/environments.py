@@ -130,9 +130,11 @@ def compiled(wanted: str, flags: list[str], locked: str = "", config: str = "") 
             file.write(config)
         target = folder / "lock.txt"
         target.write_text(locked)  # uv prefers the versions that it finds here
-        uv = [Path(sys.executable).with_name("uv"), "pip", "compile", "--quiet", "--no-header", "--output-file", target]
-        places = ["--no-emit-index-url", "--no-emit-find-links"]
-        done = subprocess.run([*uv, *places, *flags, source], capture_output=True, text=True, cwd=folder, check=False)
+        uv = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "--quiet", "--no-header"]
+        places = ["--output-file", str(target), "--no-emit-index-url", "--no-emit-find-links"]
+        done = subprocess.run(
+            [*uv, *places, *flags, str(source)], capture_output=True, text=True, cwd=folder, check=False
+        )
         if done.returncode:
             sys.exit(done.stderr)
         return target.read_text()

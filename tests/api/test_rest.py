@@ -42,7 +42,7 @@ async def test_a_silly_request_id_is_replaced(fake: Server, silly: str) -> None:
     [
         ("GET", "/nowhere", 404, "not_found"),
         ("POST", "/", 405, "method_not_allowed"),
-        ("GET", "/v2/score", 404, "not_found"),
+        ("GET", "/v9/score", 404, "not_found"),
         ("GET", "/score", 405, "method_not_allowed"),
         ("DELETE", "/v1/score", 405, "method_not_allowed"),
         ("POST", "/v1/images", 405, "method_not_allowed"),

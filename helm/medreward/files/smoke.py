@@ -16,7 +16,7 @@ import httpx
 from medreward.artifacts.golden import GoldenTriple, read_golden, tolerance
 from medreward.engine.files import find
 from medreward.settings import Settings
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, Runtime
 
 WRONG_KEY = f"mr_{'0' * 16}_wrong"
 
@@ -56,7 +56,7 @@ def wrong_scores(client: httpx.Client, ref: str) -> list[str]:
     """Returns the golden triples whose logits are not the golden ones."""
     folder, manifest = find(Settings(model=ref))
     triples = read_golden(folder / "golden.json")
-    runtime = answer(client.get("/v1/model"))["runtime"]
+    runtime = Runtime.of(answer(client.get("/v1/model"))["runtime"])
     scales = [calibration.scale for calibration in manifest.calibration.values()]
     allowed = tolerance([triple.logits for triple in triples], [runtime], scales)
     problems = []

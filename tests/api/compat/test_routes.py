@@ -102,7 +102,7 @@ async def test_the_headers_name_the_model(fake: Server, name: str) -> None:
     reply = await ask(fake, name, QUESTION, ANSWER)
     ref = fake.engine.serving.ref
     about = [reply.headers[f"x-model-{part}"] for part in ("fingerprint", "runtime", "evidence")]
-    assert about == [ref.fingerprint, ref.runtime, ref.evidence]
+    assert about == [ref.fingerprint, str(ref.runtime), ref.evidence]
 
 
 @pytest.mark.parametrize(
