@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pictures
 from bench.here import Done, medreward
 from bench.hub import COMMIT, REPO, hub_of
 from bench.sets import label, row, some_cases, write_labels, write_rows, write_set
+from bench.test_runner import medreward as medreward_apart
 from medreward.bench.layout import read, undecodable
 from medreward.bench.sources import open_set
 from medreward.errors import ConfigurationError
@@ -208,6 +210,7 @@ async def test_a_set_comes_from_the_hub_at_a_revision_and_is_kept(tmp_path: Path
     folder = write_set(tmp_path / "set", cases)
     (folder / "huge.bin").write_bytes(b"not asked for")
     digest = read(folder).digest
+    check = partial(medreward_apart, "bench", "check")  # huggingface_hub reads its settings when it is imported
     home = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     with hub_of(folder) as hub:
         done = await check(f"{REPO}@v1.0", "--json", HF_ENDPOINT=hub.url, **home)

@@ -273,12 +273,14 @@ async def test_other_kinds_of_body_are_never_unpacked(fake: Server, body: bytes,
     "name", ["../../etc/passwd", "x" * 10_000, "sha256:unknown"], ids=["a path", "10 KB", "unknown"]
 )
 async def test_another_models_name_opens_nothing(fake: Server, name: str) -> None:
-    """The V2 routes have no model's name yet: what names a model today is its fingerprint."""
+    """A model is named by its fingerprint, and on the V2 routes by its name."""
     async with unharmed(fake):
         reply = await send(fake, body_with(""), x_model_fingerprint=name)
         check_problem(reply, 409, "version_changed")
         assert name not in reply.text
-        check_problem(await fake.rest.get(f"/v2/models/{name}"), 404, "not_found")
+        opened = await fake.rest.get(f"/v2/models/{name}")
+        assert (opened.status_code, opened.json()["code"]) == (404, "not_found")
+        assert name not in opened.text
 
 
 async def test_one_bad_item_of_32_leaves_the_others_their_scores(tiny: Server) -> None:

@@ -41,7 +41,7 @@ def test_the_plugin_gives_what_score_gives(trainer: Child, served: Served, more:
 
 @pytest.mark.parametrize("more", ["", ", asynchronous=True"])
 def test_six_functions_share_one_call_one_upload_and_one_encode(trainer: Child, served: Served, more: str) -> None:
-    image = new_image(21 + len(more))
+    image = new_image(22 if more else 21)
     metrics = (
         'medreward_requests_total{code="200",lane="bulk",route="/score"}',
         'medreward_requests_total{code="201",lane="bulk",route="/v1/images"}',
