@@ -1,4 +1,5 @@
-"""The command in this process: what a test asks of its words and files, without the seconds that a process takes."""
+"""The command, in this process where a test asks for its words and files alone, without the seconds that a process of
+its own takes."""
 
 import asyncio
 import os
@@ -10,7 +11,7 @@ from unittest.mock import patch
 
 import pytest
 
-from commands import CLEAN
+from commands import CLEAN, MEDREWARD
 from medreward.cli import main
 
 
@@ -24,6 +25,20 @@ class Done:
 async def medreward(*arguments: str | Path, **variables: str) -> Done:
     """Runs in a thread, for a command has an event loop of its own."""
     return await asyncio.to_thread(_run, *map(str, arguments), **variables)
+
+
+async def medreward_apart(*arguments: str | Path, **variables: str) -> Done:
+    """Runs in a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        MEDREWARD,
+        *map(str, arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=CLEAN | variables,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return Done(process.returncode, out.decode(), err.decode())
 
 
 def _run(*arguments: str, **variables: str) -> Done:

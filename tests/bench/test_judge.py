@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 import pictures
+from bench.here import Done
+from bench.here import medreward_apart as medreward
 from bench.sets import some_cases, write_set
-from bench.test_runner import Done, lines, medreward
+from bench.test_runner import lines
 from clients.canned import Answer, Canned, Request, canned
 from medreward.types import DIMENSIONS
 

@@ -15,8 +15,9 @@ import pytest
 import uvicorn
 
 import pictures
+from bench.here import medreward_apart as medreward
 from bench.sets import some_cases, write_set
-from bench.test_runner import lines, medreward
+from bench.test_runner import lines
 from bench.vlm_server import Judge, app
 from commands import CLEAN
 from serving import listening

@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import pictures
-from bench.here import Done, medreward
+from bench.here import Done, medreward, medreward_apart
 from bench.hub import COMMIT, REPO, hub_of
 from bench.sets import label, row, some_cases, write_labels, write_rows, write_set
-from bench.test_runner import medreward as medreward_apart
 from medreward.bench.layout import read, undecodable
 from medreward.bench.sources import open_set
 from medreward.errors import ConfigurationError

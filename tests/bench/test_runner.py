@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.here import medreward_apart as medreward
 from bench.sets import some_cases, write_set
 from clients.canned import Answer, Canned, Request, canned, problem, right_answer
 from clients.processes import Process
@@ -24,26 +25,6 @@ from waiting import until
 pytestmark = pytest.mark.slow
 
 CASES = 60
-
-
-@dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-async def medreward(*arguments: str | Path, **variables: str) -> Done:
-    process = await asyncio.create_subprocess_exec(
-        MEDREWARD,
-        *map(str, arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=CLEAN | variables,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return Done(process.returncode, out.decode(), err.decode())
 
 
 def bench_run(data: Path, out: Path, url: str, *flags: str) -> tuple[str | Path, ...]:

@@ -8,7 +8,7 @@ from medreward.api.compat.asking import Foreign, Sample, ask, by_dimension, desc
 from medreward.api.compat.chat import Message, chat_sample
 from medreward.api.compat.markup import apart, without_ends
 from medreward.api.openapi import PROBLEMS
-from medreward.api.rest.schemas import Shape
+from medreward.api.rest.schemas import Six
 
 router = APIRouter()
 
@@ -21,17 +21,11 @@ class RmRequest(Foreign):
     label: Any = None
 
 
-class RmReply(Shape):
+class RmReply(Six):
     """The reward (`--reward-key reward`), the score of `overall`, and the logit of each dimension under its name."""
 
     reward: float | None
     score: float | None
-    accuracy: float | None
-    relevance: float | None
-    comprehensiveness: float | None
-    creativity: float | None
-    responsiveness: float | None
-    overall: float | None
 
 
 def samples(body: RmRequest) -> list[Sample]:
