@@ -66,5 +66,6 @@ def test_the_maker_of_the_address() -> None:
         "http://x:a%2Fb@host:8000/v1/score/evaluation?on_error=-1"
     )
     assert httpx.URL(reward_model("http://host:8000", key="a/b")).password == "a/b"  # noqa: S105
+    assert reward_model("http://host:8000", on_error=0.1234567).endswith("?on_error=0.1234567")  # to the last digit
     with pytest.raises(ValueError, match="not an address like http://host:8000"):
         reward_model("host:8000")

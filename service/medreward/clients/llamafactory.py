@@ -13,5 +13,5 @@ def reward_model(server: str, *, key: str | None = None, on_error: float | None 
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError(f"the server {server!r} is not an address like http://host:8000")
     host = parts.netloc if key is None else f"x:{quote(key, safe='')}@{parts.netloc}"
-    query = "" if on_error is None else f"on_error={on_error:g}"
+    query = "" if on_error is None else f"on_error={on_error}"
     return urlunsplit((parts.scheme, host, f"{parts.path.rstrip('/')}/v1/score/evaluation", query, ""))

@@ -133,8 +133,7 @@ class RewardSource:
         causes = Counter(score.error for score in scores if score.error)
         if causes:
             first = next(score for score in scores if score.error)
-            if self.client.served_by is None and all(map(is_the_servers, scores)):
-                raise Refused(first.error or "", f"the server gave no score at all yet: {first.message}", False)
+            check_reached(self.client, scores)
             if isinstance(self._on_error, str):
                 raise NotScored(first.error or "", f"{causes.total()} of {len(scores)} responses: {first.message}")
             self.filled += causes.total()
@@ -191,9 +190,11 @@ class LastBatch(Generic[K, T]):
             return self._last[1]
 
 
-def is_the_servers(score: Score) -> bool:
-    """Returns whether the server, or what is taken for one, is why there is no score, not what was asked."""
-    return score.error is not None and (score.error in RETRYABLE or score.error not in set(Code))
+def check_reached(client: Client, scores: Sequence[Score]) -> None:
+    """Raises Refused where the server, or what is taken for one, never gave a score, whatever was asked."""
+    ours = frozenset(Code) - RETRYABLE  # errors whose reason is what was asked
+    if scores and client.served_by is None and all(score.error and score.error not in ours for score in scores):
+        raise Refused(scores[0].error or "", f"the server gave no score at all yet: {scores[0].message}", False)
 
 
 def _put_together(asked: Sequence[Triple | Score], answers: Sequence[Score]) -> list[Score]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, Unpack
 
-from medreward.clients import Client, NotScored, Refused, Score, Triple
-from medreward.clients.rewarding import LastBatch, is_the_servers
+from medreward.clients import Client, NotScored, Score, Triple
+from medreward.clients.rewarding import LastBatch, check_reached
 from medreward.clients.rows import Pictures, Text
 from medreward.clients.shaping import Rewards, Shaping, length_correlation
 from medreward.clients.sync import ClientOptions, ScoreOptions
@@ -112,8 +112,7 @@ class Batches:
             for score in scores:
                 if score.error:
                     raise NotScored(score.error, score.message or "")
-        if scores and not self.client.served_by and all(map(is_the_servers, scores)):
-            raise Refused(scores[0].error or "", f"the server gave no score at all yet: {scores[0].message}", False)
+        check_reached(self.client, scores)
         return Batch(triples, scores)
 
 
