@@ -10,11 +10,12 @@ from medreward.api import compat
 from medreward.api.access.keyring import Caller, Keyring
 from medreward.api.fields import read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, REFERENCE, describe, paths
+from medreward.api.page import routes as page
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, score_reply
 from medreward.api.rest.requests import read_body, read_score_body
-from medreward.api.rest.schemas import GroupedRequest, Index, ModelReply, ScoreReply, StoredReply, TripleRequest
+from medreward.api.rest.schemas import GroupedRequest, ModelReply, ScoreReply, StoredReply, TripleRequest
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
 from medreward.errors import Code, ItemError, RequestError
@@ -47,13 +48,13 @@ def create_app(engine: Engine, keys: Keyring) -> FastAPI:
     )
     app.state.engine = engine
     app.state.jobs = compat.Jobs()
-    app.include_router(router)
-    for trainers in compat.ROUTERS:
-        app.include_router(trainers)
-    surround(app, (router, *compat.ROUTERS), engine, keys, rest_rules(engine.settings))
+    routers = (router, page.router, *compat.ROUTERS)
+    for included in routers:
+        app.include_router(included)
+    surround(app, routers, engine, keys, rest_rules(engine.settings))
     scoring = ("/score", "/v1/score")
     engine.metrics.expect(scoring, "200", Lane)
-    engine.metrics.expect((path for path in paths(router, *compat.ROUTERS) if path not in scoring), "200")
+    engine.metrics.expect((path for path in paths(*routers) if path not in scoring), "200")
     engine.metrics.expect_fills(compat.FILLING)
     describe(app, TripleRequest, GroupedRequest, *compat.SHAPES)
     return app
@@ -167,13 +168,6 @@ async def limits(request: Request) -> Response:
     """Every limit in force, by name, the key's quotas among them."""
     engine = engine_of(request)
     return json_reply(limits_of(engine.settings, engine.serving.model) | caller_of(request).limits())
-
-
-@router.get("/", tags=["operators"], responses={200: {"model": Index}, **PROBLEMS})
-async def index() -> Response:
-    """Where to go from here."""
-    about = {"service": "medreward", "version": __version__, "model": "/v1/model", "limits": "/v1/limits"}
-    return json_reply({**about, "ready": "/readyz", "live": "/livez", "docs": "/docs", "openapi": "/openapi.json"})
 
 
 @router.get("/livez", tags=["operators"])
