@@ -10,6 +10,7 @@ from medreward.api.access.keyring import Keyring
 from medreward.api.rest.app import create_app
 from medreward.engine.engine import Engine
 from medreward.metrics import Metrics
+from medreward.screening.screening import Screening
 from medreward.settings import ENV_PREFIX, Settings
 
 
@@ -32,7 +33,8 @@ def settings_table() -> str:
 
 def openapi() -> str:
     """Returns docs/openapi.json."""
-    app = create_app(Engine(Settings(), Metrics(CollectorRegistry())), Keyring(None))
+    engine = Engine(Settings(), Metrics(CollectorRegistry()))
+    app = create_app(engine, Keyring(None), Screening(engine))
     return json.dumps(app.openapi(), indent=1) + "\n"
 
 

@@ -45,6 +45,8 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden"
     HOST_REFUSED = "host_refused"
     QUOTA_EXCEEDED = "quota_exceeded"
+    POLICY_UNKNOWN = "policy_unknown"
+    POLICY_REFUSED = "policy_refused"
 
 
 #: The codes that an item may have; the enum lists them first.

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from medreward import __version__
 from medreward.errors import ITEM_CODES, Code
-from medreward.types import DIMENSIONS, Flag, Lane, ModelRef, Six
+from medreward.types import DIMENSIONS, Flag, Lane, ModelRef, Six, Verdict
 
 LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCH_ITEMS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -147,6 +147,9 @@ class Metrics:
             "medreward_nonfinite_scores", "How many responses got NaN or Inf from the model, and so no score"
         )
 
+        # screening
+        self.verdicts = counter("medreward_verdicts", "How many verdicts were given", ["policy", "verdict"])
+
         # the queue and the device
         self.queue_cost = gauge(
             "medreward_queue_cost", "How much cost, in tokens, is admitted and not yet done", ["lane"]
@@ -233,6 +236,12 @@ class Metrics:
         """These routes may fill unscored answers: their counters start at 0."""
         for route in routes:
             self.filled.labels(route)
+
+    def expect_verdicts(self, policies: Iterable[str]) -> None:
+        """These policies may give any verdict: their counters start at 0."""
+        for policy in policies:
+            for verdict in Verdict:
+                self.verdicts.labels(policy, verdict)
 
     def watch_queue(self, cost: Mapping[Lane, int], pixels: Mapping[Lane, int]) -> None:
         """Lets the gauges read these mappings whenever they are scraped."""

@@ -71,6 +71,11 @@ class Settings(BaseSettings):
         False, description="VLMs: a triple gets the same bits whatever runs beside it, but later; see docs/vlm.md"
     )
 
+    policies: Path | None = Field(
+        None, description="folder of screening policies; by default the model's own; see docs/screening.md"
+    )
+    policy: str | None = Field(None, description="policy of a screening request that names none")
+
     host: str = Field("127.0.0.1", description="address of the REST and gRPC ports")
     port: Port = Field(8000, description="REST port; 0: any free one")
     grpc_port: Port = Field(8001, description="gRPC port; 0: any free one")

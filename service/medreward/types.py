@@ -47,6 +47,13 @@ class Evidence(StrEnum):
     NONE = "none"
 
 
+class Verdict(StrEnum):
+    ALLOW = "allow"
+    REVIEW = "review"
+    BLOCK = "block"
+    UNSCORED = "unscored"  # never an implicit allow
+
+
 @dataclass(frozen=True, slots=True)
 class InlineImage:
     data: bytes
@@ -193,3 +200,9 @@ class ScoreResponse:
     model: ModelRef
     results: tuple[Result, ...]
     timings: Timings = field(default_factory=Timings)
+
+    @classmethod
+    def failed(cls, request: ScoreRequest, model: ModelRef, error: ItemError) -> Self:
+        """Returns the response to a request that failed as a whole: each of its responses has this error."""
+        places = ((i, j) for i, item in enumerate(request.items) for j in range(len(item.responses)))
+        return cls(request.id, model, tuple(Failed(i, j, error) for i, j in places))

@@ -31,11 +31,13 @@ from medreward.api.access.keyring import Bucket, Caller, Keyring
 from medreward.api.access.keys import Scope
 from medreward.api.admin import create_admin_app
 from medreward.api.rest import app as rest_app
+from medreward.api.rest import screen
 from medreward.api.rest.app import create_app
 from medreward.engine.engine import Engine
 from medreward.errors import Code, RequestError
 from medreward.metrics import Metrics
 from medreward.proto import reward_pb2 as pb
+from medreward.screening.screening import Screening
 from medreward.types import Lane
 from serving import LOOPBACK, Server, running, settings_for
 
@@ -116,13 +118,15 @@ async def until_in_flight(server: Server, number: int) -> None:
 def routes_of_both_doors() -> Iterator[tuple[str, str, str]]:
     """What the apps themselves have, and what their routers bring: a new route is among them."""
     engine, keys = Engine(settings_for(), Metrics(CollectorRegistry())), Keyring(None)
+    screening = Screening(engine)
     doors = {
         "rest": [
-            *create_app(engine, keys).routes,
+            *create_app(engine, keys, screening).routes,
             *rest_app.router.routes,
+            *screen.router.routes,
             *(route for router in compat.ROUTERS for route in router.routes),
         ],
-        "admin": [*create_admin_app(engine, keys).routes, *admin.router.routes],
+        "admin": [*create_admin_app(engine, keys, screening).routes, *admin.router.routes],
     }
     for door, routes in doors.items():
         for route in routes:

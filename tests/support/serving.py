@@ -20,6 +20,7 @@ from medreward.api.server import Door
 from medreward.engine.engine import Engine
 from medreward.metrics import Metrics
 from medreward.proto import reward_pb2_grpc
+from medreward.screening.screening import Screening
 from medreward.settings import MIB, Settings
 
 LOOPBACK = "127.0.0.1"
@@ -34,6 +35,7 @@ STUB: Any = reward_pb2_grpc.RewardServiceStub  # generated without types
 @dataclass(frozen=True)
 class Server:
     engine: Engine
+    screening: Screening
     rest: httpx.AsyncClient
     admin: httpx.AsyncClient
     channel: grpc.aio.Channel
@@ -56,10 +58,12 @@ def settings_for(**given: Any) -> Settings:
 async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
     """With `start` false, a server that is still loading."""
     engine = Engine(settings_for(**given), Metrics(CollectorRegistry()))
+    screening = Screening(engine)
     if start:
         await engine.start()
+        screening.start()
     keys, tls = Keyring(engine.settings.keys_file), Tls.of(engine.settings)
-    apps = create_app(engine, keys), create_admin_app(engine, keys, tls)
+    apps = create_app(engine, keys, screening), create_admin_app(engine, keys, screening, tls)
     doors = [Door(app, engine.settings, tls) for app in apps]
     sockets = [listening() for _ in doors]
     serving = [asyncio.create_task(door.serve([sock])) for door, sock in zip(doors, sockets, strict=True)]
@@ -74,7 +78,7 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
         _client(ports[2]) as admin,
         grpc.aio.insecure_channel(target, no_limit) as channel,
     ):
-        yield Server(engine, rest, admin, channel, STUB(channel), *ports)
+        yield Server(engine, screening, rest, admin, channel, STUB(channel), *ports)
     for watch in watching:
         watch.cancel()
     for door in doors:

@@ -13,6 +13,34 @@ from medreward.api.rest.schemas import Problem
 REFERENCE: Final = "#/components/schemas/{model}"
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {"4XX": {"model": Problem}, "5XX": {"model": Problem}}
 
+HEADERS: Final = {
+    "X-Lane": "interactive or bulk (the default)",
+    "X-Deadline-Ms": "whole milliseconds in which the answer is of use",
+    "X-Request-Id": "comes back in the answer and stands in the log, so it must hold no patient's data. What is not "
+    "[A-Za-z0-9._-]{1,64} is replaced, and the answer has X-Request-Id-Replaced: true",
+    "X-Model-Fingerprint": "refuse with 409 if another model is served",
+}
+
+
+def scoring(triple: type[BaseModel], grouped: type[BaseModel]) -> dict[str, Any]:
+    """Returns what is said of a route that scores: its headers, and its body as JSON of two shapes or as a form."""
+    forms = [{"$ref": REFERENCE.format(model=model.__name__)} for model in (triple, grouped)]
+    form = {
+        "type": "object",
+        "required": ["question", "response"],
+        "properties": {
+            "image": {"type": "string", "format": "binary"},
+            "question": {"type": "string"},
+            "response": {"type": "array", "items": {"type": "string"}},
+        },
+    }
+    content = {"application/json": {"schema": {"oneOf": forms}}, "multipart/form-data": {"schema": form}}
+    parameters = [
+        {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+        for name, description in HEADERS.items()
+    ]
+    return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
+
 
 def describe(app: FastAPI, *shapes: type[BaseModel]) -> None:
     """Has the app make its document when it is first asked for, with these shapes beside those of its routes."""

@@ -24,6 +24,7 @@ from medreward.api.rpc.server import Rpc
 from medreward.engine.engine import Engine
 from medreward.errors import ConfigurationError
 from medreward.metrics import Metrics
+from medreward.screening.screening import Screening
 from medreward.settings import Settings
 
 log = logging.getLogger("medreward")
@@ -63,8 +64,10 @@ async def serve(settings: Settings) -> None:
     host, admin_host = _bindable(settings, "host"), _bindable(settings, "admin_host")
     keys, tls = Keyring(settings.keys_file), Tls.of(settings)
     engine = Engine(settings, Metrics(CollectorRegistry()))
+    screening = Screening(engine)
     stop = _stop_on_signals()
-    doors = Door(create_app(engine, keys), settings, tls), Door(create_admin_app(engine, keys, tls), settings, tls)
+    apps = create_app(engine, keys, screening), create_admin_app(engine, keys, screening, tls)
+    doors = [Door(app, settings, tls) for app in apps]
     sockets = _listen(host, settings.port), _listen(admin_host, settings.admin_port)
     rpc = Rpc(engine, keys, tls)
     if settings.grpc_port:
@@ -78,6 +81,7 @@ async def serve(settings: Settings) -> None:
     try:
         started = await _started(engine, stop)
         if started:
+            screening.start()
             await stop.wait()
         log.info("draining")
     finally:

@@ -248,10 +248,7 @@ async def _response(engine: Engine, request: ScoreRequest, patience: float) -> S
                 if refusal.code not in GIVEN_UP:
                     raise
                 error = ItemError(refusal.code, refusal.detail, retry_after=refusal.retry_after)
-                failed = [
-                    Failed(i, j, error) for i, item in enumerate(request.items) for j in range(len(item.responses))
-                ]
-                return ScoreResponse(request.id, engine.serving.ref, tuple(failed))
+                return ScoreResponse.failed(request, engine.serving.ref, error)
         else:
             if not _may_pass(engine, errors, until):
                 return response

@@ -1,7 +1,5 @@
 """The routes of the REST door. Each translates the request, calls the engine and translates its answer back."""
 
-from typing import Any
-
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 
@@ -9,8 +7,9 @@ from medreward import __version__
 from medreward.api import compat
 from medreward.api.access.keyring import Caller, Keyring
 from medreward.api.fields import read_deadline, read_lane
-from medreward.api.openapi import PROBLEMS, REFERENCE, describe, paths
+from medreward.api.openapi import PROBLEMS, describe, paths, scoring
 from medreward.api.page import routes as page
+from medreward.api.rest import screen
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, score_reply
@@ -19,15 +18,8 @@ from medreward.api.rest.schemas import GroupedRequest, ModelReply, ScoreReply, S
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
 from medreward.errors import Code, ItemError, RequestError
+from medreward.screening.screening import Screening
 from medreward.types import Failed, Lane, ScoreRequest
-
-HEADERS = {
-    "X-Lane": "interactive or bulk (the default)",
-    "X-Deadline-Ms": "whole milliseconds in which the answer is of use",
-    "X-Request-Id": "comes back in the answer and stands in the log, so it must hold no patient's data. What is not "
-    "[A-Za-z0-9._-]{1,64} is replaced, and the answer has X-Request-Id-Replaced: true",
-    "X-Model-Fingerprint": "refuse with 409 if another model is served",
-}
 
 TAGS = [
     {
@@ -42,21 +34,22 @@ TAGS = [
 router = APIRouter()
 
 
-def create_app(engine: Engine, keys: Keyring) -> FastAPI:
+def create_app(engine: Engine, keys: Keyring, screening: Screening) -> FastAPI:
     app = FastAPIOffline(
         title="MedReward", version=__version__, redoc_url=None, redirect_slashes=False, openapi_tags=TAGS
     )
     app.state.engine = engine
+    app.state.screening = screening
     app.state.jobs = compat.Jobs()
-    routers = (router, page.router, *compat.ROUTERS)
-    for included in routers:
-        app.include_router(included)
+    routers = (router, page.router, screen.router, *compat.ROUTERS)
+    for each in routers:
+        app.include_router(each)
     surround(app, routers, engine, keys, rest_rules(engine.settings))
     scoring = ("/score", "/v1/score")
     engine.metrics.expect(scoring, "200", Lane)
     engine.metrics.expect((path for path in paths(*routers) if path not in scoring), "200")
     engine.metrics.expect_fills(compat.FILLING)
-    describe(app, TripleRequest, GroupedRequest, *compat.SHAPES)
+    describe(app, TripleRequest, GroupedRequest, *screen.SHAPES, *compat.SHAPES)
     return app
 
 
@@ -64,30 +57,11 @@ def caller_of(request: Request) -> Caller:
     return entry_of(request.scope).caller
 
 
-def _score_body() -> dict[str, Any]:
-    forms = [{"$ref": REFERENCE.format(model=model.__name__)} for model in (TripleRequest, GroupedRequest)]
-    form = {
-        "type": "object",
-        "required": ["question", "response"],
-        "properties": {
-            "image": {"type": "string", "format": "binary"},
-            "question": {"type": "string"},
-            "response": {"type": "array", "items": {"type": "string"}},
-        },
-    }
-    content = {"application/json": {"schema": {"oneOf": forms}}, "multipart/form-data": {"schema": form}}
-    parameters = [
-        {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
-        for name, description in HEADERS.items()
-    ]
-    return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
-
-
 @router.post(
     "/v1/score",
     tags=["trainers", "screening"],
     responses={200: {"model": ScoreReply}, **PROBLEMS},
-    openapi_extra=_score_body(),
+    openapi_extra=scoring(TripleRequest, GroupedRequest),
 )
 @router.post("/score", include_in_schema=False)
 async def score(request: Request) -> Response:

@@ -13,15 +13,21 @@ from medreward.types import DIMENSIONS, Failed, Result, ScoreResponse, Six, Timi
 
 def score_reply(response: ScoreResponse, pointers: Sequence[ItemPointers]) -> Response:
     """Returns the reply to a request whose items stand at these pointers."""
-    timings = milliseconds(response.timings)
-    body = {
+    return timed_reply(score_body(response, pointers), response.timings)
+
+
+def score_body(response: ScoreResponse, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
+    return {
         "id": response.id,
         "model": response.model.as_json(),
         "results": [_result(result, pointers) for result in response.results],
-        "timings_ms": timings,
+        "timings_ms": milliseconds(response.timings),
     }
-    server_timing = ", ".join(f"{phase};dur={ms}" for phase, ms in timings.items())
-    return json_reply(body, headers={"Server-Timing": server_timing})
+
+
+def timed_reply(body: object, timings: Timings) -> Response:
+    phases = milliseconds(timings)
+    return json_reply(body, headers={"Server-Timing": ", ".join(f"{phase};dur={ms}" for phase, ms in phases.items())})
 
 
 def json_reply(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -36,6 +36,7 @@ DETAILS: Final = {
 ECHOED: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 S = TypeVar("S", bound=Shape)
+Forms = tuple[type[TripleRequest], type[GroupedRequest]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class ScoreBody:
     is_triple: bool
     weights: dict[str, float] | None
     options: Options
+    shape: Shape | None = None  # the JSON as it was read; None for a form
 
 
 async def read_body(request: Request, settings: Settings, room: Reservation) -> bytes:
@@ -75,29 +77,31 @@ async def read_body(request: Request, settings: Settings, room: Reservation) -> 
     return bytes(body)
 
 
-async def read_score_body(request: Request, settings: Settings, room: Reservation) -> ScoreBody:
+async def read_score_body(
+    request: Request, settings: Settings, room: Reservation, forms: Forms = (TripleRequest, GroupedRequest)
+) -> ScoreBody:
     """Reads and parses the body, by its Content-Type. Refuses a type that is not JSON or a form, a body beyond a
-    limit, and a shape that is not one of the contract's."""
+    limit, and a shape that is not one of the contract's. `forms` are the shapes of one triple and of many."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return parse_json(await read_body(request, settings, room), settings)
+        return parse_json(await read_body(request, settings, room), settings, forms)
     if kind == "multipart/form-data":
         return await _parse_multipart(request, await read_body(request, settings, room), settings)
     raise RequestError(Code.MEDIA_TYPE, "the body must be application/json or multipart/form-data")
 
 
-def parse_json(body: bytes, settings: Settings) -> ScoreBody:
+def parse_json(body: bytes, settings: Settings, forms: Forms = (TripleRequest, GroupedRequest)) -> ScoreBody:
     """Parses either of the two JSON forms: the grouped one has `items`, the other is one triple."""
     check_json(body, settings)
     fields = decode_json(body)
     if not isinstance(fields, dict):
         raise RequestError(Code.INVALID_FIELD, "the body must be a JSON object")
     if "items" not in fields:
-        triple = checked(TripleRequest, fields)
+        triple = checked(forms[0], fields)
         item, pointers = triple.to_item([triple.response]), triple.pointers("", "response")
-        return ScoreBody((item,), (pointers,), True, triple.weights, triple.options.to_options())
+        return ScoreBody((item,), (pointers,), True, triple.weights, triple.options.to_options(), triple)
     _refuse_too_many(fields["items"], settings)
-    grouped = checked(GroupedRequest, fields)
+    grouped = checked(forms[1], fields)
     return ScoreBody(
         items=tuple(item.to_item(item.texts()) for item in grouped.items),
         pointers=tuple(
@@ -107,6 +111,7 @@ def parse_json(body: bytes, settings: Settings) -> ScoreBody:
         is_triple=False,
         weights=grouped.weights,
         options=grouped.options.to_options(),
+        shape=grouped,
     )
 
 

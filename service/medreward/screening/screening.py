@@ -1,0 +1,95 @@
+"""Screening: scores a request, decides on each response by a policy, and tells those who keep account of decisions."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from medreward.engine.engine import Engine
+from medreward.errors import Code, ItemError, RequestError
+from medreward.screening.deciding import Decision
+from medreward.screening.policies import Policies
+from medreward.screening.policy import PolicyFile
+from medreward.types import ScoreRequest, ScoreResponse
+
+#: Causes for which a request that is right has no scores now. Each of its responses is then unscored.
+UNSCORED: Final = frozenset(
+    {Code.OVERLOADED, Code.NOT_READY, Code.DEADLINE, Code.WORKER_LOST, Code.OUT_OF_MEMORY, Code.INTERNAL}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenRequest:
+    """What to score, and by which policy to decide. Each item may belong to a department of its own."""
+
+    asked: ScoreRequest
+    policy: str | None = None  # None: the server's default
+    departments: tuple[str, ...] = ()  # one for each item; empty: none has one
+    key_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """The scores of a request, and a decision for each of its results."""
+
+    id: str
+    request: ScreenRequest
+    response: ScoreResponse
+    policy: PolicyFile
+    decisions: tuple[Decision, ...]
+
+
+class Account(Protocol):
+    """Keeps account of decisions: the audit log, the drift monitors, the shadow."""
+
+    async def note(self, screened: Screened) -> None:
+        """Takes note of a decision before it is answered. A RequestError from here refuses the request."""
+        ...
+
+
+class Screening:
+    """Decides on answers with one engine and the policies of one folder."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        settings = engine.settings
+        self.policies = Policies(settings.policies, settings.policy)
+        self.accounts: list[Account] = []
+
+    def start(self) -> None:
+        """Reads the policies for the model that the engine has loaded; fails with a ConfigurationError."""
+        serving = self._engine.serving
+        manifest = serving.model.manifest
+        self.policies.load(
+            serving.ref.fingerprint,
+            tuple(manifest.dimensions),
+            serving.uncertainty is not None,
+            serving.model.default_weights,
+            serving.model.folder / "policies" if serving.model.folder else None,
+        )
+        self._engine.metrics.expect_verdicts(self.policies.names)
+
+    async def screen(self, request: ScreenRequest) -> Screened:
+        """Returns a decision for each response. What could not be scored is unscored, whatever the cause.
+
+        Fails with a RequestError for a request that is wrong, and where an account refuses it.
+        """
+        asked, ref = request.asked, self._engine.serving.ref
+        policy, decider = self.policies.get(request.policy)
+        try:
+            response = await self._engine.score(asked)
+        except RequestError as refusal:
+            if refusal.code not in UNSCORED:
+                raise
+            error = ItemError(refusal.code, refusal.detail, retry_after=refusal.retry_after)
+            response = ScoreResponse.failed(asked, ref, error)
+        departments = request.departments or ("",) * len(asked.items)
+        decisions = tuple(
+            decider.decide(result, asked.items[result.item].responses[result.response], departments[result.item])
+            for result in response.results
+        )
+        screened = Screened(uuid.uuid4().hex, request, response, policy, decisions)
+        for account in self.accounts:
+            await account.note(screened)
+        for decision in decisions:
+            self._engine.metrics.verdicts.labels(policy.policy.name, decision.verdict).inc()
+        return screened
