@@ -121,7 +121,7 @@ async function connect() {
   clearTimeout(waiting);
   try {
     const [model, limits] = await Promise.all([getJson("v1/model"), getJson("v1/limits")]);
-    await takeServer(model, limits, link.policy);
+    await takeServer(model, limits, trySettings().policy || link.policy);
     waiting = null;
     say("ready", `${model.name} ${model.version} · ${model.runtime}`);
   } catch (error) {

@@ -3,8 +3,9 @@
 import { urlOf } from "./server.js";
 
 const GRPC_PORT = 8001;
+const SCORES_ONLY = "# scores only: the request in curl asks for the verdict too";
 
-// Returns the text. `request` has question, answers, weights, policy, image (a file's name or ""), withKey, explain.
+// Returns the text. `request` has question, answers, weights, policy, department, image (a file's name or ""), withKey, explain.
 export function recipe(kind, request) {
   return { curl, python, grpc }[kind](request);
 }
@@ -13,7 +14,7 @@ export function recipe(kind, request) {
 const forShell = (value) => JSON.stringify(value).replaceAll("\\\\", "\\u005c").replaceAll("$", "\\u0024").replaceAll("`", "\\u0060");
 const imageInShell = (image) => (image ? `"$(base64 < ${image} | tr -d '\\n')"` : "null");
 
-function curl({ question, answers, weights, policy, image, withKey, explain }) {
+function curl({ question, answers, weights, policy, department, image, withKey, explain }) {
   const beside = [
     `"weights": ${forShell(used(weights))}`,
     ...(policy ? [`"policy": ${forShell(policy)}`] : []),
@@ -25,14 +26,15 @@ function curl({ question, answers, weights, policy, image, withKey, explain }) {
     "  -H 'Content-Type: application/json' -d @- <<EOF",
     `{"items": [{"image": ${imageInShell(image)},`,
     `  "question": ${forShell(question)},`,
-    `  "responses": ${forShell(answers).replaceAll('","', '",\n    "')}}],`,
+    `  "responses": ${forShell(answers).replaceAll('","', '",\n    "')}${department ? `,\n  "department": ${forShell(department)}` : ""}}],`,
     ` ${beside.join(",\n ")}}`,
     "EOF",
   ].join("\n");
 }
 
-function python({ question, answers, weights, image, withKey }) {
+function python({ question, answers, weights, policy, image, withKey, explain }) {
   return [
+    ...(policy ? [SCORES_ONLY] : []),
     ...(withKey ? ["import os", ""] : []),
     "from medreward.clients import Client",
     "",
@@ -44,15 +46,17 @@ function python({ question, answers, weights, image, withKey }) {
     ...answers.map((answer) => `            ${JSON.stringify(answer)},`),
     "        ],",
     `        weights=${JSON.stringify(used(weights)).replaceAll('":', '": ').replaceAll(',"', ', "')},`,
+    ...(explain ? ['        explain="sentences",'] : []),
     "    )",
     "for score in scores:",
     "    print(score.reward, score.scores, score.error)",
   ].join("\n");
 }
 
-function grpc({ question, answers, weights, image, withKey }) {
+function grpc({ question, answers, weights, policy, image, withKey, explain }) {
   const plain = location.protocol === "https:" ? "" : "-plaintext ";
   return [
+    ...(policy ? [SCORES_ONLY] : []),
     `# ${GRPC_PORT} is the default of --grpc-port`,
     `grpcurl ${plain}-d @ \\`,
     ...(withKey ? ['  -H "authorization: Bearer $MEDREWARD_KEY" \\'] : []),
@@ -60,7 +64,7 @@ function grpc({ question, answers, weights, image, withKey }) {
     `{"items": [{${image ? `"images": [{"data": ${imageInShell(image)}}],` : ""}`,
     `  "question": ${forShell(question)},`,
     `  "responses": ${forShell(answers).replaceAll('","', '",\n    "')}}],`,
-    ` "weights": ${forShell(used(weights))}}`,
+    ` "weights": ${forShell(used(weights))}${explain ? ',\n "options": {"explain": "sentences"}' : ""}}`,
     "EOF",
   ].join("\n");
 }

@@ -30,7 +30,7 @@ export function clearResult(card) {
 }
 
 function partsOf(result, run, place, weights, withLogits) {
-  const parts = [verdictLine(result)];
+  const parts = [verdictLine(result, run.policy)];
   if (result.status === "error") {
     parts.push(make("p", { class: "no-score" }, `No score: ${result.error.message} (${result.error.code})`));
   } else {

@@ -11,7 +11,7 @@ export function colouredText(text, explain, run, weights) {
   let at = 0;
   for (const { start, end, logits } of explain) {
     if (start > at) parts.push(characters.slice(at, start).join(""));
-    parts.push(sentence(characters.slice(start, end).join(""), rewardOf(logits, weights), most));
+    parts.push(sentence(characters.slice(start, end).join(""), logits && rewardOf(logits, weights), most));
     at = end;
   }
   parts.push(characters.slice(at).join(""));
@@ -28,6 +28,6 @@ function sentence(words, adds, most) {
 
 // The strongest contribution of the whole run, so that colours of two answers can be compared.
 function largest(run, weights) {
-  const all = run.results.flatMap((result) => result.explain ?? []).map(({ logits }) => Math.abs(rewardOf(logits, weights) ?? 0));
+  const all = run.results.flatMap((result) => result.explain ?? []).map(({ logits }) => Math.abs((logits && rewardOf(logits, weights)) ?? 0));
   return Math.max(1e-9, ...all);
 }

@@ -10,7 +10,7 @@ import { clearProblem, showProblem } from "./problems.js";
 import { recipe } from "./recipes.js";
 import { clearResult, drawResults } from "./results.js";
 import { hasKey, postJson } from "./server.js";
-import { chosenPolicy, startPolicies } from "./verdict.js";
+import { chosenDepartment, chosenPolicy, startPolicies } from "./verdict.js";
 import { chosenWeights, currentWeights, startWeights, takeModelWeights } from "./weights.js";
 import { EVIDENCE } from "./words.js";
 
@@ -19,7 +19,7 @@ const OFFERED = new Set(PHANTOMS.flatMap((phantom) => [phantom.question, ...phan
 
 let atSettings = () => {};
 let limits = {};
-let explains = true; // until the server refuses the option
+let explains = false; // whether the server can say what each sentence adds
 let run = null; // what was scored last: {cards, texts, results, question, file}
 let running = null;
 let recipeKind = "curl";
@@ -56,6 +56,7 @@ export const trySettings = () => ({
 // Takes what the server says of its model and its limits.
 export async function takeServer(model, given, policy) {
   limits = given;
+  explains = "explain_sentences" in limits;
   limitPicture(limits.image_bytes);
   takeModelWeights(model.default_weights, model.dimensions);
   showEvidence(model.evidence);
@@ -103,20 +104,21 @@ async function score(refused) {
 // Sends what the page holds and returns the run.
 async function request(signal) {
   const { question, answers, weights } = asked();
-  const [file, cards, policy] = [pictureFile(), [...answerCards()], chosenPolicy()];
+  const [file, cards, policy, department] = [pictureFile(), [...answerCards()], chosenPolicy(), chosenDepartment()];
   const image = file ? await base64Of(file) : null;
-  const body = { items: [{ image, question, responses: answers }], weights, ...(policy && { policy }) };
+  const item = { image, question, responses: answers, ...(department && { department }) };
+  const body = { items: [item], weights, ...(policy && { policy }) };
   const started = performance.now();
   const send = (options) => postJson(policy ? "v1/screen" : "v1/score", { ...body, ...options }, {
     signal, seconds: SECONDS + 5, headers: { "Content-Type": "application/json", "X-Deadline-Ms": String(SECONDS * 1000) },
   });
   const reply = await (wantsSentences() ? withSentences(send) : send({}));
-  return { cards, texts: answers, results: reply.results, reply, question, file, milliseconds: performance.now() - started };
+  return { cards, texts: answers, results: reply.results, reply, question, file, policy, department, milliseconds: performance.now() - started };
 }
 
 const wantsSentences = () => explains && byId("sentences").checked;
 
-// Asks for sentences too. A server that does not know the option is asked again without it, and from then on.
+// Asks for sentences too. A server that refuses the option is asked again without it, and from then on.
 async function withSentences(send) {
   const isUnknown = (error) => error?.field?.includes("explain") || error?.code === "unsupported_field";
   try {
@@ -143,7 +145,8 @@ function redraw() {
   if (!isThere) return;
   show(byId("sentence-key"), run.results.some((result) => result.explain?.length));
   drawResults(run.cards, run, currentWeights(), byId("logits").checked);
-  const isOther = run.question !== byId("question").value || run.file !== pictureFile();
+  const now = { question: byId("question").value, file: pictureFile(), policy: chosenPolicy(), department: chosenDepartment() };
+  const isOther = Object.entries(now).some(([name, value]) => run[name] !== value);
   for (const [place, card] of run.cards.entries()) card.element.classList.toggle("stale", isOther || card.text.value !== run.texts[place]);
 }
 
@@ -206,7 +209,7 @@ function takeRecipe(button) {
 function writeRecipe() {
   const ending = { "image/jpeg": "jpg", "image/webp": "webp", "image/png": "png" }[pictureFile()?.type] ?? "dcm";
   const image = pictureFile() ? `image.${ending}` : "";
-  byId("recipe").textContent = recipe(recipeKind, { ...asked(), image, policy: chosenPolicy(), withKey: hasKey(), explain: wantsSentences() });
+  byId("recipe").textContent = recipe(recipeKind, { ...asked(), image, policy: chosenPolicy(), department: chosenDepartment(), withKey: hasKey(), explain: wantsSentences() });
 }
 
 async function copy(text, button) {

@@ -3,29 +3,53 @@
 import { byId, digits, make, show } from "./dom.js";
 import { getJson } from "./server.js";
 
-// Fills the list of policies. A server without them has no such route, and the panel stays hidden.
-export async function startPolicies(chosen, changed) {
-  const policies = await getJson("v1/policies").then(namesOf).catch(() => []);
-  const select = byId("policy");
-  select.replaceChildren(make("option", { value: "" }, "none: scores only"), ...policies.map((name) => make("option", { value: name }, name)));
-  select.value = policies.includes(chosen) ? chosen : "";
-  select.onchange = changed;
-  show(byId("policy-panel"), policies.length > 0);
-}
+const policies = new Map();
 
-const namesOf = (reply) => reply.policies.map((policy) => policy.name);
+// Fills the list of policies. Without any the panel stays hidden.
+export async function startPolicies(chosen, changed) {
+  policies.clear();
+  for (const policy of (await getJson("v1/policies")).policies) policies.set(policy.name, policy);
+  const select = byId("policy");
+  select.replaceChildren(make("option", { value: "" }, "none: scores only"), ...[...policies.keys()].map((name) => make("option", { value: name }, name)));
+  select.value = policies.has(chosen) ? chosen : "";
+  select.onchange = () => [describe(), changed()];
+  byId("department").onchange = changed;
+  show(byId("policy-panel"), policies.size > 0);
+  describe();
+}
 
 export const chosenPolicy = () => byId("policy").value;
+export const chosenDepartment = () => byId("department").value;
 
-// Returns a line with the verdict of a screened result; null where no policy was asked.
-export function verdictLine(result) {
-  if (!result.verdict) return null;
-  const because = (result.reasons ?? []).map(reasonText).join("; ");
-  const margin = result.margin == null ? "" : `margin ${digits(result.margin, 3)}`;
-  return make("p", { class: "verdict" }, make("b", { class: result.verdict }, result.verdict), make("span", {}, because), make("span", { class: "note" }, margin));
+// Says what the chosen policy is, and offers the departments that have thresholds of their own.
+function describe() {
+  const policy = policies.get(chosenPolicy());
+  const departments = Object.keys(policy?.departments ?? {});
+  byId("department").replaceChildren(make("option", { value: "" }, "none"), ...departments.map((name) => make("option", { value: name }, name)));
+  show(byId("department-row"), departments.length > 0);
+  byId("policy-about").textContent = policy ? aboutPolicy(policy) : "";
 }
 
-function reasonText({ rule, dimension, value, threshold }) {
-  const compared = value == null ? "" : `: ${dimension ?? "value"} ${digits(value, 3)}${threshold == null ? "" : ` against ${digits(threshold, 3)}`}`;
-  return `rule ${rule}${compared}`;
+function aboutPolicy({ version, rules, otherwise, false_allow: bound }) {
+  const rests = bound
+    ? `At most ${digits(100 * bound.at_most, 1)} % of wrong answers are allowed, with confidence ${digits(bound.confidence)}, on ${bound.wrong} wrong answers about ${bound.images} images.`
+    : "No labelled data stand behind its thresholds.";
+  return `Version ${version}: ${rules.length === 1 ? "one rule" : `${rules.length} rules in order`}, else ${otherwise}. ${rests}`;
+}
+
+// Returns a line with the verdict of a screened result, and which rule of the policy gave it; null where none was asked.
+export function verdictLine(result, policy) {
+  if (!result.verdict) return null;
+  const because = (result.reasons ?? []).map((reason) => reasonText(reason, policies.get(policy)?.rules ?? []));
+  const margin = result.margin == null ? [] : [make("span", { class: "note" }, `margin ${digits(result.margin, 3)}`)];
+  return make("p", { class: "verdict" }, make("b", { class: result.verdict }, result.verdict), make("span", {}, because.join("; ")), ...margin);
+}
+
+function reasonText({ rule: name, dimension, value, threshold }, rules) {
+  const rule = rules.find((one) => one.name === name);
+  if (rule?.flag) return `rule ${name}: the flag ${rule.flag} is there`;
+  const measured = [rule?.measure ?? "number", dimension && `of ${dimension}`].filter(Boolean).join(" ");
+  if (value == null) return threshold == null ? `rule ${name}` : `rule ${name}: there is no ${measured}`;
+  if (name === "otherwise") return `no rule holds; the last one misses ${digits(threshold, 3)} with ${digits(value, 3)}`;
+  return `rule ${name}: ${measured} is ${digits(value, 3)}, ${value < threshold ? "below" : "at least"} ${digits(threshold, 3)}`;
 }
