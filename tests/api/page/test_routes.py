@@ -106,8 +106,10 @@ async def test_with_keys_the_files_are_open_and_all_else_is_closed(keys: KeysFil
         check_problem(await server.rest.get("/page/other.js"), 401, "unauthenticated")
         preview = "/page/preview"
         check_problem(await server.rest.post(preview, content=pictures.png()), 401, "unauthenticated")
-        sent = {"content": pictures.png(), "headers": bearer(scoring) | {"x-lane": "interactive"}}
-        check_problem(await server.rest.post(preview, **sent), 403, "forbidden", "X-Lane")
+        urgent = bearer(scoring) | {"x-lane": "interactive"}
+        check_problem(
+            await server.rest.post(preview, content=pictures.png(), headers=urgent), 403, "forbidden", "X-Lane"
+        )
         assert (await server.rest.post(preview, content=pictures.png(), headers=bearer(scoring))).status_code == 200
         check_problem(await server.rest.get("/page/now", headers=bearer(scoring)), 403, "forbidden")
         assert (await server.rest.get("/page/now", headers=bearer(watching))).status_code == 200
