@@ -119,7 +119,8 @@ class Tab:
     def go(self, url: str) -> None:
         self.call("Page.navigate", url="about:blank")  # a change of the hash alone would load nothing
         self.call("Page.navigate", url=url)
-        self.wait(f"location.href.startsWith({json.dumps(url)}) && document.readyState === 'complete'")
+        page = json.dumps(url.partition("#")[0])
+        self.wait(f"location.href.split('#')[0] === {page} && document.readyState === 'complete'")
 
     def value(self, expression: str) -> Any:
         """Returns what the expression gives, after its promise where it gives one."""

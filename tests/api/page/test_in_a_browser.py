@@ -234,7 +234,7 @@ def test_a_policy_gives_a_verdict_and_says_why(page: Page) -> None:
     page.score()
     scores = [float(score) for score in page.texts("[data-dimension=overall] .score")]
     assert page.texts(".verdict b") == ["allow" if score >= 0.8 else "review" for score in scores]
-    assert all("score of overall is" in line and "margin 0." in line for line in page.texts(".verdict"))
+    assert all("score of overall 0." in line and "margin 0." in line for line in page.texts(".verdict"))
     assert "/v1/screen" in tab.text("#recipe")
     page.pick("department", "chest")
     page.score()
@@ -275,7 +275,7 @@ def test_where_the_score_hangs_is_drawn_for_a_phantom(page: Page) -> None:
 
 def test_the_link_has_the_settings_and_nothing_of_the_payload(page: Page, chromium: Browser, server: Server) -> None:
     tab = page.tab
-    page.take_phantom("chest")
+    page.take_phantom("eye")
     tab.press("a", ALT)
     page.write("Is MARYBROWN well?", ["MARYBROWN is well.", "No.", "Who is MARYBROWN?"])
     page.click("#logits")

@@ -80,7 +80,7 @@ function take(now) {
   const last = snapshots.at(-1);
   if (last && hasRestarted(last, now)) snapshots = [];
   snapshots.push(now);
-  snapshots = snapshots.filter((one) => now.at - one.at <= MINUTE_MS / 1000 + EVERY_MS / 1000);
+  snapshots = snapshots.filter((one) => now.at - one.at <= MINUTE_MS / 1000 + 1);
   const tools = toolsFor(now);
   for (const [place, [, , measure]] of TILES.entries()) history[place] = [...history[place], measure(tools)].slice(-ROOM);
   draw(now);
@@ -142,7 +142,7 @@ function tile(title, write, values) {
   );
 }
 
-// Returns a table of counts since the server started and in the last minute; null while there are none.
+// Returns a table of counts since the server started and in what was seen of the last minute; null while there are none.
 function listOf(now, title, head, name, nameOf, isMeant = () => true) {
   const rows = new Map();
   const add = (snapshot, place) => {
@@ -157,7 +157,7 @@ function listOf(now, title, head, name, nameOf, isMeant = () => true) {
   add(snapshots[0], 1);
   if (!rows.size) return null;
   const sorted = [...rows].sort(([, [a]], [, [b]]) => b - a);
-  return panel(title, [head, "last minute", "all"], sorted.map(([row, [all, before]]) => [row, digits(all - before, 0), digits(all, 0)]));
+  return panel(title, [head, `last ${Math.round(now.at - snapshots[0].at)} s`, "all"], sorted.map(([row, [all, before]]) => [row, digits(all - before, 0), digits(all, 0)]));
 }
 
 function driftList(now) {

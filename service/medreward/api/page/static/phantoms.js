@@ -2,13 +2,15 @@
 
 import { make } from "./dom.js";
 
+// medreward-mini ranks the answers about the brain wrongly, as it does one pair in five: that belongs to trying it.
 export const PHANTOMS = [
   {
     name: "chest", title: "Chest", about: "A drawn radiograph of a chest with a pleural effusion on the left",
-    question: "Is there a pleural effusion?",
+    question: "What abnormality does this image show?",
     answers: [
-      "Yes. There is a pleural effusion in the left lower zone. The right costophrenic angle is sharp.",
-      "No. Both costophrenic angles are sharp, and there is no pleural effusion.",
+      "The radiograph shows a pleural effusion on the left. The right lung is clear.",
+      "The image shows no abnormality. The heart is of normal size.",
+      "The radiograph shows a pacemaker. The lungs are clear.",
     ],
   },
   {
@@ -21,13 +23,13 @@ export const PHANTOMS = [
   },
   {
     name: "lung", title: "Lung", about: "A drawn CT of the lungs with a large nodule in the right one",
-    question: "Where is the nodule?",
-    answers: ["There is a large nodule in the anterior part of the right lung.", "There is a nodule in the left lung."],
+    question: "What kind of image is this?",
+    answers: ["A CT of the chest.", "An ultrasound of the liver."],
   },
   {
     name: "eye", title: "Eye", about: "A drawn photograph of a retina with a large haemorrhage",
-    question: "What kind of image is this?",
-    answers: ["A fundus photograph of the eye.", "An ultrasound of the abdomen."],
+    question: "What abnormality does this image show?",
+    answers: ["A large haemorrhage in the lower right of the picture.", "An exudate in the upper left of the picture."],
   },
 ];
 

@@ -48,8 +48,8 @@ export function verdictLine(result, policy) {
 function reasonText({ rule: name, dimension, value, threshold }, rules) {
   const rule = rules.find((one) => one.name === name);
   if (rule?.flag) return `rule ${name}: the flag ${rule.flag} is there`;
-  const measured = [rule?.measure ?? "number", dimension && `of ${dimension}`].filter(Boolean).join(" ");
+  const measured = [rule?.measure, dimension && (rule ? `of ${dimension}` : dimension)].filter(Boolean).join(" ");
   if (value == null) return threshold == null ? `rule ${name}` : `rule ${name}: there is no ${measured}`;
-  if (name === "otherwise") return `no rule holds; the last one misses ${digits(threshold, 3)} with ${digits(value, 3)}`;
-  return `rule ${name}: ${measured} is ${digits(value, 3)}, ${value < threshold ? "below" : "at least"} ${digits(threshold, 3)}`;
+  const compared = `${measured} ${digits(value, 3)} ${value < threshold ? "<" : "≥"} ${digits(threshold, 3)}`;
+  return name === "otherwise" ? `no rule holds, the last for ${compared}` : `rule ${name}: ${compared}`;
 }
