@@ -27,7 +27,7 @@ async def test_the_page_loads_what_is_there_and_nothing_else(fake: Server) -> No
     named = re.findall(r'(?:src|href)="([^"]+)"', page.text)
     for module in FOLDER.glob("*.js"):
         named += [f"page/{name}" for name in re.findall(r'from "\./([\w.]+)"', module.read_text())]
-    assert {"page/app.js", "page/style.css", "page/charts.js"} <= set(named)
+    assert {"page/app.js", "page/base.css", "page/charts.js"} <= set(named)
     for path in named:
         assert (await fake.rest.get(f"/{path}")).status_code == 200
     assert [path for path in named if "//" in path or path.startswith("/")] == []  # a proxy may put it anywhere
@@ -52,7 +52,7 @@ async def test_a_file_that_the_browser_has_is_not_sent_again(fake: Server) -> No
         again = await fake.rest.get("/page/app.js", headers={"if-none-match": known})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     assert (await fake.rest.get("/page/app.js", headers={"if-none-match": '"other"'})).status_code == 200
-    assert (await fake.rest.get("/page/style.css")).headers["etag"] != tag
+    assert (await fake.rest.get("/page/base.css")).headers["etag"] != tag
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "..%2Ffiles.py", "%2e%2e/routes.py"])

@@ -16,13 +16,28 @@ let theme = localStorage.getItem("medreward.theme") ?? "auto";
 let waiting = null;
 
 const SHORTCUTS = [
-  ["Ctrl + Enter", "Score the answers", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey), () => byId("score").click()],
+  [
+    "Ctrl + Enter",
+    "Score the answers",
+    (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey),
+    () => byId("score").click(),
+  ],
   ["Esc", "Cancel what is running", (event) => event.key === "Escape", cancel],
   ["Alt + A", "Add an answer", (event) => event.altKey && event.code === "KeyA", addAnswer],
   ["Alt + Q", "Go to the question", (event) => event.altKey && event.code === "KeyQ", () => byId("question").focus()],
   ["Alt + I", "Choose an image", (event) => event.altKey && event.code === "KeyI", () => byId("file").click()],
-  ["Alt + V", "Change the view", (event) => event.altKey && event.code === "KeyV", () => showView(view === "try" ? "operator" : "try")],
-  ["?", "Show these shortcuts", (event) => event.key === "?" && !event.target.matches("input, textarea"), () => byId("help").showModal()],
+  [
+    "Alt + V",
+    "Change the view",
+    (event) => event.altKey && event.code === "KeyV",
+    () => showView(view === "try" ? "operator" : "try"),
+  ],
+  [
+    "?",
+    "Show these shortcuts",
+    (event) => event.key === "?" && !event.target.matches("input, textarea"),
+    () => byId("help").showModal(),
+  ],
 ];
 
 function showView(name) {

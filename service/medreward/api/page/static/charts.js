@@ -12,8 +12,17 @@ function shape(tag, properties) {
 // Returns a chart of these values, the newest at the right; null is a gap. `room` is how many values it has room for.
 export function lineChart(values, room, about) {
   const top = Math.max(...values.filter((value) => value != null), 0) || 1;
-  const point = (value, place) => [WIDTH - (values.length - 1 - place) * (WIDTH / (room - 1)), HEIGHT - 3 - (value / top) * (HEIGHT - 8)];
-  const chart = shape("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": about });
+  const point = (value, place) => [
+    WIDTH - (values.length - 1 - place) * (WIDTH / (room - 1)),
+    HEIGHT - 3 - (value / top) * (HEIGHT - 8),
+  ];
+  const chart = shape("svg", {
+    class: "chart",
+    viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+    preserveAspectRatio: "none",
+    role: "img",
+    "aria-label": about,
+  });
   chart.append(shape("line", { class: "base", x1: 0, x2: WIDTH, y1: HEIGHT - 3, y2: HEIGHT - 3 }));
   for (const stretch of stretches(values, point)) {
     const line = stretch.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`);

@@ -49,7 +49,9 @@ export function rewardOf(logits, weights) {
 
 // Returns the rank of each reward, 1 for the highest; equal ones share a rank, and null has none.
 export function ranks(rewards) {
-  return rewards.map((reward) => (reward == null ? null : 1 + rewards.filter((other) => other != null && other > reward).length));
+  return rewards.map((reward) =>
+    reward == null ? null : 1 + rewards.filter((other) => other != null && other > reward).length,
+  );
 }
 
 export const sigmoid = (x) => 1 / (1 + Math.exp(-x));

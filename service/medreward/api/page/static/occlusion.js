@@ -29,7 +29,9 @@ export function cancelLook() {
 export function offerAnswersToLook(count) {
   const select = byId("where-answer");
   const before = select.value;
-  select.replaceChildren(...Array.from({ length: count }, (_, place) => make("option", { value: place }, letterOf(place))));
+  select.replaceChildren(
+    ...Array.from({ length: count }, (_, place) => make("option", { value: place }, letterOf(place))),
+  );
   if (before && before < count) select.value = before;
 }
 
@@ -127,7 +129,8 @@ export function drawMap() {
   show(canvas, true);
   show(byId("where-legend"), true);
   const answer = byId("where-answer").selectedOptions[0].textContent;
-  byId("where-scale").textContent = `Full colour: hiding the patch changes the ${name === "reward" ? "reward" : `logit of ${name}`} of answer ${answer} by ${digits(most)}. The strongest patch is ${placeOf(falls)}.`;
+  byId("where-scale").textContent =
+    `Full colour: hiding the patch changes the ${name === "reward" ? "reward" : `logit of ${name}`} of answer ${answer} by ${digits(most)}. The strongest patch is ${placeOf(falls)}.`;
 }
 
 // Returns in words where the patch lies whose absence changes most.

@@ -2,29 +2,40 @@
 
 import { lineChart } from "./charts.js";
 import { byId, digits, make } from "./dom.js";
-import { quantile } from "./numbers.js";
 import { clearProblem, showProblem } from "./problems.js";
 import { getJson } from "./server.js";
+import { isTraffic, toolsFor, total, withNewest } from "./traffic.js";
 
 const EVERY_MS = 2000;
 const ROOM = 150; // five minutes
-const WINDOW_MS = 10_000; // of a quantile, so that a few requests are enough for one
-const MINUTE_MS = 60_000;
-// What the page and probes themselves ask is no traffic.
-const OWN = new Set(["/", "/page/now", "/page/{name}", "/livez", "/readyz", "unmatched"]);
+const PAUSE_SECONDS = 10; // of the asking, after which the charts begin anew
 
 const percent = (value) => (value == null ? "–" : `${digits(100 * value, 0)} %`);
-const milliseconds = (value) => (value == null ? "–" : value < 1 ? `${digits(1000 * value, value < 0.01 ? 1 : 0)} ms` : `${digits(value)} s`);
+const milliseconds = (value) =>
+  value == null ? "–" : value < 1 ? `${digits(1000 * value, value < 0.01 ? 1 : 0)} ms` : `${digits(value)} s`;
 
 const TILES = [
   ["Requests per second", (value) => digits(value, 1), ({ rate }) => rate("medreward_requests_total", isTraffic)],
   ["Latency, median", milliseconds, ({ latency }) => latency(0.5)],
   ["Latency, 99th percentile", milliseconds, ({ latency }) => latency(0.99)],
   ["In flight", (value) => digits(value, 0), ({ now }) => total(now, "medreward_requests_in_flight")],
-  ["Queue, part of its limit", percent, ({ now }) => total(now, "medreward_queue_cost") / (total(now, "medreward_queue_cost_limit") || 1)],
-  ["Answers scored per second", (value) => digits(value, 1), ({ rate }) => rate("medreward_items_total", ({ outcome }) => outcome === "ok")],
+  [
+    "Queue, part of its limit",
+    percent,
+    ({ now }) => total(now, "medreward_queue_cost") / (total(now, "medreward_queue_cost_limit") || 1),
+  ],
+  [
+    "Answers scored per second",
+    (value) => digits(value, 1),
+    ({ rate }) => rate("medreward_items_total", ({ outcome }) => outcome === "ok"),
+  ],
   ["Refused per second", (value) => digits(value, 1), ({ rate }) => rate("medreward_refused_total")],
-  ["Score cache, hits", percent, ({ share }) => share("medreward_cache_hits_total", "medreward_cache_requests_total", ({ cache }) => cache === "scores")],
+  [
+    "Score cache, hits",
+    percent,
+    ({ share }) =>
+      share("medreward_cache_hits_total", "medreward_cache_requests_total", ({ cache }) => cache === "scores"),
+  ],
 ];
 const LISTS = [
   ["Requests", "route", "medreward_requests_total", (labels) => `${labels.route} · ${labels.code}`, isTraffic],
@@ -42,10 +53,6 @@ let isSeen = false;
 let timer = null;
 let stop = null;
 let atRefusal = () => {};
-
-function isTraffic({ route }) {
-  return !OWN.has(route);
-}
 
 export function startOperator(refused) {
   atRefusal = refused;
@@ -78,53 +85,18 @@ async function poll(signal) {
 
 function take(now) {
   const last = snapshots.at(-1);
-  if (last && hasRestarted(last, now)) snapshots = [];
-  snapshots.push(now);
-  snapshots = snapshots.filter((one) => now.at - one.at <= MINUTE_MS / 1000 + 1);
-  const tools = toolsFor(now);
-  for (const [place, [, , measure]] of TILES.entries()) history[place] = [...history[place], measure(tools)].slice(-ROOM);
+  if (last && now.at - last.at > PAUSE_SECONDS) history = TILES.map(() => []);
+  snapshots = withNewest(snapshots, now);
+  const tools = toolsFor(snapshots);
+  for (const [place, [, , measure]] of TILES.entries())
+    history[place] = [...history[place], measure(tools)].slice(-ROOM);
   draw(now);
-}
-
-const hasRestarted = (last, now) => total(now, "medreward_requests_total") < total(last, "medreward_requests_total");
-
-function total(snapshot, name, isMeant = () => true) {
-  return (snapshot.metrics[name] ?? []).filter(({ labels }) => isMeant(labels)).reduce((sum, { value }) => sum + value, 0);
-}
-
-// What the tiles measure with: the newest snapshot, and differences to earlier ones.
-function toolsFor(now) {
-  const before = snapshots.at(-2);
-  const earlier = snapshots.find((one) => now.at - one.at <= WINDOW_MS / 1000 + 1) ?? now;
-  const since = (old, name, isMeant) => total(now, name, isMeant) - total(old, name, isMeant);
-  return {
-    now,
-    rate: (name, isMeant) => before ? Math.max(0, since(before, name, isMeant)) / (now.at - before.at || 1) : null,
-    latency: (part) => latencyOf(part, earlier, now),
-    share: (hits, all, isMeant) => since(earlier, all, isMeant) ? since(earlier, hits, isMeant) / since(earlier, all, isMeant) : null,
-  };
-}
-
-function latencyOf(part, earlier, now) {
-  const [old, fresh] = [earlier, now].map(cumulative);
-  const bounds = [...fresh.keys()].sort((a, b) => a - b);
-  const counts = bounds.map((bound) => fresh.get(bound) - (old.get(bound) ?? 0));
-  return quantile(part, bounds, counts.map((count, place) => count - (counts[place - 1] ?? 0)));
-}
-
-// Returns how many requests took at most each bound, over all routes that are traffic.
-function cumulative(snapshot) {
-  const found = new Map();
-  for (const { labels, value } of snapshot.metrics.medreward_request_duration_seconds_bucket ?? []) {
-    const bound = labels.le === "+Inf" ? Infinity : Number(labels.le);
-    if (isTraffic(labels)) found.set(bound, (found.get(bound) ?? 0) + value);
-  }
-  return found;
 }
 
 function draw(now) {
   const state = now.ready ? "Ready" : `Not ready: ${now.reason}`;
-  byId("operator-status").textContent = `${state} · medreward ${now.version} · the last five minutes, every two seconds`;
+  byId("operator-status").textContent =
+    `${state} · medreward ${now.version} · the last five minutes, every two seconds`;
   byId("tiles").replaceChildren(...TILES.map(([title, write], place) => tile(title, write, history[place])));
   byId("lists").replaceChildren(...LISTS.map((list) => listOf(now, ...list)).filter(Boolean), ...driftList(now));
 }
@@ -134,11 +106,18 @@ function tile(title, write, values) {
   const known = values.filter((value) => value != null);
   const most = known.length ? write(Math.max(...known)) : "–";
   return make(
-    "div", { class: "tile" },
+    "div",
+    { class: "tile" },
     make("h3", {}, title),
     make("p", { class: "value" }, write(newest)),
     lineChart(values, ROOM, `${title}: now ${write(newest)}, at most ${most} in the last five minutes`),
-    make("p", { class: "scale" }, make("span", {}, "5 min ago"), make("span", {}, `most ${most}`), make("span", {}, "now")),
+    make(
+      "p",
+      { class: "scale" },
+      make("span", {}, "5 min ago"),
+      make("span", {}, `most ${most}`),
+      make("span", {}, "now"),
+    ),
   );
 }
 
@@ -157,21 +136,42 @@ function listOf(now, title, head, name, nameOf, isMeant = () => true) {
   add(snapshots[0], 1);
   if (!rows.size) return null;
   const sorted = [...rows].sort(([, [a]], [, [b]]) => b - a);
-  return panel(title, [head, `last ${Math.round(now.at - snapshots[0].at)} s`, "all"], sorted.map(([row, [all, before]]) => [row, digits(all - before, 0), digits(all, 0)]));
+  return panel(
+    title,
+    [head, `last ${Math.round(now.at - snapshots[0].at)} s`, "all"],
+    sorted.map(([row, [all, before]]) => [row, digits(all - before, 0), digits(all, 0)]),
+  );
 }
 
 function driftList(now) {
   const statistics = now.metrics.medreward_drift_statistic ?? [];
   const alarms = new Set((now.metrics.medreward_drift_alarm ?? []).map(({ labels }) => labels.dimension));
   if (!statistics.length) return [];
-  return [panel("Drift", ["dimension", "statistic", "alarm"], statistics.map(({ labels, value }) => [labels.dimension, digits(value), alarms.has(labels.dimension) ? "yes" : "no"]))];
+  return [
+    panel(
+      "Drift",
+      ["dimension", "statistic", "alarm"],
+      statistics.map(({ labels, value }) => [
+        labels.dimension,
+        digits(value),
+        alarms.has(labels.dimension) ? "yes" : "no",
+      ]),
+    ),
+  ];
 }
 
 function panel(title, heads, rows) {
-  const cells = ([first, ...rest]) => make("tr", {}, make("th", { scope: "row" }, first), ...rest.map((cell) => make("td", {}, cell)));
+  const cells = ([first, ...rest]) =>
+    make("tr", {}, make("th", { scope: "row" }, first), ...rest.map((cell) => make("td", {}, cell)));
   return make(
-    "section", { class: "panel" },
+    "section",
+    { class: "panel" },
     make("h3", {}, title),
-    make("table", { class: "counts" }, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), make("tbody", {}, ...rows.map(cells))),
+    make(
+      "table",
+      { class: "counts" },
+      make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
+      make("tbody", {}, ...rows.map(cells)),
+    ),
   );
 }

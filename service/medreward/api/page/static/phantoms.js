@@ -5,7 +5,9 @@ import { make } from "./dom.js";
 // medreward-mini ranks the answers about the brain wrongly, as it does one pair in five: that belongs to trying it.
 export const PHANTOMS = [
   {
-    name: "chest", title: "Chest", about: "A drawn radiograph of a chest with a pleural effusion on the left",
+    name: "chest",
+    title: "Chest",
+    about: "A drawn radiograph of a chest with a pleural effusion on the left",
     question: "What abnormality does this image show?",
     answers: [
       "The radiograph shows a pleural effusion on the left. The right lung is clear.",
@@ -14,7 +16,9 @@ export const PHANTOMS = [
     ],
   },
   {
-    name: "brain", title: "Brain", about: "A drawn CT of a brain with a large haemorrhage in the right temporal lobe",
+    name: "brain",
+    title: "Brain",
+    about: "A drawn CT of a brain with a large haemorrhage in the right temporal lobe",
     question: "What abnormality does this image show?",
     answers: [
       "The CT shows a large haemorrhage in the right temporal lobe.",
@@ -22,12 +26,16 @@ export const PHANTOMS = [
     ],
   },
   {
-    name: "lung", title: "Lung", about: "A drawn CT of the lungs with a large nodule in the right one",
+    name: "lung",
+    title: "Lung",
+    about: "A drawn CT of the lungs with a large nodule in the right one",
     question: "What kind of image is this?",
     answers: ["A CT of the chest.", "An ultrasound of the liver."],
   },
   {
-    name: "eye", title: "Eye", about: "A drawn photograph of a retina with a large haemorrhage",
+    name: "eye",
+    title: "Eye",
+    about: "A drawn photograph of a retina with a large haemorrhage",
     question: "What abnormality does this image show?",
     answers: ["A large haemorrhage in the lower right of the picture.", "An exudate in the upper left of the picture."],
   },
@@ -39,6 +47,11 @@ export function phantomButtons(choose) {
     const address = `page/phantom-${phantom.name}.png`;
     const picture = make("img", { src: address, alt: "", width: 224, height: 224 });
     const pick = async () => choose(phantom, await (await fetch(address)).blob());
-    return make("button", { type: "button", "aria-pressed": "false", "data-phantom": phantom.name, title: phantom.about, onclick: pick }, picture, phantom.title);
+    return make(
+      "button",
+      { type: "button", "aria-pressed": "false", "data-phantom": phantom.name, title: phantom.about, onclick: pick },
+      picture,
+      phantom.title,
+    );
   });
 }

@@ -39,7 +39,8 @@ function hover(event, isOver) {
 
 function choose(file) {
   if (!file) return;
-  if (file.size > mostBytes) say(`The file has ${file.size} bytes, and this server takes images of up to ${mostBytes}.`);
+  if (file.size > mostBytes)
+    say(`The file has ${file.size} bytes, and this server takes images of up to ${mostBytes}.`);
   else choosePicture(file, file.name || "pasted image");
   byId("file").value = "";
 }
@@ -59,7 +60,8 @@ async function draw() {
   const turn = ++latest;
   say("");
   try {
-    const shown = chosen.file && (byId("as-seen").checked || (await isDicom(chosen.file)) ? await pictureAsSeen() : chosen.file);
+    const shown =
+      chosen.file && (byId("as-seen").checked || (await isDicom(chosen.file)) ? await pictureAsSeen() : chosen.file);
     if (turn === latest) await put(shown);
   } catch (error) {
     if (turn !== latest) return;

@@ -5,20 +5,21 @@ import { urlOf } from "./server.js";
 const GRPC_PORT = 8001;
 const SCORES_ONLY = "# scores only: the request in curl asks for the verdict too";
 
-// Returns the text. `request` has question, answers, weights, policy, department, image (a file's name or ""), withKey, explain.
+// Returns the text. `request` has question, answers, weights, policy, department, image (a file's name or ""), withKey, sentences.
 export function recipe(kind, request) {
   return { curl, python, grpc }[kind](request);
 }
 
 // JSON that the shell takes as it is within a here-document.
-const forShell = (value) => JSON.stringify(value).replaceAll("\\\\", "\\u005c").replaceAll("$", "\\u0024").replaceAll("`", "\\u0060");
+const forShell = (value) =>
+  JSON.stringify(value).replaceAll("\\\\", "\\u005c").replaceAll("$", "\\u0024").replaceAll("`", "\\u0060");
 const imageInShell = (image) => (image ? `"$(base64 < ${image} | tr -d '\\n')"` : "null");
 
-function curl({ question, answers, weights, policy, department, image, withKey, explain }) {
+function curl({ question, answers, weights, policy, department, image, withKey, sentences }) {
   const beside = [
     `"weights": ${forShell(used(weights))}`,
     ...(policy ? [`"policy": ${forShell(policy)}`] : []),
-    ...(explain ? ['"options": {"explain": "sentences"}'] : []),
+    ...(sentences ? ['"options": {"explain": "sentences"}'] : []),
   ];
   return [
     `curl -s ${urlOf(policy ? "v1/screen" : "v1/score")} \\`,
@@ -32,7 +33,7 @@ function curl({ question, answers, weights, policy, department, image, withKey, 
   ].join("\n");
 }
 
-function python({ question, answers, weights, policy, image, withKey, explain }) {
+function python({ question, answers, weights, policy, image, withKey, sentences }) {
   return [
     ...(policy ? [SCORES_ONLY] : []),
     ...(withKey ? ["import os", ""] : []),
@@ -46,14 +47,14 @@ function python({ question, answers, weights, policy, image, withKey, explain })
     ...answers.map((answer) => `            ${JSON.stringify(answer)},`),
     "        ],",
     `        weights=${JSON.stringify(used(weights)).replaceAll('":', '": ').replaceAll(',"', ', "')},`,
-    ...(explain ? ['        explain="sentences",'] : []),
+    ...(sentences ? ['        explain="sentences",'] : []),
     "    )",
     "for score in scores:",
     "    print(score.reward, score.scores, score.error)",
   ].join("\n");
 }
 
-function grpc({ question, answers, weights, policy, image, withKey, explain }) {
+function grpc({ question, answers, weights, policy, image, withKey, sentences }) {
   const plain = location.protocol === "https:" ? "" : "-plaintext ";
   return [
     ...(policy ? [SCORES_ONLY] : []),
@@ -64,7 +65,7 @@ function grpc({ question, answers, weights, policy, image, withKey, explain }) {
     `{"items": [{${image ? `"images": [{"data": ${imageInShell(image)}}],` : ""}`,
     `  "question": ${forShell(question)},`,
     `  "responses": ${forShell(answers).replaceAll('","', '",\n    "')}}],`,
-    ` "weights": ${forShell(used(weights))}${explain ? ',\n "options": {"explain": "sentences"}' : ""}}`,
+    ` "weights": ${forShell(used(weights))}${sentences ? ',\n "options": {"explain": "sentences"}' : ""}}`,
     "EOF",
   ].join("\n");
 }

@@ -8,7 +8,7 @@ import { FLAGS } from "./words.js";
 
 const WORDS = ["", "1st", "2nd", "3rd"];
 
-// Draws a run: {results, texts}, one result for each card, under these weights.
+// Draws a run, which has a text and a result for each card, under these weights.
 export function drawResults(cards, run, weights, withLogits) {
   const rewards = run.results.map((result) => (result.logits ? rewardOf(result.logits, weights) : null));
   const places = ranks(rewards);
@@ -16,7 +16,10 @@ export function drawResults(cards, run, weights, withLogits) {
     const result = run.results[place];
     card.element.classList.toggle("best", cards.length > 1 && places[place] === 1);
     card.rank.textContent = places[place] && cards.length > 1 ? (WORDS[places[place]] ?? `${places[place]}th`) : "";
-    card.reward.replaceChildren(make("span", { class: "note" }, "reward"), make("output", { title: rewards[place] ?? "" }, digits(rewards[place])));
+    card.reward.replaceChildren(
+      make("span", { class: "note" }, "reward"),
+      make("output", { title: rewards[place] ?? "" }, digits(rewards[place])),
+    );
     card.result.replaceChildren(...partsOf(result, run, place, weights, withLogits));
   }
   return { rewards, places };
@@ -30,7 +33,7 @@ export function clearResult(card) {
 }
 
 function partsOf(result, run, place, weights, withLogits) {
-  const parts = [verdictLine(result, run.policy)];
+  const parts = [verdictLine(result, run.asked.policy)];
   if (result.status === "error") {
     parts.push(make("p", { class: "no-score" }, `No score: ${result.error.message} (${result.error.code})`));
   } else {
@@ -44,13 +47,26 @@ function partsOf(result, run, place, weights, withLogits) {
 function sixBars(result, all, withLogits) {
   const doubts = all.flatMap((other) => Object.values(other.uncertainty ?? {})).filter((value) => value != null);
   const mostDoubt = Math.max(1, ...doubts);
-  const heads = ["", "", "score", withLogits && "logit", doubts.length && "uncert."].filter((head) => typeof head === "string");
+  const heads = ["", "", "score", withLogits && "logit", doubts.length && "uncert."].filter(
+    (head) => typeof head === "string",
+  );
   const names = ["name", "", "number", "number", "number"];
   const row = (dimension) => rowOf(dimension, result, all, withLogits, doubts.length ? mostDoubt : 0);
   return make(
-    "table", { class: "six" },
+    "table",
+    { class: "six" },
     make("caption", {}, "Scores of this answer; 0.5 is the median answer of the calibration"),
-    make("thead", {}, make("tr", {}, ...heads.map((head, n) => make(head || n === 0 ? "th" : "td", { class: names[n], scope: head ? "col" : null }, head)))),
+    make(
+      "thead",
+      {},
+      make(
+        "tr",
+        {},
+        ...heads.map((head, n) =>
+          make(head || n === 0 ? "th" : "td", { class: names[n], scope: head ? "col" : null }, head),
+        ),
+      ),
+    ),
     make("tbody", {}, ...DIMENSIONS.map(row)),
   );
 }
@@ -61,11 +77,14 @@ function rowOf(dimension, result, all, withLogits, mostDoubt) {
   const isTop = all.length > 1 && score != null && score === Math.max(...others);
   const doubt = result.uncertainty?.[dimension];
   return make(
-    "tr", { "data-dimension": dimension },
+    "tr",
+    { "data-dimension": dimension },
     make("th", { scope: "row" }, dimension),
     make("td", { class: "bar" }, barOf(score), mostDoubt ? lineOf(doubt, mostDoubt) : null),
     make("td", { class: isTop ? "score top-score" : "score" }, digits(score)),
-    withLogits ? make("td", { class: "soft logit", title: result.logits[dimension] ?? "" }, signed(result.logits[dimension])) : null,
+    withLogits
+      ? make("td", { class: "soft logit", title: result.logits[dimension] ?? "" }, signed(result.logits[dimension]))
+      : null,
     mostDoubt ? make("td", { class: "soft" }, digits(doubt)) : null,
   );
 }
@@ -83,6 +102,12 @@ function lineOf(doubt, most) {
 }
 
 function flagList(flags) {
-  const item = (flag) => make("li", {}, make("code", {}, flag), FLAGS[flag] ?? "This page is older than this flag: the API’s documentation says what it means.");
+  const item = (flag) =>
+    make(
+      "li",
+      {},
+      make("code", {}, flag),
+      FLAGS[flag] ?? "This page is older than this flag: the API’s documentation says what it means.",
+    );
   return make("ul", { class: "flags", "aria-label": "Flags" }, ...flags.map(item));
 }

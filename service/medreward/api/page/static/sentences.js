@@ -15,7 +15,11 @@ export function colouredText(text, explain, run, weights) {
     at = end;
   }
   parts.push(characters.slice(at).join(""));
-  return make("p", { class: "text", "aria-label": "What each sentence adds to the reward" }, ...parts.filter((part) => part !== ""));
+  return make(
+    "p",
+    { class: "text", "aria-label": "What each sentence adds to the reward" },
+    ...parts.filter((part) => part !== ""),
+  );
 }
 
 function sentence(words, adds, most) {
@@ -28,6 +32,8 @@ function sentence(words, adds, most) {
 
 // The strongest contribution of the whole run, so that colours of two answers can be compared.
 function largest(run, weights) {
-  const all = run.results.flatMap((result) => result.explain ?? []).map(({ logits }) => Math.abs((logits && rewardOf(logits, weights)) ?? 0));
+  const all = run.results
+    .flatMap((result) => result.explain ?? [])
+    .map(({ logits }) => Math.abs((logits && rewardOf(logits, weights)) ?? 0));
   return Math.max(1e-9, ...all);
 }

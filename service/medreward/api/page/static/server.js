@@ -48,8 +48,12 @@ async function once(path, { signal, seconds, headers, ...options }, inLane) {
   let response;
   try {
     response = await fetch(urlOf(path), {
-      ...options, headers: sent, signal: signal ? AbortSignal.any([signal, until]) : until, cache: "no-store",
-      credentials: "same-origin", redirect: "error",
+      ...options,
+      headers: sent,
+      signal: signal ? AbortSignal.any([signal, until]) : until,
+      cache: "no-store",
+      credentials: "same-origin",
+      redirect: "error",
     });
   } catch (error) {
     if (signal?.aborted) throw error;

@@ -10,7 +10,10 @@ export async function startPolicies(chosen, changed) {
   policies.clear();
   for (const policy of (await getJson("v1/policies")).policies) policies.set(policy.name, policy);
   const select = byId("policy");
-  select.replaceChildren(make("option", { value: "" }, "none: scores only"), ...[...policies.keys()].map((name) => make("option", { value: name }, name)));
+  select.replaceChildren(
+    make("option", { value: "" }, "none: scores only"),
+    ...[...policies.keys()].map((name) => make("option", { value: name }, name)),
+  );
   select.value = policies.has(chosen) ? chosen : "";
   select.onchange = () => [describe(), changed()];
   byId("department").onchange = changed;
@@ -25,7 +28,10 @@ export const chosenDepartment = () => byId("department").value;
 function describe() {
   const policy = policies.get(chosenPolicy());
   const departments = Object.keys(policy?.departments ?? {});
-  byId("department").replaceChildren(make("option", { value: "" }, "none"), ...departments.map((name) => make("option", { value: name }, name)));
+  byId("department").replaceChildren(
+    make("option", { value: "" }, "none"),
+    ...departments.map((name) => make("option", { value: name }, name)),
+  );
   show(byId("department-row"), departments.length > 0);
   byId("policy-about").textContent = policy ? aboutPolicy(policy) : "";
 }
@@ -42,7 +48,13 @@ export function verdictLine(result, policy) {
   if (!result.verdict) return null;
   const because = (result.reasons ?? []).map((reason) => reasonText(reason, policies.get(policy)?.rules ?? []));
   const margin = result.margin == null ? [] : [make("span", { class: "note" }, `margin ${digits(result.margin, 3)}`)];
-  return make("p", { class: "verdict" }, make("b", { class: result.verdict }, result.verdict), make("span", {}, because.join("; ")), ...margin);
+  return make(
+    "p",
+    { class: "verdict" },
+    make("b", { class: result.verdict }, result.verdict),
+    make("span", {}, because.join("; ")),
+    ...margin,
+  );
 }
 
 function reasonText({ rule: name, dimension, value, threshold }, rules) {

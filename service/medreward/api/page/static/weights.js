@@ -30,14 +30,28 @@ export function startWeights(fromLink, changed) {
 export function takeModelWeights(given, dimensions) {
   ofModel = given;
   if (!areChosen) put(given);
-  for (const [dimension, inputs] of fields) for (const input of inputs) input.disabled = !dimensions.includes(dimension);
+  for (const [dimension, inputs] of fields)
+    for (const input of inputs) input.disabled = !dimensions.includes(dimension);
 }
 
 function rowOf(dimension) {
   const id = `weight-${dimension}`;
   const common = { step: 0.05, value: 0 };
-  const slider = make("input", { id, type: "range", min: -2, max: 2, ...common, oninput: () => set(dimension, slider.value) });
-  const number = make("input", { type: "number", ...common, step: "any", "aria-label": `${dimension}, exact weight`, oninput: () => set(dimension, number.value) });
+  const slider = make("input", {
+    id,
+    type: "range",
+    min: -2,
+    max: 2,
+    ...common,
+    oninput: () => set(dimension, slider.value),
+  });
+  const number = make("input", {
+    type: "number",
+    ...common,
+    step: "any",
+    "aria-label": `${dimension}, exact weight`,
+    oninput: () => set(dimension, number.value),
+  });
   fields.set(dimension, [slider, number]);
   return [make("label", { for: id }, dimension), slider, number];
 }

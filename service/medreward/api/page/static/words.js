@@ -37,7 +37,15 @@ export const ADVICE = {
 };
 
 export const EVIDENCE = {
-  constructed: ["warn", "Evidence: constructed.", "This model learnt from preferences that were made by rule. No physician graded an answer for it: do not read its numbers as clinical ones."],
-  none: ["warn", "Evidence: none.", "Nothing says what this model’s numbers are worth. Do not use them for anything but trying the service."],
+  constructed: [
+    "warn",
+    "Evidence: constructed.",
+    "This model learnt from preferences that were made by rule. No physician graded an answer for it: do not read its numbers as clinical ones.",
+  ],
+  none: [
+    "warn",
+    "Evidence: none.",
+    "Nothing says what this model’s numbers are worth. Do not use them for anything but trying the service.",
+  ],
   physician: ["calm", "Evidence: physician.", "This model learnt from preferences of physicians."],
 };
