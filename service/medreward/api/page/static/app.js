@@ -109,12 +109,17 @@ function openKey(isOpen) {
   show(byId("key-panel"), isOpen);
   byId("key-button").setAttribute("aria-expanded", isOpen);
   byId("key-button").textContent = hasKey() ? "Key: given" : "Key";
+  show(byId("api-link"), !hasKey()); // a link sends no key
   if (isOpen) byId("key").focus();
 }
 
-// A refusal that another key would avoid is explained at the key's field.
+const needsKey = (error) => error.status === 401 || error.status === 403;
+
+// A refusal that another key would avoid is explained at the key's field. A server that is away is asked until it is
+// back.
 function atRefusal(error) {
-  if (error.status !== 401 && error.status !== 403) return;
+  if (error.code === "not_ready" || error.code === "unreachable") connect();
+  if (!needsKey(error)) return;
   openKey(true);
   byId("key-problem").textContent = inOneLine(error);
 }
@@ -131,18 +136,19 @@ function startShortcuts() {
   });
 }
 
-// Asks the server for its model and limits, again and again until it answers.
+// Asks the server for its model and limits, again and again until it is ready.
 async function connect() {
   clearTimeout(waiting);
   try {
     const [model, limits] = await Promise.all([getJson("v1/model"), getJson("v1/limits")]);
     await takeServer(model, limits, trySettings().policy || link.policy);
+    await getJson("readyz");
     waiting = null;
     say("ready", `${model.name} ${model.version} · ${model.runtime}`);
   } catch (error) {
     say("not-ready", error.message);
-    atRefusal(error);
-    if (error.status !== 401 && error.status !== 403) waiting = setTimeout(connect, AGAIN_MS);
+    if (needsKey(error)) atRefusal(error);
+    else waiting = setTimeout(connect, AGAIN_MS);
   }
 }
 

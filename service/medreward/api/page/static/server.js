@@ -31,14 +31,17 @@ export class Refusal extends Error {
   }
 }
 
-// Returns the response. Fails with a Refusal, and with an AbortError where `signal` stopped it.
-export async function ask(path, { signal, seconds = SECONDS, bulk = false, headers = {}, ...options } = {}) {
+// Returns the response. Fails with a Refusal, and with an AbortError where `signal` stopped it. A key that may not use
+// the lane gets the other one.
+export async function ask(path, { bulk = false, seconds = SECONDS, headers = {}, ...options } = {}) {
+  const first = bulk ? "bulk" : lane;
+  const other = first === "bulk" ? "interactive" : "bulk";
   try {
-    return await once(path, { signal, seconds, headers, ...options }, bulk ? "bulk" : lane);
+    return await once(path, { seconds, headers, ...options }, first);
   } catch (error) {
-    if (bulk || lane === "bulk" || error.code !== "forbidden" || error.field !== "X-Lane") throw error;
-    lane = "bulk";
-    return once(path, { signal, seconds, headers, ...options }, lane);
+    if (error.code !== "forbidden" || error.field !== "X-Lane") throw error;
+    lane = other;
+    return once(path, { seconds, headers, ...options }, other);
   }
 }
 
