@@ -142,6 +142,16 @@ class Settings(BaseSettings):
     )
     batch_cost: PositiveInt = Field(16_384, description="cost (tokens) of one batch, padding included")
 
+    swap_keep_seconds: float = Field(
+        600, ge=0, description="time the model before a swap stays loaded, for a rollback at once"
+    )
+    swap_grace_seconds: float = Field(
+        0, ge=0, description="time after a swap in which the model before still answers requests pinned to it"
+    )
+    wake_on_demand: bool = Field(
+        False, description="wake for a request that finds the server asleep; without it the request is refused"
+    )
+
     isolation: Literal["process", "inline"] = Field("process", description="where models run and images are decoded")
     workers: PositiveInt = Field(1, description="worker processes, one a device")
     tensor_parallel: PositiveInt = Field(1, description="devices that one worker's model is spread over, for VLMs")
