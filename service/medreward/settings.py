@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     policies: Path | None = Field(
         None, description="folder of screening policies; by default the model's own; see docs/screening.md"
     )
-    policy: str | None = Field(None, description="policy of a screening request that names none")
+    default_policy: str | None = Field(None, description="policy of a screening request that names none")
 
     host: str = Field("127.0.0.1", description="address of the REST and gRPC ports")
     port: Port = Field(8000, description="REST port; 0: any free one")

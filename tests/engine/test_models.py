@@ -80,7 +80,11 @@ async def test_swaps_under_load_lose_nothing_and_each_answer_is_that_of_the_mode
         before = answered
         state = await swap(server, folders[(n + 1) % 2])
         assert state.previous is not None
-        await until(lambda before=before: _more(answered, before))
+
+        async def has_more(before: int = before) -> bool:
+            return answered > before + 10
+
+        await until(has_more)
     stop.set()
     await asyncio.gather(*asking)
     assert len(scores) == 2
@@ -89,10 +93,6 @@ async def test_swaps_under_load_lose_nothing_and_each_answer_is_that_of_the_mode
     assert (
         server.engine.metrics.registry.get_sample_value("medreward_model_swaps_total", {"outcome": "taken_over"}) == 20
     )
-
-
-async def _more(answered: int, before: int) -> bool:
-    return answered > before + 10
 
 
 def _median(logit: float, score: float) -> float:

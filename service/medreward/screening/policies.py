@@ -50,7 +50,7 @@ class Policies:
         if self._default is None and len(names) == 1:
             self._default = names[0]
         if self._default is not None and self._default not in names:
-            raise ConfigurationError(f"setting policy: there is no policy {self._default!r} in {self._folder}")
+            raise ConfigurationError(f"setting default_policy: there is no policy {self._default!r} in {self._folder}")
 
     @property
     def names(self) -> list[str]:

@@ -54,7 +54,7 @@ class Screening:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         settings = engine.settings
-        self.policies = Policies(settings.policies, settings.policy)
+        self.policies = Policies(settings.policies, settings.default_policy)
         self.accounts: list[Account] = []
 
     def start(self) -> None:
