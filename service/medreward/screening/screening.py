@@ -69,7 +69,7 @@ class Screening:
         """Reads the policies for this model; what is returned lets them decide. Fails with a ConfigurationError where
         they were made for another model."""
         settings, manifest = self._engine.settings, serving.model.manifest
-        policies = Policies(settings.policies, settings.policy)
+        policies = Policies(settings.policies, settings.default_policy)
         policies.load(
             serving.ref.fingerprint,
             tuple(manifest.dimensions),
