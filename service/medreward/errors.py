@@ -47,6 +47,9 @@ class Code(StrEnum):
     QUOTA_EXCEEDED = "quota_exceeded"
     POLICY_UNKNOWN = "policy_unknown"
     POLICY_REFUSED = "policy_refused"
+    MODEL_REFUSED = "model_refused"
+    CHANGE_UNDER_WAY = "change_under_way"
+    ASLEEP = "asleep"
 
 
 #: The codes that an item may have; the enum lists them first.
@@ -60,6 +63,7 @@ RETRYABLE: Final = frozenset(
         Code.DEADLINE,
         Code.OVERLOADED,
         Code.NOT_READY,
+        Code.ASLEEP,
         Code.QUOTA_EXCEEDED,
     }
 )

@@ -20,6 +20,7 @@ BATCH_ITEMS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SCORES: Final = tuple(i / 20 for i in range(1, 21))
 UNCERTAINTIES: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5, 2.0, 3.0, 5.0)
 CACHES: Final = ("images", "pixels", "image_features", "prefixes", "scores")
+SWAP_OUTCOMES: Final = ("taken_over", "refused", "rolled_back")
 #: Why a whole request is refused though nothing is wrong with what it says. A quota is the caller's own limit.
 REFUSALS: Final = (
     Code.OVERLOADED,
@@ -186,6 +187,16 @@ class Metrics:
         self.pixel_cache_bytes = Bounded(
             "medreward_pixel_cache_bytes", "How many bytes the decoded images take", registry
         )
+
+        # models
+        self.model_swaps = counter(
+            "medreward_model_swaps",
+            "How many swaps of the model ended so: taken_over, refused or rolled_back",
+            ["outcome"],
+        )
+        for outcome in SWAP_OUTCOMES:
+            self.model_swaps.labels(outcome)
+        self.asleep = gauge("medreward_asleep", "The level at which the server sleeps; 0 while it is awake")
 
         # the server itself
         self.ready = gauge(

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     policies: Path | None = Field(
         None, description="folder of screening policies; by default the model's own; see docs/screening.md"
     )
-    policy: str | None = Field(None, description="policy of a screening request that names none")
+    default_policy: str | None = Field(None, description="policy of a screening request that names none")
 
     host: str = Field("127.0.0.1", description="address of the REST and gRPC ports")
     port: Port = Field(8000, description="REST port; 0: any free one")
@@ -141,6 +141,16 @@ class Settings(BaseSettings):
         1_000_000_000, description="pixels of images that may wait for a decoder or be in one"
     )
     batch_cost: PositiveInt = Field(16_384, description="cost (tokens) of one batch, padding included")
+
+    swap_keep_seconds: float = Field(
+        600, ge=0, description="time the model before a swap stays loaded, for a rollback at once"
+    )
+    swap_grace_seconds: float = Field(
+        0, ge=0, description="time after a swap in which the model before still answers requests pinned to it"
+    )
+    wake_on_demand: bool = Field(
+        False, description="wake for a request that finds the server asleep; without it the request is refused"
+    )
 
     isolation: Literal["process", "inline"] = Field("process", description="where models run and images are decoded")
     workers: PositiveInt = Field(1, description="worker processes, one a device")

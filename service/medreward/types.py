@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Final, Self
 
 from medreward.errors import ItemError
@@ -45,6 +45,13 @@ class Evidence(StrEnum):
     PHYSICIAN = "physician"
     CONSTRUCTED = "constructed"
     NONE = "none"
+
+
+class SleepLevel(IntEnum):
+    """What a sleeping server still holds: its weights in this machine's memory, or nothing of the model."""
+
+    WEIGHTS_KEPT = 1
+    NOTHING_KEPT = 2
 
 
 class Verdict(StrEnum):

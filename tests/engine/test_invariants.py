@@ -29,7 +29,19 @@ from medreward.engine.scoring import Scoring
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
-from medreward.types import Failed, InlineImage, Item, Lane, Options, Result, Runtime, Scored, ScoreRequest, Timings
+from medreward.types import (
+    Failed,
+    InlineImage,
+    Item,
+    Lane,
+    Options,
+    Result,
+    Runtime,
+    Scored,
+    ScoreRequest,
+    SleepLevel,
+    Timings,
+)
 from medreward.workers.decode.pool import DecoderLost, Decoders
 from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import WorkerLost
@@ -146,6 +158,12 @@ class StubWorker:
         self._busy = False
 
     async def start(self) -> None:
+        raise NotImplementedError
+
+    async def sleep(self, level: SleepLevel) -> None:
+        raise NotImplementedError
+
+    async def wake(self) -> None:
         raise NotImplementedError
 
     async def close(self) -> None:

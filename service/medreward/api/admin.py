@@ -1,5 +1,9 @@
 """The routes of the admin port: metrics, state, drain. The port is separate, so that nobody exposes it by accident."""
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
@@ -12,12 +16,16 @@ from medreward.api.access.tls import Tls
 from medreward.api.openapi import PROBLEMS, describe, paths
 from medreward.api.rest.middleware import admin_rules, engine_of, surround
 from medreward.api.rest.requests import checked, decode_json, read_body
-from medreward.api.rest.schemas import Shape, StateReply
+from medreward.api.rest.schemas import ModelRefShape, Shape, StateReply
 from medreward.api.rest.screen import PolicyRefShape, screening_of
 from medreward.engine.engine import Engine
+from medreward.engine.models import Change, Plan
 from medreward.screening.screening import Screening
+from medreward.types import SleepLevel
 
 TAGS = [{"name": "operators", "description": "for those who run the server: Prometheus, deployment scripts, people"}]
+
+S = TypeVar("S", bound=Shape)
 
 router = APIRouter(tags=["operators"], responses=PROBLEMS)
 
@@ -49,6 +57,95 @@ async def state(request: Request) -> dict[str, object]:
     return engine_of(request).state()
 
 
+class ModelRequest(Shape):
+    """A model that is to serve."""
+
+    model: str = Field(max_length=1000, description="a bundled name, a directory, or org/name@revision")
+    require_evidence: str | None = Field(None, description="take it only if this gate policy promoted it")
+    plan: Plan = Field(
+        Plan.BESIDE,
+        strict=False,
+        description="beside: load it while the old one serves. drain: let the old one go first, for want of memory; "
+        "until the new one is loaded no request is taken",
+    )
+    share: float = Field(
+        1,
+        gt=0,
+        le=1,
+        description="below 1: the new model answers this part of the requests that pin none, image by image, until it "
+        "is asked for with 1 or rolled back",
+    )
+
+
+class ModelsReply(Shape):
+    """Which models there are."""
+
+    state: str = Field(description="serving, canary, asleep, or what is being done now")
+    model: ModelRefShape | None = Field(description="null while none is loaded")
+    previous: ModelRefShape | None = Field(description="the one before, while it is still loaded")
+    candidate: ModelRefShape | None = Field(description="the one that has a share of the requests")
+    share: float | None
+    asleep: int | None = Field(description="level of the sleep; null while awake")
+    last_problem: str | None = Field(description="why the last model was refused")
+
+
+class SleepRequest(Shape):
+    level: SleepLevel = Field(
+        SleepLevel.WEIGHTS_KEPT,
+        strict=False,
+        description="1: the weights stay in this machine's memory. 2: the workers end, and nothing of the model stays",
+    )
+
+
+@router.get("/admin/model", responses={200: {"model": ModelsReply}})
+async def models(request: Request) -> dict[str, object]:
+    """The model that serves, the one before it, and one that is on its way."""
+    return engine_of(request).models.state()
+
+
+@router.post("/admin/model", responses={200: {"model": ModelsReply}})
+async def swap(request: Request) -> dict[str, object]:
+    """Loads another model, checks its digests and golden scores, and lets it take over between two requests. The answer
+    comes when it serves. 409 where it is refused: then the old one serves, and the detail says why."""
+    asked = await _body(request, ModelRequest)
+    change = Change(asked.model, asked.require_evidence, asked.plan, asked.share)
+    return await _models(request, engine_of(request).models.swap(change))
+
+
+@router.post("/admin/model/rollback", responses={200: {"model": ModelsReply}})
+async def roll_back(request: Request) -> dict[str, object]:
+    """Takes a candidate away; without one, lets the model before serve again."""
+    return await _models(request, engine_of(request).models.roll_back())
+
+
+@router.post("/admin/sleep", responses={200: {"model": ModelsReply}})
+async def sleep(request: Request) -> dict[str, object]:
+    """Answers the requests under way, then frees the device for something else, such as a trainer. Until it wakes,
+    requests are refused as `asleep`."""
+    asked = await _body(request, SleepRequest)
+    return await _models(request, engine_of(request).models.sleep(asked.level))
+
+
+@router.post("/admin/wake", responses={200: {"model": ModelsReply}})
+async def wake(request: Request) -> dict[str, object]:
+    """Takes the device again. The answer comes when the golden scores are as they were and requests are taken."""
+    return await _models(request, engine_of(request).models.wake())
+
+
+async def _models(request: Request, change: Coroutine[Any, Any, None]) -> dict[str, object]:
+    """Returns the state after a change, which goes on even where the client does not wait for it."""
+    await asyncio.shield(asyncio.create_task(change))
+    return engine_of(request).models.state()
+
+
+async def _body(request: Request, shape: type[S]) -> S:
+    """Returns the JSON body as this shape; without a body all fields have their defaults."""
+    engine = engine_of(request)
+    with engine.bodies.reserve() as room:
+        body = await read_body(request, engine.settings, room)
+    return checked(shape, decode_json(body) if body else {})
+
+
 class CurrentRequest(Shape):
     version: str = Field(max_length=64)
 
@@ -57,9 +154,7 @@ class CurrentRequest(Shape):
 async def move_policy(request: Request, name: str) -> dict[str, str]:
     """Makes a version of a screening policy the current one, forth or back. 404 where it is not there; 409 where it
     was made for another model or has changed since it was published, and the one before stays."""
-    engine = engine_of(request)
-    with engine.bodies.reserve() as room:
-        body = checked(CurrentRequest, decode_json(await read_body(request, engine.settings, room)))
+    body = await _body(request, CurrentRequest)
     return screening_of(request).policies.move(name, body.version).as_json()
 
 

@@ -113,5 +113,11 @@ class Backend(Protocol):
     def release(self) -> None:
         """Frees as much memory of the device as it can, because a batch found too little."""
 
+    def rest(self) -> None:
+        """Gives the device's memory back for something else to use it. The weights stay in this machine's memory."""
+
+    def resume(self) -> None:
+        """Takes the device again after `rest`. What it scores then has the same bits as before."""
+
     def take_counts(self) -> Counts:
         """Returns the counts since the last call, and starts new ones at 0."""

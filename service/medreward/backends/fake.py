@@ -68,6 +68,12 @@ class FakeBackend:
     def release(self) -> None:
         """Nothing here is on a device."""
 
+    def rest(self) -> None:
+        """Nothing here is on a device."""
+
+    def resume(self) -> None:
+        """Nothing here left a device."""
+
     def take_counts(self) -> Counts:
         counts, self._counts = self._counts, Counts()
         return counts

@@ -98,6 +98,7 @@ class OnnxBackend:
         self.runtime: Final = Runtime("onnx", device, "fp32")
         self._image_graph = Graph(folder / manifest.onnx.image_graph, device, IMAGE_GRAPH)
         self._score_graph = Graph(folder / manifest.onnx.score_graph, device, SCORE_GRAPH)
+        self._is_on_gpu = device == "cuda"
         self._pixels_shape = (manifest.one_size.height, manifest.one_size.width, 3)
         self._no_image: ImageTokens = np.zeros(self._score_graph.row_shape("image_tokens"), np.float32)
         self._head_shape = self._score_graph.row_shape("logits")
@@ -150,6 +151,19 @@ class OnnxBackend:
 
     def release(self) -> None:
         self._cache.clear()
+
+    def rest(self) -> None:
+        """On a CPU the weights are where they stay. A session on a GPU cannot be moved: it is closed, and its file
+        stays in the memory that the kernel keeps files in."""
+        self._cache.clear()
+        if self._is_on_gpu:
+            self._image_graph.close()
+            self._score_graph.close()
+
+    def resume(self) -> None:
+        if self._is_on_gpu:
+            self._image_graph.open()
+            self._score_graph.open()
 
     def take_counts(self) -> Counts:
         counts, self._counts = self._counts, Counts()
@@ -204,22 +218,31 @@ class Graph:
 
     def __init__(self, path: Path, device: str, signature: Mapping[str, str]) -> None:
         self._path = path
+        self._device = device
+        self.open()
+        self._nodes = {node.name: node for node in (*self._session.get_inputs(), *self._session.get_outputs())}
+        if {name: node.type for name, node in self._nodes.items()} != signature:
+            raise ConfigurationError(f"{path} must have the inputs and outputs {', '.join(signature)}")
+
+    def open(self) -> None:
+        """Makes the session. Fails with a ConfigurationError where the file or the device is not as it must be."""
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1  # see the top of this file
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # it keeps a plan for every length it ever saw
         # TF32 would keep 10 bits of a number.
-        providers = [(CUDA, {"use_tf32": 0}), CPU] if device == "cuda" else [CPU]
+        providers = [(CUDA, {"use_tf32": 0}), CPU] if self._device == "cuda" else [CPU]
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=providers)
+            self._session = ort.InferenceSession(str(self._path), options, providers=providers)
         except Exception as error:
-            raise ConfigurationError(f"ONNX Runtime cannot load {path}") from error
-        if device == "cuda" and CUDA not in self._session.get_providers():
+            raise ConfigurationError(f"ONNX Runtime cannot load {self._path}") from error
+        if self._device == "cuda" and CUDA not in self._session.get_providers():
             raise ConfigurationError("ONNX Runtime found no usable CUDA device; choose device cpu")
-        self._nodes = {node.name: node for node in (*self._session.get_inputs(), *self._session.get_outputs())}
-        if {name: node.type for name, node in self._nodes.items()} != signature:
-            raise ConfigurationError(f"{path} must have the inputs and outputs {', '.join(signature)}")
+
+    def close(self) -> None:
+        """Ends the session, which gives the device's memory back; `open` makes another."""
+        del self._session
 
     def row_shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape behind the batch axis. Fails where the graph leaves an axis of it open."""

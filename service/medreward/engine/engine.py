@@ -18,9 +18,10 @@ from medreward.engine.images.root import ImageRoot
 from medreward.engine.images.store import ImageStore
 from medreward.engine.items import RequestContext
 from medreward.engine.limits import image_limits
+from medreward.engine.models import Models
 from medreward.engine.queue.scheduler import OVERLOADED
 from medreward.engine.scoring import Scoring
-from medreward.engine.serving import Serving, start_serving
+from medreward.engine.serving import Serving
 from medreward.errors import RETRYABLE, Code, ConfigurationError, ItemError, RequestError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
@@ -40,6 +41,7 @@ from medreward.types import (
 
 log = logging.getLogger(__name__)
 
+ASLEEP_SECONDS: Final = 5.0  # until a request that found the server asleep is worth another try
 NO_THREAD: Final = "can't start new thread"  # a RuntimeError of Python's own
 
 
@@ -54,7 +56,7 @@ class Engine:
         store = ImageStore(settings.image_store_bytes, settings.image_store_seconds, clock)
         root = ImageRoot(settings.image_root) if settings.image_root else None
         self.images = Images(store, image_limits(settings), metrics, fetcher_for(settings), root)
-        self._serving: Serving | None = None
+        self.models = Models(settings, self.images, metrics, clock, self._check_golden)
         self._draining = False
         self._stopping = False
         self._in_flight = 0
@@ -69,14 +71,7 @@ class Engine:
 
         Fails with a ConfigurationError when the model cannot be loaded or a golden score is not as it should be.
         """
-        serving = await start_serving(self.settings, self.images, self.metrics, self._clock)
-        try:
-            await self._check_golden(serving)
-        except BaseException:
-            await serving.close()
-            raise
-        self.metrics.describe(serving.ref)
-        self._serving = serving
+        await self.models.start()
 
     def drain(self) -> None:
         """Refuses new work from now on. What was accepted is finished."""
@@ -104,29 +99,29 @@ class Engine:
     async def close(self) -> None:
         """Ends the workers, the decoders and all that they were doing."""
         self.images.close()
-        if self._serving:
-            await self._serving.close()
+        await self.models.close()
 
     def not_ready(self) -> str | None:
         """Returns why no request is taken now, or None."""
         if self._draining:
             return "draining"
-        return self._serving.not_ready() if self._serving else "loading"
+        return self.models.not_ready()
 
     def state(self) -> dict[str, object]:
         """Returns what `GET /admin/state` shows."""
-        scheduler = self._serving.scheduler if self._serving else None
+        serving = self.models.current
+        scheduler = serving.scheduler if serving else None
         return {
             "ready": self.not_ready() is None,
             "reason": self.not_ready(),
             "requests_in_flight": self._in_flight,
             "cost_admitted": scheduler.room.all_taken if scheduler else 0,
-            "pixels_admitted": self._serving.pictures.room.all_taken if self._serving else 0,
+            "pixels_admitted": serving.pictures.room.all_taken if serving else 0,
             "triples_waiting": scheduler.waiting if scheduler else 0,
-            "triples_in_flight": len(self._serving.flights) if self._serving else 0,
+            "triples_in_flight": len(serving.flights) if serving else 0,
             "request_bytes": self.bodies.held,
             "stored_bytes": self.images.store.bytes,
-            "workers": [worker.state() for worker in self._serving.workers] if self._serving else [],
+            "workers": [worker.state() for each in self.models.all() for worker in each.workers],
         }
 
     def _show(self) -> None:
@@ -139,14 +134,12 @@ class Engine:
         metrics.queue_cost_limit.set(settings.queue_cost)
         metrics.queue_pixels_limit.set(settings.queue_pixels)
         front = ("front", os.getpid())
-        metrics.processes.watch(lambda: [front, *(self._serving.processes() if self._serving else ())])
+        metrics.processes.watch(lambda: [front, *(each for one in self.models.all() for each in one.processes())])
 
     @property
     def serving(self) -> Serving:
         """The model that is served. Fails with a RequestError while it loads."""
-        if self._serving is None:
-            raise RequestError(Code.NOT_READY, "the model is still loading", retry_after=1)
-        return self._serving
+        return self.models.serving()
 
     # images
 
@@ -196,14 +189,17 @@ class Engine:
         Fails with a RequestError for a request that is wrong as a whole, or whose results all failed for one cause that
         may be gone later.
         """
-        serving = self.serving
         if self._draining:
             raise RequestError(Code.NOT_READY, "the server is draining: it takes no new requests", retry_after=1)
+        if self.models.asleep:
+            await self._woken(request.deadline_s)
+        serving = self.models.choose(request)
         check_request(request, serving.model, self.settings)
         self._in_flight += 1
         self._idle.clear()
         try:
-            response = await self._score(request, serving)
+            with serving.in_use():
+                response = await self._score(request, serving)
         finally:
             self._in_flight -= 1
             if not self._in_flight:
@@ -215,6 +211,17 @@ class Engine:
             # All of it may pass later, so the request is refused as a whole.
             raise RequestError(errors[0].code, errors[0].detail, retry_after=errors[0].retry_after)
         return response
+
+    async def _woken(self, deadline_s: float | None) -> None:
+        """Wakes the server where it does so on demand, or refuses the request."""
+        longest = self.settings.deadline_seconds
+        if not self.settings.wake_on_demand:
+            raise RequestError(Code.ASLEEP, "the server sleeps: it has lent its device", retry_after=ASLEEP_SECONDS)
+        try:
+            async with asyncio.timeout(min(deadline_s or longest, longest)):
+                await self.models.wake()
+        except TimeoutError:
+            raise RequestError(Code.DEADLINE, "the deadline passed before the server was awake") from None
 
     async def _score(self, request: ScoreRequest, serving: Serving) -> ScoreResponse:
         started = self._clock()

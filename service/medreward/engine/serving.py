@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,9 +16,10 @@ from medreward.engine.model import Model, open_model
 from medreward.engine.queue.dispatcher import Dispatcher
 from medreward.engine.queue.flights import Flight, Flights
 from medreward.engine.queue.scheduler import Room, Scheduler
+from medreward.errors import ConfigurationError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
-from medreward.types import Clock, ModelRef, Options
+from medreward.types import Clock, ModelRef, Options, SleepLevel
 from medreward.workers.decode.pool import Decoders
 from medreward.workers.device.loading import open_backend
 from medreward.workers.device.process_worker import ProcessWorker
@@ -32,10 +33,12 @@ SPREAD: Final = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Serving:
     """A model that is served, and the parts of the engine that serve it."""
 
+    settings: Settings
+    metrics: Metrics
     model: Model
     ref: ModelRef
     items: Items
@@ -46,6 +49,41 @@ class Serving:
     slots: Slots
     scheduler: Scheduler[Flight]
     flights: Flights
+
+    def __post_init__(self) -> None:
+        self.in_flight = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Counts a request that this serving answers. It is `idle` when there is none."""
+        self.in_flight += 1
+        self.idle.clear()
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self.idle.set()
+
+    def show(self) -> None:
+        """Lets the gauges of queue and caches read this serving from now on."""
+        self.metrics.watch_queue(self.scheduler.room.taken, self.pictures.room.taken)
+        self.metrics.score_cache_bytes.watch(lambda: self.flights.cached_bytes, self.settings.score_cache_bytes)
+        self.metrics.pixel_cache_bytes.watch(lambda: self.slots.bytes, self.slots.size)
+
+    async def sleep(self, level: SleepLevel) -> None:
+        """Puts all devices to sleep. Fails with a ConfigurationError when one cannot; then all are awake again."""
+        try:
+            await asyncio.gather(*(dispatcher.sleep(level) for dispatcher in self.dispatchers))
+        except ConfigurationError:
+            await self.wake()
+            raise
+
+    async def wake(self) -> None:
+        """Returns when every device has given finite numbers again. Fails with a ConfigurationError."""
+        await asyncio.gather(*(dispatcher.wake() for dispatcher in self.dispatchers))
 
     def not_ready(self) -> str | None:
         """Returns why no worker is ready, or None when one is: it is up, and its last probe gave finite numbers."""
@@ -134,9 +172,6 @@ def _assemble(
     scheduler: Scheduler[Flight] = Scheduler(settings.queue_cost, settings.batch_cost, len(workers), cost.pads)
     flights = Flights(scheduler, settings.score_cache_bytes, metrics)
     pictures = Pictures(slots, model.image, decoders, Room(settings.queue_pixels), metrics, clock)
-    metrics.watch_queue(scheduler.room.taken, pictures.room.taken)
-    metrics.score_cache_bytes.watch(lambda: flights.cached_bytes, settings.score_cache_bytes)
-    metrics.pixel_cache_bytes.watch(lambda: slots.bytes, slots.size)
     work = asyncio.Event()
     dispatchers = [
         Dispatcher(
@@ -146,7 +181,9 @@ def _assemble(
     ]
     items = Items(model, cost, images, pictures, scheduler, flights, work, clock)
     ref = model.ref(workers[0].runtime)
-    return Serving(model, ref, items, workers, dispatchers, pictures, decoders, slots, scheduler, flights)
+    return Serving(
+        settings, metrics, model, ref, items, workers, dispatchers, pictures, decoders, slots, scheduler, flights
+    )
 
 
 def _probe(model: Model, slots: Slots) -> GroupFrame:

@@ -50,7 +50,7 @@ class Policies:
         if self._default is None and len(names) == 1:
             self._default = names[0]
         if self._default is not None and self._default not in names:
-            raise ConfigurationError(f"setting policy: there is no policy {self._default!r} in {self._folder}")
+            raise ConfigurationError(f"setting default_policy: there is no policy {self._default!r} in {self._folder}")
 
     @property
     def names(self) -> list[str]:
@@ -99,17 +99,27 @@ class Policies:
         return sorted(path.stem for path in (self._folder / name).glob("*.toml"))
 
     def _pointed(self, name: str) -> str:
-        """Returns the version that the pointer names; without one the only version there is."""
+        """Returns the version that the pointer names, if it was made for this model. Without a pointer, or after a swap
+        of the model, it is the only version that was."""
         assert self._folder is not None
         versions, pointer = self._versions(name), self._folder / name / POINTER
-        if pointer.exists():
-            version = pointer.read_text("utf-8").strip()
-            if version not in versions:
-                raise ConfigurationError(f"{pointer} names the version {version!r}, of which there is no file")
-            return version
-        if len(versions) > 1:
+        named = pointer.read_text("utf-8").strip() if pointer.exists() else None
+        if named is not None and named not in versions:
+            raise ConfigurationError(f"{pointer} names the version {named!r}, of which there is no file")
+        fitting = [version for version in versions if self._fits(name, version)]
+        if named in fitting or len(versions) == 1 or not fitting:
+            return named or versions[-1]  # what does not fit is refused when it is read
+        if len(fitting) > 1:
             raise ConfigurationError(f"policy {name} has several versions: write the one to use into {pointer}")
-        return versions[0]
+        return fitting[0]
+
+    def _fits(self, name: str, version: str) -> bool:
+        """Returns whether this version was made for the model. One that cannot be read was not."""
+        assert self._folder is not None
+        try:
+            return read_policy(self._folder / name / f"{version}.toml").policy.fingerprint == self._model[0]
+        except ConfigurationError:
+            return False
 
     def _read(self, name: str, version: str) -> tuple[PolicyFile, Decider]:
         assert self._folder is not None

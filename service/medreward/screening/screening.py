@@ -1,10 +1,12 @@
 """Screening: scores a request, decides on each response by a policy, and tells those who keep account of decisions."""
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from medreward.engine.engine import Engine
+from medreward.engine.serving import Serving
 from medreward.errors import Code, ItemError, RequestError
 from medreward.screening.deciding import Decision
 from medreward.screening.policies import Policies
@@ -52,29 +54,44 @@ class Screening:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         settings = engine.settings
-        self.policies = Policies(settings.policies, settings.policy)
+        self.policies = Policies(settings.policies, settings.default_policy)
         self.accounts: list[Account] = []
 
     def start(self) -> None:
-        """Reads the policies for the model that the engine has loaded; fails with a ConfigurationError."""
-        serving = self._engine.serving
-        manifest = serving.model.manifest
-        self.policies.load(
+        """Reads the policies for the model that the engine has loaded, and from now on for each that is to take over.
+
+        Fails with a ConfigurationError.
+        """
+        self._accept(self._engine.serving)()
+        self._engine.models.gates.append(self._accept)
+
+    def _accept(self, serving: Serving) -> Callable[[], None]:
+        """Reads the policies for this model; what is returned lets them decide. Fails with a ConfigurationError where
+        they were made for another model."""
+        settings, manifest = self._engine.settings, serving.model.manifest
+        policies = Policies(settings.policies, settings.default_policy)
+        policies.load(
             serving.ref.fingerprint,
             tuple(manifest.dimensions),
             serving.uncertainty is not None,
             serving.model.default_weights,
             serving.model.folder / "policies" if serving.model.folder else None,
         )
-        self._engine.metrics.expect_verdicts(self.policies.names)
+
+        def take_over() -> None:
+            self.policies = policies
+            self._engine.metrics.expect_verdicts(policies.names)
+
+        return take_over
 
     async def screen(self, request: ScreenRequest) -> Screened:
         """Returns a decision for each response. What could not be scored is unscored, whatever the cause.
 
         Fails with a RequestError for a request that is wrong, and where an account refuses it.
         """
-        asked, ref = request.asked, self._engine.serving.ref
+        ref = self._engine.serving.ref
         policy, decider = self.policies.get(request.policy)
+        asked = replace(request.asked, fingerprint=_pinned(request.asked, policy.policy.fingerprint))
         try:
             response = await self._engine.score(asked)
         except RequestError as refusal:
@@ -93,3 +110,11 @@ class Screening:
         for decision in decisions:
             self._engine.metrics.verdicts.labels(policy.policy.name, decision.verdict).inc()
         return screened
+
+
+def _pinned(asked: ScoreRequest, fingerprint: str) -> str:
+    """Returns the fingerprint of the policy, whose model must answer. Refuses a request that wants another model."""
+    if asked.fingerprint not in (None, fingerprint):
+        detail = f"the policy was made for the model {fingerprint}, which is not the one that was asked for"
+        raise RequestError(Code.VERSION_CHANGED, detail)
+    return fingerprint

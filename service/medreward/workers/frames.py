@@ -58,6 +58,20 @@ class Run(msgspec.Struct, tag=True):
     groups: Sequence[GroupFrame]
 
 
+class Rest(msgspec.Struct, tag=True):
+    """Give the device back, but keep the model."""
+
+
+class Resume(msgspec.Struct, tag=True):
+    """Take the device again."""
+
+
+class Settled(msgspec.Struct, tag=True):
+    """A Rest or a Resume is done; `problem` says why it failed."""
+
+    problem: str | None = None
+
+
 class Failure(msgspec.Struct, tag=True):
     code: Code
     detail: str
@@ -93,8 +107,8 @@ class Decoded(msgspec.Struct, tag=True):
     pass
 
 
-ToChild = Load | Run | Decode
-FromChild = Loaded | Refused | Beat | Ran | Decoded | Failure
+ToChild = Load | Run | Rest | Resume | Decode
+FromChild = Loaded | Refused | Beat | Ran | Settled | Decoded | Failure
 
 _to_child = msgspec.msgpack.Decoder(ToChild)
 _from_child = msgspec.msgpack.Decoder(FromChild)

@@ -31,6 +31,12 @@ class Moody:
     def release(self) -> None:
         pass
 
+    def rest(self) -> None:
+        pass
+
+    def resume(self) -> None:
+        pass
+
     def score(self, groups: Sequence[Group]) -> list[Logits]:
         self.calls += 1
         for group in groups:

@@ -289,6 +289,6 @@ def encoded(body: object) -> bytes:
 
 def model_headers(request: Request) -> dict[str, str]:
     """Returns the headers that name the model, for which trainers' shapes have no room."""
-    ref = engine_of(request).serving.ref
+    ref = engine_of(request).models.named(entry_of(request.scope).fingerprint).ref
     about = {"X-Model-Fingerprint": ref.fingerprint, "X-Model-Runtime": str(ref.runtime)}
     return {**about, "X-Model-Evidence": ref.evidence}

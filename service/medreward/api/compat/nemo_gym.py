@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 from medreward.api.compat.asking import Answer, Foreign, Sample, ask, call_of, described, reply
 from medreward.api.compat.chat import Message, chat_sample
 from medreward.api.openapi import PROBLEMS
-from medreward.api.rest.middleware import engine_of
+from medreward.api.rest.middleware import engine_of, entry_of
 from medreward.api.rest.requests import checked
 from medreward.engine.checks import weights_of
 from medreward.types import DIMENSIONS
@@ -68,7 +68,8 @@ def samples(body: VerifyRequest) -> list[Sample]:
 async def verify(request: Request) -> Response:
     """The row of a rollout with its reward, for NeMo Gym. A row whose reward `on_error` filled has a failure class."""
     body, (answer,) = await ask(request, VerifyRequest, samples)
-    weights = weights_of(call_of(request).request, engine_of(request).serving.model)
+    answered = engine_of(request).models.named(entry_of(request.scope).fingerprint)
+    weights = weights_of(call_of(request).request, answered.model)
     row = {name: value for name, value in body.model_dump().items() if name not in FAILURE}
     verdict = {"reward": answer.reward, "reward_components": components(answer, weights)}
     return reply(request, row | verdict | (FAILURE if answer.error else {}))

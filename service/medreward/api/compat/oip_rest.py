@@ -187,7 +187,7 @@ def _texts(parameters: dict[str, Any]) -> dict[str, str]:
 
 
 def _reply(request: Request, body: InferRequest, outputs: list[oip.Output], binary: set[str]) -> Response:
-    ref = engine_of(request).serving.ref
+    ref = engine_of(request).models.named(entry_of(request.scope).fingerprint).ref
     written: list[dict[str, Any]] = []
     tail = b""
     for output in outputs:

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from medreward.api.compat import oip
 from medreward.api.compat.asking import PARAMETERS, read_call, score
+from medreward.api.observing import Entry
 from medreward.api.rpc.middleware import Observe
 from medreward.api.rpc.requests import metadata_of, parse_message
 from medreward.api.rpc.status import Context
@@ -92,7 +93,7 @@ class InferenceService:
                 entry.caller.charge(len(samples))
                 answers = await score(engine, call, samples)
             context.set_trailing_metadata(tuple(entry.id_headers().items()))
-            return self._reply(request, entry.request_id, oip.outputs(answers, wanted))
+            return self._reply(request, entry, oip.outputs(answers, wanted))
 
     def _read(self, kind: type[M], message: bytes) -> M:
         return parse_message(kind, message, NESTED, self._engine.settings)
@@ -112,10 +113,10 @@ class InferenceService:
             tensors.append(oip.tensor(given.name, given.datatype, given.shape, elements, pointer))
         return tensors
 
-    def _reply(self, request: pb.ModelInferRequest, id_: str, outputs: list[oip.Output]) -> pb.ModelInferResponse:
+    def _reply(self, request: pb.ModelInferRequest, entry: Entry, outputs: list[oip.Output]) -> pb.ModelInferResponse:
         """Returns the outputs as the inputs came: as raw bytes, or as contents, in which a missing number is NaN."""
-        ref = self._engine.serving.ref
-        reply = pb.ModelInferResponse(model_name=ref.name, model_version=ref.version, id=request.id or id_)
+        ref, id_ = self._engine.models.named(entry.fingerprint).ref, request.id or entry.request_id
+        reply = pb.ModelInferResponse(model_name=ref.name, model_version=ref.version, id=id_)
         for output in outputs:
             written = reply.outputs.add(name=output.name, datatype="FP64", shape=output.shape)
             if request.raw_input_contents:

@@ -50,6 +50,9 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.QUOTA_EXCEEDED: 503,  # 429 for the interactive lane
     Code.POLICY_UNKNOWN: 404,
     Code.POLICY_REFUSED: 409,
+    Code.MODEL_REFUSED: 409,
+    Code.CHANGE_UNDER_WAY: 409,
+    Code.ASLEEP: 503,
 }
 
 

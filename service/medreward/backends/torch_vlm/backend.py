@@ -88,6 +88,18 @@ class TorchVlmBackend:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
 
+    def rest(self) -> None:
+        """Moves the weights to this machine's memory."""
+        self._move("cpu")
+
+    def resume(self) -> None:
+        self._move(self.runtime.device)
+
+    def _move(self, device: str) -> None:
+        self.backbone.base.to(device)
+        self.heads.to(device)
+        self.release()
+
     def take_counts(self) -> Counts:
         counts, self._counts = self._counts, Counts()
         return counts

@@ -31,6 +31,9 @@ class Heads(Protocol):
         token.
         """
 
+    def to(self, device: str) -> None:
+        """Moves the weights to a device."""
+
     def __call__(self, hidden: Tensor) -> Tensor:
         """Takes states by answer, tail and width; returns logits by answer, head and dimension."""
 
@@ -63,6 +66,9 @@ class TrainedHeads:
                 shape, right = [*tensor.shape], [*wanted[name]]
                 raise ConfigurationError(f"{path}: {name} is {shape}, and must be {right} for this backbone")
         self._weights = {name: tensor.to(device) for name, tensor in named.items()}
+
+    def to(self, device: str) -> None:
+        self._weights = {name: weight.to(device) for name, weight in self._weights.items()}
 
     def __call__(self, hidden: Tensor) -> Tensor:
         hidden, w = hidden[:, 0], self._weights

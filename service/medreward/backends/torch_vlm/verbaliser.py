@@ -45,5 +45,8 @@ class VerbaliserHeads:
         text = TextEncoder(tokenizer, ask, ("{response}",), MANY, MANY)
         self.tails = [text.prompt(RUBRICS[dimension] + YES_OR_NO).ids for dimension in dimensions]
 
+    def to(self, device: str) -> None:
+        self._weight = self._weight.to(device)
+
     def __call__(self, hidden: Tensor) -> Tensor:
         return (hidden @ self._weight)[:, None]

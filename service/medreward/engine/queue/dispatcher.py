@@ -11,7 +11,7 @@ from medreward.engine.queue.flights import Flight, Flights
 from medreward.engine.queue.scheduler import Scheduler
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.metrics import Metrics
-from medreward.types import Clock
+from medreward.types import Clock, SleepLevel
 from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import Worker, WorkerLost
 from medreward.workers.frames import GroupFrame
@@ -49,10 +49,25 @@ class Dispatcher:
         self.heads = 0  # of the model's ensemble, as the last probe had them
         self._tried = asyncio.Event()
         self._due = True
+        self._at_work = asyncio.Lock()  # held while the worker has a batch or a test triple
         self._task = asyncio.create_task(self._run(), name=f"dispatcher-{device}")
 
     def close(self) -> None:
         self._task.cancel()
+
+    async def sleep(self, level: SleepLevel) -> None:
+        """Puts the worker to sleep, after what it has in hand. Fails with a ConfigurationError."""
+        async with self._at_work:
+            await self._worker.sleep(level)
+
+    async def wake(self) -> None:
+        """Wakes the worker; returns when it has given finite numbers. Fails with a ConfigurationError."""
+        async with self._at_work:
+            await self._worker.wake()
+            self._due = True
+            self._tried.clear()
+            self._work.set()
+        await self.probed()
 
     def not_ready(self) -> str | None:
         """Returns why the worker gets no work now, or None."""
@@ -72,16 +87,17 @@ class Dispatcher:
         """Runs for as long as the server does."""
         while True:
             await self._worker.ready()
-            if self._due:
-                await self._prove()
-            if not self._worker.is_ready():  # lost over the probe; no work is to blame
-                continue
-            cut = self._scheduler.next_batch(self._clock(), self._device)
-            for flight in cut.dropped:
-                self._flights.land(flight, ItemError(Code.DEADLINE, "the deadline passed in the queue"))
-            if cut.batch:
-                await self._fly(cut.batch)
-            elif not cut.dropped:
+            async with self._at_work:
+                if self._due and self._worker.is_ready():
+                    await self._prove()
+                if not self._worker.is_ready():  # asleep, or lost over the probe; no work is to blame
+                    continue
+                cut = self._scheduler.next_batch(self._clock(), self._device)
+                for flight in cut.dropped:
+                    self._flights.land(flight, ItemError(Code.DEADLINE, "the deadline passed in the queue"))
+                if cut.batch:
+                    await self._fly(cut.batch)
+            if not cut.batch and not cut.dropped:
                 self._work.clear()
                 try:
                     await asyncio.wait_for(self._work.wait(), self._probe_seconds)

@@ -26,7 +26,9 @@ from medreward.workers.frames import (
     OutputsFrame,
     Ran,
     Refused,
+    Rest,
     Run,
+    Settled,
     ToChild,
 )
 from medreward.workers.memory import PixelMemory
@@ -68,13 +70,28 @@ def serve(front: "Ends", runner: Runner, memory: PixelMemory) -> None:
             asked = front.receive()
         except (EOFError, OSError):
             return
-        assert isinstance(asked, Run)
         try:
-            done = runner.score([frame.group(memory) for frame in asked.groups])
+            front.send(_answer(asked, runner, memory))
         except DeviceBroken:
             log.exception("the device is broken for this process")
             os._exit(BROKEN_EXIT)  # without a clean-up that would wait for the device
-        front.send(_ran(done))
+
+
+def _answer(asked: ToChild, runner: Runner, memory: PixelMemory) -> Ran | Settled:
+    """Returns the answer to what the front asked. Fails with DeviceBroken."""
+    if isinstance(asked, Run):
+        return _ran(runner.score([frame.group(memory) for frame in asked.groups]))
+    try:
+        if isinstance(asked, Rest):
+            runner.rest()
+        else:
+            runner.resume()
+    except DeviceBroken:
+        raise
+    except Exception as error:
+        log.exception("the worker could not rest or resume")
+        return Settled(str(error) if isinstance(error, ConfigurationError) else type(error).__name__)
+    return Settled()
 
 
 def _ran(done: Done) -> Ran:

@@ -15,10 +15,10 @@ from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import CostModel, HeadOutputs
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
-from medreward.types import Runtime
+from medreward.types import Runtime, SleepLevel
 from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import WorkerLost
-from medreward.workers.frames import Failure, GroupFrame, Load, Loaded, Ran, Refused, Run
+from medreward.workers.frames import Failure, GroupFrame, Load, Loaded, Ran, Refused, Rest, Resume, Run, Settled
 from medreward.workers.process import ChildProcess
 
 WATCH_SECONDS: Final = 0.25
@@ -56,7 +56,9 @@ class ProcessWorker:
         self._device = device
         self._child: ChildProcess | None = None
         self._ready = asyncio.Event()
+        self._asleep = False
         self._batch: asyncio.Future[Ran] | None = None
+        self._settled: asyncio.Future[str | None] | None = None
         self._batch_since = 0.0
         self._beat = 0.0
         self._losses: list[float] = []
@@ -96,11 +98,44 @@ class ProcessWorker:
         ]
         return Done(outcomes, ran.seconds, ran.counts)
 
+    async def sleep(self, level: SleepLevel) -> None:
+        self._asleep = True
+        self._ready.clear()
+        if level is SleepLevel.NOTHING_KEPT:
+            await self.close()
+            self._child = None
+        else:
+            await self._settle(Rest())
+
+    async def wake(self) -> None:
+        if self._child is None or self._child.is_gone:
+            await self.start()
+        else:
+            await self._settle(Resume())
+            self._ready.set()
+        self._asleep = False
+
     async def close(self) -> None:
         if self._life:
             self._life.cancel()
         if self._child:
             await self._child.end()
+
+    async def _settle(self, frame: Rest | Resume) -> None:
+        """Sends the frame and returns when the process has done it. Fails with a ConfigurationError when it cannot, or
+        takes longer than a model may take to load, or is lost over it."""
+        assert self._child is not None
+        self._settled = asyncio.get_running_loop().create_future()
+        try:
+            await self._child.front.send(frame)
+            async with asyncio.timeout(self._settings.load_seconds):
+                problem = await self._settled
+        except (OSError, TimeoutError, WorkerLost):
+            problem = "its process was lost over it"
+        finally:
+            self._settled = None
+        if problem:
+            raise ConfigurationError(f"the worker of device {self._device} could not do it: {problem}")
 
     async def _spawn(self) -> None:
         """Starts a process. Fails with a ConfigurationError or an OSError when it does not load its model."""
@@ -149,8 +184,11 @@ class ProcessWorker:
             self._child.kill()
             await self._child.end()
             self._restarted(reason)
-            if self._batch and not self._batch.done():
-                self._batch.set_exception(WorkerLost(reason))
+            for waiting in (self._batch, self._settled):
+                if waiting and not waiting.done():
+                    waiting.set_exception(WorkerLost(reason))
+            if self._asleep:  # a new process would take the device that something else has now
+                return
             await self._respawn()
 
     async def _until_lost(self) -> str:
@@ -180,6 +218,8 @@ class ProcessWorker:
                 self._beat = time.monotonic()
                 if isinstance(frame, Ran) and self._batch and not self._batch.done():
                     self._batch.set_result(frame)
+                if isinstance(frame, Settled) and self._settled and not self._settled.done():
+                    self._settled.set_result(frame.problem)
 
     async def _respawn(self) -> None:
         """Starts a process until one is ready. The more were lost lately, the longer it waits before."""

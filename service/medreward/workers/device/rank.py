@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from medreward import logs
 from medreward.artifacts.manifest import Manifest
-from medreward.backends.base import RankSeat
+from medreward.backends.base import Counts, RankSeat
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 from medreward.workers.device.loading import open_vlm
 from medreward.workers.device.runner import loading
 from medreward.workers.device.spread import Failed, FromRank, Numbers, Score, Scored, ToRank, group, receive, send
-from medreward.workers.frames import Load, Loaded, Refused
+from medreward.workers.frames import Load, Loaded, Refused, Rest, Resume
 from medreward.workers.process import end_with_the_front
 
 if TYPE_CHECKING:
@@ -60,9 +60,18 @@ def serve(front: Connection, backend: "TorchVlmBackend", rank: int) -> None:
 def _answer(backend: "TorchVlmBackend", asked: ToRank, rank: int) -> FromRank:
     """Returns what this rank tells the front. A rank that failed gives back what it keeps."""
     try:
-        if not isinstance(asked, Score):
-            backend.warm_up()
-            return Scored([], backend.take_counts())
+        match asked:
+            case Score():
+                pass
+            case Rest():
+                backend.rest()
+                return Scored([], Counts())
+            case Resume():
+                backend.resume()
+                return Scored([], Counts())
+            case _:
+                backend.warm_up()
+                return Scored([], backend.take_counts())
         groups = [group(one) for one in asked.groups]
         ids = chain.from_iterable(chain(one.prompt, *one.answers) for one in groups)
         if max(ids, default=0) >= backend.backbone.vocabulary:  # shared embeddings would make zeros of it

@@ -43,6 +43,17 @@ class Runner:
         backend.take_counts()
         self._backend = backend
 
+    def rest(self) -> None:
+        """Gives the device back. Fails with whatever the backend raises."""
+        self._backend.rest()
+
+    def resume(self) -> None:
+        """Takes the device again and warms it up. Fails with a ConfigurationError where its memory is taken."""
+        with loading():
+            self._backend.resume()
+            self._backend.warm_up()
+        self._backend.take_counts()
+
     def score(self, groups: Sequence[Group]) -> Done:
         started = time.perf_counter()
         outcomes = self._outcomes(groups)

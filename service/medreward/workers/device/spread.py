@@ -23,7 +23,7 @@ from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 from medreward.types import Runtime
 from medreward.workers.device.runner import DeviceBroken
-from medreward.workers.frames import Load, Loaded, Refused
+from medreward.workers.frames import Load, Loaded, Refused, Rest, Resume
 
 AGREE_SECONDS: Final = 10.0  # after the first rank's failure, for the others to fail as well
 
@@ -65,7 +65,7 @@ class Failed(msgspec.Struct, tag=True):
     message: str
 
 
-ToRank = Load | Score | WarmUp
+ToRank = Load | Score | WarmUp | Rest | Resume
 FromRank = Loaded | Refused | Scored | Failed
 
 _to_rank = msgspec.msgpack.Decoder(ToRank)
@@ -104,6 +104,12 @@ class Spread:
 
     def release(self) -> None:
         """Does nothing: a rank frees what it keeps when it fails."""
+
+    def rest(self) -> None:
+        self._all(Rest())
+
+    def resume(self) -> None:
+        self._all(Resume())
 
     def take_counts(self) -> Counts:
         counts, self._counts = self._counts, Counts()

@@ -1,0 +1,12 @@
+"""`medreward wake`: the end of `medreward sleep`."""
+
+import click
+
+from medreward.cli.admin_port import admin_options, change
+
+
+@click.command("wake")
+@admin_options
+def command(url: str, key: str | None, ca: str | None, as_json: bool) -> None:
+    """Take the device again. Returns when the golden scores are as they were and requests are taken."""
+    change("/admin/wake", None, url, key, ca, as_json)
