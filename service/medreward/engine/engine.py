@@ -160,19 +160,20 @@ class Engine:
         Fails with a RequestError for an image that is refused or cannot be decoded in time.
         """
         serving, seconds = self.serving, self.settings.deadline_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                file = await self.images.open(InlineImage(data), tenant, Allowance(0))
-                picture = await serving.pictures.hold(file, tenant, lane, self._clock() + seconds)
-        except TimeoutError:
-            raise RequestError(Code.DEADLINE, "the deadline passed before the image was decoded") from None
-        except ItemError as error:
-            raise RequestError(error.code, error.detail, retry_after=error.retry_after) from None
-        try:
-            spec = serving.model.image.of(file.header.width, file.header.height)
-            return without_fill(serving.slots.memory.pixels(picture.place), file.header, spec).copy()
-        finally:
-            picture.holders -= 1
+        with serving.in_use():
+            try:
+                async with asyncio.timeout(seconds):
+                    file = await self.images.open(InlineImage(data), tenant, Allowance(0))
+                    picture = await serving.pictures.hold(file, tenant, lane, self._clock() + seconds)
+            except TimeoutError:
+                raise RequestError(Code.DEADLINE, "the deadline passed before the image was decoded") from None
+            except ItemError as error:
+                raise RequestError(error.code, error.detail, retry_after=error.retry_after) from None
+            try:
+                spec = serving.model.image.of(file.header.width, file.header.height)
+                return without_fill(serving.slots.memory.pixels(picture.place), file.header, spec).copy()
+            finally:
+                picture.holders -= 1
 
     # scores
 

@@ -8,6 +8,7 @@ import { getJson, hasKey, useKey } from "./server.js";
 import { addAnswer, cancel, startTry, takeServer, trySettings } from "./try.js";
 
 const AGAIN_MS = 2000;
+const AWAY = new Set(["asleep", "not_ready", "unreachable"]);
 const THEMES = ["auto", "light", "dark"];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const link = readLink();
@@ -118,7 +119,7 @@ const needsKey = (error) => error.status === 401 || error.status === 403;
 // A refusal that another key would avoid is explained at the key's field. A server that is away is asked until it is
 // back.
 function atRefusal(error) {
-  if (error.code === "not_ready" || error.code === "unreachable") connect();
+  if (AWAY.has(error.code)) connect();
   if (!needsKey(error)) return;
   openKey(true);
   byId("key-problem").textContent = inOneLine(error);
@@ -162,7 +163,7 @@ startTheme();
 startKey();
 startTabs();
 startShortcuts();
-startTry(link, saveLink, atRefusal);
+startTry(link, { changed: saveLink, refused: atRefusal, otherModel: connect });
 startOperator(atRefusal);
 showView(view);
 openKey(false);

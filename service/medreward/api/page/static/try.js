@@ -18,11 +18,13 @@ const OFFERED = new Set(PHANTOMS.flatMap((phantom) => [phantom.question, ...phan
 
 let atSettings = () => {};
 let limits = {};
+let fingerprint = "";
 let run = null; // what was scored last: what was asked, the reply, and for each card its text and result
 let running = null;
 
-// `changed` is called when a setting changes that the link keeps; `refused` when a request is refused.
-export function startTry(link, changed, refused) {
+// `changed` is called when a setting changes that the link keeps, `refused` when a request is refused, and `otherModel`
+// when another model answers than the page knows of.
+export function startTry(link, { changed, refused, otherModel }) {
   atSettings = changed;
   startAnswers(link.answers, atChange);
   startWeights(link.weights, atWeights);
@@ -34,7 +36,7 @@ export function startTry(link, changed, refused) {
   byId("logits").addEventListener("change", () => [redraw(), atSettings()]);
   byId("sentences").addEventListener("change", atChange);
   byId("question").addEventListener("input", atChange);
-  byId("score").addEventListener("click", () => score(refused));
+  byId("score").addEventListener("click", () => score(refused, otherModel));
   byId("cancel").addEventListener("click", cancel);
   startSharing(asked);
   atChange();
@@ -51,6 +53,7 @@ export const trySettings = () => ({
 // Takes what the server says of its model and its limits.
 export async function takeServer(model, given, policy) {
   limits = given;
+  fingerprint = model.fingerprint;
   learnFrom(limits);
   limitPicture(limits.image_bytes);
   takeModelWeights(model.default_weights, model.dimensions);
@@ -81,7 +84,7 @@ function asked() {
   };
 }
 
-async function score(refused) {
+async function score(refused, otherModel) {
   clearProblem(byId("problem"));
   if (!byId("question").value.trim()) {
     byId("question").focus();
@@ -95,6 +98,7 @@ async function score(refused) {
     const [now, cards, started] = [asked(), [...answerCards()], performance.now()];
     const reply = await scoreAnswers(now, mine.signal);
     takeRun({ asked: now, cards, texts: now.answers, reply, results: reply.results }, performance.now() - started);
+    if (reply.model.fingerprint !== fingerprint) otherModel();
   } catch (error) {
     if (running !== mine) return; // a newer request has taken its place
     say(mine.signal.aborted ? "Cancelled." : "");

@@ -16,6 +16,8 @@ export const ADVICE = {
   quota_exceeded: "Wait a little, then score again.",
   overloaded: "The server is busy. Wait a little, then score again.",
   not_ready: "The page asks again by itself until the server is ready.",
+  asleep: "The model is put aside for other work. The page asks again by itself until it is back.",
+  policy_unknown: "Load the page again: the server’s policies have changed.",
   deadline: "The server did not finish in time. Score again, or send fewer answers.",
   worker_lost: "A worker is being replaced. Score again in a few seconds.",
   out_of_memory: "Try a smaller image, or score again later.",
