@@ -47,13 +47,13 @@ function aboutPolicy({ version, rules, otherwise, false_allow: bound }) {
 export function verdictLine(result, policy) {
   if (!result.verdict) return null;
   const because = (result.reasons ?? []).map((reason) => reasonText(reason, policies.get(policy)?.rules ?? []));
-  const margin = result.margin == null ? [] : [make("span", { class: "note" }, `margin ${digits(result.margin, 3)}`)];
+  const margin = result.margin == null ? "" : `margin ${digits(result.margin, 3)}`;
   return make(
     "p",
     { class: "verdict" },
     make("b", { class: result.verdict }, result.verdict),
-    make("span", {}, because.join("; ")),
-    ...margin,
+    make("span", { class: "note" }, margin),
+    make("span", { class: "why" }, because.join("; ")),
   );
 }
 
