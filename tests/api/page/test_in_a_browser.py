@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
+from google.protobuf import json_format
 
 import pictures
 from background import in_background
@@ -24,6 +25,7 @@ from medreward.api.access.keys import Scope
 from medreward.api.page.files import FOLDER
 from medreward.api.server import Door
 from medreward.artifacts.manifest import read_manifest
+from medreward.proto import reward_pb2 as pb
 from medreward.types import DIMENSIONS, Lane
 from policies import policy_text, publish, threshold
 from programs import installed
@@ -301,18 +303,23 @@ def test_the_same_request_gives_the_same_rewards_elsewhere(page: Page, tmp_path:
     image = FOLDER / "phantom-chest.png"
     (tmp_path / "image.png").write_bytes(image.read_bytes())
     page.choose(image)
-    page.write("Is `$HOME` \\ there?", ['"Yes", it\'s $1.', "No\\n"])
+    question, answers = "Is `$HOME` \\ there?", ['"Yes", it\'s $1.', "No\\n"]
+    page.write(question, answers)
     page.score()
     installed("curl", package="curl")
-    by_curl = subprocess.run(
-        ["bash", "-c", page.tab.text("#recipe")], cwd=tmp_path, capture_output=True, check=True, timeout=60
-    )
-    assert [result["reward"] for result in json.loads(by_curl.stdout)["results"]] == page.rewards()
+
+    def run(*command: str) -> str:
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=60, text=True).stdout
+
+    by_curl = json.loads(run("bash", "-c", page.tab.text("#recipe")))
+    assert [result["reward"] for result in by_curl["results"]] == page.rewards()
     page.click("[data-recipe=python]")
-    by_python = subprocess.run(
-        [sys.executable, "-c", page.tab.text("#recipe")], cwd=tmp_path, capture_output=True, check=True, timeout=60
-    )
-    assert [float(line.split()[0]) for line in by_python.stdout.splitlines()] == page.rewards()
+    by_python = run(sys.executable, "-c", page.tab.text("#recipe"))
+    assert [float(line.split()[0]) for line in by_python.splitlines()] == page.rewards()
+    page.click("[data-recipe=grpc]")
+    sent = run("bash", "-c", f"grpcurl() {{ cat; }}\n{page.tab.text('#recipe')}")  # what it would send
+    (item,) = json_format.Parse(sent, pb.ScoreRequest()).items
+    assert (item.question, list(item.responses), item.images[0].data) == (question, answers, image.read_bytes())
 
 
 # safety
@@ -379,6 +386,25 @@ def test_a_refusal_is_shown_in_words_and_nothing_spins(page: Page, server: Serve
     page.tab.press("Enter", CTRL)
     assert page.tab.text("#status") == "Write a question first."
     page.tab.seen.complaints.clear()  # the browser's own line about the 503
+
+
+def test_no_answer_ends_with_a_word_too(page: Page) -> None:
+    tab = page.tab
+    page.write(QUESTION, ANSWERS)
+    tab.value("window.patient = AbortSignal.timeout; AbortSignal.timeout = () => AbortSignal.abort()")
+    tab.press("Enter", CTRL)
+    tab.wait("document.querySelector('#problem').innerText.includes('No answer within 35 seconds.')")
+    tab.value(
+        "AbortSignal.timeout = window.patient; window.real = fetch; window.fetch = () => Promise.reject(TypeError())"
+    )
+    tab.press("Enter", CTRL)
+    tab.wait("document.querySelector('#problem').innerText.includes('The server cannot be reached.')")
+    tab.wait("document.querySelector('#served .dot.not-ready')")
+    assert tab.value("document.querySelector('#cancel').hidden")
+    tab.value("window.fetch = window.real")
+    tab.wait(READY)  # it asks until the server is back
+    tab.press("Enter", CTRL)  # a second request takes the place of the first
+    page.score()
 
 
 @asynccontextmanager
