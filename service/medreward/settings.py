@@ -152,6 +152,10 @@ class Settings(BaseSettings):
         False, description="wake for a request that finds the server asleep; without it the request is refused"
     )
 
+    bulk_batch_ms: float = Field(
+        100, gt=0, description="longest time of a bulk batch while interactive answers come, for they wait for it"
+    )
+
     isolation: Literal["process", "inline"] = Field("process", description="where models run and images are decoded")
     workers: PositiveInt = Field(1, description="worker processes, one a device")
     tensor_parallel: PositiveInt = Field(1, description="devices that one worker's model is spread over, for VLMs")

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import math
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from cases import SCAN
 from keyring import KeysFile, bearer
 from medreward.api.access.keys import Scope
 from medreward.api.admin import ModelsReply
+from medreward.backends.fake import FakeBackend
 from medreward.engine import models as models_module
 from policies import policy_text, publish, threshold
 from serving import Server, running
@@ -21,6 +24,7 @@ from sisters import sister
 from waiting import until
 
 MODEL = "/admin/model"
+ITEM = {"image": SCAN, "question": "Is there a fracture?"}
 BODY = {"image": SCAN, "question": "Is there a fracture?", "response": "Yes, of the left sixth rib."}
 
 
@@ -255,3 +259,52 @@ async def test_changes_need_the_admin_scope(tmp_path: Path) -> None:
             reply = await server.admin.post(path, json={}, headers=bearer(scoring))
             check_problem(reply, 403, "forbidden")
         assert (await server.admin.post("/admin/wake", headers=bearer(admin))).status_code == 200
+
+
+async def test_server_that_cannot_take_its_device_back_sleeps_on_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as server:
+        await server.admin.post("/admin/sleep", json={"level": 1})
+        with monkeypatch.context() as taken:
+            taken.setattr(FakeBackend, "resume", _no_memory)
+            reply = await server.admin.post("/admin/wake")
+            check_problem(reply, 503, "not_ready")
+            assert "the device has no memory" in reply.json()["detail"]
+            check_problem(await server.rest.post("/score", json=BODY), 503, "asleep")
+        assert (await server.admin.post("/admin/wake")).json()["state"] == "serving"
+        assert (await server.rest.post("/score", json=BODY)).status_code == 200
+
+
+def _no_memory(_: FakeBackend) -> None:
+    raise MemoryError
+
+
+async def test_worker_that_is_killed_asleep_is_started_when_the_server_wakes() -> None:
+    async with running(isolation="process") as server:
+        await server.admin.post("/admin/sleep", json={"level": 1})
+        (worker,) = server.engine.serving.workers
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+
+        async def is_noticed() -> bool:
+            lost = server.engine.metrics.registry.get_sample_value(
+                "medreward_worker_restarts_total", {"reason": "crash"}
+            )
+            return lost == 1
+
+        await until(is_noticed)
+        check_problem(await server.rest.post("/score", json=BODY), 503, "asleep")
+        assert (await server.admin.post("/admin/wake")).status_code == 200
+        assert (await server.rest.post("/score", json=BODY)).status_code == 200
+
+
+async def test_trainer_that_shares_the_device_scores_sleeps_trains_and_wakes(folders: tuple[str, str]) -> None:
+    """The loop of docs/swap.md: what is scored is the same in every round."""
+    async with running(model=folders[0], score_cache_bytes=0) as server:
+        seen = set()
+        for level in (1, 2, 1):
+            assert (await server.admin.post("/admin/wake")).status_code == 200
+            group = await server.rest.post("/score", json={"items": [{**ITEM, "responses": ["Yes.", "No."]}]})
+            seen.add(str([result["logits"] for result in group.json()["results"]]))
+            assert (await server.admin.post("/admin/sleep", json={"level": level})).status_code == 200
+            assert server.engine.serving.workers[0].is_ready() is False  # the device is the trainer's
+        assert len(seen) == 1

@@ -169,7 +169,9 @@ def _assemble(
     clock: Clock,
 ) -> Serving:
     cost = workers[0].cost
-    scheduler: Scheduler[Flight] = Scheduler(settings.queue_cost, settings.batch_cost, len(workers), cost.pads)
+    scheduler: Scheduler[Flight] = Scheduler(
+        settings.queue_cost, settings.batch_cost, len(workers), cost.pads, settings.bulk_batch_ms / 1000
+    )
     flights = Flights(scheduler, settings.score_cache_bytes, metrics)
     pictures = Pictures(slots, model.image, decoders, Room(settings.queue_pixels), metrics, clock)
     work = asyncio.Event()

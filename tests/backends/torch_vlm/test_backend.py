@@ -93,6 +93,17 @@ def test_every_logit_is_that_of_a_plain_forward_of_the_whole_sequence(loaded: Lo
     assert np.abs(one - other).max() > 0.01  # the image shows
 
 
+def test_bits_are_the_same_after_the_device_was_given_back_and_taken_again(loaded: Loaded) -> None:
+    asked = groups(loaded.family)
+    backend = loaded.backend()
+    before = backend.score(asked)
+    backend.rest()
+    assert {weight.device.type for weight in backend.backbone.base.parameters()} == {"cpu"}
+    backend.resume()
+    for one, other in zip(before, backend.score(asked), strict=True):
+        assert np.array_equal(one, other)
+
+
 @deep
 def test_company_order_and_caches_change_nothing(loaded: Loaded) -> None:
     asked = groups(loaded.family)

@@ -341,3 +341,40 @@ class TestWhateverComes:
         with pytest.raises(ItemError):
             made.admit(cost, Lane.BULK, 0.0, later[Lane.BULK] - 0.001)
         made.admit(cost, Lane.BULK, 0.0, later[Lane.BULK])
+
+
+class TestShortBulkBatches:
+    """While interactive answers come, a bulk batch is as short as the setting says."""
+
+    def learned(self) -> Scheduler[Work]:
+        made = Scheduler[Work](100_000, 1000, bulk_batch_seconds=0.1)
+        for cost in (100, 500, 1000):
+            made.time.learn(cost, 0.02 + cost * 0.001)
+        for n in range(1000):
+            made.put(work(10, image=str(n)))
+        return made
+
+    def test_bulk_batch_is_cut_by_time_lately_after_an_interactive_answer(self) -> None:
+        made = self.learned()
+        made.admit(1, Lane.INTERACTIVE, now=100.0, deadline=FAR)
+        assert sum(one.cost for group in made.next_batch(105.0).batch for one in group) in (70, 80)
+        assert sum(one.cost for group in made.next_batch(111.0).batch for one in group) == 1000
+
+    def test_bulk_batch_is_whole_where_no_interactive_answer_ever_came(self) -> None:
+        made = self.learned()
+        made.admit(1, Lane.BULK, now=0.0, deadline=FAR)
+        assert sum(one.cost for group in made.next_batch(0.0).batch for one in group) == 1000
+
+    def test_batch_is_not_cut_below_what_takes_its_fixed_time_again(self) -> None:
+        made = self.learned()
+        for cost in (100, 500, 1000) * 200:
+            made.time.learn(cost, 0.3 + cost * 0.001)
+        made.admit(1, Lane.INTERACTIVE, now=0.0, deadline=FAR)
+        assert sum(one.cost for group in made.next_batch(0.0).batch for one in group) == pytest.approx(300, abs=10)
+
+    def test_first_batch_is_whole_for_nothing_is_known_yet(self) -> None:
+        made = Scheduler[Work](100_000, 1000, bulk_batch_seconds=0.1)
+        made.put(work(500, image="a"))
+        made.put(work(400, image="b"))
+        made.admit(1, Lane.INTERACTIVE, now=0.0, deadline=FAR)
+        assert len(made.next_batch(0.0).batch) == 2

@@ -1,5 +1,6 @@
 """Learns from the batches that ran how long a batch takes."""
 
+import math
 from typing import Final
 
 MEMORY: Final = 0.98  # weight of a batch, relative to the one after it
@@ -12,6 +13,12 @@ class BatchTime:
         self.fixed = 0.0
         self.per_cost = 0.0
         self._n = self._x = self._y = self._xx = self._xy = 0.0
+
+    def cost_within(self, seconds: float) -> float:
+        """Returns the cost of a batch that takes this long. A batch always takes its fixed time; one that is to be
+        shorter gets as much work as takes that time again, for smaller ones would hardly be shorter."""
+        rate = self.per_cost or (self._y / self._x if self._x else 0.0)
+        return max(seconds - self.fixed, self.fixed) / rate if rate else math.inf
 
     def learn(self, cost: int, seconds: float) -> None:
         """Takes a batch of this cost, which took so many seconds, into account."""

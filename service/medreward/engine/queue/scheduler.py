@@ -13,6 +13,7 @@ from medreward.types import Lane
 
 INTERACTIVE_IN_A_ROW: Final = 4  # interactive batches in a row, after which bulk work that waits gets one
 AWAY_EVERY: Final = 4  # every fourth pick of a device is the oldest group, whichever device is its home
+LATELY: Final = 10.0  # seconds after an interactive answer in which the next one is expected
 BULK_SHARE: Final = 0.9  # the part of the queue that bulk work may fill; the rest is for the interactive lane
 FULL: Final = 0.98  # a lane counts as full when it has taken this part of what it may take
 LONGEST_RETRY_AFTER: Final = 30
@@ -87,8 +88,18 @@ class Scheduler(Generic[W]):
     lengths.
     """
 
-    def __init__(self, queue_cost: int, batch_cost: int, devices: int = 1, pads: bool = False) -> None:
+    def __init__(
+        self,
+        queue_cost: int,
+        batch_cost: int,
+        devices: int = 1,
+        pads: bool = False,
+        bulk_batch_seconds: float = math.inf,
+    ) -> None:
+        """While the interactive lane is in use a bulk batch gets no more than takes `bulk_batch_seconds`."""
         self._batch_cost = batch_cost
+        self._bulk_batch_seconds = bulk_batch_seconds
+        self._interactive_at = -math.inf  # when work last came in the interactive lane
         self._devices = devices
         self._pads = pads
         self._lanes: dict[Lane, _Waiting[W]] = {lane: _Waiting() for lane in Lane}
@@ -110,6 +121,8 @@ class Scheduler(Generic[W]):
         if now + self.seconds_until_done(lane, cost) > deadline:
             raise ItemError(Code.DEADLINE, "the deadline cannot be met: too much work is waiting")
         self.room.taken[lane] += cost
+        if lane is Lane.INTERACTIVE:
+            self._interactive_at = now
 
     def release(self, cost: int, lane: Lane) -> None:
         self.room.taken[lane] -= cost
@@ -161,7 +174,7 @@ class Scheduler(Generic[W]):
         self._suspects_ran = bool(cut.batch)
         if not cut.batch:
             lane = self._next_lane()
-            self._fill(cut, self._lanes[lane], now, device, self._batch_cost)
+            self._fill(cut, self._lanes[lane], now, device, self._most(lane, now))
             if lane is Lane.INTERACTIVE:
                 # Bulk work may be added that takes as long as a batch's fixed time.
                 urgent = sum(work.cost for group in cut.batch for work in group)
@@ -169,6 +182,13 @@ class Scheduler(Generic[W]):
                 most = min(self._batch_cost, urgent + more) if self.time.fixed else 0.0
                 self._fill(cut, self._lanes[Lane.BULK], now, device, most)
         return cut
+
+    def _most(self, lane: Lane, now: float) -> float:
+        """Returns the cost that a batch of this lane may have. An interactive answer waits for the batch that runs when
+        it comes, so that a bulk batch is short while such answers come."""
+        if lane is Lane.INTERACTIVE or now - self._interactive_at > LATELY:
+            return self._batch_cost
+        return min(self._batch_cost, self.time.cost_within(self._bulk_batch_seconds))
 
     @property
     def waiting(self) -> int:
