@@ -96,7 +96,7 @@ def _samples(metrics: Metrics) -> dict[str, list[dict[str, Any]]]:
     families = [
         family
         for metric in vars(metrics).values()
-        if isinstance(metric, MetricWrapperBase) and metric.describe()[0].name in SHOWN
+        if isinstance(metric, MetricWrapperBase) and any(about.name in SHOWN for about in metric.describe())
         for family in metric.collect()
     ]
     samples = [one for family in families for one in family.samples if not one.name.endswith(UNSHOWN)]
