@@ -243,6 +243,46 @@ def test_a_policy_gives_a_verdict_and_says_why(page: Page) -> None:
     assert "0.990" in tab.text(".verdict") or "rule middling" in tab.text(".verdict")
 
 
+#: Stands between the page and its server, and says what each sentence adds. It counts characters as Python does.
+EXPLAINS = """
+const real = fetch;
+const six = (accuracy, overall) => ({...%s, accuracy, overall});
+const parts = [
+  {start: 0, end: 21, logits: six(1, 2)}, {start: 22, end: 45, logits: six(0, -0.5)}, {start: 46, end: 51, logits: null},
+];
+window.fetch = async (url, sent) => {
+  if (url.endsWith("/v1/limits")) {
+    const limits = await (await real(url, sent)).json();
+    return Response.json({...limits, explain_sentences: 9});
+  }
+  if (!url.endsWith("/v1/score")) return real(url, sent);
+  const {options, ...body} = JSON.parse(sent.body);
+  const reply = await (await real(url, {...sent, body: JSON.stringify(body)})).json();
+  if (options?.explain === "sentences") reply.results[0].explain = parts;
+  return Response.json(reply);
+};
+""" % json.dumps(dict.fromkeys(DIMENSIONS, 0))
+
+
+def test_sentences_are_coloured_by_what_they_add(page: Page) -> None:
+    answers = ["The \N{GRINNING FACE} heart is large. The left lung is white. Fine.", "No."]
+    page.tab.value(EXPLAINS)
+    page.click("#key-forget")  # it asks for the limits again
+    page.tab.wait("document.querySelector('#recipe').textContent.includes('explain')")
+    page.write(QUESTION, answers)
+    page.score()
+    assert page.texts(".answer mark.for") == ["The \N{GRINNING FACE} heart is large.+2.50"]  # by weights of 0.5 and 1
+    assert page.texts(".answer mark.against") == ["The left lung is white.\N{MINUS SIGN}0.50"]
+    assert page.tab.text(".text").endswith(" Fine.")
+    weight = "document.querySelector('#weight-accuracy')"
+    page.tab.value(f"{weight}.value = -2; {weight}.dispatchEvent(new Event('input'))")
+    assert page.texts(".answer mark small") == ["0.00", "\N{MINUS SIGN}0.50"]
+    page.click("#sentences")
+    page.write(QUESTION, answers)
+    page.score()
+    assert page.texts(".answer mark") == []
+
+
 # images
 
 
