@@ -26,6 +26,7 @@ from medreward.settings import Settings
 from medreward.types import (
     DIMENSIONS,
     Clock,
+    Explain,
     Failed,
     InlineImage,
     Item,
@@ -168,6 +169,17 @@ class Engine:
         if scheduler.room.is_full(lane):
             self.metrics.items.labels(Code.OVERLOADED).inc()
             raise RequestError(Code.OVERLOADED, OVERLOADED, retry_after=scheduler.seconds_until_room())
+
+    async def triples_of(self, request: ScoreRequest) -> int:
+        """Returns how many triples the request asks for: one a response, and one for each sentence to be explained."""
+        if request.options.explain is Explain.NONE:
+            return request.triples
+        text, options = self.serving.model.text, request.options
+
+        def count() -> int:
+            return sum(len(text.sentences(response, options)) for item in request.items for response in item.responses)
+
+        return request.triples + await asyncio.to_thread(count)
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """Returns a result for each response of the request.
