@@ -1,10 +1,10 @@
 """How often `explain: sentences` names the false sentence first, of answers of several sentences with exactly one.
 
 Named first is the sentence with the lowest contribution. Answers are constructed, one an image: on phantoms, or with
---data on a folder whose dev_pairs.jsonl has pairs of kind `accuracy`. Two constructions: `own`, where the false sentence
-answers the question and the others are true remarks; `several`, where as many questions are asked as there are sentences.
-The control is the share of the same answers, with that claim true, in which the same sentence is named: a model that
-knows nothing has the same share in both. The last line is JSON.
+--data on a folder whose dev_pairs.jsonl has pairs of kind `accuracy`. There are two constructions: `own`, where the
+false sentence answers the question and the others are true remarks; `several`, where each sentence answers one of as
+many questions. The control is the share of the same answers, with that claim true, in which the same sentence is named:
+a model that knows nothing has the same share in both. The last line is JSON.
 """
 
 import argparse

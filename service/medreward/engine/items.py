@@ -57,12 +57,8 @@ class Answer:
         return [self.text, *(text for text in branches if isinstance(text, EncodedText))]
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """What came of one triple, and whether it was known before."""
-
-    outcome: HeadOutputs | ItemError
-    cached: bool
+#: What came of one triple, and whether it was known before.
+End = tuple[HeadOutputs | ItemError, bool]
 
 
 class Items:
@@ -122,7 +118,7 @@ class Items:
         known = [self._flights.known(id_) for id_, _ in triples]
         unknown = [triple for triple, outcome in zip(triples, known, strict=True) if outcome is None]
         landed = iter(await self._fly(key, prompt, file, unknown, context) if unknown else ())
-        return [End(next(landed).outcome, False) if outcome is None else End(outcome, True) for outcome in known]
+        return [(next(landed).outcome, False) if outcome is None else (outcome, True) for outcome in known]
 
     async def _fly(
         self,
@@ -209,15 +205,15 @@ def _without_each(prompt: EncodedText, response: str, options: Options, text: Te
 
 def _result(i: int, answer: Answer, ends: Iterator[End], flags: tuple[Flag, ...], scoring: Scoring) -> Result:
     """Returns what is answered about one response. It takes from `ends` what came of each of the answer's texts."""
-    end = next(ends)
+    outcome, cached = next(ends)
     all_flags = tuple(dict.fromkeys((*flags, *answer.text.flags))) if answer.text.flags else flags
-    result = _of_outcome(i, answer.place, end.outcome, all_flags, scoring, end.cached)
+    result = _of_outcome(i, answer.place, outcome, all_flags, scoring, cached)
     if answer.branches is None:
         return result
     without_each = [
         (branch, Failed(i, answer.place, branch.text))
         if isinstance(branch.text, ItemError)
-        else (branch, _of_outcome(i, answer.place, next(ends).outcome, (), scoring))
+        else (branch, _of_outcome(i, answer.place, next(ends)[0], (), scoring))
         for branch in answer.branches
     ]
     if isinstance(result, Failed):
