@@ -61,7 +61,7 @@ class Case:
 
 def main() -> None:
     args = arguments()
-    claims = [*(of_pairs(args.data) if args.data else of_phantoms(args.images))]
+    claims = [*(of_pairs(args.data, args.only) if args.data else of_phantoms(args.images))]
     found = asyncio.run(measured(args.model, claims, args))
     for row in found:
         shares = "  ".join(f"{by} {row[by]:.0%} ({row[f'{by}_low']:.0%} to {row[f'{by}_high']:.0%})" for by in BY)
@@ -74,18 +74,19 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="medreward-mini")
     parser.add_argument("--data", type=Path, metavar="DIR", help="without it: phantoms")
+    parser.add_argument("--only", metavar="SET", help="of the data: the images of this set")
     parser.add_argument("--images", type=int, default=120, help="phantoms")
     parser.add_argument("--sentences", type=int, nargs="+", default=(2, 3, 4))
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
-def of_pairs(folder: Path) -> Iterator[tuple[bytes, list[Claim]]]:
+def of_pairs(folder: Path, only: str | None) -> Iterator[tuple[bytes, list[Claim]]]:
     """Yields each image with its claims, one a question."""
     images: defaultdict[str, dict[str, Claim]] = defaultdict(dict)
     for line in (folder / "dev_pairs.jsonl").read_text("utf-8").splitlines():
         row = json.loads(line)
-        if row["kind"] == "accuracy":
+        if row["kind"] == "accuracy" and only in (None, row["set"]):
             bare = row["good"]
             for lead in LEADS:
                 bare = bare.removeprefix(lead)
