@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, StringConstraints
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from medreward.encoding import sentences
 from medreward.encoding.thinking import Pair, ThinkingTags
 
 MIB: Final = 1024 * 1024
@@ -111,6 +112,9 @@ class Settings(BaseSettings):
     items: PositiveInt = Field(64, description="most items in a request")
     responses: PositiveInt = Field(256, description="most responses in an item")
     text_chars: PositiveInt = Field(200_000, description="most characters in one text")
+    explain_sentences: PositiveInt = Field(
+        sentences.MOST, description="most sentences of a response that are explained one by one; see docs/explain.md"
+    )
     image_bytes: PositiveInt = Field(20 * MIB, description="largest image file")
     image_pixels: PositiveInt = Field(40_000_000, description="most pixels in an image")
     image_side: PositiveInt = Field(16_384, description="longest side of an image, in pixels")

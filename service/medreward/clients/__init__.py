@@ -4,7 +4,7 @@ from medreward.clients.calls import Triple
 from medreward.clients.client import AsyncClient
 from medreward.clients.errors import ClientError, Closed, NotScored, Refused, Unreachable, VersionChanged
 from medreward.clients.retries import Patience
-from medreward.clients.score import Score
+from medreward.clients.score import Contribution, Score
 from medreward.clients.sync import Client
 from medreward.clients.transport import Tls
 
@@ -13,6 +13,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Closed",
+    "Contribution",
     "NotScored",
     "Patience",
     "Refused",

@@ -28,7 +28,7 @@ from medreward.clients.retries import Attempts, Patience, RetryBudget
 from medreward.clients.score import Reply, Score
 from medreward.clients.transport import Tls, Transport
 from medreward.errors import RETRYABLE, Code
-from medreward.types import DIMENSIONS, Item, Lane, ModelRef, Options, ScoreRequest, Thinking, TooLong, Turn
+from medreward.types import DIMENSIONS, Explain, Item, Lane, ModelRef, Options, ScoreRequest, Thinking, TooLong, Turn
 
 KNOWN_IMAGES: Final = 100_000
 INTERNAL_TRIES: Final = 3  # a fault of the server may pass, but is not waited out
@@ -91,11 +91,12 @@ class AsyncClient:
         history: Sequence[Mapping[str, str] | Turn] = (),
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
+        explain: Explain | str = Explain.NONE,
     ) -> list[Score]:
         """Returns a Score for each response to one question about one image (or about none)."""
         if isinstance(responses, str):
             raise TypeError("responses is a list of texts, not one text")
-        request = self._request(weights, too_long, thinking)
+        request = self._request(weights, too_long, thinking, explain)
         turns = tuple(turn if isinstance(turn, Turn) else Turn(turn["role"], turn["content"]) for turn in history)
         groups = of_call_size(await load_aside(image), question, list(enumerate(responses)), turns)
         return await self._score(list(groups), len(responses), request, None)
@@ -107,13 +108,14 @@ class AsyncClient:
         weights: Mapping[str, float] | None = None,
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
+        explain: Explain | str = Explain.NONE,
         progress: Progress | None = None,
     ) -> list[Score]:
         """Returns a Score for each triple, in order. Triples that share image and question travel as one group.
 
         `progress` is called with (done, all) after each call to the server.
         """
-        request = self._request(weights, too_long, thinking)
+        request = self._request(weights, too_long, thinking, explain)
         listed = [triple if isinstance(triple, Triple) else Triple(*triple) for triple in triples]
         return await self._score(await group_by_question(listed), len(listed), request, progress)
 
@@ -124,12 +126,13 @@ class AsyncClient:
         weights: Mapping[str, float] | None = None,
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
+        explain: Explain | str = Explain.NONE,
     ) -> Reply:
         """Returns the server's reply to one call, which is sent as it stands: nothing is stored, joined or split.
 
         Raises Refused where the server refuses the call and another try would not mend it.
         """
-        request = replace(self._request(weights, too_long, thinking), items=tuple(items))
+        request = replace(self._request(weights, too_long, thinking, explain), items=tuple(items))
         async with self._slots:
             return await self._insist(lambda: self._reply(request, None))
 
@@ -171,13 +174,18 @@ class AsyncClient:
         await self.close()
 
     def _request(
-        self, weights: Mapping[str, float] | None, too_long: TooLong | str, thinking: Thinking | str
+        self,
+        weights: Mapping[str, float] | None,
+        too_long: TooLong | str,
+        thinking: Thinking | str,
+        explain: Explain | str,
     ) -> ScoreRequest:
         for name, weight in (weights or {}).items():
             if name not in DIMENSIONS or not math.isfinite(weight):
                 dimensions = ", ".join(DIMENSIONS)
                 raise ValueError(f"the weight {name}={weight} is wrong: give finite numbers for some of {dimensions}")
-        return ScoreRequest("", (), weights, Options(TooLong(too_long), Thinking(thinking)), self._lane, self._timeout)
+        options = Options(TooLong(too_long), Thinking(thinking), Explain(explain))
+        return ScoreRequest("", (), weights, options, self._lane, self._timeout)
 
     async def _score(
         self, groups: list[Group], count: int, request: ScoreRequest, progress: Progress | None

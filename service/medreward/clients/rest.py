@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from medreward.clients.errors import Refused, Unreachable
-from medreward.clients.score import Reply, Score
+from medreward.clients.score import Contribution, Reply, Score
 from medreward.clients.transport import Tls, by_item, garbled
 from medreward.errors import Code
 from medreward.types import (
@@ -37,6 +37,19 @@ class Error(msgspec.Struct):
     field: str = ""
 
 
+class Part(msgspec.Struct):
+    start: int
+    end: int
+    logits: dict[str, float | None] | None
+    reward: float | None
+    error: Error | None = None
+
+    def contribution(self) -> Contribution:
+        """Returns it as a caller gets it."""
+        code, message = (self.error.code, self.error.message) if self.error else (None, None)
+        return Contribution(self.start, self.end, self.logits, self.reward, code, message)
+
+
 class Result(msgspec.Struct):
     item: int
     response: int
@@ -47,13 +60,17 @@ class Result(msgspec.Struct):
     flags: tuple[str, ...]
     error: Error | None = None
     cached: bool = False
+    explain: list[Part] | None = None
 
     def score(self) -> Score:
         """Returns it as a caller gets it."""
         if self.error:
             error = self.error
             return Score(flags=self.flags, error=error.code, message=error.message, field=error.field)
-        return Score(self.reward, self.scores, self.logits, self.uncertainty, self.flags, cached=self.cached)
+        explain = None if self.explain is None else tuple(part.contribution() for part in self.explain)
+        return Score(
+            self.reward, self.scores, self.logits, self.uncertainty, self.flags, explain=explain, cached=self.cached
+        )
 
 
 class Model(msgspec.Struct):
@@ -204,7 +221,7 @@ def _body(request: ScoreRequest) -> bytes:
     if request.weights:
         body["weights"] = request.weights
     if request.options != Options():
-        body["options"] = {"too_long": request.options.too_long, "thinking": request.options.thinking}
+        body["options"] = request.options.given()
     return msgspec.json.encode(body)
 
 

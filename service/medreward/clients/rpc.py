@@ -7,7 +7,7 @@ from typing import Any, Final
 import grpc
 
 from medreward.clients.errors import Refused, Unreachable
-from medreward.clients.score import Reply, Score
+from medreward.clients.score import Contribution, Reply, Score
 from medreward.clients.transport import Tls, by_item, garbled
 from medreward.errors import RETRYABLE, Code
 from medreward.proto import reward_pb2 as pb
@@ -72,7 +72,7 @@ class RpcTransport:
                 for item in request.items
             ],
             weights=request.weights,
-            options=pb.Options(too_long=request.options.too_long, thinking=request.options.thinking),
+            options=pb.Options(**request.options.given()),
             lane=request.lane,
             expect_fingerprint=request.fingerprint or "",
         )
@@ -148,8 +148,16 @@ def _score(result: pb.Result) -> Score:
         _six(result.logits),
         _six(result.uncertainty) if result.HasField("uncertainty") else None,
         tuple(result.flags),
+        explain=tuple(map(_contribution, result.explain.sentences)) if result.HasField("explain") else None,
         cached=result.cached,
     )
+
+
+def _contribution(part: pb.Contribution) -> Contribution:
+    if part.HasField("error"):
+        return Contribution(part.start, part.end, error=part.error.code, message=part.error.message)
+    reward = part.reward if part.HasField("reward") else None
+    return Contribution(part.start, part.end, _six(part.logits), reward)
 
 
 def _six(values: pb.Dimensions) -> dict[str, float | None]:

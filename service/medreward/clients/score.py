@@ -11,6 +11,21 @@ Numbers = Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one sentence adds to its response: the response's numbers less those of the response without it.
+
+    The sentence is `response[start:end]`. Where the response without it was not scored, there is `error` instead.
+    """
+
+    start: int
+    end: int
+    logits: Numbers | None = None
+    reward: float | None = None
+    error: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """The numbers of one response and the reward that is made of them; or an error, and then no number.
 
@@ -25,6 +40,7 @@ class Score:
     flags: tuple[str, ...] = ()
     error: str | None = None
     message: str | None = None
+    explain: tuple[Contribution, ...] | None = None  # with explain="sentences"; None where the response was cut
     # Where in the call the error is, and whether the server knew the answer: how it came about, not what it says.
     field: str | None = dataclasses.field(default=None, compare=False)
     cached: bool = dataclasses.field(default=False, compare=False)

@@ -82,7 +82,7 @@ async def score(request: Request) -> Response:
             fingerprint=headers.get("x-model-fingerprint"),
             tenant=entry.caller.tenant,
         )
-        entry.caller.charge(asked.triples)
+        entry.caller.charge(await engine.triples_of(asked))
         async with cancelled_if_left(request):
             response = await engine.score(asked)
     entry.add(response)

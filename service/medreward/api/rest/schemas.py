@@ -11,6 +11,7 @@ from medreward.errors import ITEM_CODES, Code
 from medreward.types import (
     Base64Image,
     Evidence,
+    Explain,
     Flag,
     ImageSource,
     Item,
@@ -98,8 +99,12 @@ class OptionsShape(Shape):
         "◁think▷ and the server's own tags",
     )
 
+    explain: Literal["none", "sentences"] = Field(
+        "none", description="sentences: say for each sentence of a response what it adds to its numbers"
+    )
+
     def to_options(self) -> Options:
-        return Options(TooLong(self.too_long), Thinking(self.thinking))
+        return Options(TooLong(self.too_long), Thinking(self.thinking), Explain(self.explain))
 
 
 class Question(Shape):
@@ -180,6 +185,16 @@ class ErrorShape(Shape):
     field: str = Field(description="JSON pointer into the request")
 
 
+class ContributionShape(Shape):
+    """What one sentence adds to its response: the response's numbers less those of the response without it."""
+
+    start: int = Field(description="of the sentence in the response as it was sent, in Unicode characters")
+    end: int = Field(description="just behind its last character")
+    logits: Six | None = Field(description="null where the response without the sentence was not scored")
+    reward: float | None
+    error: ErrorShape | None = Field(None, description="why the response without the sentence was not scored")
+
+
 class ResultShape(Shape):
     """Of one response: its numbers, or why there are none."""
 
@@ -200,6 +215,11 @@ class ResultShape(Shape):
     reward: float | None = Field(description="null without a score, and where a weight is on a dimension that is null")
     flags: list[Flag] = Field(description="\n".join(f"- `{flag}`: {about}" for flag, about in FLAGS.items()))
     cached: bool = Field(False, description="the numbers are those of the same triple, scored earlier")
+    explain: list[ContributionShape] | None = Field(
+        None,
+        description="with options.explain: what each sentence adds. Not there where the response was not scored, nor "
+        "where it was cut",
+    )
 
 
 class ModelRefShape(Shape):

@@ -1,9 +1,11 @@
 """The engine's answers to messages of the contract."""
 
+from collections.abc import Sequence
+
 from medreward.api.fields import pointer_to
 from medreward.errors import MedRewardError
 from medreward.proto import reward_pb2 as pb
-from medreward.types import DIMENSIONS, Failed, ModelRef, Result, ScoreResponse, Six
+from medreward.types import DIMENSIONS, Contribution, Failed, ModelRef, Result, Scored, ScoreResponse, Six
 
 
 def score_reply(response: ScoreResponse, message_id: str = "") -> pb.ScoreResponse:
@@ -40,8 +42,7 @@ def model_ref(model: ModelRef) -> pb.ModelRef:
 
 def _result(result: Result) -> pb.Result:
     if isinstance(result, Failed):
-        error = pb.Error(code=result.error.code, message=result.error.detail, field=pointer_to(result))
-        return pb.Result(item=result.item, response=result.response, flags=result.flags, error=error)
+        return pb.Result(item=result.item, response=result.response, flags=result.flags, error=_error(result))
     return pb.Result(
         item=result.item,
         response=result.response,
@@ -51,7 +52,27 @@ def _result(result: Result) -> pb.Result:
         reward=result.reward,
         flags=result.flags,
         cached=result.cached,
+        explain=_explanation(result, result.explain) if result.explain is not None else None,
     )
+
+
+def _explanation(result: Scored, contributions: Sequence[Contribution]) -> pb.Explanation:
+    return pb.Explanation(
+        sentences=[
+            pb.Contribution(
+                start=each.start,
+                end=each.end,
+                logits=_six(each.logits) if each.logits else None,
+                reward=each.reward,
+                error=_error(Failed(result.item, result.response, each.error)) if each.error else None,
+            )
+            for each in contributions
+        ]
+    )
+
+
+def _error(failed: Failed) -> pb.Error:
+    return pb.Error(code=failed.error.code, message=failed.error.detail, field=pointer_to(failed))
 
 
 def _six(values: Six) -> pb.Dimensions:

@@ -13,6 +13,7 @@ from medreward.errors import Code, RequestError
 from medreward.proto import reward_pb2 as pb
 from medreward.settings import Settings
 from medreward.types import (
+    Explain,
     ImageSource,
     InlineImage,
     Item,
@@ -73,6 +74,7 @@ def score_request(request: pb.ScoreRequest, context: Context, entry: Entry, id_:
         options=Options(
             option(TooLong, request.options.too_long or TooLong.ERROR, "/options/too_long"),
             option(Thinking, request.options.thinking or Thinking.KEEP, "/options/thinking"),
+            option(Explain, request.options.explain or Explain.NONE, "/options/explain"),
         ),
         lane=entry.lane,
         deadline_s=min((deadline for deadline in deadlines if deadline is not None), default=None),

@@ -102,7 +102,7 @@ class RewardService:
         entry.caller.check_lane(entry.lane)
         self._engine.refuse_early(entry.lane)
         asked = score_request(request, context, entry, id_)
-        entry.caller.charge(asked.triples)
+        entry.caller.charge(await self._engine.triples_of(asked))
         response = await self._engine.score(asked)
         entry.add(response)
         return score_reply(response, request.request_id)
