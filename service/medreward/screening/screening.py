@@ -11,7 +11,7 @@ from medreward.errors import Code, ItemError, RequestError
 from medreward.screening.deciding import Decision
 from medreward.screening.policies import Policies
 from medreward.screening.policy import PolicyFile
-from medreward.types import ScoreRequest, ScoreResponse
+from medreward.types import Failed, ScoreRequest, ScoreResponse, Verdict
 
 #: Causes for which a request that is right has no scores now. Each of its responses is then unscored.
 UNSCORED: Final = frozenset(
@@ -38,6 +38,16 @@ class Screened:
     response: ScoreResponse
     policy: PolicyFile
     decisions: tuple[Decision, ...]
+
+    def first_unscored(self) -> Failed | None:
+        """Returns the first response that is unscored, and why; None where each has a verdict."""
+        for result, decision in zip(self.response.results, self.decisions, strict=True):
+            if isinstance(result, Failed):
+                return result
+            if decision.verdict is Verdict.UNSCORED:
+                detail = "the policy has a rule on a number that the model does not give for this response"
+                return Failed(result.item, result.response, ItemError(Code.UNSUPPORTED_FIELD, detail))
+        return None
 
 
 class Account(Protocol):
