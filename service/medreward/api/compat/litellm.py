@@ -2,13 +2,13 @@
 answer alone when there is one (`response`), both under one id. Until then the conversation is kept in the image store,
 within its bounds of room and time: it holds images, and a tenant sees its own alone."""
 
+import json
 from typing import Any, Literal
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
-from medreward.api.compat.asking import Foreign, read_foreign
+from medreward.api.compat.asking import Foreign, encoded, read_foreign
 from medreward.api.compat.chat import Message, chat_sample
 from medreward.api.compat.deciding import ORDER, Choice, decide, described, image_sent, interactive
 from medreward.api.openapi import PROBLEMS
@@ -67,10 +67,10 @@ async def _guarded(request: Request) -> dict[str, Any]:
         kept = f"litellm:{body.litellm_call_id}"
         if body.input_type == "request":
             if body.litellm_call_id and messages:
-                store.put(tenant, kept, msgspec.json.encode(messages))
+                store.put(tenant, kept, encoded(messages))
             return {"action": "NONE", "blocked_reason": None}  # there is no answer yet that could be scored
         if not messages:
-            messages = msgspec.json.decode(store.get(tenant, kept) or b"null")
+            messages = json.loads(store.get(tenant, kept) or "null")
         item = _item_of(body, messages)
         screened = await decide(request, item, body.additional_provider_specific_params or Choice())
     return _reply(screened)
