@@ -32,7 +32,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
         yield server
 
 
-def to_screen(items: list[dict[str, Any]], **beside: str) -> pb.ScreenRequest:
+def to_screen(items: list[dict[str, Any]], **beside: Any) -> pb.ScreenRequest:
     message = pb.ScreenRequest(items=to_message({"items": items}).items, **beside)
     message.departments.extend(each.get("department", "") for each in items)
     return message

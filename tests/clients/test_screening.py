@@ -3,6 +3,7 @@ nothing is allowed."""
 
 import asyncio
 import pickle
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -62,8 +63,8 @@ async def client(deciding: Server, door: str) -> AsyncIterator[AsyncClient]:
 
 async def test_a_verdict_has_its_reason_and_names_its_policy(deciding: Server, client: AsyncClient) -> None:
     first, second = await client.screen(png(), "q?", ["yes", "no"], policy="strict", department="ward")
-    asked = {"items": [{"question": "q?", "responses": ["yes", "no"], "image": None}], "policy": "strict"}
-    asked["items"][0]["image"] = {"sha256": (await deciding.rest.put("/v1/images", content=png())).json()["sha256"]}
+    item = {"image": b64encode(png()).decode(), "question": "q?", "responses": ["yes", "no"]}
+    asked = {"items": [item], "policy": "strict"}
     expected = (await deciding.rest.post("/v1/screen", json=asked)).json()
     for result, there in zip((first, second), expected["results"], strict=True):
         assert (result.verdict, result.margin) == (there["verdict"], there["margin"])

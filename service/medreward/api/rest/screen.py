@@ -5,7 +5,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from medreward.api.fields import DEPARTMENT_CHARS, OnUnscored, read_deadline, read_lane
+from medreward.api.fields import DEPARTMENT_CHARS, read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, scoring
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of
@@ -131,7 +131,7 @@ async def screen(request: Request) -> Response:
             screened = await screening_of(request).screen(_request(asked, body, entry.caller.id))
     entry.add(screened.response)
     beside, unscored = body.shape, screened.first_unscored()
-    if unscored and isinstance(beside, BesideScreening) and beside.on_unscored == OnUnscored.PROBLEM:
+    if unscored and isinstance(beside, BesideScreening) and beside.on_unscored == "problem":
         error, pointers = unscored.error, body.pointers[unscored.item]
         raise ItemError(error.code, error.detail, pointers.to(unscored), error.retry_after)
     return timed_reply(_reply(screened, body), screened.response.timings)
