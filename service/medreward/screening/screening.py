@@ -90,6 +90,7 @@ class Screening:
 
         def take_over() -> None:
             self.policies = policies
+            policies.take_force()
             self._engine.metrics.expect_verdicts(policies.names)
 
         return take_over
