@@ -105,9 +105,9 @@ async def test_an_answer_is_screened_with_the_question_and_the_image_of_its_call
 
 async def test_images_beside_the_answer_are_taken_where_the_messages_have_none(server: Server) -> None:
     for image in (SCAN, DATA_URL):
-        beside = {"images": [image], "structured_messages": [user(QUESTION)]}
+        beside: dict[str, Any] = {"images": [image], "structured_messages": [user(QUESTION)]}
         assert (await LiteLlm(server.rest).answers(ANSWER, **beside))["action"] == "NONE"
-    broken = {"images": ["no base64"], "structured_messages": [user(QUESTION)]}
+    broken: dict[str, Any] = {"images": ["no base64"], "structured_messages": [user(QUESTION)]}
     assert "image_invalid" in (await LiteLlm(server.rest).answers(ANSWER, **broken))["blocked_reason"]
 
 
