@@ -1,5 +1,5 @@
-"""Writes docs/openapi.json, docs/settings.md and docs/policy.schema.json, made from the code. `make check` sees that they
-are current."""
+"""Writes docs/openapi.json, docs/settings.md and docs/policy.schema.json, made from the code. `make check` sees that
+they are current."""
 
 import json
 import sys

@@ -6,7 +6,7 @@ import json
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from medreward.api.compat.asking import Foreign, encoded, read_foreign
 from medreward.api.compat.chat import Message, chat_sample
@@ -38,8 +38,8 @@ class GuardrailRequest(Foreign):
 class GuardrailReply(Shape):
     action: Literal["NONE", "BLOCKED"]
     blocked_reason: str | None
-    verdict: Verdict | None = None
-    decision_id: str | None = None
+    verdict: Verdict | None = Field(description="the worst of all answers; null for a request, which has none yet")
+    decision_id: str | None = Field(description="null where nothing was decided")
 
 
 @router.post(
@@ -54,7 +54,7 @@ async def guardrail(request: Request) -> Response:
         reply = await _guarded(request)
     except MedRewardError as error:
         entry_of(request.scope).refusal = error
-        reply = {"action": "BLOCKED", "blocked_reason": f"{error.code}: {error.detail}"}
+        reply = _answer(Verdict.UNSCORED, f"{error.code}: {error.detail}")
     return json_reply(reply)
 
 
@@ -68,7 +68,7 @@ async def _guarded(request: Request) -> dict[str, Any]:
         if body.input_type == "request":
             if body.litellm_call_id and messages:
                 store.put(tenant, kept, encoded(messages))
-            return {"action": "NONE", "blocked_reason": None}  # there is no answer yet that could be scored
+            return _answer(None)  # there is nothing yet that could be scored
         if not messages:
             messages = json.loads(store.get(tenant, kept) or "null")
         item = _item_of(body, messages)
@@ -101,10 +101,14 @@ def _reply(screened: Screened) -> dict[str, Any]:
     """Returns the answer for the worst of the verdicts. Its reason names no word of the payload."""
     decisions = zip(screened.response.results, screened.decisions, strict=True)
     result, worst = max(decisions, key=lambda decided: ORDER.index(decided[1].verdict))
-    about = {"verdict": worst.verdict, "decision_id": screened.id}
     if worst.verdict is Verdict.ALLOW:
-        return {"action": "NONE", "blocked_reason": None, **about}
+        return _answer(worst.verdict, decision=screened.id)
     why = result.error.code if isinstance(result, Failed) else worst.reasons[0].rule
     policy = screened.policy.policy
     reason = f"{worst.verdict}: {why} (policy {policy.name} {policy.version}, decision {screened.id})"
-    return {"action": "BLOCKED", "blocked_reason": reason, **about}
+    return _answer(worst.verdict, reason, screened.id)
+
+
+def _answer(verdict: Verdict | None, reason: str | None = None, decision: str | None = None) -> dict[str, Any]:
+    action = "NONE" if verdict in (None, Verdict.ALLOW) else "BLOCKED"
+    return {"action": action, "blocked_reason": reason, "verdict": verdict, "decision_id": decision}
