@@ -47,7 +47,7 @@ def write_policies(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 async def deciding(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    async with running(policies=write_policies(tmp_path_factory.mktemp("policies")), policy="lax") as server:
+    async with running(policies=write_policies(tmp_path_factory.mktemp("policies")), default_policy="lax") as server:
         yield server
 
 
@@ -192,7 +192,7 @@ async def test_an_unscored_verdict_that_may_pass_is_asked_for_again() -> None:
 @pytest.mark.slow
 async def test_a_server_that_is_killed_in_mid_call(tmp_path: Path, door: str) -> None:
     policies = f"--policies={write_policies(tmp_path / 'policies')}"
-    server = Process(tmp_path, ("--model=fake", policies, "--policy=lax", "--fake-delay-ms=3000"))
+    server = Process(tmp_path, ("--model=fake", policies, "--default-policy=lax", "--fake-delay-ms=3000"))
     await asyncio.to_thread(server.start)
     try:
         async with AsyncClient(server.url(door), patience=SHORT) as client:

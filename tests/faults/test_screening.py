@@ -245,8 +245,10 @@ async def test_an_image_host_that_is_down(policies: Path) -> None:
 # The whole server
 
 
-async def test_a_server_that_drains_or_loads(policies: Path) -> None:
+async def test_a_server_that_sleeps_drains_or_loads(policies: Path) -> None:
     async with running(policies=policies) as server:
+        assert (await server.admin.post("/admin/sleep", json={"level": 1})).is_success
+        check(await through_all_doors(server), "asleep")
         server.engine.drain()
         check(await through_all_doors(server), "not_ready")
     async with running(policies=policies, start=False) as server:

@@ -18,6 +18,7 @@ from policies import FINGERPRINT, policy_text, publish, threshold
 def started(folder: Path | None, own: Path | None = None) -> Policies:
     policies = Policies(folder, None)
     policies.load(FINGERPRINT, DIMENSIONS, True, {}, own)
+    policies.come_into_force()
     return policies
 
 

@@ -66,7 +66,7 @@ class Policies:
         if self._default is not None and self._default not in names:
             raise ConfigurationError(f"setting default_policy: there is no policy {self._default!r} in {self._folder}")
 
-    def take_force(self) -> None:
+    def come_into_force(self) -> None:
         """Notes that the current versions decide from now on: with that they are published, and the log names them."""
         for name, (file, _) in self._current.items():
             self._publish(file)

@@ -15,7 +15,15 @@ from medreward.types import Failed, ScoreRequest, ScoreResponse, Verdict
 
 #: Causes for which a request that is right has no scores now. Each of its responses is then unscored.
 UNSCORED: Final = frozenset(
-    {Code.OVERLOADED, Code.NOT_READY, Code.DEADLINE, Code.WORKER_LOST, Code.OUT_OF_MEMORY, Code.INTERNAL}
+    {
+        Code.OVERLOADED,
+        Code.NOT_READY,
+        Code.ASLEEP,
+        Code.DEADLINE,
+        Code.WORKER_LOST,
+        Code.OUT_OF_MEMORY,
+        Code.INTERNAL,
+    }
 )
 
 
@@ -90,7 +98,7 @@ class Screening:
 
         def take_over() -> None:
             self.policies = policies
-            policies.take_force()
+            policies.come_into_force()
             self._engine.metrics.expect_verdicts(policies.names)
 
         return take_over

@@ -34,7 +34,7 @@ def write_policies(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    async with running(policies=write_policies(tmp_path_factory.mktemp("policies")), policy="lax") as server:
+    async with running(policies=write_policies(tmp_path_factory.mktemp("policies")), default_policy="lax") as server:
         yield server
 
 
@@ -171,7 +171,8 @@ async def test_a_lone_surrogate_in_a_conversation_is_kept_and_its_answer_unscore
 
 async def test_keys_tenants_and_lanes(keys: KeysFile, tmp_path: Path) -> None:
     first, other, bulk = keys.new(), keys.new(tenant="b"), keys.new(lanes=[Lane.BULK])
-    async with running(policies=write_policies(tmp_path / "policies"), policy="lax", keys_file=keys.path) as server:
+    policies = write_policies(tmp_path / "policies")
+    async with running(policies=policies, default_policy="lax", keys_file=keys.path) as server:
         mine, theirs = ({"x-api-key": key} for key in (first, other))
         await LiteLlm(server.rest, "c", mine).asks(user(QUESTION))
         assert (await LiteLlm(server.rest, "c", mine).answers(ANSWER))["action"] == "NONE"
