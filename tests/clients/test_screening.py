@@ -190,20 +190,23 @@ async def test_an_unscored_verdict_that_may_pass_is_asked_for_again() -> None:
 
 
 @pytest.mark.slow
-async def test_a_server_that_is_killed_in_mid_call(tmp_path: Path, door: str) -> None:
+async def test_a_server_that_is_killed_in_mid_call(tmp_path: Path) -> None:
     policies = f"--policies={write_policies(tmp_path / 'policies')}"
     server = Process(tmp_path, ("--model=fake", policies, "--default-policy=lax", "--fake-delay-ms=3000"))
     await asyncio.to_thread(server.start)
     try:
-        async with AsyncClient(server.url(door), patience=SHORT) as client:
-            asking = asyncio.create_task(client.screen(None, "q?", ["yes"], on_failure="unscored"))
-            in_flight = "medreward_requests_in_flight"
-            await until(lambda: server.count(in_flight) == 1)
+        async with (
+            AsyncClient(server.url("http"), patience=SHORT) as http,
+            AsyncClient(server.url("grpc"), patience=SHORT) as rpc,
+        ):
+            asked = [client.screen(None, f"{client}?", ["yes"], on_failure="unscored") for client in (http, rpc)]
+            asking = asyncio.gather(*asked)
+            await until(lambda: server.count("medreward_requests_in_flight") == 2)
             server.kill()
-            (result,) = await asking
+            results = await asking
     finally:
         server.kill()
-    assert (result.verdict, result.error) == (Verdict.UNSCORED, "unreachable")
+    assert [(result.verdict, result.error) for (result,) in results] == [(Verdict.UNSCORED, "unreachable")] * 2
 
 
 # the decorator

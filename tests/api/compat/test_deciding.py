@@ -15,6 +15,7 @@ from medreward.api.compat.litellm import GuardrailReply
 from medreward.api.compat.moderations import ModerationReply
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.types import Lane, Verdict
+from pictures import jpeg
 from policies import policy_text, publish, threshold
 from serving import Server, running
 
@@ -109,6 +110,18 @@ async def test_images_beside_the_answer_are_taken_where_the_messages_have_none(s
         assert (await LiteLlm(server.rest).answers(ANSWER, **beside))["action"] == "NONE"
     broken: dict[str, Any] = {"images": ["no base64"], "structured_messages": [user(QUESTION)]}
     assert "image_invalid" in (await LiteLlm(server.rest).answers(ANSWER, **broken))["blocked_reason"]
+
+
+async def test_a_path_names_no_file_of_the_server(tmp_path: Path) -> None:
+    (tmp_path / "scan.jpeg").write_bytes(jpeg())
+    parts = [PARTS[0], {"type": "image_url", "image_url": {"url": "scan.jpeg"}}]
+    policies = write_policies(tmp_path / "policies")
+    async with running(policies=policies, default_policy="lax", image_root=tmp_path) as server:
+        reply = await LiteLlm(server.rest).answers(ANSWER, structured_messages=[user(parts)])
+        moderated = {"input": ANSWER, "question": QUESTION, "image": "scan.jpeg"}
+        flagged = (await server.rest.post("/v1/moderations", json=moderated)).json()["results"][0]
+    assert "unscored: image_invalid" in reply["blocked_reason"]
+    assert flagged["error"]["code"] == "image_invalid"
 
 
 async def test_one_answer_of_several_that_is_not_allowed_blocks_all(server: Server) -> None:

@@ -18,7 +18,7 @@ from medreward.api.rest.requests import read_body
 from medreward.api.rest.schemas import Shape
 from medreward.errors import Code, MedRewardError, RequestError
 from medreward.screening.screening import Screened
-from medreward.types import Failed, Item, Verdict
+from medreward.types import Base64Image, Failed, FileImage, Item, Verdict
 
 router = APIRouter(tags=["screening"])
 
@@ -94,6 +94,8 @@ def _item_of(body: GuardrailRequest, messages: object) -> Item:
     if not isinstance(asked, Item):
         raise RequestError(asked.code, asked.detail)
     images = asked.images or tuple(map(image_sent, body.images or ()))
+    # A trainer may name a file below --image-root; a gateway's users may not.
+    images = tuple(Base64Image(each.path) if isinstance(each, FileImage) else each for each in images)
     return Item(asked.question, tuple(body.texts), images, asked.history)
 
 
