@@ -1,6 +1,7 @@
 """LiteLLM's generic guardrail and OpenAI's moderation: what is not allowed is blocked or flagged, and so is what could
 not be scored."""
 
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from keyring import KeysFile
 from medreward.api.compat.litellm import GuardrailReply
 from medreward.api.compat.moderations import ModerationReply
 from medreward.backends.fake import FAKE_MANIFEST
+from medreward.logs import JsonFormatter
 from medreward.types import Lane, Verdict
 from pictures import jpeg
 from policies import policy_text, publish, threshold
@@ -76,7 +78,7 @@ class LiteLlm:
 
     async def answers(self, *texts: str, policy: str | None = None, **given: Any) -> dict[str, Any]:
         params = {"policy": policy} if policy else {}
-        return await self.sends("response", list(texts), additional_provider_specific_params=params, **given)
+        return await self.sends("response", list(texts), **{"additional_provider_specific_params": params, **given})
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -205,6 +207,32 @@ async def test_the_routes_are_interactive_whatever_is_asked_for(server: Server) 
     for route in ("/beta/litellm_basic_guardrail_api", "/v1/moderations"):
         assert f'lane="bulk",route="{route}"' not in metrics
         assert f'medreward_requests_total{{code="200",lane="interactive",route="{route}"}}' in metrics
+
+
+@pytest.mark.parametrize("kept", ["question", "response", "policy", "department", "image", "call"])
+async def test_what_is_sent_is_in_no_log_no_metric_and_no_refusal(
+    server: Server, caplog: pytest.LogCaptureFixture, kept: str
+) -> None:
+    sent = {"question": QUESTION, "response": ANSWER, "policy": "lax", "department": "", "image": SCAN, "call": "c"}
+    sent[kept] = "Zoe-Canary-19610417"
+    choice = {"policy": sent["policy"], "department": sent["department"]}
+    triple = {"question": sent["question"], "response": sent["response"], "image": sent["image"], **choice}
+    litellm = LiteLlm(server.rest, sent["call"])
+    with caplog.at_level(logging.DEBUG, "medreward"):
+        told = [
+            (await server.rest.post("/v1/screen", json=triple)).text,
+            (await server.rest.post("/v1/moderations", json={**triple, "input": sent["response"]})).text,
+            str(await litellm.asks(user(sent["question"]))),
+            str(
+                await litellm.answers(
+                    sent["response"], additional_provider_specific_params=choice, images=[sent["image"]]
+                )
+            ),
+            (await server.admin.get("/metrics")).text,
+        ]
+    told += [JsonFormatter().format(record) for record in caplog.records if record.name.startswith("medreward")]
+    assert len(told) > 8
+    assert [each for each in told if "canary" in each.lower()] == []
 
 
 # OpenAI's moderation
