@@ -14,7 +14,7 @@ from medreward import __version__
 from medreward.api.access.keyring import Keyring
 from medreward.api.access.tls import Tls
 from medreward.api.openapi import PROBLEMS, describe, paths
-from medreward.api.rest.middleware import admin_rules, engine_of, surround
+from medreward.api.rest.middleware import admin_rules, engine_of, entry_of, surround
 from medreward.api.rest.requests import checked, decode_json, read_body
 from medreward.api.rest.schemas import ModelRefShape, Shape, StateReply
 from medreward.api.rest.screen import PolicyRefShape, screening_of
@@ -155,7 +155,8 @@ async def move_policy(request: Request, name: str) -> dict[str, str]:
     """Makes a version of a screening policy the current one, forth or back. 404 where it is not there; 409 where it
     was made for another model or has changed since it was published, and the one before stays."""
     body = await _body(request, CurrentRequest)
-    return screening_of(request).policies.move(name, body.version).as_json()
+    caller = entry_of(request.scope).caller
+    return screening_of(request).policies.move(name, body.version, caller.id).as_json()
 
 
 @router.post("/admin/drain", responses={200: {"model": StateReply}})

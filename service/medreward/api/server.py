@@ -69,7 +69,7 @@ async def serve(settings: Settings) -> None:
     apps = create_app(engine, keys, screening), create_admin_app(engine, keys, screening, tls)
     doors = [Door(app, settings, tls) for app in apps]
     sockets = _listen(host, settings.port), _listen(admin_host, settings.admin_port)
-    rpc = Rpc(engine, keys, tls)
+    rpc = Rpc(engine, keys, screening, tls)
     if settings.grpc_port:
         _listen(host, settings.grpc_port).close()  # gRPC itself would share a port that is in use
     grpc_port = await rpc.start(host, settings.grpc_port)

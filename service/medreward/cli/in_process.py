@@ -8,7 +8,7 @@ from medreward import types
 from medreward.api.fields import pointer_to
 from medreward.api.rest.replies import milliseconds
 from medreward.clients.errors import Refused
-from medreward.clients.score import Contribution, Reply, Score
+from medreward.clients.score import Contribution, Reply, Score, ScreenRequest
 from medreward.clients.transport import by_item
 from medreward.engine.engine import Engine
 from medreward.errors import RETRYABLE, Code, MedRewardError
@@ -35,6 +35,10 @@ class EngineTransport:
             raise _refused(error) from None
         results = ((result.item, result.response, score_of(result)) for result in response.results)
         return Reply(response.model, by_item(request, results), response.id, milliseconds(response.timings))
+
+    async def screen(self, request: ScreenRequest, affinity: str | None) -> Reply:
+        detail = "a model in this process has no policies: ask a server that was started with --policies"
+        raise Refused(Code.POLICY_UNKNOWN, detail, retryable=False)
 
     async def put_image(self, data: bytes, digest: str) -> None:
         try:

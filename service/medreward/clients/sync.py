@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from medreward.clients.calls import Triple
-from medreward.clients.client import AsyncClient, Progress
+from medreward.clients.client import AsyncClient, OnFailure, Progress
 from medreward.clients.errors import Closed
 from medreward.clients.images import ImageLike
 from medreward.clients.retries import Patience
-from medreward.clients.score import Score
+from medreward.clients.score import Score, Screened
 from medreward.clients.transport import Tls
 from medreward.types import Explain, Lane, ModelRef, Thinking, TooLong, Turn
 
@@ -47,6 +47,15 @@ class AskOptions(ScoreOptions, total=False):
     """The options of a call to score that an adapter for a trainer has no use for, beside those that it has."""
 
     explain: Explain | str
+
+
+class ScreenOptions(ScoreOptions, total=False):
+    """The options of a call for verdicts."""
+
+    policy: str | None
+    department: str
+    on_failure: OnFailure
+    lane: Lane | str
 
 
 class Client:
@@ -91,6 +100,17 @@ class Client:
     ) -> list[Score]:
         """`progress` is called in the client's own thread, and may not call the client."""
         return self._run(self._client.score_many(triples, progress=progress, **options))
+
+    def screen(
+        self,
+        image: ImageLike,
+        question: str,
+        responses: Sequence[str],
+        *,
+        history: Sequence[Mapping[str, str] | Turn] = (),
+        **options: Unpack[ScreenOptions],
+    ) -> list[Screened]:
+        return self._run(self._client.screen(image, question, responses, history=history, **options))
 
     def submit(
         self, triples: Iterable[Triple | tuple[ImageLike, str, str]], **options: Unpack[AskOptions]

@@ -11,11 +11,19 @@ from medreward.errors import Code, ItemError, RequestError
 from medreward.screening.deciding import Decision
 from medreward.screening.policies import Policies
 from medreward.screening.policy import PolicyFile
-from medreward.types import ScoreRequest, ScoreResponse
+from medreward.types import Failed, ScoreRequest, ScoreResponse, Verdict
 
 #: Causes for which a request that is right has no scores now. Each of its responses is then unscored.
 UNSCORED: Final = frozenset(
-    {Code.OVERLOADED, Code.NOT_READY, Code.DEADLINE, Code.WORKER_LOST, Code.OUT_OF_MEMORY, Code.INTERNAL}
+    {
+        Code.OVERLOADED,
+        Code.NOT_READY,
+        Code.ASLEEP,
+        Code.DEADLINE,
+        Code.WORKER_LOST,
+        Code.OUT_OF_MEMORY,
+        Code.INTERNAL,
+    }
 )
 
 
@@ -38,6 +46,16 @@ class Screened:
     response: ScoreResponse
     policy: PolicyFile
     decisions: tuple[Decision, ...]
+
+    def first_unscored(self) -> Failed | None:
+        """Returns the first response that is unscored, and why; None where each has a verdict."""
+        for result, decision in zip(self.response.results, self.decisions, strict=True):
+            if isinstance(result, Failed):
+                return result
+            if decision.verdict is Verdict.UNSCORED:
+                detail = "the policy has a rule on a number that the model does not give for this response"
+                return Failed(result.item, result.response, ItemError(Code.UNSUPPORTED_FIELD, detail))
+        return None
 
 
 class Account(Protocol):
@@ -80,6 +98,7 @@ class Screening:
 
         def take_over() -> None:
             self.policies = policies
+            policies.come_into_force()
             self._engine.metrics.expect_verdicts(policies.names)
 
         return take_over

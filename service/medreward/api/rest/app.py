@@ -1,5 +1,7 @@
 """The routes of the REST door. Each translates the request, calls the engine and translates its answer back."""
 
+from collections.abc import Iterable
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 
@@ -44,9 +46,10 @@ def create_app(engine: Engine, keys: Keyring, screening: Screening) -> FastAPI:
     for each in routers:
         app.include_router(each)
     surround(app, routers, engine, keys, rest_rules(engine.settings))
-    scoring = ("/score", "/v1/score")
-    engine.metrics.expect(scoring, "200", Lane)
-    engine.metrics.expect((path for path in paths(*routers) if path not in scoring), "200")
+    in_lanes: dict[str, Iterable[Lane]] = dict.fromkeys(("/score", "/v1/score"), Lane)
+    in_lanes |= dict.fromkeys(("/v1/screen", *compat.DECIDING), (Lane.INTERACTIVE,))
+    for path in paths(*routers):
+        engine.metrics.expect((path,), "200", in_lanes.get(path, (Lane.BULK,)))
     engine.metrics.expect_fills(compat.FILLING)
     describe(app, TripleRequest, GroupedRequest, *screen.SHAPES, *compat.SHAPES)
     return app

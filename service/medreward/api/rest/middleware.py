@@ -142,12 +142,18 @@ class AccessCheck:
             try:
                 rules.hosts.check(headers.getlist("host"))
                 if path not in rules.without_key:
-                    entry.caller = self._keys.identify([key for name in KEY_HEADERS for key in headers.getlist(name)])
+                    entry.caller = self._keys.identify(_sent_keys(headers))
                     entry.caller.check_scope(*rules.others.get(path, (rules.scope,)))
                     until_answered.enter_context(entry.caller.request())
             except RequestError as error:
                 answer = problem(error, entry)
             await answer(scope, receive, send)
+
+
+def _sent_keys(headers: Headers) -> list[str]:
+    """Returns the Authorization headers; where there is none, what LiteLLM sends in place of one."""
+    keys = [key for name in KEY_HEADERS for key in headers.getlist(name)]
+    return keys or [f"Bearer {key}" for key in headers.getlist("x-api-key")]
 
 
 async def answer_refusal(request: Request, error: Exception) -> Response:
