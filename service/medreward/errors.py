@@ -47,6 +47,8 @@ class Code(StrEnum):
     QUOTA_EXCEEDED = "quota_exceeded"
     POLICY_UNKNOWN = "policy_unknown"
     POLICY_REFUSED = "policy_refused"
+    AUDIT_OFF = "audit_off"
+    AUDIT_FAILED = "audit_failed"
 
 
 #: The codes that an item may have; the enum lists them first.
@@ -61,6 +63,7 @@ RETRYABLE: Final = frozenset(
         Code.OVERLOADED,
         Code.NOT_READY,
         Code.QUOTA_EXCEEDED,
+        Code.AUDIT_FAILED,
     }
 )
 

@@ -46,7 +46,7 @@ async def metrics(request: Request) -> Response:
 @router.get("/admin/state", responses={200: {"model": StateReply}})
 async def state(request: Request) -> dict[str, object]:
     """What the server is doing now."""
-    return engine_of(request).state()
+    return _state(request)
 
 
 class CurrentRequest(Shape):
@@ -67,11 +67,16 @@ async def move_policy(request: Request, name: str) -> dict[str, str]:
 async def drain(request: Request) -> dict[str, object]:
     """Refuses new requests and finishes accepted ones; the process stays. `/admin/undrain` takes it back."""
     engine_of(request).drain()
-    return engine_of(request).state()
+    return _state(request)
 
 
 @router.post("/admin/undrain", responses={200: {"model": StateReply}})
 async def undrain(request: Request) -> dict[str, object]:
     """Takes requests again after `/admin/drain`; 503 when the server is stopping, which nothing takes back."""
     engine_of(request).undrain()
-    return engine_of(request).state()
+    return _state(request)
+
+
+def _state(request: Request) -> dict[str, object]:
+    audit = screening_of(request).audit
+    return {**engine_of(request).state(), "audit": audit.state() if audit else None}

@@ -8,7 +8,7 @@ from medreward.api import compat
 from medreward.api.access.keyring import Caller, Keyring
 from medreward.api.fields import read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, describe, paths, scoring
-from medreward.api.rest import screen
+from medreward.api.rest import decisions, screen
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, score_reply
@@ -40,7 +40,7 @@ def create_app(engine: Engine, keys: Keyring, screening: Screening) -> FastAPI:
     app.state.engine = engine
     app.state.screening = screening
     app.state.jobs = compat.Jobs()
-    routers = (router, screen.router, *compat.ROUTERS)
+    routers = (router, screen.router, decisions.router, *compat.ROUTERS)
     for each in routers:
         app.include_router(each)
     surround(app, routers, engine, keys, rest_rules(engine.settings))
@@ -48,7 +48,7 @@ def create_app(engine: Engine, keys: Keyring, screening: Screening) -> FastAPI:
     engine.metrics.expect(scoring, "200", Lane)
     engine.metrics.expect((path for path in paths(*routers) if path not in scoring), "200")
     engine.metrics.expect_fills(compat.FILLING)
-    describe(app, TripleRequest, GroupedRequest, *screen.SHAPES, *compat.SHAPES)
+    describe(app, TripleRequest, GroupedRequest, *screen.SHAPES, decisions.OverrideRequest, *compat.SHAPES)
     return app
 
 

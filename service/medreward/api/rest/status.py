@@ -50,6 +50,8 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.QUOTA_EXCEEDED: 503,  # 429 for the interactive lane
     Code.POLICY_UNKNOWN: 404,
     Code.POLICY_REFUSED: 409,
+    Code.AUDIT_OFF: 409,
+    Code.AUDIT_FAILED: 503,
 }
 
 

@@ -47,6 +47,8 @@ GRPC_STATUS: Final[dict[Code, grpc.StatusCode]] = {
     Code.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     Code.HOST_REFUSED: grpc.StatusCode.INVALID_ARGUMENT,
     Code.QUOTA_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.AUDIT_OFF: grpc.StatusCode.FAILED_PRECONDITION,
+    Code.AUDIT_FAILED: grpc.StatusCode.UNAVAILABLE,
 }
 
 
