@@ -24,11 +24,22 @@ from medreward.screening.audit.verify import Report, in_order
 from medreward.screening.audit.verify import verify as verify_files
 
 F = TypeVar("F", bound=Callable[..., Any])
-HASH: Final = re.compile(r"[0-9a-f]{64}")
+HEX: Final = re.compile(r"[0-9a-f]{64}")
 COLUMNS: Final = ["entry", "time (UTC)", "event", "decision", "response", "tenant", "key", "policy", "verdict", "why"]
 DAYS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 AT_ONCE: Final = 2**62  # bytes: an erasure begins no new file by itself
 
+
+class Hash(click.ParamType):
+    name = "hash"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not HEX.fullmatch(value):
+            self.fail(f"{value!r} is no hash: it has 64 hex digits", param, ctx)
+        return value
+
+
+HASH: Final = Hash()
 log_argument = click.argument("log", type=click.Path(path_type=Path, exists=True))
 key_file_option = option(
     "--key-file",
@@ -36,32 +47,25 @@ key_file_option = option(
     metavar="FILE",
     help="the log's key; by default LOG.key beside it, where that exists",
 )
-
-
-class HashType(click.ParamType):
-    name = "hash"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not HASH.fullmatch(value):
-            self.fail(f"{value!r} is no hash: it has 64 hex digits", param, ctx)
-        return value
+ABOUT: Final = (
+    option("--decision", "decisions", multiple=True, metavar="ID", help="of the decision with this id"),
+    option("--about-sha256", "hashes", multiple=True, type=HASH, help="about what has this SHA-256"),
+    option("--about-response", "responses", multiple=True, metavar="TEXT", help="about this response"),
+    option("--about-question", "questions", multiple=True, metavar="TEXT", help="about this question"),
+    option(
+        "--about-image",
+        "images",
+        multiple=True,
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        metavar="FILE",
+        help="about this image file, as it was sent",
+    ),
+)
 
 
 def about_options(command: F) -> F:
-    """Adds the flags that name a payload, by itself or by its SHA-256."""
-    for decorate in (
-        option("--sha256", "hashes", multiple=True, type=HashType(), help="about the payload with this SHA-256"),
-        option("--response", "responses", multiple=True, metavar="TEXT", help="about this response"),
-        option("--question", "questions", multiple=True, metavar="TEXT", help="about this question"),
-        option(
-            "--image",
-            "images",
-            multiple=True,
-            type=click.Path(path_type=Path, exists=True, dir_okay=False),
-            metavar="FILE",
-            help="about this image file, as it was sent",
-        ),
-    ):
+    """Adds the flags that name a decision, or a payload by itself or by its SHA-256."""
+    for decorate in ABOUT:
         command = decorate(command)
     return command
 
@@ -74,8 +78,8 @@ def command() -> None:
 @command.command()
 @click.argument("log", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @key_file_option
-@option("--expect-last", type=HashType(), help="hash of an entry that must be there, as /admin/state gave it")
-@option("--from", "begins_after", type=HashType(), help="hash of the last entry that was removed on purpose")
+@option("--expect-last", type=HASH, help="hash of an entry that must be there, as /admin/state gave it")
+@option("--from", "begins_after", type=HASH, help="hash of the last entry that was removed on purpose")
 @json_option
 def verify(
     log: Sequence[Path], key_file: Path | None, expect_last: str | None, begins_after: str | None, as_json: bool
@@ -110,10 +114,9 @@ def verify(
 @key_file_option
 @about_options
 @option("--event", "events", multiple=True, metavar="NAME", help="decision, override, erasure or open")
-@option("--decision", default="", metavar="ID", help="about this decision")
 @option("--verdict", default="", metavar="VERDICT", help="with this verdict on a response")
-@option("--policy", default="", metavar="NAME", help="by this policy")
-@option("--tenant", default="", metavar="NAME", help="of this tenant")
+@option("--by-policy", "policy", default="", metavar="NAME", help="by this policy")
+@option("--of-tenant", "tenant", default="", metavar="NAME", help="of this tenant")
 @option("--since", type=click.DateTime(DAYS), help="from this time (UTC)")
 @option("--until", type=click.DateTime(DAYS), help="before this time (UTC)")
 @option("--last", type=click.IntRange(1), metavar="N", help="only the last N entries of these")
@@ -122,7 +125,7 @@ def show(
     log: Path,
     key_file: Path | None,
     events: Sequence[str],
-    decision: str,
+    decisions: Sequence[str],
     verdict: str,
     policy: str,
     tenant: str,
@@ -136,10 +139,8 @@ def show(
     file = _file_of(log)
     digests = _digests(_key(file, key_file), **about)
     times = [moment.strftime("%Y-%m-%dT%H:%M:%S") if moment else "" for moment in (since, until)]
-    wanted = Filter(events, times[0], times[1], decision, policy, tenant, verdict, digests)
-    entries = list(select(files_of(file), wanted, lambda what: click.echo(f"medreward: {what}", err=True)))[
-        -(last or 0) :
-    ]
+    wanted = Filter(events, times[0], times[1], decisions, policy, tenant, verdict, digests)
+    entries = list(select(files_of(file), wanted, skipped=_warn))[-(last or 0) :]
     if as_json:
         print_json(entries)
     elif entries:
@@ -153,7 +154,6 @@ def show(
 @log_argument
 @key_file_option
 @about_options
-@option("--decision", "decisions", multiple=True, metavar="ID", help="all about this decision")
 @option("--dry-run", is_flag=True, help="only say what would be erased")
 @json_option
 def erase_(
@@ -168,7 +168,7 @@ def erase_(
     key = _key(file, key_file)
     digests = _digests(key, **about)
     if not digests and not decisions:
-        raise click.UsageError("say what to erase: give --image, --question, --response, --sha256 or --decision")
+        raise click.UsageError("say what to erase: give --about-image or another of these flags")
     if key is None:
         raise click.UsageError("the erasure is an entry of the log, which needs the log's key: give --key-file")
     found = _erase(file, key, digests, decisions) if not dry_run else find_subjects(files_of(file), digests, decisions)
@@ -207,10 +207,8 @@ def _file_of(path: Path) -> Path:
         return path
     logs = logs_in(path)
     if len(logs) != 1:
-        what = (
-            f"has several audit logs ({', '.join(log.name for log in logs)}): name one" if logs else "has no audit log"
-        )
-        raise click.UsageError(f"the folder {path} {what}")
+        names = ", ".join(log.name for log in logs)
+        raise click.UsageError(f"{path} has several audit logs: {names}" if logs else f"{path} has no audit log in it")
     return logs[0]
 
 
@@ -240,7 +238,7 @@ def _rows(entry: Entry) -> list[list[str]]:
     """Returns the lines of an entry in the table: one for each response of a decision."""
     policy = entry.get("policy", {})
     about = [str(entry["seq"]), entry["time"].removesuffix("Z")[:23].replace("T", " "), entry["event"]]
-    who = [entry.get("tenant", ""), entry.get("key", "")]
+    who = [entry["tenant"], entry["key"]] if "decision_id" in entry else ["", ""]
     which = f"{policy['name']} {policy['version']}" if policy else ""
     rows = []
     for part in holders(entry):
@@ -255,6 +253,10 @@ def _why(entry: Entry) -> str:
     if entry["event"] == "erasure":
         return f"{len(entry['places'])} subjects, by {entry['by']}"
     return f"medreward {entry['version']}" + (f", after {entry['torn']['bytes']} torn bytes" if entry["torn"] else "")
+
+
+def _warn(what: str) -> None:
+    click.echo(f"medreward: {what}", err=True)
 
 
 def _print_summary(report: Report) -> None:

@@ -40,9 +40,10 @@ def holders(entry: Entry) -> Iterator[Entry]:
 
 def seal(entry: Entry, head: Head, key: bytes) -> tuple[bytes, Head]:
     """Returns the entry as the next line of the chain, and the new head. `mac` shows that its writer had the key."""
-    line = {"seq": head.seq + 1, **entry, "previous": head.hash}
+    line: Entry = {"seq": head.seq + 1, **entry}
     for part in holders(line):
         part["subject_sha256"] = _sha256(msgspec.json.encode(part["subject"]))
+    line["previous"] = head.hash
     bare = _bare(line)
     line["mac"] = bare["mac"] = _mac(bare, key)
     line["hash"] = _sha256(msgspec.json.encode(bare))

@@ -40,7 +40,7 @@ def is_open(file: Path) -> bool:
 
 
 def lock_file(file: Path) -> Path:
-    """Returns the file that a process locks while it writes the log. FILE itself is renamed, so it cannot be the lock."""
+    """Returns the file that a process locks while it writes the log. FILE itself cannot be: it is renamed."""
     return file.with_name(f"{file.name}.lock")
 
 

@@ -28,7 +28,7 @@ class Filter:
     events: Collection[str] = ()
     since: str = ""
     until: str = ""
-    decision_id: str = ""
+    decisions: Collection[str] = ()
     policy: str = ""
     tenant: str = ""
     verdict: str = ""
@@ -40,7 +40,7 @@ class Filter:
             (not self.events or entry["event"] in self.events)
             and (not self.since or entry["time"] >= self.since)
             and (not self.until or entry["time"] < self.until)
-            and self.decision_id in ("", entry.get("decision_id"))
+            and (not self.decisions or entry.get("decision_id") in self.decisions)
             and self.policy in ("", entry.get("policy", {}).get("name"))
             and self.tenant in ("", entry.get("tenant"))
             and (not self.verdict or any(part.get("verdict") == self.verdict for part in holders(entry)))
