@@ -1,7 +1,6 @@
 """The files of an audit log: going on, rotation, torn lines, full disks, locks, erasure."""
 
 import os
-import resource
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from audits import KEY, decision, opened, override, read_entries, write_log
+from audits import KEY, decision, opened, override, read_entries, room_for, write_log
 from medreward import __version__
 from medreward.errors import ConfigurationError
 from medreward.screening.audit.erasing import erasure_entry, find_subjects, rewrite
@@ -25,17 +24,6 @@ NOBODY = 65534
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "audit.jsonl"
-
-
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond this size, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Audit logs that tests make."""
 
-from collections.abc import Sequence
-from contextlib import closing
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,14 @@ def write_log(file: Path, entries: Sequence[Entry], max_bytes: int = 2**30) -> N
 
 def read_entries(*files: Path) -> list[dict[str, Any]]:
     return [msgspec.json.decode(line) for file in files for line in file.read_bytes().splitlines()]
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond this size, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -258,6 +258,7 @@ class AuditState(Shape):
     seq: int = Field(description="number of the last entry")
     hash: str = Field(description="of the last entry: keep it elsewhere, for `medreward audit verify --expect-last`")
     bytes: int = Field(description="size of the file: at audit_bytes it is renamed")
+    waiting: int = Field(description="entries that wait for the disk")
     failing: bool = Field(description="whether the last entry could not be written")
 
 

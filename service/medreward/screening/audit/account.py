@@ -81,7 +81,7 @@ class Audit:
 
     def state(self) -> dict[str, object]:
         """Returns what `GET /admin/state` shows."""
-        return {**self._log.state(), "failing": self._is_failing}
+        return {**self._log.state(), "waiting": len(self._waiting), "failing": self._is_failing}
 
     async def close(self) -> None:
         """Writes what waits, and lets another server have the log."""
