@@ -30,10 +30,10 @@ DAYS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 AT_ONCE: Final = 2**62  # bytes: an erasure begins no new file by itself
 
 
-class Hash(click.ParamType):
+class Hash(click.types.StringParamType):
     name = "hash"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not HEX.fullmatch(value):
             self.fail(f"{value!r} is no hash: it has 64 hex digits", param, ctx)
         return value
@@ -177,7 +177,7 @@ def erase_(
         print_json({"erased": 0 if dry_run else count, "found": count, "files": [str(path) for path in found]})
     else:
         done = "would be erased" if dry_run else "erased"
-        click.echo(f"{count} subjects {done} in {len(found)} files" if count else "nothing in the log is about that")
+        click.echo(f"{done}: {_subjects(count)}" if count else "nothing in the log is about that")
     return 0
 
 
@@ -230,7 +230,7 @@ def _digests(
         if images or questions or responses or hashes:
             raise click.UsageError("to find a payload by its digest needs the log's key: give --key-file")
         return []
-    payloads = [*(image.read_bytes() for image in images), *questions, *responses]
+    payloads: list[str | bytes] = [*(image.read_bytes() for image in images), *questions, *responses]
     return [*map(key.digest, payloads), *map(key.digest_of, hashes)]
 
 
@@ -243,16 +243,21 @@ def _rows(entry: Entry) -> list[list[str]]:
     rows = []
     for part in holders(entry):
         place = f"{part['item']}.{part['response']}"
-        erased = "erased" if part["subject"] is None else ""
         why = part.get("rule") or part.get("error") or (part["subject"] or {}).get("reason", "")
-        rows.append([*about, entry["decision_id"], place, *who, which, part["verdict"], why or erased])
+        if part["subject"] is None:
+            why = f"{why} (the rest is erased)".lstrip()
+        rows.append([*about, entry["decision_id"], place, *who, which, part["verdict"], why])
     return rows or [[*about, "", "", *who, which, "", _why(entry)]]
 
 
 def _why(entry: Entry) -> str:
     if entry["event"] == "erasure":
-        return f"{len(entry['places'])} subjects, by {entry['by']}"
+        return f"{_subjects(len(entry['places']))}, by {entry['by']}"
     return f"medreward {entry['version']}" + (f", after {entry['torn']['bytes']} torn bytes" if entry["torn"] else "")
+
+
+def _subjects(count: int) -> str:
+    return f"what the log held about {count} response{'' if count == 1 else 's'}"
 
 
 def _warn(what: str) -> None:
@@ -264,7 +269,7 @@ def _print_summary(report: Report) -> None:
     click.echo(f"{state}: {report.entries} entries ({report.first} to {report.last}) in {report.files} files")
     click.echo(f"last hash: {report.hash}")
     if report.erased:
-        click.echo(f"erased: {report.erased} subjects, each named by an erasure in the log")
+        click.echo(f"erased: {_subjects(report.erased)}")
     if report.torn:
         click.echo(f"torn lines that a server set aside when it started: {report.torn}")
     if not report.mac_checked:

@@ -28,7 +28,7 @@ def number_of(file: Path, older: Path) -> int | None:
 
 def older_files(file: Path) -> list[Path]:
     """Returns the files that FILE was before, oldest first."""
-    numbered = ((number_of(file, path), path) for path in file.absolute().parent.glob(f"{glob.escape(file.stem)}.*"))
+    numbered = ((number_of(file, path), path) for path in file.parent.glob(f"{glob.escape(file.stem)}.*"))
     return [path for _, path in sorted((number, path) for number, path in numbered if number is not None)]
 
 
