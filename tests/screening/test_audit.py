@@ -224,6 +224,7 @@ async def test_without_an_audit_log_an_override_says_so(policies: Path) -> None:
         reply = await server.rest.post(path, json=REASON)
         check_problem(reply, 409, "audit_off")
         assert "--audit" in reply.json()["detail"]
+        check_problem(await server.admin.post("/admin/audit/erase", json={}), 409, "audit_off")
         assert await state(server) is None
 
 
@@ -362,6 +363,35 @@ async def test_the_state_has_the_hash_to_keep_elsewhere(server: Server, file: Pa
     told, last = await state(server), read_entries(file)[-1]
     assert (told["hash"], told["seq"], told["bytes"]) == (last["hash"], last["seq"], size_of(file))
     assert metric(server, "medreward_audit_seq") == last["seq"]
+
+
+async def test_a_running_server_erases_and_decides_on(server: Server, file: Path, key: AuditKey) -> None:
+    about = {"question": "Is it Mr X?", "response": "Yes, it is Mr X."}
+    first = (await screened(server, **about))["decision_id"]
+    other = (await screened(server))["decision_id"]
+    await server.rest.post(f"/v1/decisions/{first}/override", json=REASON)
+    asked = {"sha256": [hashlib.sha256(about["response"].encode()).hexdigest()]}
+    reply, *answers = await asyncio.gather(
+        server.admin.post("/admin/audit/erase", json=asked), *(screened(server) for _ in range(5))
+    )
+    assert reply.json() == {"erased": 2}
+    entries = read_entries(*files_of(file))
+    subjects = {
+        entry["decision_id"]: entry["results"][0]["subject"] for entry in entries if entry["event"] == "decision"
+    }
+    assert subjects[first] is None
+    assert all(subjects[answer["decision_id"]] for answer in answers)
+    assert (await server.admin.post("/admin/audit/erase", json={"decisions": [other]})).json() == {"erased": 1}
+    assert (await server.admin.post("/admin/audit/erase", json=asked)).json() == {"erased": 0}
+    assert entry_of(file, other)["results"][0]["subject"] is None
+    assert verify(files_of(file), key.secret).ok
+
+
+@pytest.mark.parametrize("wrong", [{"sha256": ["abc"]}, {"sha256": CANARY}, {"question": CANARY}])
+async def test_an_erasure_that_is_wrong_is_refused(server: Server, wrong: dict[str, Any]) -> None:
+    reply = await server.admin.post("/admin/audit/erase", json=wrong)
+    assert reply.status_code == 422
+    assert CANARY not in reply.text
 
 
 async def test_nothing_of_a_payload_is_in_the_log_the_audit_log_or_the_metrics(

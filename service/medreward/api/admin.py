@@ -1,5 +1,7 @@
 """The routes of the admin port: metrics, state, drain. The port is separate, so that nobody exposes it by accident."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
@@ -10,14 +12,18 @@ from medreward import __version__
 from medreward.api.access.keyring import Keyring
 from medreward.api.access.tls import Tls
 from medreward.api.openapi import PROBLEMS, describe, paths
-from medreward.api.rest.middleware import admin_rules, engine_of, surround
+from medreward.api.rest.decisions import AUDIT_OFF
+from medreward.api.rest.middleware import admin_rules, engine_of, entry_of, surround
 from medreward.api.rest.requests import checked, decode_json, read_body
 from medreward.api.rest.schemas import Shape, StateReply
 from medreward.api.rest.screen import PolicyRefShape, screening_of
 from medreward.engine.engine import Engine
+from medreward.errors import Code, RequestError
 from medreward.screening.screening import Screening
 
 TAGS = [{"name": "operators", "description": "for those who run the server: Prometheus, deployment scripts, people"}]
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 router = APIRouter(tags=["operators"], responses=PROBLEMS)
 
@@ -61,6 +67,30 @@ async def move_policy(request: Request, name: str) -> dict[str, str]:
     with engine.bodies.reserve() as room:
         body = checked(CurrentRequest, decode_json(await read_body(request, engine.settings, room)))
     return screening_of(request).policies.move(name, body.version).as_json()
+
+
+class EraseRequest(Shape):
+    """What to erase: payloads by their SHA-256, or decisions."""
+
+    sha256: list[Sha256] = Field([], description="of image files, questions or responses")
+    decisions: list[str] = Field([], description="ids of decisions")
+
+
+class EraseReply(Shape):
+    erased: int = Field(description="about how many responses something was erased")
+
+
+@router.post("/admin/audit/erase", responses={200: {"model": EraseReply}})
+async def erase(request: Request) -> dict[str, int]:
+    """Erases what the audit log holds about payloads or decisions; its chain stays whole. 409 where the server keeps
+    no audit log."""
+    engine, audit = engine_of(request), screening_of(request).audit
+    with engine.bodies.reserve() as room:
+        body = checked(EraseRequest, decode_json(await read_body(request, engine.settings, room)))
+    if audit is None:
+        raise RequestError(Code.AUDIT_OFF, AUDIT_OFF)
+    by = entry_of(request.scope).caller.id
+    return {"erased": await audit.erase(body.sha256, body.decisions, f"key {by}" if by else "admin port")}
 
 
 @router.post("/admin/drain", responses={200: {"model": StateReply}})

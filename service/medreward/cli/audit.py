@@ -162,7 +162,8 @@ def erase_(
     """Erase digests, scores and reasons of what is about an image, a question, a response or a decision.
 
     What stays is that there was a decision, when, by which policy and model, and with which verdict. The chain stays
-    whole, and an entry of its own says what was erased. The server of this log must be stopped.
+    whole, and an entry of its own says what was erased. A server that has the log open must be stopped,
+    or asked by POST /admin/audit/erase.
     """
     file = _file_of(log)
     key = _key(file, key_file)

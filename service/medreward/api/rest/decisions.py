@@ -21,6 +21,7 @@ router = APIRouter(tags=["screening"])
 
 DECISION_ID: Final = re.compile(r"[0-9a-f]{32}")
 REASON_CHARS: Final = 500
+AUDIT_OFF: Final = "this server keeps no audit log: start it with --audit"
 UNKNOWN: Final = "no decision in the audit log has this id"
 
 
@@ -70,7 +71,7 @@ async def override_verdict(request: Request, decision_id: str) -> Response:
         check_json(data, engine.settings)
         body = checked(OverrideRequest, decode_json(data))
     if audit is None:
-        raise RequestError(Code.AUDIT_OFF, "this server keeps no audit log: start it with --audit to record overrides")
+        raise RequestError(Code.AUDIT_OFF, AUDIT_OFF)
     if not DECISION_ID.fullmatch(decision_id):
         raise RequestError(Code.NOT_FOUND, UNKNOWN)
     caller = entry.caller

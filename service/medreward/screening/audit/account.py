@@ -3,15 +3,17 @@
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from medreward.errors import Code, RequestError
+from medreward.errors import Code, ConfigurationError, RequestError
 from medreward.metrics import Metrics
 from medreward.screening.audit.chain import Entry
 from medreward.screening.audit.entries import Override, decision_entry, override_entry
+from medreward.screening.audit.erasing import erasure_entry, find_subjects, rewrite
+from medreward.screening.audit.files import older_files
 from medreward.screening.audit.key import default_key_file, make_key, read_key
 from medreward.screening.audit.log import AuditLog, now
 from medreward.screening.audit.looking import find_decision
@@ -27,6 +29,7 @@ MOST_WAITING: Final = 10_000  # entries, when the disk has stopped
 REMEMBERED: Final = 10_000  # decisions that an override finds without reading files
 RETRY_SECONDS: Final = 5.0
 NOT_WRITTEN: Final = "the audit log cannot be written, so nothing is decided: the server's log says why"
+NOT_ERASED: Final = "the erasure was not finished: the server's log says why; ask again when that is mended"
 
 Make = Callable[[], Entry]
 
@@ -45,6 +48,7 @@ class Audit:
         self._waiting: list[tuple[Make, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
         self._is_failing = False
+        self._erasing = asyncio.Lock()
         self._recent: OrderedDict[str, Entry] = OrderedDict()
         metrics.audit_seq.set_function(lambda: self._log.head.seq)
         log.info("audit log opened", extra=self._log.state())
@@ -78,6 +82,26 @@ class Audit:
         """Returns when the override is on disk. One that cannot be written is refused, whatever audit_full says."""
         if not await self._write(partial(override_entry, override, now())):
             raise self._refused()
+
+    async def erase(self, sha256: Sequence[str], decisions: Sequence[str], by: str) -> int:
+        """Erases what the log holds about payloads with these SHA-256 and about these decisions. Returns about how many
+        responses. Fails with a RequestError where the log is broken or cannot be written; asked again, it goes on.
+
+        FILE is renamed first, so that decisions are written into another file than those that are replaced.
+        """
+        digests = [*map(self._key.digest_of, sha256)]
+        async with self._erasing:
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._log.rotate)
+                places = await asyncio.to_thread(find_subjects, older_files(self._log.file), digests, decisions)
+                if places and not await self._write(partial(erasure_entry, places, by)):
+                    raise self._refused()
+                for file, entries in places.items():
+                    await asyncio.to_thread(rewrite, file, entries)
+            except (OSError, ConfigurationError) as error:
+                log.error("the erasure was not finished", extra={"reason": str(error)})
+                raise RequestError(Code.AUDIT_FAILED, NOT_ERASED) from None
+        return sum(len(parts) for entries in places.values() for parts in entries.values())
 
     def state(self) -> dict[str, object]:
         """Returns what `GET /admin/state` shows."""

@@ -90,6 +90,7 @@ class AuditLog:
             self._fd = -1
             self._number += 1
         self._open()
+        self._write([])
 
     def close(self) -> None:
         """Lets another process have the log."""
@@ -123,7 +124,7 @@ class AuditLog:
         torn = self._set_torn_aside()
         if self._size:
             self._number = self._take_head(self.file)
-        self._write([self._opening(torn)] if self._size else [], torn)
+        self._write([self._opening(torn)] if self._size else [], torn)  # an empty file gets its opening anyway
 
     def _take_head(self, file: Path) -> int:
         """Goes on from the last entry of a file; returns the number that its first entry gives it."""
