@@ -150,6 +150,16 @@ class Metrics:
 
         # screening
         self.verdicts = counter("medreward_verdicts", "How many verdicts were given", ["policy", "verdict"])
+        self.audit_lost = counter(
+            "medreward_audit_lost", "How many decisions were answered though the audit log could not be written"
+        )
+        self.audit_refused = counter(
+            "medreward_audit_refused", "How many decisions and overrides were refused for that reason"
+        )
+        self.audit_seq = gauge("medreward_audit_seq", "The number of the last entry in the audit log; 0 without one")
+        self.audit_write_duration = seconds(
+            "medreward_audit_write_duration_seconds", "How long the audit log took for a write and its fsync"
+        )
 
         # the queue and the device
         self.queue_cost = gauge(

@@ -76,6 +76,19 @@ class Settings(BaseSettings):
         None, description="folder of screening policies; by default the model's own; see docs/screening.md"
     )
     default_policy: str | None = Field(None, description="policy of a screening request that names none")
+    audit: Path | None = Field(None, description="file of the audit log, to which every decision is appended")
+    audit_key_file: Path | None = Field(
+        None, description="file of the key of its digests, made where it is missing; by default FILE.key beside FILE"
+    )
+    audit_full: Literal["refuse", "count"] = Field(
+        "refuse", description="where the audit log cannot be written: refuse decisions, or answer and count the loss"
+    )
+    audit_bytes: PositiveInt = Field(
+        64 * MIB, description="size from which the audit log is renamed and goes on in a new file"
+    )
+    audit_fsync: Literal["on", "off"] = Field(
+        "on", description="off: an answered decision outlasts a crash of the server, and not one of the machine"
+    )
 
     host: str = Field("127.0.0.1", description="address of the REST and gRPC ports")
     port: Port = Field(8000, description="REST port; 0: any free one")

@@ -235,6 +235,7 @@ class ScoreResponse:
     model: ModelRef
     results: tuple[Result, ...]
     timings: Timings = field(default_factory=Timings)
+    images: tuple[tuple[str, ...], ...] = ()  # of each item: the SHA-256 of the image files that were opened for it
 
     @classmethod
     def failed(cls, request: ScoreRequest, model: ModelRef, error: ItemError) -> Self:

@@ -93,6 +93,7 @@ async def serve(settings: Settings) -> None:
                     door.close()
                 await rpc.stop(grace=1)
                 await asyncio.gather(*serving)
+                await screening.close()
         except TimeoutError:
             _stop_hard(
                 "stopped hard: the drain took longer than --drain-seconds, and requests are left unanswered",

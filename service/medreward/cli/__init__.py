@@ -21,6 +21,7 @@ VERBS = {
     "bench": "measure a model or a judge on Med-RewardBench or a set in its format",
     "models": "list, inspect, verify, adopt, export and measure models on disk",
     "train": "train a reward model",
+    "audit": "verify an audit log, show its entries, erase what is about a patient",
     "doctor": "what this machine can run, and what is missing",
 }
 

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from medreward.backends.base import CostModel, HeadOutputs
@@ -26,13 +26,15 @@ QUICK_CHARS: Final = 20_000  # of a request: tokenised within a few milliseconds
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """A request under way: its deadline, how its logits become scores, its timings, and what it may still fetch."""
+    """A request under way: its deadline, how its logits become scores, its timings, what it may still fetch, and the
+    SHA-256 of each image that was opened, by the item's place."""
 
     request: ScoreRequest
     deadline: float
     scoring: Scoring
     timings: Timings
     allowance: Allowance
+    opened: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class Items:
         is_long = chars * len(request.items) > QUICK_CHARS or request.options.explain is not Explain.NONE
         prompt, answers, results = await asyncio.to_thread(encode) if is_long else encode()
         file = await self._images.open(item.images[0], request.tenant, context.allowance) if item.images else None
+        if file:
+            context.opened[i] = file.digest
         key = GroupKey(request.lane, request.tenant, file.digest if file else "", prompt_digest(prompt.ids))
         flags = prompt.flags if file else (Flag.NO_IMAGE, *prompt.flags)
         if item.is_raw:

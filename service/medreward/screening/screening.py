@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from medreward.engine.engine import Engine
 from medreward.engine.serving import Serving
 from medreward.errors import Code, ItemError, RequestError
+from medreward.screening.audit.account import Audit
 from medreward.screening.deciding import Decision
 from medreward.screening.policies import Policies
 from medreward.screening.policy import PolicyFile
@@ -73,7 +74,8 @@ class Screening:
         self._engine = engine
         settings = engine.settings
         self.policies = Policies(settings.policies, settings.default_policy)
-        self.accounts: list[Account] = []
+        self.audit = Audit(settings, engine.metrics) if settings.audit else None
+        self.accounts: list[Account] = [self.audit] if self.audit else []
 
     def start(self) -> None:
         """Reads the policies for the model that the engine has loaded, and from now on for each that is to take over.
@@ -102,6 +104,11 @@ class Screening:
             self._engine.metrics.expect_verdicts(policies.names)
 
         return take_over
+
+    async def close(self) -> None:
+        """Writes what the audit log has not yet, and closes it."""
+        if self.audit:
+            await self.audit.close()
 
     async def screen(self, request: ScreenRequest) -> Screened:
         """Returns a decision for each response. What could not be scored is unscored, whatever the cause.

@@ -10,7 +10,7 @@ from medreward.api import compat
 from medreward.api.access.keyring import Caller, Keyring
 from medreward.api.fields import read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, describe, paths, scoring
-from medreward.api.rest import screen
+from medreward.api.rest import decisions, screen
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, score_reply
@@ -42,7 +42,7 @@ def create_app(engine: Engine, keys: Keyring, screening: Screening) -> FastAPI:
     app.state.engine = engine
     app.state.screening = screening
     app.state.jobs = compat.Jobs()
-    routers = (router, screen.router, *compat.ROUTERS)
+    routers = (router, screen.router, decisions.router, *compat.ROUTERS)
     for each in routers:
         app.include_router(each)
     surround(app, routers, engine, keys, rest_rules(engine.settings))
@@ -51,7 +51,7 @@ def create_app(engine: Engine, keys: Keyring, screening: Screening) -> FastAPI:
     for path in paths(*routers):
         engine.metrics.expect((path,), "200", in_lanes.get(path, (Lane.BULK,)))
     engine.metrics.expect_fills(compat.FILLING)
-    describe(app, TripleRequest, GroupedRequest, *screen.SHAPES, *compat.SHAPES)
+    describe(app, TripleRequest, GroupedRequest, *screen.SHAPES, decisions.OverrideRequest, *compat.SHAPES)
     return app
 
 

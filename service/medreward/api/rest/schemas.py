@@ -273,6 +273,15 @@ class WorkerState(Shape):
     device: int | None = None
 
 
+class AuditState(Shape):
+    file: str
+    seq: int = Field(description="number of the last entry")
+    hash: str = Field(description="of the last entry: keep it elsewhere, for `medreward audit verify --expect-last`")
+    bytes: int = Field(description="size of the file: at audit_bytes it is renamed")
+    waiting: int = Field(description="entries that wait for the disk")
+    failing: bool = Field(description="whether the last entry could not be written")
+
+
 class StateReply(Shape):
     """What the server is doing now."""
 
@@ -286,6 +295,7 @@ class StateReply(Shape):
     request_bytes: int = Field(description="of all requests in memory: the limit is bodies_bytes")
     stored_bytes: int = Field(description="of images stored by hash: the limit is image_store_bytes")
     workers: list[WorkerState]
+    audit: AuditState | None = Field(description="null without an audit log")
 
 
 class Index(Shape):
