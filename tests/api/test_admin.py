@@ -301,7 +301,8 @@ async def test_the_admin_port_describes_itself_without_another_host(fake: Server
     states = {"get /metrics", "get /admin/state", "post /admin/drain", "post /admin/undrain"}
     models = {"get /admin/model", "post /admin/model", "post /admin/model/rollback"}
     sleep = {"post /admin/sleep", "post /admin/wake"}
-    assert routes == {*states, *models, *sleep, "post /admin/policies/{name}/current"}
+    screening = {"post /admin/policies/{name}/current", "post /admin/audit/erase"}
+    assert routes == {*states, *models, *sleep, *screening}
     assert all(about["description"] for methods in document["paths"].values() for about in methods.values())
     StateReply.model_validate_json((await fake.admin.get("/admin/state")).content)
     page = (await fake.admin.get("/docs")).text
