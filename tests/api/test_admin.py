@@ -45,6 +45,10 @@ CONTRACT = {
     "medreward_uncertainty_count": {"dimension"},
     "medreward_decode_duration_seconds_count": set(),
     "medreward_certificate_expiry_seconds": set(),
+    "medreward_drift_statistic": {"dimension"},
+    "medreward_drift_alarm": {"dimension"},
+    "medreward_shadow_agreement_total": {"outcome"},
+    "medreward_shadow_dropped_total": {"reason"},
     "process_cpu_seconds_total": set(),
     "process_resident_memory_bytes": set(),
     "process_open_fds": set(),
@@ -298,7 +302,14 @@ async def test_the_admin_port_describes_itself_without_another_host(fake: Server
     document = (await fake.admin.get("/openapi.json")).json()
     OpenAPI.model_validate(document)
     routes = {f"{method} {path}" for path, methods in document["paths"].items() for method in methods}
-    assert routes == {"get /metrics", "get /admin/state", "post /admin/drain", "post /admin/undrain"}
+    assert routes == {
+        "get /metrics",
+        "get /admin/state",
+        "post /admin/drain",
+        "post /admin/undrain",
+        "post /admin/drift/reset",
+        "post /admin/policies/{name}/current",
+    }
     assert all(about["description"] for methods in document["paths"].values() for about in methods.values())
     StateReply.model_validate_json((await fake.admin.get("/admin/state")).content)
     page = (await fake.admin.get("/docs")).text

@@ -85,6 +85,7 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
         door.close()
     await rpc.stop(grace=0)
     await asyncio.gather(*serving)
+    await screening.close()
     await engine.close()
 
 

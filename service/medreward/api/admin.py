@@ -15,6 +15,7 @@ from medreward.api.rest.requests import checked, decode_json, read_body
 from medreward.api.rest.schemas import Shape, StateReply
 from medreward.api.rest.screen import PolicyRefShape, screening_of
 from medreward.engine.engine import Engine
+from medreward.errors import Code, RequestError
 from medreward.screening.screening import Screening
 
 TAGS = [{"name": "operators", "description": "for those who run the server: Prometheus, deployment scripts, people"}]
@@ -45,8 +46,8 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/admin/state", responses={200: {"model": StateReply}})
 async def state(request: Request) -> dict[str, object]:
-    """What the server is doing now."""
-    return engine_of(request).state()
+    """What the server is doing now, and what it watches: drift and the shadow."""
+    return _state(request)
 
 
 class CurrentRequest(Shape):
@@ -67,11 +68,26 @@ async def move_policy(request: Request, name: str) -> dict[str, str]:
 async def drain(request: Request) -> dict[str, object]:
     """Refuses new requests and finishes accepted ones; the process stays. `/admin/undrain` takes it back."""
     engine_of(request).drain()
-    return engine_of(request).state()
+    return _state(request)
 
 
 @router.post("/admin/undrain", responses={200: {"model": StateReply}})
 async def undrain(request: Request) -> dict[str, object]:
     """Takes requests again after `/admin/drain`; 503 when the server is stopping, which nothing takes back."""
     engine_of(request).undrain()
-    return engine_of(request).state()
+    return _state(request)
+
+
+@router.post("/admin/drift/reset", responses={200: {"model": StateReply}})
+async def reset_drift(request: Request) -> dict[str, object]:
+    """Forgets alarms and all that was watched, and begins anew: with the reference, or with a first window of
+    decisions. 404 where drift is not watched."""
+    drift = screening_of(request).drift
+    if not drift:
+        raise RequestError(Code.NOT_FOUND, "drift is not watched: start the server without --drift off")
+    drift.reset()
+    return _state(request)
+
+
+def _state(request: Request) -> dict[str, object]:
+    return engine_of(request).state() | screening_of(request).state()

@@ -6,9 +6,12 @@ from typing import Final, Protocol
 
 from medreward.engine.engine import Engine
 from medreward.errors import Code, ItemError, RequestError
+from medreward.screening.accounts import open_drift, open_shadow
 from medreward.screening.deciding import Decision
+from medreward.screening.drift import Drift, DriftAccount
 from medreward.screening.policies import Policies
 from medreward.screening.policy import PolicyFile
+from medreward.screening.shadow import Shadow
 from medreward.types import ScoreRequest, ScoreResponse
 
 #: Causes for which a request that is right has no scores now. Each of its responses is then unscored.
@@ -54,9 +57,12 @@ class Screening:
         settings = engine.settings
         self.policies = Policies(settings.policies, settings.policy)
         self.accounts: list[Account] = []
+        self.drift: Drift | None = None
+        self.shadow: Shadow | None = None
 
     def start(self) -> None:
-        """Reads the policies for the model that the engine has loaded; fails with a ConfigurationError."""
+        """Reads the policies for the model that the engine has loaded, and begins to watch drift and to keep a shadow.
+        Fails with a ConfigurationError."""
         serving = self._engine.serving
         manifest = serving.model.manifest
         self.policies.load(
@@ -67,6 +73,24 @@ class Screening:
             serving.model.folder / "policies" if serving.model.folder else None,
         )
         self._engine.metrics.expect_verdicts(self.policies.names)
+        if drift := open_drift(self._engine):
+            self.drift = drift
+            self.accounts.append(DriftAccount(drift))
+        if shadow := open_shadow(self._engine, self.policies):
+            self.shadow = shadow
+            self.accounts.append(shadow)
+
+    def state(self) -> dict[str, object]:
+        """Returns what `GET /admin/state` shows of the accounts; None for one that is not kept."""
+        return {
+            "drift": self.drift.state() if self.drift else None,
+            "shadow": self.shadow.state() if self.shadow else None,
+        }
+
+    async def close(self) -> None:
+        """Ends the shadow."""
+        if self.shadow:
+            await self.shadow.close()
 
     async def screen(self, request: ScreenRequest) -> Screened:
         """Returns a decision for each response. What could not be scored is unscored, whatever the cause.

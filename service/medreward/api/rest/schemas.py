@@ -253,6 +253,28 @@ class WorkerState(Shape):
     device: int | None = None
 
 
+class WatchState(Shape):
+    """One thing that drift watches."""
+
+    statistic: float = Field(description="how strong the evidence of a change is: 0 none, from 1 on an alarm")
+    alarm: bool = Field(description="whether it raised an alarm since the last reset")
+    change: str | None = Field(description="what has happened: lower, higher, narrower, wider, rarer, more often")
+    reference: int = Field(description="answers that were learnt from as normal")
+    missing: int = Field(description="answers that are still to be learnt from; 0 when it tests")
+    tested: int
+
+
+class ShadowState(Shape):
+    of: str = Field(description="what decides a second time")
+    share: float
+    until: str
+    ended: bool
+    decisions: int = Field(description="decisions that it took")
+    outcomes: dict[str, int] = Field(
+        description="answers by the verdict served and the shadow's: allow_block and so on"
+    )
+
+
 class StateReply(Shape):
     """What the server is doing now."""
 
@@ -266,6 +288,8 @@ class StateReply(Shape):
     request_bytes: int = Field(description="of all requests in memory: the limit is bodies_bytes")
     stored_bytes: int = Field(description="of images stored by hash: the limit is image_store_bytes")
     workers: list[WorkerState]
+    drift: dict[str, WatchState] | None = Field(description="by what is watched; null where it is off")
+    shadow: ShadowState | None
 
 
 class Index(Shape):
