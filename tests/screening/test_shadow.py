@@ -219,6 +219,30 @@ async def test_wrong_or_no_answers_are_counted_and_change_nothing(
     assert CANARY not in caplog.text
 
 
+async def test_nothing_is_sent_to_a_proxy_or_where_a_redirect_leads(
+    policies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = []
+
+    async def other(request: bytes, writer: asyncio.StreamWriter) -> None:
+        elsewhere.append(request)
+
+    async with listening(other) as there:
+
+        async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 307 Go\r\nLocation: %s/v1/screen\r\nContent-Length: 0\r\n\r\n" % there.encode())
+
+        monkeypatch.setenv("HTTP_PROXY", there)
+        monkeypatch.setenv("NO_PROXY", "")
+        async with (
+            listening(answer) as url,
+            running(policies=policies, shadow_url=url, shadow_until="9", shadow_share=1) as server,
+        ):
+            await screened(server)
+            await until(lambda: server.engine.metrics.shadow_dropped.labels("failed")._value.get() == 1)
+    assert elsewhere == []
+
+
 async def test_a_server_that_is_down_is_counted(policies: Path) -> None:
     async with running(policies=policies, shadow_url="http://127.0.0.1:9", shadow_until="9", shadow_share=1) as server:
         assert await screened(server) == ["allow", "allow"]

@@ -145,6 +145,7 @@ class Shadow:
         self._taken = 0
         self._outcomes: Counter[str] = Counter()
         self._has_ended = False
+        log.info("shadow begins", extra={"shadow": second.about, "share": share, "until": until.text})
 
     async def note(self, screened: "Screened") -> None:
         """Takes note of a decision. Whatever goes wrong here is logged and does not reach the request."""

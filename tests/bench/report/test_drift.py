@@ -119,7 +119,8 @@ def test_a_shadow_is_counted_by_pairs_of_verdicts(tmp_path: Path) -> None:
     lines = [pair("allow", "allow")] * 150 + [pair("allow", "block")] * 50 + [pair("block", "allow", "3")] * 10
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"time": "2026-1')  # the last one was cut
     page = tmp_path / "shadow.html"
-    done = CliRunner().invoke(shadow.command, ["report", str(file), "--out", str(page), "--json"], standalone_mode=False)
+    words = ["report", str(file), "--out", str(page)]
+    done = CliRunner().invoke(shadow.command, [*words, "--json"], standalone_mode=False)
     first, second = json.loads(done.output)["agreements"]
     assert done.return_value == 0
     assert (first["answers"], first["agreed"]) == (200, 150)
@@ -128,7 +129,7 @@ def test_a_shadow_is_counted_by_pairs_of_verdicts(tmp_path: Path) -> None:
     assert (second["outcomes"], second["shadow"]) == ({"block_allow": 10}, "strict 3 (sha256:1) on " + FINGERPRINT[:19])
     text = page.read_text()
     assert "75.0% of 200 answers have the same verdict" in text
-    table = CliRunner().invoke(shadow.command, ["report", str(file), "--out", str(page)]).output
+    table = CliRunner().invoke(shadow.command, words).output
     assert "75.0% (95%: 68.6 to 80.5) of 200 agree" in table
 
 
