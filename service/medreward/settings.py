@@ -83,6 +83,9 @@ class Settings(BaseSettings):
         None, description="audit log or scored file of what is normal; by default the first decisions are"
     )
     drift_window: int = Field(1000, ge=200, description="how many first decisions are normal, without a reference")
+    drift_mix: int = Field(
+        0, ge=0, description="answers that are shuffled before they are tested, so that a daily rhythm is no change"
+    )
     drift_false_alarms: float = Field(
         0.01, gt=0, lt=1, description="share of runs that may raise a false alarm, however long they are"
     )

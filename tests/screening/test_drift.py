@@ -61,6 +61,33 @@ def test_new_version_of_a_policy_begins_the_verdicts_anew_and_nothing_else() -> 
     assert state["accuracy"]["tested"] == 201
 
 
+def rhythm(random: Random, days: int, images: int = 300) -> list[Sample]:
+    """Days with an evening that has other patients."""
+    halves = [islice(stationary(random, shift), images // 2) for shift in (-0.4, 0.4) * days]
+    return [sample for half in halves for sample in half]
+
+
+def test_a_daily_rhythm_is_no_change_where_days_are_mixed() -> None:
+    samples = rhythm(Random(4), 12)
+    plain, mixed = drift(600), Drift(600, 0.01, (), Random(4), mix=900)
+    assert any(plain.see(sample) for sample in samples)
+    assert not any(mixed.see(sample) for sample in samples)
+    later = (mixed.see(sample) for sample in islice(stationary(Random(5), 1.5), 1500))
+    assert any("accuracy" in names for names in later)
+
+
+def test_verdicts_of_an_old_version_that_wait_are_not_taken_for_the_new_ones() -> None:
+    mixed = Drift(200, 0.01, (), Random(1), mix=100)
+    for sample in islice(stationary(Random(1)), 400):
+        mixed.see(sample)
+    for sample in islice(stationary(Random(2)), 50):
+        mixed.see(Sample(sample.scores, (), "block", ("strict", "sha256:2")))
+    state = mixed.state()
+    learnt, missing = state["verdict_block"]["reference"], state["verdict_block"]["missing"]
+    assert (learnt, missing) == (mixed.state()["verdict_allow"]["reference"], 200 - int(str(learnt)))
+    assert 0 < int(str(learnt)) < 50
+
+
 def test_reference_is_learnt_whole_and_what_it_lacks_is_learnt_from_the_first_decisions() -> None:
     reference = tuple(Sample(sample.scores, sample.flags) for sample in islice(stationary(Random(2)), 900))
     watched = drift(300, reference=reference)

@@ -31,6 +31,13 @@ def command() -> None:
     show_default=True,
     help="share of logs without a change that may raise an alarm",
 )
+@option(
+    "--mix",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="images that are shuffled before they are tested",
+)
 @option("--fingerprint", metavar="SHA256", help="model whose decisions count; without it, that of the last decision")
 @option("--out", type=click.Path(path_type=Path), metavar="FILE", default=Path("drift.html"), show_default=True)
 @json_option
@@ -39,6 +46,7 @@ def report(
     reference: Path | None,
     window: int,
     false_alarms: float,
+    mix: int,
     fingerprint: str | None,
     out: Path,
     as_json: bool,
@@ -51,7 +59,7 @@ def report(
     from medreward.bench.report.drift import drift_page
     from medreward.bench.report.replaying import replay
 
-    found = replay(logs, reference, fingerprint, window, false_alarms)
+    found = replay(logs, reference, fingerprint, window, false_alarms, mix)
     write_page(out, drift_page(found))
     if as_json:
         print_json({**found.json(), "out": str(out)})

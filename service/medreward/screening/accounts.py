@@ -18,7 +18,8 @@ def open_drift(engine: Engine) -> Drift | None:
         return None
     file = settings.drift_reference
     reference = read_reference(file, engine.serving.ref.fingerprint) if file else []
-    drift = Drift(settings.drift_window, settings.drift_false_alarms, reference, Random())  # noqa: S311  # see Drift
+    random = Random()  # noqa: S311  # it draws places and orders, and guards nothing
+    drift = Drift(settings.drift_window, settings.drift_false_alarms, reference, random, settings.drift_mix)
     engine.metrics.watch_drift(drift)
     return drift
 

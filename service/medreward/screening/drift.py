@@ -3,6 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -22,24 +23,32 @@ EDGE: Final = 2048  # bytes in the middle and at the end of an image that tell i
 
 
 class Drift:
-    """A watch on each of WATCHED. In at most the share `false_alarms` of runs any of them raises one without cause."""
+    """A watch on each of WATCHED. In at most the share `false_alarms` of runs any of them raises one without cause.
 
-    def __init__(self, window: int, false_alarms: float, reference: Sequence[Sample], random: Random) -> None:
+    `mix` samples wait and are tested in an order that is drawn, so that a rhythm shorter than that is no change.
+    """
+
+    def __init__(
+        self, window: int, false_alarms: float, reference: Sequence[Sample], random: Random, mix: int = 0
+    ) -> None:
         self._window = window
         self._limit = len(WATCHED) / false_alarms
         self._reference = reference
         self._random = random
+        self._mix = mix
+        self._waiting: list[Sample] = []
         self.watches: dict[str, Watch] = {}
         self._policies: dict[str, str] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forgets all that was seen, alarms among it. Begins anew with the reference, else with a first window."""
+        self._waiting.clear()
         self._policies = dict(sample.policy for sample in self._reference if sample.verdict)
         self._begin(WATCHED, self._reference)
 
     def see(self, sample: Sample) -> list[str]:
-        """Takes the next sample; returns the names of the watches that raise an alarm at it.
+        """Takes the next sample; returns the names of the watches that raise an alarm now.
 
         A version of a policy that is new decides otherwise on purpose, so that verdicts get a first window then.
         """
@@ -47,7 +56,15 @@ class Drift:
         if sample.verdict and self._policies.setdefault(name, digest) != digest:
             self._policies[name] = digest
             self._begin(VERDICTS, ())
-        return [name for name, value in _values(sample) if self.watches[name].see(value)]
+        if len(self._waiting) < self._mix:
+            self._waiting.append(sample)
+            return []
+        if self._mix:
+            place = self._random.randrange(self._mix)
+            sample, self._waiting[place] = self._waiting[place], sample
+        is_current = self._policies.get(sample.policy[0]) == sample.policy[1]
+        values = _values(sample if is_current else replace(sample, verdict=""))
+        return [name for name, value in values if self.watches[name].see(value)]
 
     def statistic(self, name: str) -> float:
         """Returns how strong the evidence of a watch is: 0 none, from 1 on an alarm."""

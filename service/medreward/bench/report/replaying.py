@@ -81,7 +81,12 @@ class Replay:
 
 
 def replay(
-    logs: Sequence[Path], reference: Path | None, fingerprint: str | None, window: int, false_alarms: float
+    logs: Sequence[Path],
+    reference: Path | None,
+    fingerprint: str | None,
+    window: int,
+    false_alarms: float,
+    mix: int = 0,
 ) -> Replay:
     """Returns the replay of the logs, which are read one after another.
 
@@ -95,13 +100,13 @@ def replay(
     own = [line for line in lines if line.fingerprint == model]
     samples = [sample for _, sample in of_new_images(own)]
     known = read_reference(reference, model) if reference else []
-    first = 0 if known else window
+    first = mix + (0 if known else window)
     if len(samples) < first + SMALLEST:
         raise ConfigurationError(
             f"the log has {len(samples)} samples of the model {model}, and {first + SMALLEST} are needed: give more of "
             "it, a --reference, or a smaller --window"
         )
-    drift = Drift(window, false_alarms, known, Random(SEED))  # noqa: S311  # it guards nothing
+    drift = Drift(window, false_alarms, known, Random(SEED), mix)  # noqa: S311  # it guards nothing
     size = max(SMALLEST, -(-len(samples) // PARTS))
     alarms: list[Alarm] = []
     parts: list[Part] = []
