@@ -219,7 +219,8 @@ SCORES: Final = {
             [Query(rate("medreward_filled_total", "route"), "{{route}}")],
         ),
     ],
-    "Drift and shadow": [
+    "Screening": [
+        Panel("Verdicts", "reqps", [Query(rate("medreward_verdicts_total", "verdict"), "{{verdict}}")]),
         Panel(
             "Drift: evidence",
             "short",

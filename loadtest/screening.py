@@ -158,7 +158,7 @@ def main(seconds: float, rounds: int, rate: float, connections: int, target: flo
         record = ("--shadow-file", str(Path(folder) / "shadow.jsonl"))
         ports = [started(stack, (*common, *flags), server_cores) for flags in (OFF, (*ON, *record, *shlex.split(more)))]
         os.sched_setaffinity(0, own)
-        outcome = uvloop.run(Trial(seconds, rate, connections).run(*ports, rounds))
+        outcome = uvloop.run(Trial(seconds, rate, connections).run(ports[0], ports[1], rounds))
     low, high = outcome.ratios[0], outcome.ratios[-1]
     print(f"interactive p99 on/off: {outcome.ratio:.2f} (rounds: {low:.2f} to {high:.2f}); target {target}")
     print(json.dumps({**asdict(outcome), "cores": len(server_cores | own), "with": more}))

@@ -16,9 +16,11 @@ import yaml
 from commands import Served, serving
 from deploy.charts import ROOT
 from deploy.monitors import RULES, Prometheus, alertmanager, prometheus
+from medreward.artifacts.manifest import read_manifest
 from medreward.proto import reward_pb2 as pb
 from medreward.proto import reward_pb2_grpc
 from pictures import jpeg
+from policies import policy_text, publish, threshold
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +50,7 @@ def ask(served: Served, seed: int) -> None:
         for lane in ("bulk", "interactive"):
             for body in (new, {**new, "response": "No."}, known, known, {**known, "image": "!"}):
                 client.post("/score", json=body, headers={"X-Lane": lane})
+        assert client.post("/v1/screen", json=known).status_code == 200
         assert client.put("/v1/images", content=jpeg(seed)).status_code in (200, 201)
         refused = client.post("/score", json=known, headers={"X-Model-Fingerprint": "sha256:other"})
         assert refused.status_code == 409
@@ -58,7 +61,11 @@ def ask(served: Served, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("server"), "--model", "medreward-mini", "--threads", "1") as served:
+    policies = tmp_path_factory.mktemp("policies")
+    fingerprint = read_manifest(ROOT / "models" / "medreward-mini" / "model.toml").fingerprint
+    publish(policies, policy_text(threshold("good", "allow", 0.0), fingerprint=fingerprint))
+    flags = ("--model", "medreward-mini", "--threads", "1", "--policies", str(policies))
+    with serving(tmp_path_factory.mktemp("server"), *flags) as served:
         yield served
 
 
