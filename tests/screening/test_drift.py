@@ -89,11 +89,11 @@ def test_verdicts_of_an_old_version_that_wait_are_not_taken_for_the_new_ones() -
 
 
 def test_reference_is_learnt_whole_and_what_it_lacks_is_learnt_from_the_first_decisions() -> None:
-    reference = tuple(Sample(sample.scores, sample.flags) for sample in islice(stationary(Random(2)), 900))
+    reference = tuple(Sample(sample.scores, sample.flags) for sample in islice(stationary(Random(2)), 250))
     watched = drift(300, reference=reference)
     watched.see(next(stationary(Random(3))))
     state = watched.state()
-    assert (state["accuracy"]["reference"], state["accuracy"]["tested"]) == (900, 1)
+    assert (state["accuracy"]["reference"], state["accuracy"]["tested"]) == (250, 1)
     assert (state["verdict_allow"]["reference"], state["verdict_allow"]["missing"]) == (1, 299)
 
 

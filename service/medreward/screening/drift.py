@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from medreward.screening.evidence import EventWatch, ScoreWatch, Watch
-from medreward.screening.samples import Sample
+from medreward.screening.samples import LEAST, Sample
 from medreward.types import DECIDED, DIMENSIONS, WATCHED, Base64Image, Flag, InlineImage, Item, Scored
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Drift:
                 if name in known:
                     known[name].append(value)
         for name, values in known.items():
-            window = max(self._window, len(values))
+            window = len(values) if len(values) >= LEAST else self._window
             is_score = name in DIMENSIONS
             self.watches[name] = (
                 ScoreWatch(window, self._limit, self._random) if is_score else EventWatch(window, self._limit)
