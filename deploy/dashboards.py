@@ -241,6 +241,28 @@ SCORES: Final = {
             "s",
             quantiles("medreward_audit_write_duration_seconds", "instance", (0.5, 0.99)),
         ),
+        Panel(
+            "Drift: evidence",
+            "short",
+            [Query(gauge("medreward_drift_statistic", "dimension", "max"), "{{dimension}}")],
+            about="0: none. From 1 on an alarm. It falls again when what is new has become usual.",
+        ),
+        Panel(
+            "Drift: alarms",
+            "short",
+            [Query(gauge("medreward_drift_alarm", "dimension", "max"), "{{dimension}}")],
+            about="1 until it is reset: POST /admin/drift/reset.",
+        ),
+        Panel(
+            "Shadow: verdicts served and of the shadow",
+            "reqps",
+            [Query(rate("medreward_shadow_agreement_total", "outcome"), "{{outcome}}")],
+        ),
+        Panel(
+            "Shadow: left out",
+            "reqps",
+            [Query(rate("medreward_shadow_dropped_total", "reason"), "{{reason}}")],
+        ),
     ],
 }
 

@@ -90,6 +90,33 @@ class Settings(BaseSettings):
         "on", description="off: an answered decision outlasts a crash of the server, and not one of the machine"
     )
 
+    drift: Literal["on", "off"] = Field(
+        "on", description="watch whether screened answers are still like those before: on or off; see docs/drift.md"
+    )
+    drift_reference: Path | None = Field(
+        None, description="audit log or scored file of what is normal; by default the first decisions are"
+    )
+    drift_window: int = Field(1000, ge=200, description="how many first decisions are normal, without a reference")
+    drift_mix: int = Field(
+        0, ge=0, description="answers that are shuffled before they are tested, so that a daily rhythm is no change"
+    )
+    drift_false_alarms: float = Field(
+        0.01, gt=0, lt=1, description="share of runs that may raise a false alarm, however long they are"
+    )
+
+    shadow_policy: str | None = Field(
+        None, description="policy that decides a second time, NAME or NAME/VERSION; see docs/shadow.md"
+    )
+    shadow_url: str | None = Field(
+        None, description="server that decides a second time: images and texts are sent there; see docs/shadow.md"
+    )
+    shadow_key_file: Path | None = Field(None, description="file of the key for that server")
+    shadow_share: float = Field(0.1, gt=0, le=1, description="share of decisions that are made a second time")
+    shadow_until: str | None = Field(
+        None, description="end of the shadow, which it needs: a date (2027-01-31, UTC) or a number of decisions"
+    )
+    shadow_file: Path | None = Field(None, description="file that gets a line for each answer decided twice")
+
     host: str = Field("127.0.0.1", description="address of the REST and gRPC ports")
     port: Port = Field(8000, description="REST port; 0: any free one")
     grpc_port: Port = Field(8001, description="gRPC port; 0: any free one")

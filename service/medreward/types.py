@@ -66,6 +66,12 @@ class Verdict(StrEnum):
     UNSCORED = "unscored"  # never an implicit allow
 
 
+#: The verdicts that drift watches. Not unscored, which says something about the server and nothing about the answers.
+DECIDED: Final = (Verdict.ALLOW, Verdict.REVIEW, Verdict.BLOCK)
+#: The names of all that drift watches, one by one.
+WATCHED: Final = (*DIMENSIONS, *(f"flag_{flag}" for flag in Flag), *(f"verdict_{verdict}" for verdict in DECIDED))
+
+
 @dataclass(frozen=True, slots=True)
 class InlineImage:
     data: bytes

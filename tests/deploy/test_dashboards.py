@@ -52,7 +52,7 @@ def ask(served: Served, seed: int) -> None:
         for lane in ("bulk", "interactive"):
             for body in (new, {**new, "response": "No."}, known, known, {**known, "image": "!"}):
                 client.post("/score", json=body, headers={"X-Lane": lane})
-        assert client.post("/v1/screen", json=new).status_code == 200
+        assert client.post("/v1/screen", json=known).status_code == 200
         assert client.put("/v1/images", content=jpeg(seed)).status_code in (200, 201)
         refused = client.post("/score", json=known, headers={"X-Model-Fingerprint": "sha256:other"})
         assert refused.status_code == 409

@@ -56,7 +56,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/admin/state", responses={200: {"model": StateReply}})
 async def state(request: Request) -> dict[str, object]:
-    """What the server is doing now."""
+    """What the server is doing now, and what it keeps account of: the audit log, drift and the shadow."""
     return _state(request)
 
 
@@ -200,6 +200,16 @@ async def undrain(request: Request) -> dict[str, object]:
     return _state(request)
 
 
+@router.post("/admin/drift/reset", responses={200: {"model": StateReply}})
+async def reset_drift(request: Request) -> dict[str, object]:
+    """Forgets alarms and all that was watched, and begins anew: with the reference, or with a first window of
+    decisions. 404 where drift is not watched."""
+    drift = screening_of(request).drift
+    if not drift:
+        raise RequestError(Code.NOT_FOUND, "drift is not watched: start the server without --drift off")
+    drift.reset()
+    return _state(request)
+
+
 def _state(request: Request) -> dict[str, object]:
-    audit = screening_of(request).audit
-    return {**engine_of(request).state(), "audit": audit.state() if audit else None}
+    return engine_of(request).state() | screening_of(request).state()

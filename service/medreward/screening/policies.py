@@ -87,6 +87,16 @@ class Policies:
             raise RequestError(Code.POLICY_UNKNOWN, "there is no such policy: GET /v1/policies lists them", "/policy")
         return self._current[name]
 
+    def find(self, named: str) -> tuple[PolicyFile, Decider]:
+        """Returns a policy for a setting that names it, as NAME (its current version) or NAME/VERSION. Fails with a
+        ConfigurationError where it is not there or is not for the model that is served."""
+        name, _, version = named.partition("/")
+        if name not in self._current or (version and version not in self._versions(name)):
+            raise ConfigurationError(
+                f"there is no policy {named!r}: write NAME or NAME/VERSION of a policy in --policies"
+            )
+        return self._read(name, version) if version else self._current[name]
+
     def listed(self) -> list[dict[str, object]]:
         """Returns what `GET /v1/policies` shows: for each policy its versions, and the current one with its rules."""
         return [

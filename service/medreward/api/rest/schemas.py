@@ -282,6 +282,28 @@ class AuditState(Shape):
     failing: bool = Field(description="whether the last entry could not be written")
 
 
+class WatchState(Shape):
+    """One thing that drift watches."""
+
+    statistic: float = Field(description="how strong the evidence of a change is: 0 none, from 1 on an alarm")
+    alarm: bool = Field(description="whether it raised an alarm since the last reset")
+    change: str | None = Field(description="what has happened: lower, higher, narrower, wider, rarer, more often")
+    reference: int = Field(description="answers that were learnt from as normal")
+    missing: int = Field(description="answers that are still to be learnt from; 0 when it tests")
+    tested: int
+
+
+class ShadowState(Shape):
+    of: str = Field(description="what decides a second time")
+    share: float
+    until: str
+    ended: bool
+    decisions: int = Field(description="decisions that it took")
+    outcomes: dict[str, int] = Field(
+        description="answers by the verdict served and the shadow's: allow_block and so on"
+    )
+
+
 class StateReply(Shape):
     """What the server is doing now."""
 
@@ -296,6 +318,8 @@ class StateReply(Shape):
     stored_bytes: int = Field(description="of images stored by hash: the limit is image_store_bytes")
     workers: list[WorkerState]
     audit: AuditState | None = Field(description="null without an audit log")
+    drift: dict[str, WatchState] | None = Field(description="by what is watched; null where it is off")
+    shadow: ShadowState | None
 
 
 class Index(Shape):
