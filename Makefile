@@ -47,6 +47,7 @@ check: .venv/.test  ## lint, imports, types, generated files
 	$(BIN)/python deploy/chart.py .venv/made
 	diff docs/openapi.json .venv/made/docs/openapi.json
 	diff docs/settings.md .venv/made/docs/settings.md
+	diff docs/policy.schema.json .venv/made/docs/policy.schema.json
 	for file in .venv/made/medreward/proto/*; do diff service/medreward/proto/$${file##*/} $$file || exit 1; done
 	for file in serving scores release; do \
 		diff deploy/grafana/$$file.json .venv/made/deploy/grafana/$$file.json || exit 1; done

@@ -22,6 +22,7 @@ NOT_SHOWN: Final = {
     "*_created": "when each series began; the client library writes it beside every counter and histogram",
     "process_*": "the front's own process under the names that every dashboard knows; `medreward_process_*` has it too",
     "medreward_process_virtual_memory_bytes": "address space, which says nothing about memory that is used",
+    "medreward_audit_seq": "the number of the last entry in the audit log",
 }
 
 
@@ -217,6 +218,50 @@ SCORES: Final = {
             "Unscored answers filled for trainers",
             "reqps",
             [Query(rate("medreward_filled_total", "route"), "{{route}}")],
+        ),
+    ],
+    "Screening": [
+        Panel(
+            "Verdicts", "reqps", [Query(rate("medreward_verdicts_total", "policy, verdict"), "{{policy}} {{verdict}}")]
+        ),
+        Panel(
+            "Decisions that the audit log could not take, in an hour",
+            "short",
+            [
+                Query(
+                    f"sum by (instance) (increase(medreward_audit_refused_total{{{HERE}}}[1h]))", "{{instance}} refused"
+                ),
+                Query(
+                    f"sum by (instance) (increase(medreward_audit_lost_total{{{HERE}}}[1h]))", "{{instance}} answered"
+                ),
+            ],
+        ),
+        Panel(
+            "Time of a write to the audit log",
+            "s",
+            quantiles("medreward_audit_write_duration_seconds", "instance", (0.5, 0.99)),
+        ),
+        Panel(
+            "Drift: evidence",
+            "short",
+            [Query(gauge("medreward_drift_statistic", "dimension", "max"), "{{dimension}}")],
+            about="0: none. From 1 on an alarm. It falls again when what is new has become usual.",
+        ),
+        Panel(
+            "Drift: alarms",
+            "short",
+            [Query(gauge("medreward_drift_alarm", "dimension", "max"), "{{dimension}}")],
+            about="1 until it is reset: POST /admin/drift/reset.",
+        ),
+        Panel(
+            "Shadow: verdicts served and of the shadow",
+            "reqps",
+            [Query(rate("medreward_shadow_agreement_total", "outcome"), "{{outcome}}")],
+        ),
+        Panel(
+            "Shadow: left out",
+            "reqps",
+            [Query(rate("medreward_shadow_dropped_total", "reason"), "{{reason}}")],
         ),
     ],
 }

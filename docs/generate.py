@@ -1,4 +1,5 @@
-"""Writes docs/openapi.json and docs/settings.md, made from the code. `make check` sees that they are current."""
+"""Writes docs/openapi.json, docs/settings.md and docs/policy.schema.json, made from the code. `make check` sees that
+they are current."""
 
 import json
 import sys
@@ -10,6 +11,7 @@ from medreward.api.access.keyring import Keyring
 from medreward.api.rest.app import create_app
 from medreward.engine.engine import Engine
 from medreward.metrics import Metrics
+from medreward.screening.policy import Policy
 from medreward.screening.screening import Screening
 from medreward.settings import ENV_PREFIX, Settings
 
@@ -38,7 +40,14 @@ def openapi() -> str:
     return json.dumps(app.openapi(), indent=1) + "\n"
 
 
+def policy_schema() -> str:
+    """Returns docs/policy.schema.json, by which an editor checks a policy while it is written."""
+    about = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A screening policy of MedReward"}
+    return json.dumps(Policy.model_json_schema() | about, indent=1) + "\n"
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     (folder / "settings.md").write_text(settings_table(), "utf-8")
     (folder / "openapi.json").write_text(openapi(), "utf-8")
+    (folder / "policy.schema.json").write_text(policy_schema(), "utf-8")

@@ -50,6 +50,8 @@ class Code(StrEnum):
     MODEL_REFUSED = "model_refused"
     CHANGE_UNDER_WAY = "change_under_way"
     ASLEEP = "asleep"
+    AUDIT_OFF = "audit_off"
+    AUDIT_FAILED = "audit_failed"
 
 
 #: The codes that an item may have; the enum lists them first.
@@ -65,6 +67,7 @@ RETRYABLE: Final = frozenset(
         Code.NOT_READY,
         Code.ASLEEP,
         Code.QUOTA_EXCEEDED,
+        Code.AUDIT_FAILED,
     }
 )
 

@@ -4,7 +4,8 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from itertools import product
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.core import HistogramMetricFamily
@@ -13,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from medreward import __version__
 from medreward.errors import ITEM_CODES, Code
-from medreward.types import DIMENSIONS, Flag, Lane, ModelRef, Six, Verdict
+from medreward.types import DIMENSIONS, WATCHED, Flag, Lane, ModelRef, Six, Verdict
 
 LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCH_ITEMS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -36,6 +37,13 @@ REFUSALS: Final = (
 
 #: Role and process id of every process that belongs to the server.
 Processes = Callable[[], Iterable[tuple[str, int]]]
+
+
+class Watched(Protocol):
+    """What watches whether answers drift."""
+
+    def statistic(self, name: str) -> float: ...
+    def has_alarm(self, name: str) -> bool: ...
 
 
 class SixHistogram(Collector):
@@ -150,6 +158,33 @@ class Metrics:
 
         # screening
         self.verdicts = counter("medreward_verdicts", "How many verdicts were given", ["policy", "verdict"])
+        self.audit_lost = counter(
+            "medreward_audit_lost", "How many decisions were answered though the audit log could not be written"
+        )
+        self.audit_refused = counter(
+            "medreward_audit_refused", "How many decisions and overrides were refused for that reason"
+        )
+        self.audit_seq = gauge("medreward_audit_seq", "The number of the last entry in the audit log; 0 without one")
+        self.audit_write_duration = seconds(
+            "medreward_audit_write_duration_seconds", "How long the audit log took for a write and its fsync"
+        )
+
+        self.drift_statistic = gauge(
+            "medreward_drift_statistic",
+            "How strong the evidence is that answers are no longer like those before: 0 none, from 1 on an alarm",
+            ["dimension"],
+        )
+        self.drift_alarm = gauge(
+            "medreward_drift_alarm", "1 after an alarm, until it is reset: POST /admin/drift/reset", ["dimension"]
+        )
+        self.shadow_agreement = counter(
+            "medreward_shadow_agreement",
+            "How many answers were decided twice, by the verdict that was served and that of the shadow",
+            ["outcome"],
+        )
+        self.shadow_dropped = counter(
+            "medreward_shadow_dropped", "How many requests the shadow did not decide, and why", ["reason"]
+        )
 
         # the queue and the device
         self.queue_cost = gauge(
@@ -233,6 +268,13 @@ class Metrics:
             self.count_cache(cache, hits=0, misses=0)
         for reason in ("crash", "hang"):
             self.worker_restarts.labels(reason)
+        for served, second in product(Verdict, repeat=2):
+            self.shadow_agreement.labels(f"{served}_{second}")
+        for reason in ("busy", "image", "failed"):
+            self.shadow_dropped.labels(reason)
+        for name in WATCHED:
+            self.drift_statistic.labels(name)
+            self.drift_alarm.labels(name)
 
     def expect(self, routes: Iterable[str], success: str, lanes: Iterable[Lane] = (Lane.BULK,)) -> None:
         """Starts the counters of these routes at 0. `success` is the code of an answer that is no refusal."""
@@ -253,6 +295,12 @@ class Metrics:
         for policy in policies:
             for verdict in Verdict:
                 self.verdicts.labels(policy, verdict)
+
+    def watch_drift(self, drift: Watched) -> None:
+        """Lets the gauges read the watches of a drift whenever they are scraped."""
+        for name in WATCHED:
+            self.drift_statistic.labels(name).set_function(partial(drift.statistic, name))
+            self.drift_alarm.labels(name).set_function(partial(drift.has_alarm, name))
 
     def watch_queue(self, cost: Mapping[Lane, int], pixels: Mapping[Lane, int]) -> None:
         """Lets the gauges read these mappings whenever they are scraped."""

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, StringConstraints
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from medreward.encoding import sentences
 from medreward.encoding.thinking import Pair, ThinkingTags
 
 MIB: Final = 1024 * 1024
@@ -75,6 +76,46 @@ class Settings(BaseSettings):
         None, description="folder of screening policies; by default the model's own; see docs/screening.md"
     )
     default_policy: str | None = Field(None, description="policy of a screening request that names none")
+    audit: Path | None = Field(None, description="file of the audit log, to which every decision is appended")
+    audit_key_file: Path | None = Field(
+        None, description="file of the key of its digests, made where it is missing; by default FILE.key beside FILE"
+    )
+    audit_full: Literal["refuse", "count"] = Field(
+        "refuse", description="where the audit log cannot be written: refuse decisions, or answer and count the loss"
+    )
+    audit_bytes: PositiveInt = Field(
+        64 * MIB, description="size from which the audit log is renamed and goes on in a new file"
+    )
+    audit_fsync: Literal["on", "off"] = Field(
+        "on", description="off: an answered decision outlasts a crash of the server, and not one of the machine"
+    )
+
+    drift: Literal["on", "off"] = Field(
+        "on", description="watch whether screened answers are still like those before: on or off; see docs/drift.md"
+    )
+    drift_reference: Path | None = Field(
+        None, description="audit log or scored file of what is normal; by default the first decisions are"
+    )
+    drift_window: int = Field(1000, ge=200, description="how many first decisions are normal, without a reference")
+    drift_mix: int = Field(
+        0, ge=0, description="answers that are shuffled before they are tested, so that a daily rhythm is no change"
+    )
+    drift_false_alarms: float = Field(
+        0.01, gt=0, lt=1, description="share of runs that may raise a false alarm, however long they are"
+    )
+
+    shadow_policy: str | None = Field(
+        None, description="policy that decides a second time, NAME or NAME/VERSION; see docs/shadow.md"
+    )
+    shadow_url: str | None = Field(
+        None, description="server that decides a second time: images and texts are sent there; see docs/shadow.md"
+    )
+    shadow_key_file: Path | None = Field(None, description="file of the key for that server")
+    shadow_share: float = Field(0.1, gt=0, le=1, description="share of decisions that are made a second time")
+    shadow_until: str | None = Field(
+        None, description="end of the shadow, which it needs: a date (2027-01-31, UTC) or a number of decisions"
+    )
+    shadow_file: Path | None = Field(None, description="file that gets a line for each answer decided twice")
 
     host: str = Field("127.0.0.1", description="address of the REST and gRPC ports")
     port: Port = Field(8000, description="REST port; 0: any free one")
@@ -111,6 +152,9 @@ class Settings(BaseSettings):
     items: PositiveInt = Field(64, description="most items in a request")
     responses: PositiveInt = Field(256, description="most responses in an item")
     text_chars: PositiveInt = Field(200_000, description="most characters in one text")
+    explain_sentences: PositiveInt = Field(
+        sentences.MOST, description="most sentences of a response that are explained one by one; see docs/explain.md"
+    )
     image_bytes: PositiveInt = Field(20 * MIB, description="largest image file")
     image_pixels: PositiveInt = Field(40_000_000, description="most pixels in an image")
     image_side: PositiveInt = Field(16_384, description="longest side of an image, in pixels")

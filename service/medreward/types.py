@@ -1,7 +1,7 @@
 """The words every room uses: what is asked, what is answered, and which model answers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final, Self
 
@@ -29,6 +29,11 @@ class TooLong(StrEnum):
 class Thinking(StrEnum):
     KEEP = "keep"
     STRIP = "strip"
+
+
+class Explain(StrEnum):
+    NONE = "none"
+    SENTENCES = "sentences"
 
 
 class Flag(StrEnum):
@@ -59,6 +64,12 @@ class Verdict(StrEnum):
     REVIEW = "review"
     BLOCK = "block"
     UNSCORED = "unscored"  # never an implicit allow
+
+
+#: The verdicts that drift watches. Not unscored, which says something about the server and nothing about the answers.
+DECIDED: Final = (Verdict.ALLOW, Verdict.REVIEW, Verdict.BLOCK)
+#: The names of all that drift watches, one by one.
+WATCHED: Final = (*DIMENSIONS, *(f"flag_{flag}" for flag in Flag), *(f"verdict_{verdict}" for verdict in DECIDED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +121,12 @@ class Item:
 class Options:
     too_long: TooLong = TooLong.ERROR
     thinking: Thinking = Thinking.KEEP
+    explain: Explain = Explain.NONE
+
+    def given(self) -> dict[str, str]:
+        """Returns the options that differ from their defaults, by name: an older server knows fewer of them."""
+        usual = asdict(Options())
+        return {name: str(value) for name, value in asdict(self).items() if value != usual[name]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +142,23 @@ class ScoreRequest:
 
     @property
     def triples(self) -> int:
+        """How many responses the request has."""
         return sum(len(item.responses) for item in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one sentence adds to a response: the response's numbers less those of the response without it.
+
+    `start` and `end` are places in the response as it was sent, in characters. Where the response without the sentence
+    was not scored there are no numbers, and `error` says why.
+    """
+
+    start: int
+    end: int
+    logits: Six | None
+    reward: float | None
+    error: ItemError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +173,7 @@ class Scored:
     reward: float | None  # None where it would need a dimension that the model has not
     flags: tuple[Flag, ...] = ()
     cached: bool = False
+    explain: tuple[Contribution, ...] | None = None  # None where it was not asked for, or the response was cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +241,7 @@ class ScoreResponse:
     model: ModelRef
     results: tuple[Result, ...]
     timings: Timings = field(default_factory=Timings)
+    images: tuple[tuple[str, ...], ...] = ()  # of each item: the SHA-256 of the image files that were opened for it
 
     @classmethod
     def failed(cls, request: ScoreRequest, model: ModelRef, error: ItemError) -> Self:

@@ -45,6 +45,10 @@ CONTRACT = {
     "medreward_uncertainty_count": {"dimension"},
     "medreward_decode_duration_seconds_count": set(),
     "medreward_certificate_expiry_seconds": set(),
+    "medreward_drift_statistic": {"dimension"},
+    "medreward_drift_alarm": {"dimension"},
+    "medreward_shadow_agreement_total": {"outcome"},
+    "medreward_shadow_dropped_total": {"reason"},
     "process_cpu_seconds_total": set(),
     "process_resident_memory_bytes": set(),
     "process_open_fds": set(),
@@ -301,7 +305,8 @@ async def test_the_admin_port_describes_itself_without_another_host(fake: Server
     states = {"get /metrics", "get /admin/state", "post /admin/drain", "post /admin/undrain"}
     models = {"get /admin/model", "post /admin/model", "post /admin/model/rollback"}
     sleep = {"post /admin/sleep", "post /admin/wake"}
-    assert routes == {*states, *models, *sleep, "post /admin/policies/{name}/current"}
+    screening = {"post /admin/policies/{name}/current", "post /admin/audit/erase", "post /admin/drift/reset"}
+    assert routes == {*states, *models, *sleep, *screening}
     assert all(about["description"] for methods in document["paths"].values() for about in methods.values())
     StateReply.model_validate_json((await fake.admin.get("/admin/state")).content)
     page = (await fake.admin.get("/docs")).text

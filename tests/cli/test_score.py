@@ -47,6 +47,25 @@ def test_the_table_has_a_line_a_response_and_no_colour_when_piped(run: Run, serv
     assert "evidence: none" in done.stdout
 
 
+def test_an_explanation_has_a_line_a_sentence(run: Run, server: Served) -> None:
+    asked = ["score", *TWO, "--response", "It is.\nOf a rib.", "--explain"]
+    done = run(*asked, "--url", server.url)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.partition("adds to the reward")[2]
+    rows = [line.split(maxsplit=2) for line in table.splitlines() if line.strip()[:1] in ("0", "1", "2")]
+    assert [(row[0], row[2].strip()) for row in rows] == [
+        ("0", "Yes, of a rib."),
+        ("1", "No."),
+        ("2", "It is."),
+        ("2", "Of a rib."),
+    ]
+    here, there = (json.loads(run(*asked, "--json", *to).stdout) for to in (["--model", "fake"], ["--url", server.url]))
+    assert [each["explain"] for each in here["results"]] == [each["explain"] for each in there["results"]]
+    last = here["results"][2]["explain"][1]
+    assert (last["start"], last["end"], list(last["logits"])) == (7, 16, list(DIMENSIONS))
+    assert f"{last['reward']:+.3f}" == rows[3][1]
+
+
 def test_a_failed_response_is_named_and_exits_1(run: Run, server: Served) -> None:
     done = run("score", "--question", "Why?", "--response", "fine", "--response", "bad\x01", "--url", server.url)
     assert done.returncode == 1

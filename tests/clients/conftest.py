@@ -4,13 +4,17 @@ from pathlib import Path
 import pytest
 
 from clients.processes import Process
+from medreward.backends.fake import FAKE_MANIFEST
 from medreward.clients import AsyncClient
+from policies import policy_text, publish, threshold
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A process that serves the fake model."""
-    process = Process(tmp_path_factory.mktemp("server"), ("--model=fake",))
+    """A process that serves the fake model, with a policy."""
+    folder = tmp_path_factory.mktemp("server")
+    publish(folder / "policies", policy_text(threshold("good", "allow", 0.0), fingerprint=FAKE_MANIFEST.fingerprint))
+    process = Process(folder, ("--model=fake", f"--policies={folder / 'policies'}"))
     process.start()
     yield process
     process.kill()

@@ -29,6 +29,14 @@ def test_an_example_prints_rewards(example: str, server: Process, tmp_path: Path
     assert done.stderr == ""
 
 
+def test_the_example_of_screening_over_grpc_prints_verdicts(server: Process) -> None:
+    page = (DOCS / "screening.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(import grpc\n.*?)```", page, re.DOTALL)
+    script = example.replace("127.0.0.1:8001", f"127.0.0.1:{server.grpc_port}")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"(\d (allow|review) \d+\.\d+\n){2}", done.stdout)
+
+
 def test_the_trainers_page_tells_the_bundled_models_limit_and_where_to_see_it(tmp_path: Path) -> None:
     page = (DOCS / "trainers" / "trl.md").read_text("utf-8")
     (told,) = re.findall(r"The bundled model takes (\d+) tokens", page)

@@ -54,6 +54,25 @@ async def test_a_score_has_all_that_the_server_says(client: AsyncClient) -> None
     assert score.reward == pytest.approx(sum(logit or 0.0 for logit in score.logits.values()) / 6)
 
 
+async def test_both_doors_explain_alike(server: Process) -> None:
+    response = "No. The rib is whole. 👍 Nothing else."
+    async with AsyncClient(server.url("http")) as rest, AsyncClient(server.url("grpc")) as rpc:
+        by_rest, by_rpc = [
+            await client.score(png(3), "Is it broken?", [response, "", "\x01"], explain="sentences")
+            for client in (rest, rpc)
+        ]
+        (plain,) = await rest.score(png(3), "Is it broken?", [response])
+    assert by_rest == by_rpc
+    explained, empty, failed = by_rest
+    assert [response[part.start : part.end] for part in explained.explain or ()] == [
+        "No.",
+        "The rib is whole.",
+        "👍 Nothing else.",
+    ]
+    assert all(part.error is None and part.logits and part.reward for part in explained.explain or ())
+    assert (empty.explain, failed.explain, plain.explain) == ((), None, None)
+
+
 async def test_groups_travel_together_and_an_image_once(server: Process, door: str) -> None:
     def counts() -> list[float]:
         return [server.count("medreward_requests_total", route) for route in (UPLOADS[door], CALLS[door])]

@@ -16,9 +16,12 @@ import yaml
 from commands import Served, serving
 from deploy.charts import ROOT
 from deploy.monitors import RULES, Prometheus, alertmanager, prometheus
+from medreward.artifacts.manifest import read_manifest
+from medreward.artifacts.repository import MANIFEST_FILE, bundled_models
 from medreward.proto import reward_pb2 as pb
 from medreward.proto import reward_pb2_grpc
 from pictures import jpeg
+from policies import policy_text, publish, threshold
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +43,8 @@ def filled(expr: str) -> str:
 
 
 def ask(served: Served, seed: int) -> None:
-    """A round of everything: both doors, both lanes, images, an answer that is known by then, refusals, flags."""
+    """A round of everything: both doors, both lanes, images, an answer that is known by then, refusals, flags, a
+    verdict."""
     image = b64encode(jpeg(seed)).decode()
     new = {"image": image, "question": f"What is this? {seed}", "response": "A fracture. <|im_end|>"}
     known = {"image": None, "question": "Is it known?", "response": "Yes."}
@@ -48,6 +52,7 @@ def ask(served: Served, seed: int) -> None:
         for lane in ("bulk", "interactive"):
             for body in (new, {**new, "response": "No."}, known, known, {**known, "image": "!"}):
                 client.post("/score", json=body, headers={"X-Lane": lane})
+        assert client.post("/v1/screen", json=known).status_code == 200
         assert client.put("/v1/images", content=jpeg(seed)).status_code in (200, 201)
         refused = client.post("/score", json=known, headers={"X-Model-Fingerprint": "sha256:other"})
         assert refused.status_code == 409
@@ -58,7 +63,11 @@ def ask(served: Served, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("server"), "--model", "medreward-mini", "--threads", "1") as served:
+    folder = tmp_path_factory.mktemp("server")
+    fingerprint = read_manifest(bundled_models() / "medreward-mini" / MANIFEST_FILE).fingerprint
+    publish(folder / "policies", policy_text(threshold("good", "allow", 0.0), fingerprint=fingerprint))
+    screening = ["--policies", "policies", "--audit", "audit.jsonl"]
+    with serving(folder, "--model", "medreward-mini", "--threads", "1", *screening) as served:
         yield served
 
 

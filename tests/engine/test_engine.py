@@ -20,7 +20,7 @@ from medreward.engine.engine import Engine
 from medreward.errors import Code, ConfigurationError, RequestError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
-from medreward.types import Failed, Flag, Item, Lane, Scored, ScoreRequest
+from medreward.types import Explain, Failed, Flag, Item, Lane, Options, Scored, ScoreRequest
 from serving import running as running_server
 from serving import settings_for
 from waiting import until
@@ -192,6 +192,9 @@ async def test_without_a_thread_to_spare_what_needs_one_may_come_again(monkeypat
             with pytest.raises(RequestError) as refused:
                 await engine.score(request(long))
             assert (refused.value.code, refused.value.retry_after) == (Code.OVERLOADED, 1)
+            with pytest.raises(RequestError) as refused:
+                await engine.triples_of(request(short, options=Options(explain=Explain.SENTENCES)))
+            assert refused.value.code is Code.OVERLOADED
             assert isinstance((await engine.score(request(short))).results[0], Scored)
         (result,) = (await engine.score(request(long))).results
         assert isinstance(result, Failed)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medreward.artifacts.manifest import Calibration
-from medreward.engine.scoring import Scoring
+from medreward.engine.scoring import Scoring, contribution
 from medreward.errors import Code
 from medreward.types import DIMENSIONS, Failed, Flag, Scored
 
@@ -70,6 +70,19 @@ def test_a_weight_on_a_dimension_that_the_model_has_not_leaves_no_reward() -> No
     assert isinstance(result, Scored)
     assert (result.logits[5], result.uncertainty, result.reward) == (4.0, None, None)
     assert result.flags == (Flag.OUT_OF_SCOPE,)  # the column behind its dimensions
+
+
+def test_a_contribution_has_no_number_where_either_side_has_none() -> None:
+    two = Scoring({name: CALIBRATION[name] for name in ("relevance", "overall")}, {"overall": 2.0})
+    whole, less = (two.result(0, 0, np.array([row], np.float32), ()) for row in ([1, 4], [3, 1]))
+    assert isinstance(whole, Scored)
+    part = contribution(5, 9, whole, less)
+    assert (part.start, part.end, part.logits) == (5, 9, (None, -2.0, None, None, None, 3.0))
+    assert part.reward == 6.0
+    without_reward = Scoring({"overall": CALIBRATION["overall"]}, {"accuracy": 1.0})
+    whole = without_reward.result(0, 0, np.array([[1]], np.float32), ())
+    assert isinstance(whole, Scored)
+    assert contribution(0, 1, whole, whole).reward is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -1,7 +1,10 @@
 """A policy file: what it may say, and what is refused with which words."""
 
+import json
+import tomllib
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from medreward.errors import ConfigurationError
@@ -9,6 +12,7 @@ from medreward.screening.policy import PolicyFile, check_policy, read_policy
 from medreward.types import DIMENSIONS
 from policies import FINGERPRINT, policy_text
 
+DOCS = Path(__file__).parents[2] / "docs"
 RULE = '[[rules]]\nname = "accurate"\nverdict = "allow"\nmeasure = "logit"\ndimension = "accuracy"\nat_least = 0.8\n'
 
 
@@ -58,3 +62,13 @@ def test_policy_that_needs_what_the_model_lacks_is_refused(tmp_path: Path) -> No
     unsure = read(tmp_path, policy_text(RULE.replace('"logit"', '"uncertainty"')))
     with pytest.raises(ConfigurationError, match="the model gives none"):
         check_policy(unsure, FINGERPRINT, DIMENSIONS, has_uncertainty=False)
+
+
+def test_the_schema_for_editors_takes_what_the_server_takes_and_refuses_an_unknown_key() -> None:
+    schema = json.loads((DOCS / "policy.schema.json").read_text("utf-8"))
+    check = jsonschema.Draft202012Validator(schema)
+    good = tomllib.loads(policy_text(f"{RULE}[departments.ward]\naccurate = 0.7"))
+    assert not [*check.iter_errors(good)]
+    wrong: list[dict[str, object]] = [{"treshold": 1}, {"fingerprint": "sha256:1"}, {"rules": []}, {"departments": 1}]
+    for change in wrong:
+        assert [*check.iter_errors(good | change)]

@@ -125,6 +125,8 @@ GOOD = [
         response=f"<think>{LONG}</think>yes",
         options={"too_long": "error", "thinking": "strip"},
     ),
+    triple("explained", options={"explain": "sentences"}),
+    triple("not explained", options={"explain": "none"}),
     triple("empty options", options={}),
     triple("one weight", weights={"accuracy": 2}),
     triple("several weights", weights={"accuracy": 2, "overall": 0.5, "creativity": 1e-3}),
@@ -293,6 +295,13 @@ WHOLE = [
     ),
     refused(
         "an unknown way to think", "invalid_field", "/options/thinking", item(response="a"), options={"thinking": "x"}
+    ),
+    refused(
+        "an unknown way to explain",
+        "invalid_field",
+        "/options/explain",
+        item(response="a"),
+        options={"explain": "words"},
     ),
     refused(
         "an unknown role",

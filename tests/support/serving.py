@@ -69,7 +69,7 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
     serving = [asyncio.create_task(door.serve([sock])) for door, sock in zip(doors, sockets, strict=True)]
     ports = [sock.getsockname()[1] for sock in sockets]
     watching = [asyncio.create_task(watched.watch()) for watched in (keys, tls) if watched]
-    rpc = Rpc(engine, keys, tls)
+    rpc = Rpc(engine, keys, screening, tls)
     ports.insert(1, await rpc.start(LOOPBACK, 0))
     target = f"{LOOPBACK}:{ports[1]}"
     no_limit = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -85,6 +85,7 @@ async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
         door.close()
     await rpc.stop(grace=0)
     await asyncio.gather(*serving)
+    await screening.close()
     await engine.close()
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -14,18 +14,21 @@ from medreward import __version__
 from medreward.api.access.keyring import Keyring
 from medreward.api.access.tls import Tls
 from medreward.api.openapi import PROBLEMS, describe, paths
-from medreward.api.rest.middleware import admin_rules, engine_of, surround
+from medreward.api.rest.decisions import AUDIT_OFF
+from medreward.api.rest.middleware import admin_rules, engine_of, entry_of, surround
 from medreward.api.rest.requests import checked, decode_json, read_body
 from medreward.api.rest.schemas import ModelRefShape, Shape, StateReply
 from medreward.api.rest.screen import PolicyRefShape, screening_of
 from medreward.engine.engine import Engine
 from medreward.engine.models import Change, Plan
+from medreward.errors import Code, RequestError
 from medreward.screening.screening import Screening
 from medreward.types import SleepLevel
 
 TAGS = [{"name": "operators", "description": "for those who run the server: Prometheus, deployment scripts, people"}]
 
 S = TypeVar("S", bound=Shape)
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 router = APIRouter(tags=["operators"], responses=PROBLEMS)
 
@@ -53,8 +56,8 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/admin/state", responses={200: {"model": StateReply}})
 async def state(request: Request) -> dict[str, object]:
-    """What the server is doing now."""
-    return engine_of(request).state()
+    """What the server is doing now, and what it keeps account of: the audit log, drift and the shadow."""
+    return _state(request)
 
 
 class ModelRequest(Shape):
@@ -155,18 +158,58 @@ async def move_policy(request: Request, name: str) -> dict[str, str]:
     """Makes a version of a screening policy the current one, forth or back. 404 where it is not there; 409 where it
     was made for another model or has changed since it was published, and the one before stays."""
     body = await _body(request, CurrentRequest)
-    return screening_of(request).policies.move(name, body.version).as_json()
+    caller = entry_of(request.scope).caller
+    return screening_of(request).policies.move(name, body.version, caller.id).as_json()
+
+
+class EraseRequest(Shape):
+    """What to erase: payloads by their SHA-256, or decisions."""
+
+    sha256: list[Sha256] = Field([], description="of image files, questions or responses")
+    decisions: list[str] = Field([], description="ids of decisions")
+
+
+class EraseReply(Shape):
+    erased: int = Field(description="about how many responses something was erased")
+
+
+@router.post("/admin/audit/erase", responses={200: {"model": EraseReply}})
+async def erase(request: Request) -> dict[str, int]:
+    """Erases what the audit log holds about payloads or decisions; its chain stays whole. 409 where the server keeps
+    no audit log."""
+    engine, audit = engine_of(request), screening_of(request).audit
+    with engine.bodies.reserve() as room:
+        body = checked(EraseRequest, decode_json(await read_body(request, engine.settings, room)))
+    if audit is None:
+        raise RequestError(Code.AUDIT_OFF, AUDIT_OFF)
+    by = entry_of(request.scope).caller.id
+    return {"erased": await audit.erase(body.sha256, body.decisions, f"key {by}" if by else "admin port")}
 
 
 @router.post("/admin/drain", responses={200: {"model": StateReply}})
 async def drain(request: Request) -> dict[str, object]:
     """Refuses new requests and finishes accepted ones; the process stays. `/admin/undrain` takes it back."""
     engine_of(request).drain()
-    return engine_of(request).state()
+    return _state(request)
 
 
 @router.post("/admin/undrain", responses={200: {"model": StateReply}})
 async def undrain(request: Request) -> dict[str, object]:
     """Takes requests again after `/admin/drain`; 503 when the server is stopping, which nothing takes back."""
     engine_of(request).undrain()
-    return engine_of(request).state()
+    return _state(request)
+
+
+@router.post("/admin/drift/reset", responses={200: {"model": StateReply}})
+async def reset_drift(request: Request) -> dict[str, object]:
+    """Forgets alarms and all that was watched, and begins anew: with the reference, or with a first window of
+    decisions. 404 where drift is not watched."""
+    drift = screening_of(request).drift
+    if not drift:
+        raise RequestError(Code.NOT_FOUND, "drift is not watched: start the server without --drift off")
+    drift.reset()
+    return _state(request)
+
+
+def _state(request: Request) -> dict[str, object]:
+    return engine_of(request).state() | screening_of(request).state()

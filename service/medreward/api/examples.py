@@ -18,7 +18,7 @@ GROUPED_EXAMPLE: Final[dict[str, Any]] = {
         {"image": None, "question": "What is a pleural effusion?", "response": "Fluid between lung and chest wall."},
     ],
     "weights": {"accuracy": 1, "overall": 0.5},
-    "options": {"too_long": "cut_middle"},
+    "options": {"too_long": "cut_middle", "explain": "sentences"},
 }
 
 REPLY_EXAMPLE: Final[dict[str, Any]] = {

@@ -2,12 +2,21 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from medreward.errors import Code, RequestError
 from medreward.types import Failed, Lane
 
 E = TypeVar("E", bound=StrEnum)
+
+DEPARTMENT_CHARS: Final = 64
+
+
+class OnUnscored(StrEnum):
+    """What a door that decides answers where a response cannot be scored."""
+
+    VERDICT = "verdict"
+    PROBLEM = "problem"
 
 
 def option(kind: type[E], text: str, field: str) -> E:
@@ -41,9 +50,9 @@ def pointer_to(failed: Failed) -> str:
     return ItemPointers(f"/items/{failed.item}").to(failed)
 
 
-def read_lane(text: str | None) -> Lane:
-    """Returns the lane that is asked for, bulk where none is; refuses the name of one that does not exist."""
-    return option(Lane, text or Lane.BULK, "X-Lane")
+def read_lane(text: str | None, default: Lane = Lane.BULK) -> Lane:
+    """Returns the lane that is asked for, the default where none is; refuses the name of one that does not exist."""
+    return option(Lane, text or default, "X-Lane")
 
 
 def read_deadline(text: str | None) -> float | None:

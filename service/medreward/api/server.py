@@ -69,7 +69,7 @@ async def serve(settings: Settings) -> None:
     apps = create_app(engine, keys, screening), create_admin_app(engine, keys, screening, tls)
     doors = [Door(app, settings, tls) for app in apps]
     sockets = _listen(host, settings.port), _listen(admin_host, settings.admin_port)
-    rpc = Rpc(engine, keys, tls)
+    rpc = Rpc(engine, keys, screening, tls)
     if settings.grpc_port:
         _listen(host, settings.grpc_port).close()  # gRPC itself would share a port that is in use
     grpc_port = await rpc.start(host, settings.grpc_port)
@@ -93,6 +93,7 @@ async def serve(settings: Settings) -> None:
                     door.close()
                 await rpc.stop(grace=1)
                 await asyncio.gather(*serving)
+                await screening.close()
         except TimeoutError:
             _stop_hard(
                 "stopped hard: the drain took longer than --drain-seconds, and requests are left unanswered",
@@ -101,6 +102,7 @@ async def serve(settings: Settings) -> None:
             )
         for watch in watching:
             watch.cancel()
+        await screening.close()
         await engine.close()
     if not started:
         _stop_hard("stopped", 0)  # a thread may be reading gigabytes: it is not waited for

@@ -20,7 +20,10 @@ VERBS = {
     "keys": "make, list and revoke API keys",
     "bench": "measure a model or a judge on Med-RewardBench or a set in its format",
     "models": "list, inspect, verify, adopt, export and measure models on disk",
+    "drift": "whether the answers of an audit log have changed",
+    "shadow": "how often a shadow agreed with what was served",
     "train": "train a reward model",
+    "audit": "verify an audit log, show its entries, erase what is about a patient",
     "doctor": "what this machine can run, and what is missing",
 }
 

@@ -74,6 +74,15 @@ def result_json(score: Score, place: int, item: Mapping[str, Any]) -> dict[str, 
         part = "images/0" if item.get("images") else "image"
     elif part.startswith("response"):
         part = f"responses/{place}" if item.get("responses") else "response"
-    pointer = f"/items/0/{part}" if part else "/items/0"
-    error = {"code": score.error, "message": score.message, "field": pointer}
-    return {"item": 0, "response": place, "status": "error", "error": error, **rest}
+    return {
+        "item": 0,
+        "response": place,
+        "status": "error",
+        "error": error_json(score.error, score.message, part),
+        **rest,
+    }
+
+
+def error_json(code: str, message: str | None, part: str) -> dict[str, str | None]:
+    """Returns an error as the contract's JSON has it; `part` is that of the item which it is about, perhaps empty."""
+    return {"code": code, "message": message, "field": f"/items/0/{part}" if part else "/items/0"}

@@ -4,10 +4,11 @@ from typing import Self
 
 from prometheus_client import CollectorRegistry
 
+from medreward import types
 from medreward.api.fields import pointer_to
 from medreward.api.rest.replies import milliseconds
 from medreward.clients.errors import Refused
-from medreward.clients.score import Reply, Score
+from medreward.clients.score import Contribution, Reply, Score, ScreenRequest
 from medreward.clients.transport import by_item
 from medreward.engine.engine import Engine
 from medreward.errors import RETRYABLE, Code, MedRewardError
@@ -35,6 +36,10 @@ class EngineTransport:
         results = ((result.item, result.response, score_of(result)) for result in response.results)
         return Reply(response.model, by_item(request, results), response.id, milliseconds(response.timings))
 
+    async def screen(self, request: ScreenRequest, affinity: str | None) -> Reply:
+        detail = "a model in this process has no policies: ask a server that was started with --policies"
+        raise Refused(Code.POLICY_UNKNOWN, detail, retryable=False)
+
     async def put_image(self, data: bytes, digest: str) -> None:
         try:
             await self._engine.put_image(data)
@@ -61,4 +66,11 @@ def score_of(result: Result) -> Score:
         return Score(flags=result.flags, error=error.code, message=error.detail, field=pointer_to(result))
     scores, logits = (dict(zip(DIMENSIONS, six, strict=True)) for six in (result.scores, result.logits))
     uncertainty = dict(zip(DIMENSIONS, result.uncertainty, strict=True)) if result.uncertainty else None
-    return Score(result.reward, scores, logits, uncertainty, result.flags, cached=result.cached)
+    explain = None if result.explain is None else tuple(map(_contribution, result.explain))
+    return Score(result.reward, scores, logits, uncertainty, result.flags, explain=explain, cached=result.cached)
+
+
+def _contribution(part: types.Contribution) -> Contribution:
+    logits = dict(zip(DIMENSIONS, part.logits, strict=True)) if part.logits else None
+    code, message = (part.error.code, part.error.detail) if part.error else (None, None)
+    return Contribution(part.start, part.end, logits, part.reward, code, message)

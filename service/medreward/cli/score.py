@@ -1,18 +1,19 @@
 """`medreward score`: one question, some responses, a table."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from medreward.cli.asking import WholeText, asking_options, chosen_url, where_options
-from medreward.cli.client import open_client, result_json
+from medreward.cli.client import error_json, open_client, result_json
 from medreward.cli.options import json_option, option
 from medreward.cli.show import print_json, print_table
-from medreward.clients.score import Reply
+from medreward.clients.score import Reply, Score
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS, InlineImage, Item
+from medreward.types import DIMENSIONS, Explain, InlineImage, Item
 
 
 @click.command("score")
@@ -26,6 +27,7 @@ from medreward.types import DIMENSIONS, InlineImage, Item
 @option(
     "--response", "responses", type=WholeText(), multiple=True, required=True, help="response to score; may be repeated"
 )
+@option("--explain", is_flag=True, help="say for each sentence of a response what it adds to the reward")
 @where_options
 @asking_options
 @json_option
@@ -36,6 +38,7 @@ def command(
     image: Path | None,
     question: str,
     responses: tuple[str, ...],
+    explain: bool,
     url: str | None,
     key: str | None,
     weights: dict[str, float] | None,
@@ -53,7 +56,8 @@ def command(
     async def ask() -> Reply:
         async with open_client(chosen_url(context, url, local["model"]), key, local) as client:
             item = Item(question, responses, images)
-            return await client.ask([item], weights=weights, too_long=too_long, thinking=thinking)
+            why = Explain.SENTENCES if explain else Explain.NONE
+            return await client.ask([item], weights=weights, too_long=too_long, thinking=thinking, explain=why)
 
     reply = reply_json(asyncio.run(ask()))
     if as_json:
@@ -61,6 +65,9 @@ def command(
     else:
         numbers = [*DIMENSIONS, "reward"]
         print_table(["response", *numbers, "flags"], map(_table_row, reply["results"]), numbers)
+        if explain:
+            rows = (row for each in reply["results"] for row in _sentence_rows(each, responses[each["response"]]))
+            print_table(["response", "adds to the reward", "sentence"], rows, ["adds to the reward"])
         model = reply["model"]
         click.echo(f"{model['name']} {model['version']}, {model['runtime']}, evidence: {model['evidence']}")
         click.echo(model["fingerprint"])
@@ -71,10 +78,23 @@ def reply_json(reply: Reply) -> dict[str, Any]:
     """Returns the reply as `/v1/score` writes it."""
     item = {"responses": reply.scores[0]}
     results = [
-        result_json(score, place, item) | ({} if score.error else {"cached": score.cached})
+        result_json(score, place, item)
+        | ({} if score.error else {"cached": score.cached})
+        | _explain_json(score, place)
         for place, score in enumerate(reply.scores[0])
     ]
     return {"id": reply.id, "model": reply.model.as_json(), "results": results, "timings_ms": reply.timings_ms}
+
+
+def _explain_json(score: Score, place: int) -> dict[str, Any]:
+    if score.explain is None:
+        return {}
+    parts = [
+        {"start": part.start, "end": part.end, "logits": part.logits, "reward": part.reward}
+        | ({"error": error_json(part.error, part.message, f"responses/{place}")} if part.error else {})
+        for part in score.explain
+    ]
+    return {"explain": parts}
 
 
 def _table_row(result: dict[str, Any]) -> list[str]:
@@ -85,3 +105,12 @@ def _table_row(result: dict[str, Any]) -> list[str]:
     numbers = [*(result["scores"][dimension] for dimension in DIMENSIONS), result["reward"]]
     cells = ["-" if number is None else f"{number:.3f}" for number in numbers]
     return [str(result["response"]), *cells, " ".join(result["flags"])]
+
+
+def _sentence_rows(result: dict[str, Any], response: str) -> Iterator[list[str]]:
+    """Yields a row for each sentence of the response. A response that was cut or not scored has none."""
+    for part in result.get("explain", ()):
+        adds = "-" if part["reward"] is None else f"{part['reward']:+.3f}"
+        sentence = " ".join(response[part["start"] : part["end"]].split())
+        why = f" ({part['error']['code']}: {part['error']['message']})" if "error" in part else ""
+        yield [str(result["response"]), adds, f"{sentence}{why}"]

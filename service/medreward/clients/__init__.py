@@ -2,9 +2,10 @@
 
 from medreward.clients.calls import Triple
 from medreward.clients.client import AsyncClient
-from medreward.clients.errors import ClientError, Closed, NotScored, Refused, Unreachable, VersionChanged
+from medreward.clients.errors import ClientError, Closed, NotAllowed, NotScored, Refused, Unreachable, VersionChanged
+from medreward.clients.guarding import screened
 from medreward.clients.retries import Patience
-from medreward.clients.score import Score
+from medreward.clients.score import Contribution, Policy, Reason, Score, Screened
 from medreward.clients.sync import Client
 from medreward.clients.transport import Tls
 
@@ -13,12 +14,18 @@ __all__ = [
     "Client",
     "ClientError",
     "Closed",
+    "Contribution",
+    "NotAllowed",
     "NotScored",
     "Patience",
+    "Policy",
+    "Reason",
     "Refused",
     "Score",
+    "Screened",
     "Tls",
     "Triple",
     "Unreachable",
     "VersionChanged",
+    "screened",
 ]

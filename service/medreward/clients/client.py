@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from medreward.clients.calls import (
@@ -25,10 +25,10 @@ from medreward.clients.calls import (
 from medreward.clients.errors import NotScored, Refused, Unreachable, VersionChanged, describe
 from medreward.clients.images import File, ImageLike, Unreadable
 from medreward.clients.retries import Attempts, Patience, RetryBudget
-from medreward.clients.score import Reply, Score
+from medreward.clients.score import Reply, Score, Screened, ScreenRequest
 from medreward.clients.transport import Tls, Transport
 from medreward.errors import RETRYABLE, Code
-from medreward.types import DIMENSIONS, Item, Lane, ModelRef, Options, ScoreRequest, Thinking, TooLong, Turn
+from medreward.types import DIMENSIONS, Explain, Item, Lane, ModelRef, Options, ScoreRequest, Thinking, TooLong, Turn
 
 KNOWN_IMAGES: Final = 100_000
 INTERNAL_TRIES: Final = 3  # a fault of the server may pass, but is not waited out
@@ -38,6 +38,7 @@ ABOUT_CONTENT: Final = frozenset({Code.INVALID_FIELD, Code.TOO_MANY, Code.BODY_T
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
+OnFailure = Literal["raise", "unscored"]
 
 
 class AsyncClient:
@@ -91,14 +92,14 @@ class AsyncClient:
         history: Sequence[Mapping[str, str] | Turn] = (),
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
+        explain: Explain | str = Explain.NONE,
     ) -> list[Score]:
         """Returns a Score for each response to one question about one image (or about none)."""
         if isinstance(responses, str):
             raise TypeError("responses is a list of texts, not one text")
-        request = self._request(weights, too_long, thinking)
-        turns = tuple(turn if isinstance(turn, Turn) else Turn(turn["role"], turn["content"]) for turn in history)
-        groups = of_call_size(await load_aside(image), question, list(enumerate(responses)), turns)
-        return await self._score(list(groups), len(responses), request, None)
+        request = self._request(weights, too_long, thinking, explain)
+        groups = of_call_size(await load_aside(image), question, list(enumerate(responses)), _turns(history))
+        return self._strictly(await self._score(list(groups), len(responses), request, None))
 
     async def score_many(
         self,
@@ -107,15 +108,55 @@ class AsyncClient:
         weights: Mapping[str, float] | None = None,
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
+        explain: Explain | str = Explain.NONE,
         progress: Progress | None = None,
     ) -> list[Score]:
         """Returns a Score for each triple, in order. Triples that share image and question travel as one group.
 
         `progress` is called with (done, all) after each call to the server.
         """
-        request = self._request(weights, too_long, thinking)
+        request = self._request(weights, too_long, thinking, explain)
         listed = [triple if isinstance(triple, Triple) else Triple(*triple) for triple in triples]
-        return await self._score(await group_by_question(listed), len(listed), request, progress)
+        return self._strictly(await self._score(await group_by_question(listed), len(listed), request, progress))
+
+    async def screen(
+        self,
+        image: ImageLike,
+        question: str,
+        responses: Sequence[str],
+        *,
+        policy: str | None = None,
+        department: str = "",
+        on_failure: OnFailure = "raise",
+        lane: Lane | str = Lane.INTERACTIVE,
+        weights: Mapping[str, float] | None = None,
+        history: Sequence[Mapping[str, str] | Turn] = (),
+        too_long: TooLong | str = TooLong.ERROR,
+        thinking: Thinking | str = Thinking.KEEP,
+    ) -> list[Screened]:
+        """Returns a verdict on each response, by a policy of the server (by default, the one that it has as default).
+
+        A response that the server cannot score is unscored. Where the server itself gives no verdict after all tries,
+        this raises what `score` raises, or NotScored; with `on_failure="unscored"` each response concerned is unscored
+        instead, and its `error` says why. No failure allows a response.
+        """
+        if isinstance(responses, str):
+            raise TypeError("responses is a list of texts, not one text")
+        if on_failure not in ("raise", "unscored"):
+            raise ValueError(f"on_failure={on_failure!r} is wrong: give 'raise' or 'unscored'")
+        asked = self._request(weights, too_long, thinking)
+        request = ScreenRequest(
+            "", (), asked.weights, asked.options, Lane(lane), asked.deadline_s, policy=policy, department=department
+        )
+        groups = of_call_size(await load_aside(image), question, list(enumerate(responses)), _turns(history))
+        try:
+            scores = await self._score(list(groups), len(responses), request, None)
+        except (Refused, VersionChanged) as error:
+            if on_failure == "raise":
+                raise
+            code = error.code if isinstance(error, Refused) else Code.VERSION_CHANGED
+            scores = [Score(error=code, message=str(error))] * len(responses)
+        return [_screened(place, score, on_failure) for place, score in enumerate(scores)]
 
     async def ask(
         self,
@@ -124,12 +165,13 @@ class AsyncClient:
         weights: Mapping[str, float] | None = None,
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
+        explain: Explain | str = Explain.NONE,
     ) -> Reply:
         """Returns the server's reply to one call, which is sent as it stands: nothing is stored, joined or split.
 
         Raises Refused where the server refuses the call and another try would not mend it.
         """
-        request = replace(self._request(weights, too_long, thinking), items=tuple(items))
+        request = replace(self._request(weights, too_long, thinking, explain), items=tuple(items))
         async with self._slots:
             return await self._insist(lambda: self._reply(request, None))
 
@@ -171,13 +213,18 @@ class AsyncClient:
         await self.close()
 
     def _request(
-        self, weights: Mapping[str, float] | None, too_long: TooLong | str, thinking: Thinking | str
+        self,
+        weights: Mapping[str, float] | None,
+        too_long: TooLong | str,
+        thinking: Thinking | str,
+        explain: Explain | str = Explain.NONE,
     ) -> ScoreRequest:
         for name, weight in (weights or {}).items():
             if name not in DIMENSIONS or not math.isfinite(weight):
                 dimensions = ", ".join(DIMENSIONS)
                 raise ValueError(f"the weight {name}={weight} is wrong: give finite numbers for some of {dimensions}")
-        return ScoreRequest("", (), weights, Options(TooLong(too_long), Thinking(thinking)), self._lane, self._timeout)
+        options = Options(TooLong(too_long), Thinking(thinking), Explain(explain))
+        return ScoreRequest("", (), weights, options, self._lane, self._timeout)
 
     async def _score(
         self, groups: list[Group], count: int, request: ScoreRequest, progress: Progress | None
@@ -202,6 +249,9 @@ class AsyncClient:
 
         advance(sum(_refuse_unsendable(group, scores) for group in groups))
         await _all(run(call) for call in pack(filter(_unfinished, groups), self._affinity))
+        return scores
+
+    def _strictly(self, scores: list[Score]) -> list[Score]:
         for place, score in enumerate(scores if self._strict else ()):
             if score.error:
                 raise NotScored(score.error, f"response {place}: {score.message}")
@@ -281,9 +331,14 @@ class AsyncClient:
 
     async def _reply(self, request: ScoreRequest, affinity: str | None) -> Reply:
         """Returns the reply to one try; raises VersionChanged where another model gave it than the pinned one."""
-        request = replace(request, id=uuid.uuid4().hex, fingerprint=self._fingerprint)
+        # A policy is made for its model, so verdicts may come from any; only a pin that names one holds for them.
+        pins = isinstance(self._pin, str) if isinstance(request, ScreenRequest) else self._pin
+        request = replace(request, id=uuid.uuid4().hex, fingerprint=self._fingerprint if pins else None)
         try:
-            reply = await self._transport.score(request, affinity)
+            if isinstance(request, ScreenRequest):
+                reply = await self._transport.screen(request, affinity)
+            else:
+                reply = await self._transport.score(request, affinity)
         except Refused as refused:
             if refused.code != Code.VERSION_CHANGED:
                 raise
@@ -294,9 +349,9 @@ class AsyncClient:
             if served and served.fingerprint == self._fingerprint:  # of another server behind the same address
                 served = None
             raise self._version_changed(served) from None
-        if self._pin and self._fingerprint is None:
+        if pins and self._fingerprint is None:
             self._fingerprint = reply.model.fingerprint
-        if self._pin and reply.model.fingerprint != self._fingerprint:
+        if pins and reply.model.fingerprint != self._fingerprint:
             raise self._version_changed(reply.model)
         self._served_by = reply.model
         return reply
@@ -382,6 +437,19 @@ def _transport(url: str, connections: int, timeout: float, key: str | None, tls:
     from medreward.clients.rest import RestTransport
 
     return RestTransport(url, connections, timeout, headers, tls)
+
+
+def _turns(history: Sequence[Mapping[str, str] | Turn]) -> tuple[Turn, ...]:
+    return tuple(turn if isinstance(turn, Turn) else Turn(turn["role"], turn["content"]) for turn in history)
+
+
+def _screened(place: int, score: Score, on_failure: OnFailure) -> Screened:
+    """Returns the server's verdict; where it gave none, raises or returns that the response is unscored."""
+    if isinstance(score, Screened):
+        return score
+    if on_failure == "raise":
+        raise NotScored(score.error or Code.INTERNAL, f"response {place}: {score.message}")
+    return Screened(error=score.error or Code.INTERNAL, message=score.message, field=score.field)
 
 
 def _unfinished(group: Group) -> bool:

@@ -4,6 +4,7 @@ error in place of numbers.
 
 from typing import Any, Final
 
+from medreward.clients.score import Screened
 from medreward.errors import Code
 from medreward.types import ModelRef
 
@@ -56,6 +57,16 @@ class NotScored(ClientError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
+
+
+class NotAllowed(ClientError):
+    """An answer may not be shown: its verdict is another than allow. `screened` holds the verdict and its reasons."""
+
+    def __init__(self, screened: Screened) -> None:
+        why = screened.error or ", ".join(reason.rule for reason in screened.reasons)
+        decision = f" (decision {screened.decision_id})" if screened.decision_id else ""
+        super().__init__(f"the answer is not allowed: {screened.verdict} by {why}{decision}")
+        self.screened = screened
 
 
 class Refused(ClientError):

@@ -11,8 +11,8 @@ import httpx
 import msgspec
 
 from medreward.clients.errors import Refused, Unreachable
-from medreward.clients.score import Reply, Score
-from medreward.clients.transport import Tls, by_item, garbled
+from medreward.clients.score import Contribution, Policy, Reason, Reply, Score, Screened, ScreenRequest
+from medreward.clients.transport import Tls, by_item, decided, garbled
 from medreward.errors import Code
 from medreward.types import (
     Evidence,
@@ -24,6 +24,7 @@ from medreward.types import (
     ScoreRequest,
     StoredImage,
     UrlImage,
+    Verdict,
 )
 
 RETRYABLE_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -37,6 +38,19 @@ class Error(msgspec.Struct):
     field: str = ""
 
 
+class Part(msgspec.Struct):
+    start: int
+    end: int
+    logits: dict[str, float | None] | None
+    reward: float | None
+    error: Error | None = None
+
+    def contribution(self) -> Contribution:
+        """Returns it as a caller gets it."""
+        code, message = (self.error.code, self.error.message) if self.error else (None, None)
+        return Contribution(self.start, self.end, self.logits, self.reward, code, message)
+
+
 class Result(msgspec.Struct):
     item: int
     response: int
@@ -47,13 +61,27 @@ class Result(msgspec.Struct):
     flags: tuple[str, ...]
     error: Error | None = None
     cached: bool = False
+    explain: list[Part] | None = None
 
     def score(self) -> Score:
         """Returns it as a caller gets it."""
         if self.error:
             error = self.error
             return Score(flags=self.flags, error=error.code, message=error.message, field=error.field)
-        return Score(self.reward, self.scores, self.logits, self.uncertainty, self.flags, cached=self.cached)
+        explain = None if self.explain is None else tuple(part.contribution() for part in self.explain)
+        return Score(
+            self.reward, self.scores, self.logits, self.uncertainty, self.flags, explain=explain, cached=self.cached
+        )
+
+
+class Judged(Result, kw_only=True):
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    margin: float | None
+
+    def screened(self, policy: Policy, decision_id: str) -> Screened:
+        """Returns it as a caller gets it."""
+        return decided(self.score(), self.verdict, self.reasons, self.margin, policy, decision_id)
 
 
 class Model(msgspec.Struct):
@@ -71,6 +99,15 @@ class Body(msgspec.Struct):
     id: str
     model: Model
     results: list[Result]
+    timings_ms: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+class Decided(msgspec.Struct):
+    id: str
+    model: Model
+    results: list[Judged]
+    policy: Policy
+    decision_id: str
     timings_ms: dict[str, float] = msgspec.field(default_factory=dict)
 
 
@@ -111,14 +148,7 @@ class RestTransport:
         )
 
     async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:
-        headers = {"Content-Type": "application/json", "X-Request-Id": request.id, "X-Lane": request.lane}
-        if request.deadline_s:
-            headers["X-Deadline-Ms"] = str(max(1, round(request.deadline_s * 1000)))
-        if request.fingerprint:
-            headers["X-Model-Fingerprint"] = request.fingerprint
-        if affinity:
-            headers["X-Affinity-Key"] = affinity
-        response = await self._send("POST", "/score", headers, _body(request))
+        response = await self._post("/score", request, affinity)
         try:
             reply = msgspec.json.decode(response.content, type=Body)
             if reply.id != request.id:
@@ -127,6 +157,30 @@ class RestTransport:
             return Reply(reply.model.ref(), by_item(request, results), reply.id, reply.timings_ms)
         except (ValueError, Refused):
             raise await self._hung_up(response) from None
+
+    async def screen(self, request: ScreenRequest, affinity: str | None) -> Reply:
+        response = await self._post("/v1/screen", request, affinity)
+        try:
+            reply = msgspec.json.decode(response.content, type=Decided)
+            if reply.id != request.id:
+                raise garbled()
+            results = (
+                (result.item, result.response, result.screened(reply.policy, reply.decision_id))
+                for result in reply.results
+            )
+            return Reply(reply.model.ref(), by_item(request, results), reply.id, reply.timings_ms)
+        except (ValueError, Refused):
+            raise await self._hung_up(response) from None
+
+    async def _post(self, path: str, request: ScoreRequest, affinity: str | None) -> httpx.Response:
+        headers = {"Content-Type": "application/json", "X-Request-Id": request.id, "X-Lane": request.lane}
+        if request.deadline_s:
+            headers["X-Deadline-Ms"] = str(max(1, round(request.deadline_s * 1000)))
+        if request.fingerprint:
+            headers["X-Model-Fingerprint"] = request.fingerprint
+        if affinity:
+            headers["X-Affinity-Key"] = affinity
+        return await self._send("POST", path, headers, _body(request))
 
     async def put_image(self, data: bytes, digest: str) -> None:
         headers = {"Content-Type": "application/octet-stream", "X-Affinity-Key": digest}
@@ -199,12 +253,16 @@ def _body(request: ScoreRequest) -> bytes:
             fields["image"] = _image(image)
         if item.history:
             fields["history"] = [{"role": turn.role, "content": turn.content} for turn in item.history]
+        if isinstance(request, ScreenRequest) and request.department:
+            fields["department"] = request.department
         items.append(fields)
     body: dict[str, object] = {"items": items}
     if request.weights:
         body["weights"] = request.weights
+    if isinstance(request, ScreenRequest) and request.policy is not None:
+        body["policy"] = request.policy
     if request.options != Options():
-        body["options"] = {"too_long": request.options.too_long, "thinking": request.options.thinking}
+        body["options"] = request.options.given()
     return msgspec.json.encode(body)
 
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 import grpc
 
 from medreward.clients.errors import Refused, Unreachable
-from medreward.clients.score import Reply, Score
-from medreward.clients.transport import Tls, by_item, garbled
+from medreward.clients.score import Contribution, Policy, Reason, Reply, Score, Screened, ScreenRequest
+from medreward.clients.transport import Tls, by_item, decided, garbled
 from medreward.errors import RETRYABLE, Code
 from medreward.proto import reward_pb2 as pb
 from medreward.proto import reward_pb2_grpc
@@ -22,6 +22,7 @@ from medreward.types import (
     ScoreRequest,
     StoredImage,
     UrlImage,
+    Verdict,
 )
 
 #: Of calls that ended before the server's own code was reached, or after it had answered.
@@ -60,33 +61,22 @@ class RpcTransport:
         self._stub = reward_pb2_grpc.RewardServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:
-        message = pb.ScoreRequest(
-            request_id=request.id,
-            items=[
-                pb.Item(
-                    images=[_image(image) for image in item.images],
-                    question=item.question,
-                    responses=item.responses,
-                    history=[pb.Turn(role=turn.role, content=turn.content) for turn in item.history],
-                )
-                for item in request.items
-            ],
-            weights=request.weights,
-            options=pb.Options(too_long=request.options.too_long, thinking=request.options.thinking),
-            lane=request.lane,
-            expect_fingerprint=request.fingerprint or "",
-        )
-        metadata = [*self._metadata]
-        if request.deadline_s:
-            metadata.append(("x-deadline-ms", str(max(1, round(request.deadline_s * 1000)))))
-        if affinity:
-            metadata.append(("x-affinity-key", affinity))
-        reply = await self._call(self._stub.Score, message, metadata)
-        if reply.request_id != request.id:
-            raise garbled()
+        reply = await self._ask(self._stub.Score, pb.ScoreRequest(**_asked(request)), request, affinity)
         results = ((result.item, result.response, _score(result)) for result in reply.results)
-        timings = {phase: getattr(reply.timings, f"{phase}_ms") for phase in ("decode", "queue", "inference", "total")}
-        return Reply(_ref(reply.model), by_item(request, results), reply.request_id, timings)
+        return Reply(_ref(reply.model), by_item(request, results), reply.request_id, _timings(reply.timings))
+
+    async def screen(self, request: ScreenRequest, affinity: str | None) -> Reply:
+        departments = [request.department] * len(request.items) if request.department else []
+        message = pb.ScreenRequest(**_asked(request), policy=request.policy or "", departments=departments)
+        reply = await self._ask(self._stub.Screen, message, request, affinity)
+        if len(reply.decisions) != len(reply.results):
+            raise garbled()
+        policy = Policy(reply.policy.name, reply.policy.version, reply.policy.digest)
+        results = (
+            (result.item, result.response, _screened(result, decision, policy, reply.decision_id))
+            for result, decision in zip(reply.results, reply.decisions, strict=True)
+        )
+        return Reply(_ref(reply.model), by_item(request, results), reply.request_id, _timings(reply.timings))
 
     async def put_image(self, data: bytes, digest: str) -> None:
         metadata = [*self._metadata, ("x-affinity-key", digest)]
@@ -99,6 +89,17 @@ class RpcTransport:
 
     async def close(self) -> None:
         await self._channel.close()
+
+    async def _ask(self, method: Any, message: object, request: ScoreRequest, affinity: str | None) -> Any:
+        metadata = [*self._metadata]
+        if request.deadline_s:
+            metadata.append(("x-deadline-ms", str(max(1, round(request.deadline_s * 1000)))))
+        if affinity:
+            metadata.append(("x-affinity-key", affinity))
+        reply = await self._call(method, message, metadata)
+        if reply.request_id != request.id:
+            raise garbled()
+        return reply
 
     async def _call(self, method: Any, message: object, metadata: list[tuple[str, str]]) -> Any:
         try:
@@ -127,6 +128,27 @@ class RpcTransport:
         return Refused(f"grpc_{status.name.lower()}", f"{self._address}: {detail}", retryable=False)
 
 
+def _asked(request: ScoreRequest) -> dict[str, Any]:
+    """Returns the fields that a message to score and one to screen have in common."""
+    items = [
+        pb.Item(
+            images=[_image(image) for image in item.images],
+            question=item.question,
+            responses=item.responses,
+            history=[pb.Turn(role=turn.role, content=turn.content) for turn in item.history],
+        )
+        for item in request.items
+    ]
+    return {
+        "request_id": request.id,
+        "items": items,
+        "weights": request.weights,
+        "options": pb.Options(**request.options.given()),
+        "lane": request.lane,
+        "expect_fingerprint": request.fingerprint or "",
+    }
+
+
 def _image(image: ImageSource) -> pb.Image:
     match image:
         case StoredImage(sha256):
@@ -148,8 +170,36 @@ def _score(result: pb.Result) -> Score:
         _six(result.logits),
         _six(result.uncertainty) if result.HasField("uncertainty") else None,
         tuple(result.flags),
+        explain=tuple(map(_contribution, result.explain.sentences)) if result.HasField("explain") else None,
         cached=result.cached,
     )
+
+
+def _contribution(part: pb.Contribution) -> Contribution:
+    if part.HasField("error"):
+        return Contribution(part.start, part.end, error=part.error.code, message=part.error.message)
+    reward = part.reward if part.HasField("reward") else None
+    return Contribution(part.start, part.end, _six(part.logits), reward)
+
+
+def _screened(result: pb.Result, decision: pb.Decision, policy: Policy, decision_id: str) -> Screened:
+    if decision.verdict not in set(Verdict):
+        raise garbled()
+    reasons = tuple(
+        Reason(
+            each.rule,
+            each.dimension if each.HasField("dimension") else None,
+            each.value if each.HasField("value") else None,
+            each.threshold if each.HasField("threshold") else None,
+        )
+        for each in decision.reasons
+    )
+    margin = decision.margin if decision.HasField("margin") else None
+    return decided(_score(result), Verdict(decision.verdict), reasons, margin, policy, decision_id)
+
+
+def _timings(timings: pb.Timings) -> dict[str, float]:
+    return {phase: getattr(timings, f"{phase}_ms") for phase in ("decode", "queue", "inference", "total")}
 
 
 def _six(values: pb.Dimensions) -> dict[str, float | None]:

@@ -1,13 +1,28 @@
-"""What a client returns: a Score for each response, in one Reply for each call."""
+"""What a client returns: a Score or a Screened for each response, in one Reply for each call."""
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from medreward.types import ModelRef
+from medreward.types import ModelRef, ScoreRequest, Verdict
 
 #: By dimension; None for one that the model has not.
 Numbers = Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one sentence adds to its response: the response's numbers less those of the response without it.
+
+    The sentence is `response[start:end]`. Where the response without it was not scored, there is `error` instead.
+    """
+
+    start: int
+    end: int
+    logits: Numbers | None = None
+    reward: float | None = None
+    error: str | None = None
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +40,62 @@ class Score:
     flags: tuple[str, ...] = ()
     error: str | None = None
     message: str | None = None
+    explain: tuple[Contribution, ...] | None = None  # with explain="sentences"; None where the response was cut
     # Where in the call the error is, and whether the server knew the answer: how it came about, not what it says.
     field: str | None = dataclasses.field(default=None, compare=False)
     cached: bool = dataclasses.field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """The rule that decided; `otherwise` where none did. A rule about a flag has no value and no threshold."""
+
+    rule: str
+    dimension: str | None = None
+    value: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which version of which policy decided, and the sha256 of its file."""
+
+    name: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Screened(Score):
+    """A Score with the verdict on its response. Without a verdict of the server it is unscored, and `error` says why:
+    then there is neither a policy nor a decision.
+    """
+
+    verdict: Verdict = Verdict.UNSCORED
+    reasons: tuple[Reason, ...] = ()
+    margin: float | None = None  # how far the value is from the threshold that decided, in the value's own unit
+    policy: Policy | None = None
+    decision_id: str | None = None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the verdict is allow: nothing else may be shown without a person's look at it."""
+        return self.verdict is Verdict.ALLOW
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenRequest(ScoreRequest):
+    """A request to decide. All its items belong to the same department."""
+
+    policy: str | None = None  # None: the server's default
+    department: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """A server's answer to one call: for each item, a Score for each of its responses."""
+    """A server's answer to one call: for each item, a Score for each of its responses, or a Screened where verdicts
+    were asked for.
+    """
 
     model: ModelRef
     scores: list[list[Score]]

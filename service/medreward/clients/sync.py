@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from medreward.clients.calls import Triple
-from medreward.clients.client import AsyncClient, Progress
+from medreward.clients.client import AsyncClient, OnFailure, Progress
 from medreward.clients.errors import Closed
 from medreward.clients.images import ImageLike
 from medreward.clients.retries import Patience
-from medreward.clients.score import Score
+from medreward.clients.score import Score, Screened
 from medreward.clients.transport import Tls
-from medreward.types import Lane, ModelRef, Thinking, TooLong, Turn
+from medreward.types import Explain, Lane, ModelRef, Thinking, TooLong, Turn
 
 T = TypeVar("T")
 
@@ -41,6 +41,21 @@ class ScoreOptions(TypedDict, total=False):
     weights: Mapping[str, float] | None
     too_long: TooLong | str
     thinking: Thinking | str
+
+
+class AskOptions(ScoreOptions, total=False):
+    """The options of a call to score that an adapter for a trainer has no use for, beside those that it has."""
+
+    explain: Explain | str
+
+
+class ScreenOptions(ScoreOptions, total=False):
+    """The options of a call for verdicts."""
+
+    policy: str | None
+    department: str
+    on_failure: OnFailure
+    lane: Lane | str
 
 
 class Client:
@@ -72,7 +87,7 @@ class Client:
         responses: Sequence[str],
         *,
         history: Sequence[Mapping[str, str] | Turn] = (),
-        **options: Unpack[ScoreOptions],
+        **options: Unpack[AskOptions],
     ) -> list[Score]:
         return self._run(self._client.score(image, question, responses, history=history, **options))
 
@@ -81,13 +96,24 @@ class Client:
         triples: Iterable[Triple | tuple[ImageLike, str, str]],
         *,
         progress: Progress | None = None,
-        **options: Unpack[ScoreOptions],
+        **options: Unpack[AskOptions],
     ) -> list[Score]:
         """`progress` is called in the client's own thread, and may not call the client."""
         return self._run(self._client.score_many(triples, progress=progress, **options))
 
+    def screen(
+        self,
+        image: ImageLike,
+        question: str,
+        responses: Sequence[str],
+        *,
+        history: Sequence[Mapping[str, str] | Turn] = (),
+        **options: Unpack[ScreenOptions],
+    ) -> list[Screened]:
+        return self._run(self._client.screen(image, question, responses, history=history, **options))
+
     def submit(
-        self, triples: Iterable[Triple | tuple[ImageLike, str, str]], **options: Unpack[ScoreOptions]
+        self, triples: Iterable[Triple | tuple[ImageLike, str, str]], **options: Unpack[AskOptions]
     ) -> Future[list[Score]]:
         """Returns at once, with the future of what `score_many` returns: for code with an event loop of its own."""
         return self._submit(self._client.score_many(triples, **options))

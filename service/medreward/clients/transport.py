@@ -2,14 +2,15 @@
 this process.
 """
 
+import dataclasses
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from medreward.clients.errors import Refused
-from medreward.clients.score import Reply, Score
-from medreward.types import ModelRef, ScoreRequest
+from medreward.clients.score import Policy, Reason, Reply, Score, Screened, ScreenRequest
+from medreward.types import ModelRef, ScoreRequest, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,9 @@ class Transport(Protocol):
     async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:
         """Returns a Score for each response of each item. `affinity` is for a balancer that hashes."""
 
+    async def screen(self, request: ScreenRequest, affinity: str | None) -> Reply:
+        """Returns a Screened, with the server's verdict, for each response of each item."""
+
     async def put_image(self, data: bytes, digest: str) -> None:
         """Stores the image, which has this sha256, at the server."""
 
@@ -42,6 +46,23 @@ class Transport(Protocol):
 def garbled() -> Refused:
     """Returns the refusal for a reply that belongs to another call or is not whole."""
     return Refused("garbled", "the reply is not the answer to this call", retryable=True)
+
+
+def decided(
+    score: Score,
+    verdict: Verdict,
+    reasons: tuple[Reason, ...],
+    margin: float | None,
+    policy: Policy,
+    decision_id: str,
+) -> Screened:
+    """Returns the score with the verdict on it. Raises `garbled` for an error that is not unscored: such a reply is not
+    to be believed.
+    """
+    if score.error and verdict is not Verdict.UNSCORED:
+        raise garbled()
+    parts = {field.name: getattr(score, field.name) for field in dataclasses.fields(Score)}
+    return Screened(**parts, verdict=verdict, reasons=reasons, margin=margin, policy=policy, decision_id=decision_id)
 
 
 def by_item(request: ScoreRequest, results: Iterable[tuple[int, int, Score]]) -> list[list[Score]]:

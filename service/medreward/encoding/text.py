@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 import tokenizers
 
+from medreward.encoding import sentences
 from medreward.encoding.thinking import Pair, ThinkingTags
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.types import Flag, Options, Thinking, TooLong
@@ -84,10 +85,12 @@ class TextEncoder:
         max_chars: int,
         image_template: Sequence[str] = (),
         own_thinking_tags: Iterable[Pair] = (),
+        max_sentences: int = sentences.MOST,
     ) -> None:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._max_chars = max_chars
+        self._max_sentences = max_sentences
         self._thinking_tags = ThinkingTags(own_thinking_tags)
         self._control_token = re.compile(_any_of(tokenizer.control_tokens))
         self._around_question: dict[bool, tuple[list[int], list[int]]] = {}
@@ -136,6 +139,17 @@ class TextEncoder:
             ids = ids[: room - tail] + ids[len(ids) - tail :]
             flags.append(Flag.CUT_MIDDLE)
         return EncodedText(self._before_response + ids + self._after_response, tuple(flags))
+
+    def sentences(self, response: str, options: Options) -> list[sentences.Span]:
+        """Returns the sentences of what is scored of the response; over the limit, as many runs of neighbouring ones.
+
+        Empty for a response with more characters than are scored at all.
+        """
+        if len(response) > self._max_chars:
+            return []
+        strips = options.thinking is Thinking.STRIP
+        scored = self._thinking_tags.blanked(response) if strips else response
+        return sentences.merged(sentences.split(scored), self._max_sentences)
 
     def _room(self, prompt: Sequence[int]) -> int:
         return self._max_tokens - len(prompt) - len(self._before_response) - len(self._after_response)

@@ -33,9 +33,26 @@ class ThinkingTags:
 
     def without_thoughts(self, text: str) -> str | None:
         """Returns the text outside of the blocks of thoughts, or None if it has no tag at all."""
+        kept = self._kept(text)
+        return None if kept is None else "".join(text[start:end] for start, end in kept).strip()
+
+    def blanked(self, text: str) -> str:
+        """Returns the text with a space for each character that `without_thoughts` takes out, so that places stay."""
+        kept = self._kept(text)
+        if kept is None:
+            return text
+        blanked: list[str] = []
+        at = 0
+        for start, end in kept:
+            blanked += [" " * (start - at), text[start:end]]
+            at = end
+        return "".join([*blanked, " " * (len(text) - at)])
+
+    def _kept(self, text: str) -> list[tuple[int, int]] | None:
+        """Returns the stretches outside of the blocks of thoughts, or None if the text has no tag at all."""
         if not self._any.search(text):
             return None
-        kept: list[str] = []
+        kept: list[tuple[int, int]] = []
         start = 0
         awaited = ""  # the tag that closes the block we are in
         for match in self._any.finditer(text):
@@ -44,11 +61,11 @@ class ThinkingTags:
                 if tag == awaited:
                     start, awaited = match.end(), ""
             elif tag in self._closing:
-                kept.append(text[start : match.start()])
+                kept.append((start, match.start()))
                 awaited = self._closing[tag]
             else:  # a tag that closes: the prompt had opened this block
                 kept.clear()
                 start = match.end()
         if not awaited:
-            kept.append(text[start:])
-        return "".join(kept).strip()
+            kept.append((start, len(text)))
+        return kept

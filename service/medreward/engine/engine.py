@@ -28,6 +28,7 @@ from medreward.settings import Settings
 from medreward.types import (
     DIMENSIONS,
     Clock,
+    Explain,
     Failed,
     InlineImage,
     Item,
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 ASLEEP_SECONDS: Final = 5.0  # until a request that found the server asleep is worth another try
 NO_THREAD: Final = "can't start new thread"  # a RuntimeError of Python's own
+NO_THREAD_TO_SPARE: Final = "the server has no thread to spare; try again later"
 
 
 class Engine:
@@ -184,6 +186,25 @@ class Engine:
             self.metrics.items.labels(Code.OVERLOADED).inc()
             raise RequestError(Code.OVERLOADED, OVERLOADED, retry_after=scheduler.seconds_until_room())
 
+    async def triples_of(self, request: ScoreRequest) -> int:
+        """Returns how many triples the request asks for: its responses, and each sentence that is to be explained.
+
+        Fails with a RequestError when no thread is to be had to count long texts in.
+        """
+        if request.options.explain is Explain.NONE:
+            return request.triples
+        text, options = self.serving.model.text, request.options
+
+        def count() -> int:
+            return sum(len(text.sentences(response, options)) for item in request.items for response in item.responses)
+
+        try:
+            return request.triples + await asyncio.to_thread(count)
+        except RuntimeError as error:
+            if str(error) != NO_THREAD:
+                raise
+            raise RequestError(Code.OVERLOADED, NO_THREAD_TO_SPARE, retry_after=1) from None
+
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """Returns a result for each response of the request.
 
@@ -234,7 +255,8 @@ class Engine:
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
         results = tuple(result for item in per_item for result in item)
         context.timings.total = self._clock() - started
-        return ScoreResponse(request.id, serving.ref, results, context.timings)
+        images = tuple((context.opened[i],) if i in context.opened else () for i in range(len(request.items)))
+        return ScoreResponse(request.id, serving.ref, results, context.timings, images)
 
     async def _score_item(self, i: int, item: Item, context: RequestContext, serving: Serving) -> list[Result]:
         try:
@@ -248,9 +270,7 @@ class Engine:
             log.exception("item failed", extra={"request_id": context.request.id, "item": i})
             failure = ItemError(Code.INTERNAL, "the server failed on this item; its log says why")
             if str(error) == NO_THREAD:  # the same request may pass later
-                failure = ItemError(
-                    Code.OVERLOADED, "the server has no thread to spare; try again later", retry_after=1
-                )
+                failure = ItemError(Code.OVERLOADED, NO_THREAD_TO_SPARE, retry_after=1)
         return [Failed(i, place, failure) for place in range(len(item.responses))]
 
     def _observe(self, results: tuple[Result, ...]) -> None:

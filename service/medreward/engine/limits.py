@@ -19,6 +19,7 @@ _LIMITS = (
     "items",
     "responses",
     "text_chars",
+    "explain_sentences",
     "image_bytes",
     "image_pixels",
     "image_side",

@@ -90,6 +90,7 @@ def _assemble(
         settings.text_chars,
         manifest.vlm.image if manifest.vlm else (),
         manifest.text.thinking_tags,
+        settings.explain_sentences,
     )
     golden = read_golden(folder / manifest.golden) if folder and manifest.golden else ()
     card = (folder / manifest.card).read_text("utf-8") if folder and manifest.card else None

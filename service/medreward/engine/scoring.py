@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from medreward.artifacts.manifest import Calibration
 from medreward.backends.base import HeadOutputs
 from medreward.errors import Code, ItemError
-from medreward.types import DIMENSIONS, Failed, Flag, Result, Scored, Six
+from medreward.types import DIMENSIONS, Contribution, Failed, Flag, Result, Scored, Six
 
 
 class Scoring:
@@ -47,6 +47,21 @@ class Scoring:
 
     def _six(self, values: Sequence[float]) -> Six:
         return tuple(None if place is None else values[place] for place in self._places or ())
+
+
+def contribution(start: int, end: int, whole: Scored, without: Result) -> Contribution:
+    """Returns what the stretch of a response adds to it: the whole's numbers less those of the response without it.
+
+    Where there is no number on both sides there is none here.
+    """
+    if isinstance(without, Failed):
+        return Contribution(start, end, None, None, without.error)
+    logits = tuple(map(_difference, whole.logits, without.logits))
+    return Contribution(start, end, logits, _difference(whole.reward, without.reward))
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
 
 
 def _sigmoid(x: float) -> float:

@@ -37,12 +37,14 @@ class Item(_message.Message):
     def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., question: _Optional[str] = ..., responses: _Optional[_Iterable[str]] = ..., history: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ...) -> None: ...
 
 class Options(_message.Message):
-    __slots__ = ("too_long", "thinking")
+    __slots__ = ("too_long", "thinking", "explain")
     TOO_LONG_FIELD_NUMBER: _ClassVar[int]
     THINKING_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     too_long: str
     thinking: str
-    def __init__(self, too_long: _Optional[str] = ..., thinking: _Optional[str] = ...) -> None: ...
+    explain: str
+    def __init__(self, too_long: _Optional[str] = ..., thinking: _Optional[str] = ..., explain: _Optional[str] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
     __slots__ = ("request_id", "items", "weights", "options", "lane", "expect_fingerprint")
@@ -93,8 +95,28 @@ class Error(_message.Message):
     field: str
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., field: _Optional[str] = ...) -> None: ...
 
+class Contribution(_message.Message):
+    __slots__ = ("start", "end", "logits", "reward", "error")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    logits: Dimensions
+    reward: float
+    error: Error
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
+class Explanation(_message.Message):
+    __slots__ = ("sentences",)
+    SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    sentences: _containers.RepeatedCompositeFieldContainer[Contribution]
+    def __init__(self, sentences: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ...) -> None: ...
+
 class Result(_message.Message):
-    __slots__ = ("item", "response", "scores", "logits", "uncertainty", "reward", "flags", "cached", "error")
+    __slots__ = ("item", "response", "scores", "logits", "uncertainty", "reward", "flags", "cached", "error", "explain")
     ITEM_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +126,7 @@ class Result(_message.Message):
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     item: int
     response: int
     scores: Dimensions
@@ -113,7 +136,8 @@ class Result(_message.Message):
     flags: _containers.RepeatedScalarFieldContainer[str]
     cached: bool
     error: Error
-    def __init__(self, item: _Optional[int] = ..., response: _Optional[int] = ..., scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., cached: bool = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    explain: Explanation
+    def __init__(self, item: _Optional[int] = ..., response: _Optional[int] = ..., scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., cached: bool = ..., error: _Optional[_Union[Error, _Mapping]] = ..., explain: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
 
 class ModelRef(_message.Message):
     __slots__ = ("name", "version", "fingerprint", "runtime", "evidence")
@@ -152,6 +176,85 @@ class ScoreResponse(_message.Message):
     results: _containers.RepeatedCompositeFieldContainer[Result]
     timings: Timings
     def __init__(self, request_id: _Optional[str] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class ScreenRequest(_message.Message):
+    __slots__ = ("request_id", "items", "weights", "options", "lane", "expect_fingerprint", "policy", "departments", "on_unscored")
+    class WeightsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    EXPECT_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    DEPARTMENTS_FIELD_NUMBER: _ClassVar[int]
+    ON_UNSCORED_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    items: _containers.RepeatedCompositeFieldContainer[Item]
+    weights: _containers.ScalarMap[str, float]
+    options: Options
+    lane: str
+    expect_fingerprint: str
+    policy: str
+    departments: _containers.RepeatedScalarFieldContainer[str]
+    on_unscored: str
+    def __init__(self, request_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., weights: _Optional[_Mapping[str, float]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., lane: _Optional[str] = ..., expect_fingerprint: _Optional[str] = ..., policy: _Optional[str] = ..., departments: _Optional[_Iterable[str]] = ..., on_unscored: _Optional[str] = ...) -> None: ...
+
+class Reason(_message.Message):
+    __slots__ = ("rule", "dimension", "value", "threshold")
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    rule: str
+    dimension: str
+    value: float
+    threshold: float
+    def __init__(self, rule: _Optional[str] = ..., dimension: _Optional[str] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
+
+class Decision(_message.Message):
+    __slots__ = ("verdict", "reasons", "margin")
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    MARGIN_FIELD_NUMBER: _ClassVar[int]
+    verdict: str
+    reasons: _containers.RepeatedCompositeFieldContainer[Reason]
+    margin: float
+    def __init__(self, verdict: _Optional[str] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., margin: _Optional[float] = ...) -> None: ...
+
+class PolicyRef(_message.Message):
+    __slots__ = ("name", "version", "digest")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    digest: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class ScreenResponse(_message.Message):
+    __slots__ = ("request_id", "model", "results", "timings", "decisions", "policy", "decision_id")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model: ModelRef
+    results: _containers.RepeatedCompositeFieldContainer[Result]
+    timings: Timings
+    decisions: _containers.RepeatedCompositeFieldContainer[Decision]
+    policy: PolicyRef
+    decision_id: str
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., policy: _Optional[_Union[PolicyRef, _Mapping]] = ..., decision_id: _Optional[str] = ...) -> None: ...
 
 class PutImageRequest(_message.Message):
     __slots__ = ("data",)

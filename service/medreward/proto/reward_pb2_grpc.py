@@ -44,6 +44,11 @@ class RewardServiceStub(object):
                 request_serializer=medreward_dot_proto_dot_reward__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=medreward_dot_proto_dot_reward__pb2.ScoreResponse.FromString,
                 _registered_method=True)
+        self.Screen = channel.unary_unary(
+                '/medreward.v1.RewardService/Screen',
+                request_serializer=medreward_dot_proto_dot_reward__pb2.ScreenRequest.SerializeToString,
+                response_deserializer=medreward_dot_proto_dot_reward__pb2.ScreenResponse.FromString,
+                _registered_method=True)
         self.PutImage = channel.unary_unary(
                 '/medreward.v1.RewardService/PutImage',
                 request_serializer=medreward_dot_proto_dot_reward__pb2.PutImageRequest.SerializeToString,
@@ -67,6 +72,13 @@ class RewardServiceServicer(object):
 
     def ScoreStream(self, request_iterator, context):
         """One ScoreResponse per ScoreRequest, in the order they become ready; match them by request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Screen(self, request, context):
+        """A verdict on each response by a policy of the server. What cannot be scored is "unscored", and never allowed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +108,11 @@ def add_RewardServiceServicer_to_server(servicer, server):
                     servicer.ScoreStream,
                     request_deserializer=medreward_dot_proto_dot_reward__pb2.ScoreRequest.FromString,
                     response_serializer=medreward_dot_proto_dot_reward__pb2.ScoreResponse.SerializeToString,
+            ),
+            'Screen': grpc.unary_unary_rpc_method_handler(
+                    servicer.Screen,
+                    request_deserializer=medreward_dot_proto_dot_reward__pb2.ScreenRequest.FromString,
+                    response_serializer=medreward_dot_proto_dot_reward__pb2.ScreenResponse.SerializeToString,
             ),
             'PutImage': grpc.unary_unary_rpc_method_handler(
                     servicer.PutImage,
@@ -162,6 +179,33 @@ class RewardService(object):
             '/medreward.v1.RewardService/ScoreStream',
             medreward_dot_proto_dot_reward__pb2.ScoreRequest.SerializeToString,
             medreward_dot_proto_dot_reward__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Screen(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medreward.v1.RewardService/Screen',
+            medreward_dot_proto_dot_reward__pb2.ScreenRequest.SerializeToString,
+            medreward_dot_proto_dot_reward__pb2.ScreenResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,5 +1,6 @@
 """The policies that a server may decide by: a folder `NAME/VERSION.toml`, and `NAME/current`, which names a version."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -8,7 +9,10 @@ from typing import Final
 
 from medreward.errors import Code, ConfigurationError, RequestError
 from medreward.screening.deciding import Decider
+from medreward.screening.ledger import publish, published
 from medreward.screening.policy import PolicyFile, check_policy, read_policy
+
+log = logging.getLogger(__name__)
 
 POINTER: Final = "current"
 NO_POLICY: Final = "this server has no policy: start it with --policies; docs/screening.md says how to make one"
@@ -19,9 +23,11 @@ class Policies:
 
     def __init__(self, folder: Path | None, default: str | None) -> None:
         self._folder = folder
+        self._keeps_ledger = folder is not None  # a model's own policies are kept by its release
         self._default = default
         self._current: dict[str, tuple[PolicyFile, Decider]] = {}
         self._digests: dict[tuple[str, str], str] = {}  # of each version that was ever read: it may not change
+        self._published: set[tuple[str, str]] = set()  # what the ledgers know
         self._model: tuple[str, tuple[str, ...], bool] = ("", (), False)
         self._weights: Mapping[str, float] = {}
 
@@ -45,12 +51,26 @@ class Policies:
             return
         if not self._folder.is_dir():
             raise ConfigurationError(f"setting policies: {self._folder} is no folder")
-        names = sorted(path.name for path in self._folder.iterdir() if path.is_dir() and any(path.glob("*.toml")))
-        self._current = {name: self._read(name, self._pointed(name)) for name in names}
+        names = sorted(
+            path.name  # but not the hidden folders of a mounted ConfigMap
+            for path in self._folder.iterdir()
+            if path.is_dir() and not path.name.startswith(".") and any(path.glob("*.toml"))
+        )
+        for name in names:
+            for version, digest in published(self._folder / name).items():
+                self._digests[name, version] = digest
+                self._published.add((name, version))
+            self._current[name] = self._read(name, self._pointed(name))
         if self._default is None and len(names) == 1:
             self._default = names[0]
         if self._default is not None and self._default not in names:
             raise ConfigurationError(f"setting default_policy: there is no policy {self._default!r} in {self._folder}")
+
+    def come_into_force(self) -> None:
+        """Notes that the current versions decide from now on: with that they are published, and the log names them."""
+        for name, (file, _) in self._current.items():
+            self._publish(file)
+            log.info("policy in force", extra={"policy": name, "version": file.policy.version, "digest": file.digest})
 
     @property
     def names(self) -> list[str]:
@@ -67,6 +87,16 @@ class Policies:
             raise RequestError(Code.POLICY_UNKNOWN, "there is no such policy: GET /v1/policies lists them", "/policy")
         return self._current[name]
 
+    def find(self, named: str) -> tuple[PolicyFile, Decider]:
+        """Returns a policy for a setting that names it, as NAME (its current version) or NAME/VERSION. Fails with a
+        ConfigurationError where it is not there or is not for the model that is served."""
+        name, _, version = named.partition("/")
+        if name not in self._current or (version and version not in self._versions(name)):
+            raise ConfigurationError(
+                f"there is no policy {named!r}: write NAME or NAME/VERSION of a policy in --policies"
+            )
+        return self._read(name, version) if version else self._current[name]
+
     def listed(self) -> list[dict[str, object]]:
         """Returns what `GET /v1/policies` shows: for each policy its versions, and the current one with its rules."""
         return [
@@ -81,9 +111,10 @@ class Policies:
             for name, (file, _) in self._current.items()
         ]
 
-    def move(self, name: str, version: str) -> PolicyFile:
-        """Makes this version of the policy the current one and returns it. Refuses one that is not there, was made for
-        another model, or has changed since it was published; then the one before stays."""
+    def move(self, name: str, version: str, key_id: str = "") -> PolicyFile:
+        """Makes this version of the policy the current one and returns it; the log says which key moved it. Refuses a
+        version that is not there, was made for another model, or has changed since it was published; then the one
+        before stays."""
         if name not in self._current or version not in self._versions(name):
             raise RequestError(Code.POLICY_UNKNOWN, "there is no such version of this policy", "/version")
         try:
@@ -91,7 +122,11 @@ class Policies:
             self._point(name, version)
         except ConfigurationError as error:
             raise RequestError(Code.POLICY_REFUSED, str(error), "/version") from None
+        before = self._current[name][0].policy.version
         self._current[name] = read
+        self._publish(read[0])
+        about = {"policy": name, "from": before, "to": version, "digest": read[0].digest, "key": key_id}
+        log.info("the pointer of a policy was moved", extra=about)
         return read[0]
 
     def _versions(self, name: str) -> list[str]:
@@ -103,15 +138,23 @@ class Policies:
         of the model, it is the only version that was."""
         assert self._folder is not None
         versions, pointer = self._versions(name), self._folder / name / POINTER
-        named = pointer.read_text("utf-8").strip() if pointer.exists() else None
-        if named is not None and named not in versions:
-            raise ConfigurationError(f"{pointer} names the version {named!r}, of which there is no file")
+        named = self._named(pointer, versions) if pointer.exists() else None
         fitting = [version for version in versions if self._fits(name, version)]
         if named in fitting or len(versions) == 1 or not fitting:
             return named or versions[-1]  # what does not fit is refused when it is read
         if len(fitting) > 1:
             raise ConfigurationError(f"policy {name} has several versions: write the one to use into {pointer}")
         return fitting[0]
+
+    def _named(self, pointer: Path, versions: list[str]) -> str:
+        try:
+            version = pointer.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{pointer} cannot be read: {error}") from None
+        if version not in versions:
+            about = f"the version {version!r}" if len(version) <= 64 else "something else than a version"
+            raise ConfigurationError(f"{pointer} names {about}: it must name one of {', '.join(versions)}")
+        return version
 
     def _fits(self, name: str, version: str) -> bool:
         """Returns whether this version was made for the model. One that cannot be read was not."""
@@ -130,6 +173,14 @@ class Policies:
         if self._digests.setdefault((name, version), file.digest) != file.digest:
             raise ConfigurationError(f"{file.file} has changed since it was published: give the change a new version")
         return file, Decider(file.policy, self._weights)
+
+    def _publish(self, file: PolicyFile) -> None:
+        """Remembers across restarts that this version may not change any more."""
+        assert self._folder is not None
+        name, version = file.policy.name, file.policy.version
+        if self._keeps_ledger and (name, version) not in self._published:
+            self._published.add((name, version))
+            publish(self._folder / name, file)
 
     def _point(self, name: str, version: str) -> None:
         """Writes the pointer in one step."""

@@ -130,14 +130,28 @@ class PolicyFile:
 
 def read_policy(file: Path) -> PolicyFile:
     """Returns the policy of a file; fails with one line that says what is wrong with it."""
+    data = _bytes_of(file)
     try:
-        data = file.read_bytes()
         text = data.decode("utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"policy {file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"policy {file} is not TOML: it is not UTF-8") from None
-    return PolicyFile(parse_toml(text, file, Policy), f"sha256:{hashlib.sha256(data).hexdigest()}", file)
+    return PolicyFile(parse_toml(text, file, Policy), _digest(data), file)
+
+
+def digest_of(file: Path) -> str:
+    """Returns the digest that the policy of this file has; fails where the file cannot be read."""
+    return _digest(_bytes_of(file))
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"policy {file}: {error.strerror}") from None
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def check_policy(file: PolicyFile, fingerprint: str, dimensions: tuple[str, ...], has_uncertainty: bool) -> None:

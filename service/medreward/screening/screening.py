@@ -8,14 +8,26 @@ from typing import Final, Protocol
 from medreward.engine.engine import Engine
 from medreward.engine.serving import Serving
 from medreward.errors import Code, ItemError, RequestError
+from medreward.screening.accounts import open_drift, open_shadow
+from medreward.screening.audit.account import Audit
 from medreward.screening.deciding import Decision
+from medreward.screening.drift import Drift, DriftAccount
 from medreward.screening.policies import Policies
 from medreward.screening.policy import PolicyFile
-from medreward.types import ScoreRequest, ScoreResponse
+from medreward.screening.shadow import Shadow
+from medreward.types import Failed, ScoreRequest, ScoreResponse, Verdict
 
 #: Causes for which a request that is right has no scores now. Each of its responses is then unscored.
 UNSCORED: Final = frozenset(
-    {Code.OVERLOADED, Code.NOT_READY, Code.DEADLINE, Code.WORKER_LOST, Code.OUT_OF_MEMORY, Code.INTERNAL}
+    {
+        Code.OVERLOADED,
+        Code.NOT_READY,
+        Code.ASLEEP,
+        Code.DEADLINE,
+        Code.WORKER_LOST,
+        Code.OUT_OF_MEMORY,
+        Code.INTERNAL,
+    }
 )
 
 
@@ -39,6 +51,16 @@ class Screened:
     policy: PolicyFile
     decisions: tuple[Decision, ...]
 
+    def first_unscored(self) -> Failed | None:
+        """Returns the first response that is unscored, and why; None where each has a verdict."""
+        for result, decision in zip(self.response.results, self.decisions, strict=True):
+            if isinstance(result, Failed):
+                return result
+            if decision.verdict is Verdict.UNSCORED:
+                detail = "the policy has a rule on a number that the model does not give for this response"
+                return Failed(result.item, result.response, ItemError(Code.UNSUPPORTED_FIELD, detail))
+        return None
+
 
 class Account(Protocol):
     """Keeps account of decisions: the audit log, the drift monitors, the shadow."""
@@ -55,15 +77,25 @@ class Screening:
         self._engine = engine
         settings = engine.settings
         self.policies = Policies(settings.policies, settings.default_policy)
-        self.accounts: list[Account] = []
+        self.audit = Audit(settings, engine.metrics) if settings.audit else None
+        self.accounts: list[Account] = [self.audit] if self.audit else []
+        self.drift: Drift | None = None
+        self.shadow: Shadow | None = None
 
     def start(self) -> None:
-        """Reads the policies for the model that the engine has loaded, and from now on for each that is to take over.
+        """Reads the policies for the model that the engine has loaded, and from now on for each that is to take over;
+        begins to watch drift and to keep a shadow.
 
         Fails with a ConfigurationError.
         """
         self._accept(self._engine.serving)()
         self._engine.models.gates.append(self._accept)
+        if drift := open_drift(self._engine):
+            self.drift = drift
+            self.accounts.append(DriftAccount(drift))
+        if shadow := open_shadow(self._engine, self.policies):
+            self.shadow = shadow
+            self.accounts.append(shadow)
 
     def _accept(self, serving: Serving) -> Callable[[], None]:
         """Reads the policies for this model; what is returned lets them decide. Fails with a ConfigurationError where
@@ -80,9 +112,27 @@ class Screening:
 
         def take_over() -> None:
             self.policies = policies
+            policies.come_into_force()
             self._engine.metrics.expect_verdicts(policies.names)
+            if self.drift:  # another model has other scores
+                self.drift.reset_for_another_model()
 
         return take_over
+
+    def state(self) -> dict[str, object]:
+        """Returns what `GET /admin/state` shows of the accounts; None for one that is not kept."""
+        return {
+            "audit": self.audit.state() if self.audit else None,
+            "drift": self.drift.state() if self.drift else None,
+            "shadow": self.shadow.state() if self.shadow else None,
+        }
+
+    async def close(self) -> None:
+        """Ends the shadow, and writes what the audit log has not yet."""
+        if self.shadow:
+            await self.shadow.close()
+        if self.audit:
+            await self.audit.close()
 
     async def screen(self, request: ScreenRequest) -> Screened:
         """Returns a decision for each response. What could not be scored is unscored, whatever the cause.

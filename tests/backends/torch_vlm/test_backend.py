@@ -64,13 +64,18 @@ def ids(rng: np.random.Generator, longest: int) -> list[int]:
 
 
 def groups(family: str) -> list[Group]:
-    """Two questions about one image, one about another, one about none; answers to to 60 tokens, two of them equal."""
+    """Two questions about one image, one about another, one about none; answers of up to 60 tokens, two of them equal,
+    and some that begin alike, as in an explanation.
+    """
     rng = np.random.default_rng(3)
     placeholder = [TOKENS[piece] for piece in FAMILIES[family].image]
     made = []
     for number, picture in enumerate((image(1), image(1), image(2), None)):
         prompt = [TOKENS["<s>"], *(placeholder if picture else []), *ids(rng, 20)]
-        made.append(Group(picture, prompt, [ids(rng, 60) for _ in range(1 + 2 * number)]))
+        answers = [ids(rng, 60) for _ in range(1 + 2 * number)]
+        longest = max(answers, key=len)
+        alike = [[*longest[:k], *longest[k + 10 :]] for k in (20, 30)] if number == 2 else []
+        made.append(Group(picture, prompt, [*answers, *alike]))
     return [*made, Group(made[0].image, made[0].prompt, [made[0].answers[0], [5]])]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medreward.backends.torch_vlm.packing import ENOUGH, ROW_TOKENS, RUN_TOKENS, pack, runs
+from medreward.backends.torch_vlm.packing import ALIKE_TOKENS, ENOUGH, ROW_TOKENS, RUN_TOKENS, pack, runs
 
 
 def test_rows_of_like_lengths_share_a_run_and_little_of_it_is_padding() -> None:
@@ -22,5 +22,27 @@ def test_what_rows_look_back_on_fills_a_run_too(behind: list[int], expected: lis
 
 
 def test_a_row_ends_before_answers_see_too_many_others() -> None:
-    answers = [[0] * length for length in (ROW_TOKENS // 2, ROW_TOKENS // 2, 1, 3 * ROW_TOKENS)]
+    lengths = (ROW_TOKENS // 2, ROW_TOKENS // 2, 1, 3 * ROW_TOKENS)
+    answers = [[place] * length for place, length in enumerate(lengths)]
     assert [row.answers for row in pack(answers, (), ROW_TOKENS)] == [[0, 1], [2], [3]]
+
+
+def test_of_answers_that_begin_alike_the_beginning_is_there_once() -> None:
+    whole = [*range(100)]
+    answers = [
+        whole,
+        whole[20:],
+        *([*whole[:k], *whole[k + 20 :]] for k in (20, 40, 60, 80)),
+        whole,
+        whole[:ALIKE_TOKENS],
+    ]
+    (row,) = pack(answers, (), ROW_TOKENS)
+    assert len(row.ids) == 100 + 80 + 60 + 40 + 20 + 1 + 1 + 1
+    assert [row.ids[last] for last in row.lasts] == [answer[-1] for answer in answers]
+    assert [row.offsets[last] for last in row.lasts] == [len(answer) - 1 for answer in answers]
+
+
+@pytest.mark.parametrize(("tails", "most"), [([[7]], ROW_TOKENS), ((), 0)])
+def test_with_tails_and_where_answers_run_alone_nothing_is_shared(tails: list[list[int]], most: int) -> None:
+    answers = [[*range(60)], [*range(59)]]
+    assert sum(len(row.ids) for row in pack(answers, tails, most)) == 119 + 2 * len(tails)

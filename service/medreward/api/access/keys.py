@@ -27,6 +27,7 @@ Rate = Annotated[float, Meta(gt=0)]
 
 class Scope(StrEnum):
     SCORE = "score"
+    OVERRIDE = "override"
     METRICS = "metrics"
     ADMIN = "admin"
 

@@ -1,5 +1,7 @@
 """The routes of the REST door. Each translates the request, calls the engine and translates its answer back."""
 
+from collections.abc import Iterable
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 
@@ -9,7 +11,7 @@ from medreward.api.access.keyring import Caller, Keyring
 from medreward.api.fields import read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, describe, paths, scoring
 from medreward.api.page import routes as page
-from medreward.api.rest import screen
+from medreward.api.rest import decisions, screen
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, score_reply
@@ -41,15 +43,16 @@ def create_app(engine: Engine, keys: Keyring, screening: Screening) -> FastAPI:
     app.state.engine = engine
     app.state.screening = screening
     app.state.jobs = compat.Jobs()
-    routers = (router, page.router, screen.router, *compat.ROUTERS)
+    routers = (router, page.router, screen.router, decisions.router, *compat.ROUTERS)
     for each in routers:
         app.include_router(each)
     surround(app, routers, engine, keys, rest_rules(engine.settings))
-    scoring = ("/score", "/v1/score")
-    engine.metrics.expect(scoring, "200", Lane)
-    engine.metrics.expect((path for path in paths(*routers) if path not in scoring), "200")
+    in_lanes: dict[str, Iterable[Lane]] = dict.fromkeys(("/score", "/v1/score"), Lane)
+    in_lanes |= dict.fromkeys(("/v1/screen", *compat.DECIDING), (Lane.INTERACTIVE,))
+    for path in paths(*routers):
+        engine.metrics.expect((path,), "200", in_lanes.get(path, (Lane.BULK,)))
     engine.metrics.expect_fills(compat.FILLING)
-    describe(app, TripleRequest, GroupedRequest, *screen.SHAPES, *compat.SHAPES)
+    describe(app, TripleRequest, GroupedRequest, *screen.SHAPES, decisions.OverrideRequest, *compat.SHAPES)
     return app
 
 
@@ -83,7 +86,7 @@ async def score(request: Request) -> Response:
             fingerprint=headers.get("x-model-fingerprint"),
             tenant=entry.caller.tenant,
         )
-        entry.caller.charge(asked.triples)
+        entry.caller.charge(await engine.triples_of(asked))
         async with cancelled_if_left(request):
             response = await engine.score(asked)
     entry.add(response)

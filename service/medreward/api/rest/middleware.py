@@ -33,22 +33,26 @@ KEY_HEADERS: Final = ("authorization", "xrl-authorization")
 @dataclass(frozen=True)
 class AccessRules:
     """Which host names a door answers to, and which scope of a key opens which path: `scope` where nothing else is
-    named. Paths are those by which the router finds a route, never those of the request line."""
+    named. Paths are those by which the router finds a route, never those of the request line. One that ends with /
+    stands for all paths below it."""
 
     hosts: Hosts
     scope: Scope
     others: Mapping[str, tuple[Scope, ...]] = field(default_factory=dict)
     without_key: frozenset[str] = frozenset()
 
+    def scopes(self, path: str) -> tuple[Scope, ...]:
+        """Returns the scopes of which a key needs one for this path."""
+        for other, scopes in self.others.items():
+            if path == other or (other.endswith("/") and path.startswith(other)):
+                return scopes
+        return (self.scope,)
+
 
 def rest_rules(settings: Settings) -> AccessRules:
     only_loopback = is_loopback(address_of(settings.host)) and not settings.keys_file
-    return AccessRules(
-        Hosts(settings.allowed_hosts, only_loopback),
-        Scope.SCORE,
-        {"/page/now": (Scope.METRICS, Scope.ADMIN)},
-        without_key=OPEN_PATHS,
-    )
+    others = {"/v1/decisions/": (Scope.OVERRIDE,), "/page/now": (Scope.METRICS, Scope.ADMIN)}
+    return AccessRules(Hosts(settings.allowed_hosts, only_loopback), Scope.SCORE, others, without_key=OPEN_PATHS)
 
 
 def admin_rules(settings: Settings) -> AccessRules:
@@ -148,12 +152,18 @@ class AccessCheck:
             try:
                 rules.hosts.check(headers.getlist("host"))
                 if path not in rules.without_key:
-                    entry.caller = self._keys.identify([key for name in KEY_HEADERS for key in headers.getlist(name)])
-                    entry.caller.check_scope(*rules.others.get(path, (rules.scope,)))
+                    entry.caller = self._keys.identify(_sent_keys(headers))
+                    entry.caller.check_scope(*rules.scopes(path))
                     until_answered.enter_context(entry.caller.request())
             except RequestError as error:
                 answer = problem(error, entry)
             await answer(scope, receive, send)
+
+
+def _sent_keys(headers: Headers) -> list[str]:
+    """Returns the Authorization headers; where there is none, what LiteLLM sends in place of one."""
+    keys = [key for name in KEY_HEADERS for key in headers.getlist(name)]
+    return keys or [f"Bearer {key}" for key in headers.getlist("x-api-key")]
 
 
 async def answer_refusal(request: Request, error: Exception) -> Response:

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import Response
 
 from medreward.api.fields import ItemPointers
-from medreward.types import DIMENSIONS, Failed, Result, ScoreResponse, Six, Timings
+from medreward.types import DIMENSIONS, Contribution, Failed, Result, Scored, ScoreResponse, Six, Timings
 
 
 def score_reply(response: ScoreResponse, pointers: Sequence[ItemPointers]) -> Response:
@@ -36,8 +36,8 @@ def json_reply(body: object, status: int = 200, headers: dict[str, str] | None =
 
 def _result(result: Result, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
     if isinstance(result, Failed):
-        return _failed(result, pointers[result.item].to(result))
-    return {
+        return _failed(result, pointers)
+    numbers = {
         "item": result.item,
         "response": result.response,
         "status": "ok",
@@ -48,21 +48,36 @@ def _result(result: Result, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
         "flags": result.flags,
         "cached": result.cached,
     }
+    if result.explain is None:
+        return numbers
+    return {**numbers, "explain": [_contribution(each, result, pointers) for each in result.explain]}
 
 
-def _failed(result: Failed, pointer: str) -> dict[str, Any]:
-    error = result.error
+def _contribution(each: Contribution, result: Scored, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
+    logits = _six(each.logits) if each.logits else None
+    numbers = {"start": each.start, "end": each.end, "logits": logits, "reward": each.reward}
+    if each.error is None:
+        return numbers
+    return {**numbers, "error": _error(Failed(result.item, result.response, each.error), pointers)}
+
+
+def _failed(result: Failed, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
     return {
         "item": result.item,
         "response": result.response,
         "status": "error",
-        "error": {"code": error.code, "message": error.detail, "field": pointer},
+        "error": _error(result, pointers),
         "scores": None,
         "logits": None,
         "uncertainty": None,
         "reward": None,
         "flags": result.flags,
     }
+
+
+def _error(failed: Failed, pointers: Sequence[ItemPointers]) -> dict[str, str]:
+    error = failed.error
+    return {"code": error.code, "message": error.detail, "field": pointers[failed.item].to(failed)}
 
 
 def _six(values: Six) -> dict[str, float | None]:

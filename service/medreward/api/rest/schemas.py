@@ -11,6 +11,7 @@ from medreward.errors import ITEM_CODES, Code
 from medreward.types import (
     Base64Image,
     Evidence,
+    Explain,
     Flag,
     ImageSource,
     Item,
@@ -98,8 +99,12 @@ class OptionsShape(Shape):
         "◁think▷ and the server's own tags",
     )
 
+    explain: Literal["none", "sentences"] = Field(
+        "none", description="sentences: say for each sentence of a response what it adds to its numbers"
+    )
+
     def to_options(self) -> Options:
-        return Options(TooLong(self.too_long), Thinking(self.thinking))
+        return Options(TooLong(self.too_long), Thinking(self.thinking), Explain(self.explain))
 
 
 class Question(Shape):
@@ -180,6 +185,16 @@ class ErrorShape(Shape):
     field: str = Field(description="JSON pointer into the request")
 
 
+class ContributionShape(Shape):
+    """What one sentence adds to its response: the response's numbers less those of the response without it."""
+
+    start: int = Field(description="of the sentence in the response as it was sent, in Unicode characters")
+    end: int = Field(description="just behind its last character")
+    logits: Six | None = Field(description="null where the response without the sentence was not scored")
+    reward: float | None
+    error: ErrorShape | None = Field(None, description="why the response without the sentence was not scored")
+
+
 class ResultShape(Shape):
     """Of one response: its numbers, or why there are none."""
 
@@ -200,6 +215,11 @@ class ResultShape(Shape):
     reward: float | None = Field(description="null without a score, and where a weight is on a dimension that is null")
     flags: list[Flag] = Field(description="\n".join(f"- `{flag}`: {about}" for flag, about in FLAGS.items()))
     cached: bool = Field(False, description="the numbers are those of the same triple, scored earlier")
+    explain: list[ContributionShape] | None = Field(
+        None,
+        description="with options.explain: what each sentence adds. Not there where the response was not scored, nor "
+        "where it was cut",
+    )
 
 
 class ModelRefShape(Shape):
@@ -253,6 +273,37 @@ class WorkerState(Shape):
     device: int | None = None
 
 
+class AuditState(Shape):
+    file: str
+    seq: int = Field(description="number of the last entry")
+    hash: str = Field(description="of the last entry: keep it elsewhere, for `medreward audit verify --expect-last`")
+    bytes: int = Field(description="size of the file: at audit_bytes it is renamed")
+    waiting: int = Field(description="entries that wait for the disk")
+    failing: bool = Field(description="whether the last entry could not be written")
+
+
+class WatchState(Shape):
+    """One thing that drift watches."""
+
+    statistic: float = Field(description="how strong the evidence of a change is: 0 none, from 1 on an alarm")
+    alarm: bool = Field(description="whether it raised an alarm since the last reset")
+    change: str | None = Field(description="what has happened: lower, higher, narrower, wider, rarer, more often")
+    reference: int = Field(description="answers that were learnt from as normal")
+    missing: int = Field(description="answers that are still to be learnt from; 0 when it tests")
+    tested: int
+
+
+class ShadowState(Shape):
+    of: str = Field(description="what decides a second time")
+    share: float
+    until: str
+    ended: bool
+    decisions: int = Field(description="decisions that it took")
+    outcomes: dict[str, int] = Field(
+        description="answers by the verdict served and the shadow's: allow_block and so on"
+    )
+
+
 class StateReply(Shape):
     """What the server is doing now."""
 
@@ -266,6 +317,9 @@ class StateReply(Shape):
     request_bytes: int = Field(description="of all requests in memory: the limit is bodies_bytes")
     stored_bytes: int = Field(description="of images stored by hash: the limit is image_store_bytes")
     workers: list[WorkerState]
+    audit: AuditState | None = Field(description="null without an audit log")
+    drift: dict[str, WatchState] | None = Field(description="by what is watched; null where it is off")
+    shadow: ShadowState | None
 
 
 class SeriesShape(Shape):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from medreward.api.fields import read_deadline, read_lane
+from medreward.api.fields import DEPARTMENT_CHARS, read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, scoring
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of
@@ -22,11 +22,11 @@ from medreward.api.rest.schemas import (
 from medreward.errors import ItemError
 from medreward.screening.policy import FalseAllow, Rule
 from medreward.screening.screening import Screened, Screening, ScreenRequest
-from medreward.types import Failed, Lane, ScoreRequest, Verdict
+from medreward.types import Lane, ScoreRequest, Verdict
 
 router = APIRouter(tags=["screening"])
 
-DEPARTMENT = Field("", max_length=64, description="whose thresholds decide, where the policy names it")
+DEPARTMENT = Field("", max_length=DEPARTMENT_CHARS, description="whose thresholds decide, where the policy names it")
 
 
 class BesideScreening(Shape):
@@ -112,7 +112,7 @@ def screening_of(request: Request) -> Screening:
 async def screen(request: Request) -> Response:
     """A verdict on each response, by a policy. What cannot be scored is unscored, and never allowed."""
     engine, entry, headers = engine_of(request), entry_of(request.scope), request.headers
-    entry.lane = read_lane(headers.get("x-lane") or Lane.INTERACTIVE)
+    entry.lane = read_lane(headers.get("x-lane"), Lane.INTERACTIVE)
     entry.caller.check_lane(entry.lane)
     with engine.bodies.reserve() as room:
         body = await read_score_body(request, engine.settings, room, (ScreenTripleRequest, ScreenGroupedRequest))
@@ -130,12 +130,10 @@ async def screen(request: Request) -> Response:
         async with cancelled_if_left(request):
             screened = await screening_of(request).screen(_request(asked, body, entry.caller.id))
     entry.add(screened.response)
-    beside = body.shape
-    if isinstance(beside, BesideScreening) and beside.on_unscored == "problem":
-        for result in screened.response.results:
-            if isinstance(result, Failed):
-                error = result.error
-                raise ItemError(error.code, error.detail, body.pointers[result.item].to(result), error.retry_after)
+    beside, unscored = body.shape, screened.first_unscored()
+    if unscored and isinstance(beside, BesideScreening) and beside.on_unscored == "problem":
+        error, pointers = unscored.error, body.pointers[unscored.item]
+        raise ItemError(error.code, error.detail, pointers.to(unscored), error.retry_after)
     return timed_reply(_reply(screened, body), screened.response.timings)
 
 

@@ -53,6 +53,8 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.MODEL_REFUSED: 409,
     Code.CHANGE_UNDER_WAY: 409,
     Code.ASLEEP: 503,
+    Code.AUDIT_OFF: 409,
+    Code.AUDIT_FAILED: 503,
 }
 
 

@@ -1,21 +1,36 @@
 """The engine's answers to messages of the contract."""
 
+from collections.abc import Sequence
+
 from medreward.api.fields import pointer_to
 from medreward.errors import MedRewardError
 from medreward.proto import reward_pb2 as pb
-from medreward.types import DIMENSIONS, Failed, ModelRef, Result, ScoreResponse, Six
+from medreward.screening.deciding import Decision
+from medreward.screening.screening import Screened
+from medreward.types import DIMENSIONS, Contribution, Failed, ModelRef, Result, Scored, ScoreResponse, Six, Timings
 
 
 def score_reply(response: ScoreResponse, message_id: str = "") -> pb.ScoreResponse:
     """Returns the reply under the id that the message had, unchanged, for the client matches replies by it."""
-    t = response.timings
     return pb.ScoreResponse(
         request_id=message_id or response.id,
         model=model_ref(response.model),
         results=[_result(result) for result in response.results],
-        timings=pb.Timings(
-            decode_ms=t.decode * 1000, queue_ms=t.queue * 1000, inference_ms=t.inference * 1000, total_ms=t.total * 1000
-        ),
+        timings=_timings(response.timings),
+    )
+
+
+def screen_reply(screened: Screened, message_id: str = "") -> pb.ScreenResponse:
+    """Returns the reply to a request for verdicts, under the id that its message had."""
+    response = screened.response
+    return pb.ScreenResponse(
+        request_id=message_id or response.id,
+        model=model_ref(response.model),
+        results=[_result(result) for result in response.results],
+        timings=_timings(response.timings),
+        decisions=[_decision(decision) for decision in screened.decisions],
+        policy=pb.PolicyRef(**screened.policy.as_json()),
+        decision_id=screened.id,
     )
 
 
@@ -40,8 +55,7 @@ def model_ref(model: ModelRef) -> pb.ModelRef:
 
 def _result(result: Result) -> pb.Result:
     if isinstance(result, Failed):
-        error = pb.Error(code=result.error.code, message=result.error.detail, field=pointer_to(result))
-        return pb.Result(item=result.item, response=result.response, flags=result.flags, error=error)
+        return pb.Result(item=result.item, response=result.response, flags=result.flags, error=_error(result))
     return pb.Result(
         item=result.item,
         response=result.response,
@@ -51,6 +65,40 @@ def _result(result: Result) -> pb.Result:
         reward=result.reward,
         flags=result.flags,
         cached=result.cached,
+        explain=_explanation(result, result.explain) if result.explain is not None else None,
+    )
+
+
+def _explanation(result: Scored, contributions: Sequence[Contribution]) -> pb.Explanation:
+    return pb.Explanation(
+        sentences=[
+            pb.Contribution(
+                start=each.start,
+                end=each.end,
+                logits=_six(each.logits) if each.logits else None,
+                reward=each.reward,
+                error=_error(Failed(result.item, result.response, each.error)) if each.error else None,
+            )
+            for each in contributions
+        ]
+    )
+
+
+def _error(failed: Failed) -> pb.Error:
+    return pb.Error(code=failed.error.code, message=failed.error.detail, field=pointer_to(failed))
+
+
+def _decision(decision: Decision) -> pb.Decision:
+    reasons = [
+        pb.Reason(rule=each.rule, dimension=each.dimension, value=each.value, threshold=each.threshold)
+        for each in decision.reasons
+    ]
+    return pb.Decision(verdict=decision.verdict, reasons=reasons, margin=decision.margin)
+
+
+def _timings(t: Timings) -> pb.Timings:
+    return pb.Timings(
+        decode_ms=t.decode * 1000, queue_ms=t.queue * 1000, inference_ms=t.inference * 1000, total_ms=t.total * 1000
     )
 
 

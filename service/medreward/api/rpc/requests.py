@@ -1,18 +1,20 @@
-"""A gRPC message's bytes to a ScoreRequest."""
+"""A gRPC message's bytes to a ScoreRequest, or to a ScreenRequest."""
 
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from medreward.api.fields import option, read_deadline, read_lane
+from medreward.api.fields import DEPARTMENT_CHARS, option, read_deadline, read_lane
 from medreward.api.observing import Entry
 from medreward.api.rpc.status import Context
 from medreward.api.structure import check_message
 from medreward.errors import Code, RequestError
 from medreward.proto import reward_pb2 as pb
+from medreward.screening.screening import ScreenRequest
 from medreward.settings import Settings
 from medreward.types import (
+    Explain,
     ImageSource,
     InlineImage,
     Item,
@@ -29,6 +31,7 @@ from medreward.types import (
 ROLES: Final = ("system", "user", "assistant")
 
 M = TypeVar("M", bound=Message)
+Scorable = pb.ScoreRequest | pb.ScreenRequest  # they name what is to be scored alike
 
 
 def metadata_of(context: Context) -> dict[str, str]:
@@ -56,12 +59,12 @@ def parse_message(kind: type[M], message: bytes, nested: Sequence[int], settings
         raise RequestError(Code.MALFORMED, "the message cannot be read") from None
 
 
-def lane_of(request: pb.ScoreRequest, context: Context) -> Lane:
+def lane_of(request: Scorable, context: Context, default: Lane = Lane.BULK) -> Lane:
     """Returns the lane that the message asks for, or else the metadata; refuses one that does not exist."""
-    return read_lane(request.lane or metadata_of(context).get("x-lane"))
+    return read_lane(request.lane or metadata_of(context).get("x-lane"), default)
 
 
-def score_request(request: pb.ScoreRequest, context: Context, entry: Entry, id_: str) -> ScoreRequest:
+def score_request(request: Scorable, context: Context, entry: Entry, id_: str) -> ScoreRequest:
     """Returns what the engine is asked; a field of the message counts before metadata of the same meaning. Refuses a
     value that a field cannot have."""
     metadata = metadata_of(context)
@@ -73,12 +76,27 @@ def score_request(request: pb.ScoreRequest, context: Context, entry: Entry, id_:
         options=Options(
             option(TooLong, request.options.too_long or TooLong.ERROR, "/options/too_long"),
             option(Thinking, request.options.thinking or Thinking.KEEP, "/options/thinking"),
+            option(Explain, request.options.explain or Explain.NONE, "/options/explain"),
         ),
         lane=entry.lane,
         deadline_s=min((deadline for deadline in deadlines if deadline is not None), default=None),
         fingerprint=request.expect_fingerprint or metadata.get("x-model-fingerprint"),
         tenant=entry.caller.tenant,
     )
+
+
+def screen_request(request: pb.ScreenRequest, context: Context, entry: Entry) -> ScreenRequest:
+    """Returns what the screening is asked. Refuses departments that are not one for each item."""
+    departments = tuple(request.departments)
+    if departments and len(departments) != len(request.items):
+        detail = f"there must be a department for each of the {len(request.items)} items, or none"
+        raise RequestError(Code.INVALID_FIELD, detail, "/departments")
+    for i, department in enumerate(departments):
+        if len(department) > DEPARTMENT_CHARS:
+            detail = f"a department's name has at most {DEPARTMENT_CHARS} characters"
+            raise RequestError(Code.INVALID_FIELD, detail, f"/departments/{i}")
+    asked = score_request(request, context, entry, entry.request_id)
+    return ScreenRequest(asked, request.policy or None, departments, entry.caller.id)
 
 
 def _item(i: int, item: pb.Item) -> Item:

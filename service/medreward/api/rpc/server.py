@@ -11,8 +11,9 @@ from medreward.api.access.keyring import Keyring
 from medreward.api.access.tls import Tls
 from medreward.api.compat import oip_rpc
 from medreward.api.rpc.middleware import AccessCheck, Observe
-from medreward.api.rpc.service import GET_MODEL, PUT_IMAGE, SCORE, SERVICE, STREAM, RewardService
+from medreward.api.rpc.service import GET_MODEL, PUT_IMAGE, SCORE, SCREEN, SERVICE, STREAM, RewardService
 from medreward.engine.engine import Engine
+from medreward.screening.screening import Screening
 from medreward.types import Lane
 
 HEALTH_SECONDS: Final = 0.25
@@ -24,7 +25,7 @@ FRAMING_BYTES: Final = 65_536  # what a message may have beyond the payload that
 class Rpc:
     """The gRPC server. Its health service says what the engine says of its readiness, at most HEALTH_SECONDS late."""
 
-    def __init__(self, engine: Engine, keys: Keyring, tls: Tls | None = None) -> None:
+    def __init__(self, engine: Engine, keys: Keyring, screening: Screening, tls: Tls | None = None) -> None:
         self._engine = engine
         self._tls = tls
         settings = engine.settings
@@ -44,12 +45,13 @@ class Rpc:
             maximum_concurrent_rpcs=settings.grpc_calls,
         )
         engine.metrics.expect((SCORE, STREAM), "OK", Lane)
+        engine.metrics.expect((SCREEN,), "OK", (Lane.INTERACTIVE,))
         engine.metrics.expect((PUT_IMAGE, GET_MODEL), "OK")
         self._health = health.aio.HealthServicer()
         engine.metrics.expect(oip_rpc.METHODS, "OK")
         engine.metrics.expect_fills([oip_rpc.INFER])
         observe = Observe(engine.metrics, settings)
-        services = RewardService(engine, observe), oip_rpc.InferenceService(engine, observe)
+        services = RewardService(engine, screening, observe), oip_rpc.InferenceService(engine, observe)
         self._server.add_generic_rpc_handlers(tuple(service.handlers() for service in services))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = SERVICE, oip_rpc.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME

@@ -8,21 +8,25 @@ from typing import Any, Final
 
 import grpc
 
+from medreward.api.fields import OnUnscored, option, pointer_to
 from medreward.api.observing import OUR_FAULT, Entry, request_id
 from medreward.api.rpc.middleware import Observe
-from medreward.api.rpc.replies import model_ref, refusal_reply, score_reply
-from medreward.api.rpc.requests import lane_of, read_message, score_request
+from medreward.api.rpc.replies import model_ref, refusal_reply, score_reply, screen_reply
+from medreward.api.rpc.requests import lane_of, read_message, score_request, screen_request
 from medreward.api.rpc.status import Context
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
-from medreward.errors import MedRewardError, RequestError
+from medreward.errors import ItemError, MedRewardError, RequestError
 from medreward.proto import reward_pb2 as pb
+from medreward.screening.screening import Screening
+from medreward.types import Lane
 
 log = logging.getLogger(__name__)
 
 SERVICE: Final = "medreward.v1.RewardService"
 SCORE: Final = f"/{SERVICE}/Score"
 STREAM: Final = f"/{SERVICE}/ScoreStream"
+SCREEN: Final = f"/{SERVICE}/Screen"
 PUT_IMAGE: Final = f"/{SERVICE}/PutImage"
 GET_MODEL: Final = f"/{SERVICE}/GetModel"
 STREAM_CONCURRENCY: Final = 64
@@ -33,8 +37,9 @@ Replies = asyncio.Queue[pb.ScoreResponse | None]  # None: no more to come
 class RewardService:
     """Its methods take messages as bytes, so that one that cannot be read is refused and logged as any other."""
 
-    def __init__(self, engine: Engine, observe: Observe) -> None:
+    def __init__(self, engine: Engine, screening: Screening, observe: Observe) -> None:
         self._engine = engine
+        self._screening = screening
         self._observe = observe
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -46,6 +51,7 @@ class RewardService:
         methods = {
             "Score": answering(self.score),
             "ScoreStream": answering(self.score_stream, grpc.stream_stream_rpc_method_handler),
+            "Screen": answering(self.screen),
             "PutImage": answering(self.put_image),
             "GetModel": answering(self.get_model),
         }
@@ -76,6 +82,26 @@ class RewardService:
             finally:
                 scoring.cancel()
 
+    async def screen(self, message: bytes, context: Context) -> pb.ScreenResponse:
+        engine = self._engine
+        async with self._observe.call(SCREEN, context) as entry:
+            with engine.bodies.reserve(len(message)):
+                request = read_message(pb.ScreenRequest, message, engine.settings)
+                if request.request_id:
+                    entry.request_id, entry.id_replaced = request_id(request.request_id, engine.settings.request_ids)
+                entry.lane = lane_of(request, context, Lane.INTERACTIVE)
+                entry.caller.check_lane(entry.lane)
+                on_unscored = option(OnUnscored, request.on_unscored or OnUnscored.VERDICT, "/on_unscored")
+                asked = screen_request(request, context, entry)
+                entry.caller.charge(asked.asked.triples)
+                screened = await self._screening.screen(asked)
+            entry.add(screened.response)
+            if on_unscored is OnUnscored.PROBLEM and (unscored := screened.first_unscored()):
+                error = unscored.error
+                raise ItemError(error.code, error.detail, pointer_to(unscored), error.retry_after)
+            context.set_trailing_metadata(tuple(entry.id_headers().items()))
+            return screen_reply(screened, request.request_id)
+
     async def put_image(self, message: bytes, context: Context) -> pb.PutImageResponse:
         async with self._observe.call(PUT_IMAGE, context) as entry:
             with self._engine.bodies.reserve(len(message)):
@@ -102,7 +128,7 @@ class RewardService:
         entry.caller.check_lane(entry.lane)
         self._engine.refuse_early(entry.lane)
         asked = score_request(request, context, entry, id_)
-        entry.caller.charge(asked.triples)
+        entry.caller.charge(await self._engine.triples_of(asked))
         response = await self._engine.score(asked)
         entry.add(response)
         return score_reply(response, request.request_id)

@@ -52,6 +52,8 @@ GRPC_STATUS: Final[dict[Code, grpc.StatusCode]] = {
     Code.MODEL_REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
     Code.CHANGE_UNDER_WAY: grpc.StatusCode.FAILED_PRECONDITION,
     Code.ASLEEP: grpc.StatusCode.UNAVAILABLE,
+    Code.AUDIT_OFF: grpc.StatusCode.FAILED_PRECONDITION,
+    Code.AUDIT_FAILED: grpc.StatusCode.UNAVAILABLE,
 }
 
 

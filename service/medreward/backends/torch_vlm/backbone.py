@@ -273,18 +273,23 @@ class Backbone:
         return hidden
 
     def _mask(self, rows: Sequence[tuple[Prefix, Packed]]) -> Tensor | Mapping[str, Tensor]:
-        """Returns what each token sees: its prompt, and what precedes it in its answer. A tail also sees its answer."""
+        """Returns what each token sees: its prompt, what precedes it in its answer, and what its answer shares with its
+        parent. A tail also sees its answer.
+        """
         lengths = torch.tensor([prefix.length for prefix, _ in rows], device=self.device)[:, None]
         places = torch.arange(int(lengths.max()), device=self.device)
         # What fills a row up sees itself, because a softmax over nothing is not a number.
         owners = pad([row.owners for _, row in rows], FILLER).to(self.device)
         parents = pad([row.parents for _, row in rows], NOBODY).to(self.device)
-        own = ((owners[:, :, None] == owners[:, None, :]) | (parents[:, :, None] == owners[:, None, :])).tril()
+        offsets = pad([row.offsets for _, row in rows], 0).to(self.device)
+        reaches = pad([row.reaches for _, row in rows], 0).to(self.device)
+        of_parent = (parents[:, :, None] == owners[:, None, :]) & (offsets[:, None, :] < reaches[:, :, None])
+        own = ((owners[:, :, None] == owners[:, None, :]) | of_parent).tril()
         prompt = (places < lengths)[:, None, :].expand(-1, owners.shape[1], -1)
         seen = torch.cat([prompt, own], -1)[:, None]
         if self._windows == {FULL: None}:
             return seen
-        queries = lengths + pad([row.offsets for _, row in rows], 0).to(self.device)
+        queries = lengths + offsets
         keys = torch.cat([places.expand(len(rows), -1), queries], -1)
         distance = (queries[:, :, None] - keys[:, None, :])[:, None]
         masks = {kind: seen & (distance < window) if window else seen for kind, window in self._windows.items()}

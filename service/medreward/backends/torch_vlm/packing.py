@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 ROW_TOKENS: Final = 256  # most tokens of several answers in a row: each is compared with all of them
+ALIKE_TOKENS: Final = 16  # that two answers must begin with alike before the second is run from where it differs
+LONGEST_TAIL: Final = 4  # rows' worth of tokens that may follow an answer with which others begin alike
 RUN_TOKENS: Final = 16_384  # most tokens in a forward, what its rows look back on and padding included
 PROMPT_TOKENS: Final = {"cpu": 4096, "cuda": RUN_TOKENS}  # the same of prompts: few of them fill a CPU, many its caches
 ENOUGH: Final = 1024  # tokens that are worth a forward of their own; below, rows are padded instead
@@ -19,31 +21,50 @@ Ids = Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A row of answers to one prompt, end to end. Each answer's tails follow it; they see it, and not each other."""
+    """A row of answers to one prompt, end to end. Each answer's tails follow it; they see it, and not each other.
+
+    An answer that begins like an earlier one of the row has only its own end in it, which sees that beginning.
+    """
 
     answers: list[int]  # their places among all answers to the prompt
     ids: list[int]
     offsets: list[int]  # of each token behind the prompt, as if its answer stood there alone
     owners: list[int]  # the answer or tail that each token is of
-    parents: list[int]  # what a tail's token sees beside its own: its answer
+    parents: list[int]  # the answer that each token sees beside its own: a tail's is the one it follows
+    reaches: list[int]  # how many of that answer's tokens it sees
     lasts: list[int]  # where each tail ends; without tails, each answer
 
     def append(self, ids: Ids, start: int, owner: int, parent: int) -> None:
-        """Puts the ids at the end of the row. `start` is the offset of the first of them behind the prompt."""
+        """Puts the ids at the end of the row. `start` is the offset of the first of them behind the prompt; so many
+        tokens of the parent come before them.
+        """
         self.ids.extend(ids)
         self.offsets.extend(range(start, start + len(ids)))
         self.owners.extend([owner] * len(ids))
         self.parents.extend([parent] * len(ids))
+        self.reaches.extend([start] * len(ids))
 
 
 def pack(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Packed]:
     """Returns rows of at most `most` tokens, or of one answer that has more."""
     after = sum(map(len, tails))
     rows: list[Packed] = []
+    beginnings: dict[tuple[int, ...], tuple[Packed, int]] = {}  # the first answer with each, and its row
     for index, answer in enumerate(answers):
+        beginning = tuple(answer[:ALIKE_TOKENS])
+        if beginning in beginnings:
+            row, trunk = beginnings[beginning]
+            shared = _alike(answers[trunk], answer)
+            if len(row.ids) + len(answer) - shared <= len(answers[trunk]) + LONGEST_TAIL * most:
+                row.answers.append(index)
+                row.append(answer[shared:], shared, index, trunk)
+                row.lasts.append(len(row.ids) - 1)
+                continue
         if not rows or len(rows[-1].ids) + len(answer) + after > most:
-            rows.append(Packed([], [], [], [], [], []))
+            rows.append(Packed([], [], [], [], [], [], []))
         row, owner = rows[-1], index * (1 + len(tails))
+        if most and not tails and len(answer) > ALIKE_TOKENS:
+            beginnings.setdefault(beginning, (row, index))
         row.answers.append(index)
         row.append(answer, 0, owner, NOBODY)
         for place, tail in enumerate(tails, 1):
@@ -52,6 +73,12 @@ def pack(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Packed
         if not tails:
             row.lasts.append(len(row.ids) - 1)
     return rows
+
+
+def _alike(one: Ids, other: Ids) -> int:
+    """Returns with how many tokens both begin alike, of which the other has at least one more."""
+    pairs = enumerate(zip(one, other[:-1], strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other) - 1))
 
 
 def runs(lengths: Sequence[int], behind: Sequence[int], most: int) -> Iterator[list[int]]:
