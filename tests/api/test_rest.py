@@ -12,7 +12,7 @@ from fastapi.openapi.models import OpenAPI
 import pictures
 from asking import PROBLEM, body_with, check_problem, post, send
 from cases import item
-from medreward.api.rest.schemas import Index, ModelReply, StoredReply
+from medreward.api.rest.schemas import ModelReply, StoredReply
 from medreward.artifacts.manifest import read_manifest
 from medreward.settings import Settings
 from medreward.types import DIMENSIONS, Flag
@@ -116,13 +116,6 @@ async def test_the_model_page(tiny: Server) -> None:
     assert reply.card is not None
     scored = (await post(tiny, {"question": "q", "response": "r"})).json()
     assert scored["model"] == reply.model_dump(include=set(scored["model"]), mode="json")
-
-
-async def test_the_first_page_leads_to_the_others(fake: Server) -> None:
-    index = Index.model_validate_json((await fake.rest.get("/")).content).model_dump()
-    pages = [path for path in index.values() if path.startswith("/")]
-    assert {"/docs", "/v1/model", "/readyz"} <= set(pages)
-    assert [(await fake.rest.get(path)).status_code for path in pages] == [200] * len(pages)
 
 
 async def test_the_model_page_says_what_its_uncertainty_is(fake: Server, tiny: Server, tiny_folder: Path) -> None:

@@ -30,6 +30,7 @@ from medreward.api.access.hosts import Hosts, address_of, is_loopback
 from medreward.api.access.keyring import Bucket, Caller, Keyring
 from medreward.api.access.keys import Scope
 from medreward.api.admin import create_admin_app
+from medreward.api.page import routes as page
 from medreward.api.rest import app as rest_app
 from medreward.api.rest import decisions, screen
 from medreward.api.rest.app import create_app
@@ -123,6 +124,7 @@ def routes_of_both_doors() -> Iterator[tuple[str, str, str]]:
         "rest": [
             *create_app(engine, keys, screening).routes,
             *rest_app.router.routes,
+            *page.router.routes,
             *screen.router.routes,
             *decisions.router.routes,
             *(route for router in compat.ROUTERS for route in router.routes),
@@ -148,16 +150,20 @@ def test_the_routes_are_seen() -> None:
         "/metrics",
         "/admin/drain",
         "/livez",
+        "/page/now",
+        "/page/{name}",
         "/rm",
         "/v2",
     }
 
 
 @pytest.mark.parametrize(("door", "method", "path"), list(routes_of_both_doors()))
-async def test_every_route_but_health_needs_a_key(guarded: Guarded, door: str, method: str, path: str) -> None:
+async def test_every_route_but_health_and_the_page_needs_a_key(
+    guarded: Guarded, door: str, method: str, path: str
+) -> None:
     client = guarded.server.rest if door == "rest" else guarded.server.admin
     reply = await client.request(method, path)
-    if path in ("/livez", "/readyz"):
+    if (method, path) in {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/")}:
         assert reply.status_code == 200
     else:
         assert reply.status_code == 401

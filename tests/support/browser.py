@@ -1,10 +1,12 @@
 """A real browser without a window, told what to do over its DevTools pipe."""
 
+import base64
 import json
 import os
 import select
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from programs import installed
 AS_THREE_AND_FOUR = 'exec "${@:3}" 3<&"$1" 4>&"$2"'
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe")
 PATIENCE_S = 60
+KEY_CODES = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowLeft": 37, "ArrowRight": 39}
 
 
 @dataclass
@@ -60,6 +63,18 @@ class Browser:
         self._call("Target.closeTarget", targetId=target)
         return seen
 
+    def tab(self, url: str, width: int = 1280, scheme: str = "light") -> "Tab":
+        """Opens a page that a test acts on, as a person would."""
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        tab = Tab(self, target, session)
+        for domain in ("Page", "Network", "Log", "Runtime", "DOM"):
+            tab.call(f"{domain}.enable")
+        tab.call("Emulation.setScrollbarsHidden", hidden=True)  # they come and go with the height
+        tab.resize(width, scheme)
+        tab.go(url)
+        return tab
+
     def _value(self, session: str, expression: str, seen: Seen) -> Any:
         return self._call("Runtime.evaluate", session, seen, expression=expression)["result"]["value"]
 
@@ -82,6 +97,73 @@ class Browser:
         message, self._buffer = self._buffer.split(b"\0", 1)
         answer: dict[str, Any] = json.loads(message)
         return answer
+
+
+class Tab:
+    """A page under test. `seen` has all that it asked for and complained about since it was opened."""
+
+    def __init__(self, browser: Browser, target: str, session: str) -> None:
+        self._browser = browser
+        self._target = target
+        self._session = session
+        self.seen = Seen()
+
+    def call(self, method: str, **params: Any) -> Any:
+        return self._browser._call(method, self._session, self.seen, **params)
+
+    def resize(self, width: int, scheme: str, height: int = 900) -> None:
+        size: dict[str, Any] = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def go(self, url: str) -> None:
+        self.call("Page.navigate", url="about:blank")  # a change of the hash alone would load nothing
+        self.call("Page.navigate", url=url)
+        page = json.dumps(url.partition("#")[0])
+        self.wait(f"location.href.split('#')[0] === {page} && document.readyState === 'complete'")
+
+    def value(self, expression: str) -> Any:
+        """Returns what the expression gives, after its promise where it gives one."""
+        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def wait(self, expression: str) -> None:
+        """Returns as soon as the expression is true."""
+        until = time.monotonic() + PATIENCE_S
+        while not self.value(f"Boolean({expression})"):
+            assert time.monotonic() < until, f"{expression} did not come true: {self.text('body')[:2000]}"
+            time.sleep(0.02)
+
+    def text(self, selector: str) -> str:
+        return str(self.value(f"document.querySelector({json.dumps(selector)}).innerText"))
+
+    def press(self, key: str, modifiers: int = 0) -> None:
+        """Presses a key by its name: "Tab", "Enter", " ", "a". Modifiers: 1 Alt, 2 Ctrl, 8 Shift."""
+        code = KEY_CODES.get(key) or ord(key.upper())
+        name = f"Key{key.upper()}" if len(key) == 1 and key.isalpha() else key
+        about = {"key": key, "code": name, "windowsVirtualKeyCode": code, "modifiers": modifiers}
+        typed = {} if modifiers & ~8 else {"Enter": {"text": "\r"}, " ": {"text": " "}}.get(key, {})
+        self.call("Input.dispatchKeyEvent", type="keyDown", **about, **typed)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **about)
+
+    def type(self, text: str) -> None:
+        self.call("Input.insertText", text=text)
+
+    def choose(self, selector: str, *files: Path) -> None:
+        """Gives files to a file field."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+
+    def screenshot(self, file: Path) -> None:
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        shot = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
+        file.write_bytes(base64.b64decode(shot["data"]))
+
+    def close(self) -> None:
+        self._browser._call("Target.closeTarget", targetId=self._target)
 
 
 def _note(event: dict[str, Any], seen: Seen) -> None:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Final, Literal, Self
 
 import numpy as np
@@ -182,6 +183,20 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
         raise refused(Code.IMAGE_TOO_SMALL, f"a side of the image is shorter than {limits.min_side} pixels")
     if longest > limits.aspect * shortest:
         raise refused(Code.IMAGE_TOO_SMALL, f"one side is more than {limits.aspect} times the other")
+
+
+def without_fill(pixels: Pixels, header: ImageHeader, spec: ImageSpec) -> Pixels:
+    """Returns the part of decoded pixels that shows the image, without the black around it."""
+    width, height = _fitted_size(header.width, header.height, spec)
+    left, top = (spec.width - width) // 2, (spec.height - height) // 2
+    return pixels[top : top + height, left : left + width]
+
+
+def png(pixels: Pixels) -> bytes:
+    """Returns pixels (height, width, RGB) as a PNG file."""
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _fitted_size(width: int, height: int, spec: ImageSpec) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import time
 from typing import Final
 
 from medreward.artifacts.golden import tolerance
+from medreward.encoding.image import Pixels, without_fill
 from medreward.engine.bodies import Bodies
 from medreward.engine.checks import check_request, weights_of
 from medreward.engine.images.fetch import Allowance, fetcher_for
@@ -154,6 +155,27 @@ class Engine:
     def delete_image(self, digest: str, tenant: str = "") -> bool:
         """Forgets an image that this tenant stored. Returns whether there was one."""
         return self.images.store.delete(tenant, digest)
+
+    async def seen(self, data: bytes, tenant: str, lane: Lane) -> Pixels:
+        """Returns what the model sees of the image: its pixels at the model's size, without the black around them.
+
+        Fails with a RequestError for an image that is refused or cannot be decoded in time.
+        """
+        serving, seconds = self.serving, self.settings.deadline_seconds
+        with serving.in_use():
+            try:
+                async with asyncio.timeout(seconds):
+                    file = await self.images.open(InlineImage(data), tenant, Allowance(0))
+                    picture = await serving.pictures.hold(file, tenant, lane, self._clock() + seconds)
+            except TimeoutError:
+                raise RequestError(Code.DEADLINE, "the deadline passed before the image was decoded") from None
+            except ItemError as error:
+                raise RequestError(error.code, error.detail, retry_after=error.retry_after) from None
+            try:
+                spec = serving.model.image.of(file.header.width, file.header.height)
+                return without_fill(serving.slots.memory.pixels(picture.place), file.header, spec).copy()
+            finally:
+                picture.holders -= 1
 
     # scores
 

@@ -10,12 +10,13 @@ from medreward.api import compat
 from medreward.api.access.keyring import Caller, Keyring
 from medreward.api.fields import read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, describe, paths, scoring
+from medreward.api.page import routes as page
 from medreward.api.rest import decisions, screen
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, score_reply
 from medreward.api.rest.requests import read_body, read_score_body
-from medreward.api.rest.schemas import GroupedRequest, Index, ModelReply, ScoreReply, StoredReply, TripleRequest
+from medreward.api.rest.schemas import GroupedRequest, ModelReply, ScoreReply, StoredReply, TripleRequest
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
 from medreward.errors import Code, ItemError, RequestError
@@ -42,7 +43,7 @@ def create_app(engine: Engine, keys: Keyring, screening: Screening) -> FastAPI:
     app.state.engine = engine
     app.state.screening = screening
     app.state.jobs = compat.Jobs()
-    routers = (router, screen.router, decisions.router, *compat.ROUTERS)
+    routers = (router, page.router, screen.router, decisions.router, *compat.ROUTERS)
     for each in routers:
         app.include_router(each)
     surround(app, routers, engine, keys, rest_rules(engine.settings))
@@ -144,13 +145,6 @@ async def limits(request: Request) -> Response:
     """Every limit in force, by name, the key's quotas among them."""
     engine = engine_of(request)
     return json_reply(limits_of(engine.settings, engine.serving.model) | caller_of(request).limits())
-
-
-@router.get("/", tags=["operators"], responses={200: {"model": Index}, **PROBLEMS})
-async def index() -> Response:
-    """Where to go from here."""
-    about = {"service": "medreward", "version": __version__, "model": "/v1/model", "limits": "/v1/limits"}
-    return json_reply({**about, "ready": "/readyz", "live": "/livez", "docs": "/docs", "openapi": "/openapi.json"})
 
 
 @router.get("/livez", tags=["operators"])

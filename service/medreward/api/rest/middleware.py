@@ -17,6 +17,7 @@ from medreward.api.access.hosts import Hosts, address_of, is_loopback
 from medreward.api.access.keyring import Keyring
 from medreward.api.access.keys import Scope
 from medreward.api.observing import OUR_FAULT, UNMATCHED, Entry, observe, request_id
+from medreward.api.page.files import OPEN_PATHS
 from medreward.api.rest.status import problem
 from medreward.engine.engine import Engine
 from medreward.errors import Code, MedRewardError, RequestError
@@ -50,8 +51,12 @@ class AccessRules:
 
 def rest_rules(settings: Settings) -> AccessRules:
     only_loopback = is_loopback(address_of(settings.host)) and not settings.keys_file
-    decisions = {"/v1/decisions/": (Scope.OVERRIDE,)}
-    return AccessRules(Hosts(settings.allowed_hosts, only_loopback), Scope.SCORE, decisions)
+    return AccessRules(
+        Hosts(settings.allowed_hosts, only_loopback),
+        Scope.SCORE,
+        {"/v1/decisions/": (Scope.OVERRIDE,), "/page/now": (Scope.METRICS, Scope.ADMIN)},
+        without_key=OPEN_PATHS,
+    )
 
 
 def admin_rules(settings: Settings) -> AccessRules:

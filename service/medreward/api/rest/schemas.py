@@ -322,17 +322,19 @@ class StateReply(Shape):
     shadow: ShadowState | None
 
 
-class Index(Shape):
-    """Where to go from here."""
+class SeriesShape(Shape):
+    labels: dict[str, str]
+    value: float
 
-    service: str
+
+class NowReply(Shape):
+    """What goes through the server now, for the page's operator view."""
+
+    at: float = Field(description="when this was read, in seconds since 1970")
     version: str
-    model: str
-    limits: str
-    ready: str
-    live: str
-    docs: str
-    openapi: str
+    ready: bool = Field(description="whether requests are taken, as /readyz says")
+    reason: str | None = Field(description="why it is not ready")
+    metrics: dict[str, list[SeriesShape]] = Field(description="by the name of the metric: its series that are not 0")
 
 
 class Problem(Shape):
