@@ -16,7 +16,7 @@ LOCK := deploy/locks/serve.txt
 PLACE := $(shell $(PYTHON) -c 'import platform, sys; print(*sys.version_info[:2], sys.platform, platform.machine(), sep="-")')
 TRAINERS := $(if $(filter 3-11-linux-x86_64,$(PLACE)),.venv/trainers/.made)
 
-.PHONY: serve test quick image-test trainers setup check generated proto lock newest floors audit sbom
+.PHONY: serve test quick image-test image-test-all trainers setup check generated proto lock newest floors audit sbom
 
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
@@ -28,6 +28,9 @@ quick: .venv/.test  ## the tests of a minute, without torch, for while you work
 	$(BIN)/$(PYTEST) --quick $(ARGS)
 
 image-test: .venv/.test  ## build the CPU image and run it; needs root, buildah, debootstrap and strace
+	$(BIN)/python -m pytest -m "image and not large" tests/deploy/test_image.py $(ARGS)
+
+image-test-all: .venv/.test  ## build all images and run them: 20 GB of disk, 20 minutes of two cores
 	$(BIN)/python -m pytest -m image tests/deploy/test_image.py $(ARGS)
 
 trainers: .venv/trainers/.made  ## the trainers whose own clients the tests run, on top of .venv

@@ -115,7 +115,7 @@ securityContext:
 {{- end }}
 {{- end -}}
 
-{{/* Variables of what calls the server: its key, and whom to trust. */}}
+{{/* Variables of what calls the server: its key, its certificate, and whom to trust. */}}
 {{- define "medreward.clientEnv" -}}
 {{- if not .Values.keys.insecure }}
 - name: MEDREWARD_KEY
@@ -126,6 +126,10 @@ securityContext:
 {{- end }}
 {{- if include "medreward.tlsSecret" . }}
 - {name: SSL_CERT_FILE, value: /etc/medreward/ca/ca.crt}
+{{- end }}
+{{- if .Values.tls.clientCaSecret }}
+- {name: MEDREWARD_CLIENT_CERT, value: /etc/medreward/client/tls.crt}
+- {name: MEDREWARD_CLIENT_KEY, value: /etc/medreward/client/tls.key}
 {{- end }}
 {{- end -}}
 
@@ -270,18 +274,25 @@ volumes:
   {{- end }}
 {{- end -}}
 
-{{/* Whom `helm test` and the gate trust. Of the server's secret they see the authority alone. */}}
+{{/* Whom `helm test` and the gate trust, and what they show. Of the server's secret they see the authority alone. */}}
 {{- define "medreward.trustMount" -}}
 {{- if include "medreward.tlsSecret" . -}}
 - {name: ca, mountPath: /etc/medreward/ca, readOnly: true}
-{{- end -}}
+{{- end }}
+{{- if .Values.tls.clientCaSecret }}
+- {name: client-cert, mountPath: /etc/medreward/client, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{- define "medreward.trustVolume" -}}
 {{- with include "medreward.tlsSecret" . -}}
 - name: ca
   secret: {secretName: {{ . }}, items: [{key: ca.crt, path: ca.crt}]}
-{{- end -}}
+{{- end }}
+{{- if .Values.tls.clientCaSecret }}
+- name: client-cert
+  secret: {secretName: {{ .Values.tls.clientCertSecret }}}
+{{- end }}
 {{- end -}}
 
 {{- define "medreward.resources" -}}

@@ -10,6 +10,7 @@ from medreward.cli.asking import WholeText, asking_options, chosen_url, where_op
 from medreward.cli.client import open_client, result_json
 from medreward.cli.options import json_option, option
 from medreward.cli.show import print_json, print_table
+from medreward.clients import Tls
 from medreward.clients.score import Reply
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, InlineImage, Item
@@ -38,6 +39,7 @@ def command(
     responses: tuple[str, ...],
     url: str | None,
     key: str | None,
+    tls: Tls | None,
     weights: dict[str, float] | None,
     too_long: str,
     thinking: str,
@@ -51,7 +53,7 @@ def command(
         raise ConfigurationError(f"the image {image} cannot be read: {error.strerror}") from None
 
     async def ask() -> Reply:
-        async with open_client(chosen_url(context, url, local["model"]), key, local) as client:
+        async with open_client(chosen_url(context, url, local["model"]), key, local, tls=tls) as client:
             item = Item(question, responses, images)
             return await client.ask([item], weights=weights, too_long=too_long, thinking=thinking)
 
