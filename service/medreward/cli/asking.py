@@ -52,6 +52,18 @@ def url_option(read: Callable[[click.Context, click.Parameter, str | None], str 
     return option("--url", callback=read, metavar="URL", help="server to ask, instead of scoring in this process")
 
 
+key_option = option("--key", help="API key of the server to ask")
+client_cert_option = option(
+    "--client-cert",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="certificate to show a server that asks for one, PEM",
+)
+client_key_option = option(
+    "--client-key", type=click.Path(path_type=Path), metavar="FILE", help="private key of that certificate, PEM"
+)
+
+
 def read_tls(cert: Path | None, key: Path | None) -> Tls | None:
     """Returns the certificate that is shown to servers; raises UsageError where its files cannot be used."""
     if cert is None and key is None:
@@ -74,13 +86,8 @@ def caller_options(command: F) -> F:
     def with_tls(*args: Any, client_cert: Path | None, client_key: Path | None, **given: Any) -> Any:
         return command(*args, tls=read_tls(client_cert, client_key), **given)
 
-    file = click.Path(path_type=Path)
     wrapped = cast(F, with_tls)
-    for decorate in (
-        option("--client-key", type=file, metavar="FILE", help="private key of that certificate, PEM"),
-        option("--client-cert", type=file, metavar="FILE", help="certificate to show a server that asks for one, PEM"),
-        option("--key", help="API key of the server to ask"),
-    ):
+    for decorate in (client_key_option, client_cert_option, key_option):
         wrapped = decorate(wrapped)
     return wrapped
 
