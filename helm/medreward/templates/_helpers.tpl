@@ -152,6 +152,20 @@ securityContext:
 {{- end }}
 {{- end -}}
 
+{{/* Whether each pod has claims of its own. */}}
+{{- define "medreward.perReplica" -}}
+{{- if .Values.model.claim.perReplica -}}
+{{- if or (ne .Values.model.source "download") .Values.model.existingClaim -}}
+{{ fail "model.claim.perReplica needs model.source download, without model.existingClaim" }}
+{{- end -}}
+yes
+{{- end -}}
+{{- end -}}
+
+{{- define "medreward.workload" -}}
+{{ empty (include "medreward.perReplica" .) | ternary "Deployment" "StatefulSet" }}
+{{- end -}}
+
 {{- define "medreward.modelMount" -}}
 {{- if eq .Values.model.source "oci" -}}
 - {name: model, mountPath: {{ include "medreward.modelPath" . }}, readOnly: true}
@@ -166,6 +180,9 @@ securityContext:
   image:
     reference: {{ required "model.source oci needs model.oci.reference" .Values.model.oci.reference }}
     pullPolicy: {{ .Values.image.pullPolicy }}
+{{- else if include "medreward.perReplica" . -}}
+- name: model
+  emptyDir: {sizeLimit: {{ .Values.model.claim.size }}}
 {{- else if ne .Values.model.source "image" -}}
 - name: model
   persistentVolumeClaim: {claimName: {{ include "medreward.modelClaim" . }}}
@@ -191,7 +208,16 @@ httpGet: {path: {{ index . 1 }}, port: rest, scheme: {{ ternary "HTTPS" "HTTP" (
 model.json: {{ toJson .Values.model.download.files | quote }}
 {{- end -}}
 
-{{/* The container that downloads a model, in the download Job and before the gate. */}}
+{{/* A claim, `(list . class)` of a size and modes of its own. */}}
+{{- define "medreward.claimSpec" -}}
+accessModes: {{ toJson .accessModes }}
+{{- with .storageClassName }}
+storageClassName: {{ . }}
+{{- end }}
+resources: {requests: {storage: {{ .size }}}}
+{{- end -}}
+
+{{/* The container that downloads a model: in the download Job, before the gate, and in pods with claims of their own. */}}
 {{- define "medreward.download" -}}
 - name: download
   image: {{ include "medreward.image" . }}
