@@ -16,7 +16,7 @@ LOCK := deploy/locks/serve.txt
 PLACE := $(shell $(PYTHON) -c 'import platform, sys; print(*sys.version_info[:2], sys.platform, platform.machine(), sep="-")')
 TRAINERS := $(if $(filter 3-11-linux-x86_64,$(PLACE)),.venv/trainers/.made)
 
-.PHONY: serve test quick image-test image-test-all trainers setup check generated proto lock newest floors audit sbom
+.PHONY: serve test quick image-test image-test-all trainers setup check lint-deploy generated proto lock newest floors audit sbom
 
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
@@ -56,6 +56,9 @@ check: .venv/.test  ## lint, imports, types, generated files
 	for file in values.schema.json README.md files/medreward.rules.yml files/dashboards; do \
 		diff -r helm/medreward/$$file .venv/made/helm/medreward/$$file || exit 1; done
 
+lint-deploy: .venv/.test .venv/lint/.made  ## hadolint, checkov and schemas on images, chart, compose and CI examples
+	$(BIN)/python deploy/lint.py
+
 generated: proto  ## everything that is made from something else
 	$(BIN)/python docs/generate.py docs
 	$(BIN)/python deploy/dashboards.py deploy/grafana
@@ -85,6 +88,11 @@ sbom: .venv/tools/.made  ## dist/medreward.cdx.json: what is locked and what nee
 .venv/tools/.made: deploy/locks/tools.txt
 	$(PYTHON) -m venv .venv/tools
 	$(TOOLS)/$(PIP) $(LOCKED)/tools.txt
+	touch $@
+
+.venv/lint/.made: deploy/locks/lint.txt
+	$(PYTHON) -m venv .venv/lint
+	.venv/lint/bin/$(PIP) $(LOCKED)/lint.txt
 	touch $@
 
 .venv/bin/python:

@@ -4,6 +4,7 @@ nobody can write to.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from traced import Room
 
 CONTAINERFILE: Final = ROOT / "deploy" / "Containerfile"
 SUITE, PYTHON = "bookworm", "3.11"
-#: The targets in the order of their stages, each with its lock.
+#: The targets, each with its lock.
 LOCKS: Final = {"cpu": "serve", "bench": "bench", "vlm-cpu": "vlm", "gpu": "gpu"}
 TORCH: Final = (ROOT / "deploy" / "locks" / "torch.txt").read_text().split()[-1]
 #: Runs a command in the folder of an image, as user 10001, in which /cache alone can be written to. What stands on
@@ -109,13 +110,15 @@ class Workshop:
 
     @contextmanager
     def built(self, target: str) -> Iterator[Image]:
-        """Gives the image, which is gone behind the block; stages that another target has made are taken from it."""
+        """Gives the image of a target; its container is gone behind the block."""
         self.download(target)
+        own = self.folder / "Containerfile"
+        own.write_text(only_stages(target))
         wheels = f"--volume={self.wheels}:/wheels:ro"
         arguments = ("PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels", "BASE=localhost/base")
         build = ("build", "--isolation=chroot", "--format=docker", "--pull-never", "--layers", wheels)
         given = [f"--build-arg={argument}" for argument in arguments]
-        self.buildah(*build, *given, f"--target={target}", f"--tag={target}", f"--file={CONTAINERFILE}", ROOT)
+        self.buildah(*build, *given, f"--target={target}", f"--tag={target}", f"--file={own}", ROOT)
         container = self.buildah("from", "--pull-never", target)
         root = Path(self.buildah("mount", container))
         config = json.loads(self.buildah("inspect", "--type=image", target))["Docker"]["config"]
@@ -125,10 +128,8 @@ class Workshop:
 
     def download(self, target: str) -> None:
         """Takes the wheels with this machine's pip, which knows where packages are to be had here."""
-        earlier = [*LOCKS][: [*LOCKS].index(target) + 1]  # this buildah makes the stages above the target as well
-        locks = [ROOT / "deploy" / "locks" / f"{name}.txt" for name in ("image", *map(LOCKS.__getitem__, earlier))]
-        for lock in locks:
-            self._pip("--no-deps", "--require-hashes", "--requirement", str(lock))
+        locks = [f"--requirement={ROOT}/deploy/locks/{name}.txt" for name in ("image", LOCKS[target])]
+        self._pip("--no-deps", "--require-hashes", *locks)
         if target == "gpu":
             # pip prefers a build with a local version, such as 2.13.0+cpu; the one for CUDA has none.
             for other in self.wheels.glob("torch-*+*.whl"):
@@ -146,6 +147,13 @@ class Workshop:
         self.buildah("rm", "--all")
         self.buildah("rmi", "--all", "--force")
         shutil.rmtree(self.folder)
+
+
+def only_stages(target: str) -> str:
+    """Returns the Containerfile without the stages of other targets, which Debian's buildah would make as well."""
+    head, *stages = re.split(r"^(?=FROM )", CONTAINERFILE.read_text(), flags=re.MULTILINE)
+    needed = {"build", "runtime", f"{target}-packages", target}
+    return head + "".join(stage for stage in stages if stage.splitlines()[0].split()[-1] in needed)
 
 
 def size(folder: Path) -> int:

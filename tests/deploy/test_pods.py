@@ -255,11 +255,12 @@ def test_who_has_no_part_in_such_a_claim_downloads_the_model_for_itself() -> Non
 
 
 def test_a_claim_of_its_own_is_for_a_download() -> None:
-    own = {"model__claim__perReplica": True}
-    for values in ({}, {"model__source": "pvc", "model__existingClaim": "models"}):
-        assert "model.claim.perReplica needs model.source download" in refusal(**own, **values)
+    own: dict[str, Any] = {"model__claim__perReplica": True}
+    elsewhere: dict[str, Any] = {"model__source": "pvc", "model__existingClaim": "models"}
+    for values in (own, own | elsewhere):
+        assert "model.claim.perReplica needs model.source download" in refusal(**values)
     files = [{"path": "a", "url": "https://x/a", "sha256": "0" * 64}]
-    download = {"model__source": "download", "model__download__files": files}
+    download: dict[str, Any] = {"model__source": "download", "model__download__files": files}
     assert "without model.existingClaim" in refusal(**own, **download, model__existingClaim="models")
     assert workload(rendered(**own, **download))["kind"] == "StatefulSet"
     assert workload(rendered(**download))["kind"] == "Deployment"
