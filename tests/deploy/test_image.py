@@ -98,7 +98,8 @@ def test_it_lets_nobody_in_by_itself(image: Image) -> None:
 
 def test_it_scores_its_golden_triples_and_speaks_to_nobody_else(image: Image, tmp_path: Path) -> None:
     room = Room(tmp_path / "room")
-    with image.serving(room) as (process, ports):
+    device = ["--device=cpu"] if image.target == "gpu" else []  # by itself it takes a GPU or stops
+    with image.serving(room, *device) as (process, ports):
         smoke = [sys.executable, str(CHART / "files" / "smoke.py"), "--model=medreward-mini", "--no-keys"]
         url = f"--url=http://127.0.0.1:{ports['port']}"
         scored = subprocess.run([*smoke, url], capture_output=True, text=True, timeout=120, check=False)
@@ -185,6 +186,9 @@ def test_its_libraries_are_built_for_cuda_and_it_says_where_there_is_none(image:
     built = image.run("python", "-c", code).stdout.split()
     assert built[0].startswith("13."), built
     assert "CUDAExecutionProvider" in built
+    # The libraries that it names at the link are found among Python's packages; the driver's is the machine's.
+    code = "import onnxruntime; onnxruntime.preload_dlls()"
+    assert image.run("python", "-c", code).stdout == ""
     done = image.run("medreward", "serve", "--device=cuda", "--port=0", "--grpc-port=0", "--admin-port=0")
     assert done.returncode == 2, done
     assert "cuda" in done.stderr.lower()
