@@ -116,7 +116,7 @@ class Workshop:
         own.write_text(only_stages(target))
         wheels = f"--volume={self.wheels}:/wheels:ro"
         arguments = ("PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels", "BASE=localhost/base")
-        build = ("build", "--isolation=chroot", "--format=docker", "--pull-never", "--layers", wheels)
+        build = ("build", "--isolation=chroot", "--format=docker", "--pull-never", wheels)
         given = [f"--build-arg={argument}" for argument in arguments]
         self.buildah(*build, *given, f"--target={target}", f"--tag={target}", f"--file={own}", ROOT)
         container = self.buildah("from", "--pull-never", target)
