@@ -35,7 +35,7 @@ from medreward.cli.rows import (
     read_rows,
 )
 from medreward.cli.show import print_json, progress_bar
-from medreward.clients import AsyncClient, ClientError, Refused
+from medreward.clients import AsyncClient, ClientError, Refused, Tls
 from medreward.clients.errors import is_server_away
 from medreward.clients.score import Score
 from medreward.errors import ITEM_CODES, RETRYABLE, ConfigurationError, MedRewardError
@@ -57,6 +57,7 @@ def command(
     target: Path,
     url: str | None,
     key: str | None,
+    tls: Tls | None,
     weights: dict[str, float] | None,
     too_long: str,
     thinking: str,
@@ -73,9 +74,10 @@ def command(
         raise click.UsageError("IN and OUT must both end in .jsonl or both in .parquet")
     options = {"weights": weights, "too_long": too_long, "thinking": thinking}
     chosen = chosen_url(context, url, local["model"])
+    how: dict[str, Any] = {"tls": tls, "concurrency": concurrency, "retry_seconds": retry_seconds}
 
     async def run(digest: str) -> Output:
-        async with open_client(chosen, key, local, concurrency=concurrency, retry_seconds=retry_seconds) as client:
+        async with open_client(chosen, key, local, **how) as client:
             model = await client.pin_model()
             record = RunRecord(digest, model.fingerprint, model.runtime.dtype, weights, too_long, thinking)
             output = Output(target, record)
