@@ -209,7 +209,7 @@ async def test_an_override_of_an_unknown_decision_is_404(server: Server, decisio
 async def test_a_decision_of_an_older_file_or_of_a_run_before_is_found_in_the_log(
     policies: Path, tmp_path: Path
 ) -> None:
-    settings = {"policies": policies, "audit": tmp_path / "audit.jsonl", "audit_bytes": 2000}
+    settings: dict[str, Any] = {"policies": policies, "audit": tmp_path / "audit.jsonl", "audit_bytes": 2000}
     async with running(**settings) as server:
         first = [(await screened(server))["decision_id"] for _ in range(4)]
     assert len(files_of(settings["audit"])) > 2
