@@ -188,6 +188,10 @@ def erase_(
 def _erase(file: Path, key: AuditKey, digests: Sequence[str], decisions: Sequence[str]) -> Places:
     """Erases, and returns where. Fails with a ConfigurationError where a server has the log open, and where the log is
     broken, which an erasure would hide."""
+    if is_open(file):
+        raise ConfigurationError(
+            f"a server has the audit log {file} open: ask it by POST /admin/audit/erase, or stop it"
+        )
     log = AuditLog(file, key, AT_ONCE)
     try:
         files = files_of(file)
@@ -270,7 +274,7 @@ def _warn(what: str) -> None:
 
 def _print_summary(report: Report) -> None:
     state = "whole" if report.ok else "BROKEN"
-    click.echo(f"{state}: {report.entries} entries ({report.first} to {report.last}) in {report.files} files")
+    click.echo(f"{state}: {report.entries} entries ({report.first} to {report.last}), files: {report.files}")
     click.echo(f"last hash: {report.hash}")
     if report.erased:
         click.echo(f"erased: {_subjects(report.erased)}")
