@@ -246,9 +246,11 @@ def test_a_policy_gives_a_verdict_and_says_why(page: Page) -> None:
 #: Stands between the page and its server, and says what each sentence adds. It counts characters as Python does.
 EXPLAINS = """
 const real = fetch;
-const six = (accuracy, overall) => ({...%s, accuracy, overall});
+const six = (accuracy, overall) => ({...NOUGHTS, accuracy, overall});
 const parts = [
-  {start: 0, end: 21, logits: six(1, 2)}, {start: 22, end: 45, logits: six(0, -0.5)}, {start: 46, end: 51, logits: null},
+  {start: 0, end: 21, logits: six(1, 2)},
+  {start: 22, end: 45, logits: six(0, -0.5)},
+  {start: 46, end: 51, logits: null},
 ];
 window.fetch = async (url, sent) => {
   if (url.endsWith("/v1/limits")) {
@@ -261,7 +263,7 @@ window.fetch = async (url, sent) => {
   if (options?.explain === "sentences") reply.results[0].explain = parts;
   return Response.json(reply);
 };
-""" % json.dumps(dict.fromkeys(DIMENSIONS, 0))
+""".replace("NOUGHTS", json.dumps(dict.fromkeys(DIMENSIONS, 0)))
 
 
 def test_sentences_are_coloured_by_what_they_add(page: Page) -> None:

@@ -40,6 +40,7 @@ SHOWN: Final = frozenset(
         "verdicts",
         "drift_statistic",
         "drift_alarm",
+        "shadow_agreement",
     )
 )
 UNSHOWN: Final = ("_created", "_sum", "_count")

@@ -51,12 +51,8 @@ class AccessRules:
 
 def rest_rules(settings: Settings) -> AccessRules:
     only_loopback = is_loopback(address_of(settings.host)) and not settings.keys_file
-    return AccessRules(
-        Hosts(settings.allowed_hosts, only_loopback),
-        Scope.SCORE,
-        {"/v1/decisions/": (Scope.OVERRIDE,), "/page/now": (Scope.METRICS, Scope.ADMIN)},
-        without_key=OPEN_PATHS,
-    )
+    others = {"/v1/decisions/": (Scope.OVERRIDE,), "/page/now": (Scope.METRICS, Scope.ADMIN)}
+    return AccessRules(Hosts(settings.allowed_hosts, only_loopback), Scope.SCORE, others, without_key=OPEN_PATHS)
 
 
 def admin_rules(settings: Settings) -> AccessRules:

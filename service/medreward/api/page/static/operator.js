@@ -41,6 +41,7 @@ const LISTS = [
   ["Requests", "route", "medreward_requests_total", (labels) => `${labels.route} · ${labels.code}`, isTraffic],
   ["Answers", "outcome", "medreward_items_total", ({ outcome }) => outcome],
   ["Verdicts", "policy and verdict", "medreward_verdicts_total", ({ policy, verdict }) => `${policy} · ${verdict}`],
+  ["Shadow", "served verdict and second one", "medreward_shadow_agreement_total", ({ outcome }) => outcome],
   ["Flags", "flag", "medreward_flags_total", ({ flag }) => flag],
   ["Refused", "reason", "medreward_refused_total", ({ reason }) => reason],
   ["Caches, look-ups", "cache", "medreward_cache_requests_total", ({ cache }) => cache],
