@@ -15,6 +15,7 @@ VERBS = {
     "score": "score responses to a question, here or on a server",
     "score-file": "score a JSONL or Parquet file; goes on where it stopped",
     "keys": "make, list and revoke API keys",
+    "screen": "make, check and use a policy that decides which answers are shown",
     "bench": "measure a model or a judge on Med-RewardBench or a set in its format",
     "models": "list, inspect, verify, adopt, export and measure models on disk",
     "train": "train a reward model",

@@ -1,0 +1,52 @@
+"""`medreward screen`: a policy from labelled answers, what a policy does to them, verdicts for a file."""
+
+import importlib.util
+from pathlib import Path
+from typing import Final
+
+import click
+
+from medreward.cli import screen_check, screen_fit, screen_run
+from medreward.cli.extras import install
+from medreward.cli.options import json_option, option
+from medreward.cli.screen_data import FILE
+from medreward.cli.show import print_json
+from medreward.errors import ConfigurationError
+
+NEEDED: Final = ("numpy", "scipy", "pydantic", "jinja2", "matplotlib")
+
+
+@click.group("screen")
+def command() -> None:
+    """Screening policies: make one from labelled answers, see what it does to them, decide with it."""
+    for name in NEEDED:
+        if not importlib.util.find_spec(name):
+            raise ConfigurationError(f"medreward screen needs {name}, which is not installed; run {install('bench')}")
+
+
+command.add_command(screen_fit.command)
+command.add_command(screen_check.command)
+command.add_command(screen_run.command)
+
+
+@command.command()
+@option("--out", type=FILE, required=True, metavar="DIR", help="folder to make")
+@option("--images", type=click.IntRange(1), default=300, show_default=True, help="how many pictures")
+@option("--seed", type=int, default=0, show_default=True, help="another number draws other pictures")
+@json_option
+def example(out: Path, images: int, seed: int, as_json: bool) -> int:
+    """Draw pictures with a right and a wrong answer about each, to try the other commands with.
+
+    They show no patient, and their labels are made by rule: a policy made from them is for trying alone.
+    """
+    from medreward.bench.screening.example import write
+
+    try:
+        file = write(out, images, seed)
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename or out}: {error.strerror or error}") from None
+    if as_json:
+        print_json({"out": str(file), "images": images, "answers": 2 * images})
+    else:
+        click.echo(f"{images} images, {2 * images} answers: {file}")
+    return 0
