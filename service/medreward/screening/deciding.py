@@ -34,8 +34,8 @@ class Decider:
 
     def __init__(self, policy: Policy, weights: Mapping[str, float] | None) -> None:
         self._otherwise = policy.otherwise
-        weights = policy.weights or weights
-        self._weights = [weights.get(dimension, 0.0) for dimension in DIMENSIONS] if weights is not None else None
+        given: Mapping[str, float] | None = {**policy.weights} if policy.weights else weights
+        self._weights = None if given is None else [given.get(dimension, 0.0) for dimension in DIMENSIONS]
         general = [(rule, rule.threshold) for rule in policy.rules]
         self._rules = {
             department: [(rule, thresholds.get(rule.name, threshold)) for rule, threshold in general]

@@ -20,7 +20,7 @@ from medreward.bench.statistics.accuracy import design_effect
 
 #: How often one answer is drawn from each image. The strictest result counts: it holds as each single one does, and
 #: does not hang on the luck of one draw.
-DRAWS: Final = 3
+DRAWS: Final = 5
 
 
 def images_needed(at_most: float, confidence: float) -> int:

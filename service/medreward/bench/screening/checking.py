@@ -222,13 +222,12 @@ class Table:
             for values, side in ((wrong, False), (right, True))
         ]
         (wrong_low, wrong_high), (right_low, right_high) = ends
-        return AtBaseRate(
-            rate,
-            _held_back(rate, float(wrong.mean()), float(right.mean())),
-            _interval(_held_back(rate, wrong_high, right_low), _held_back(rate, wrong_low, right_high)),
-            _let_through(rate, float(wrong.mean()), float(right.mean())),
-            _interval(_let_through(rate, wrong_high, right_low), _let_through(rate, wrong_low, right_high)),
-        )
+        found: list[tuple[float | None, Interval | None]] = []
+        for worth in (_held_back, _let_through):
+            value = worth(rate, float(wrong.mean()), float(right.mean()))
+            low, high = worth(rate, wrong_high, right_low), worth(rate, wrong_low, right_high)
+            found.append((value, None if value is None or low is None or high is None else (low, high)))
+        return AtBaseRate(rate, *found[0], *found[1])
 
 
 def _held_back(rate: float, wrong_allowed: float, right_allowed: float) -> float | None:
@@ -241,10 +240,6 @@ def _let_through(rate: float, wrong_allowed: float, right_allowed: float) -> flo
     """Returns the share of right answers among those that are allowed."""
     wrong, right = rate * wrong_allowed, (1 - rate) * right_allowed
     return right / (wrong + right) if wrong + right else None
-
-
-def _interval(low: float | None, high: float | None) -> Interval | None:
-    return (low, high) if low is not None and high is not None else None
 
 
 def _bound(answers: Sequence[Answer], verdicts: Sequence[Verdict], policy: PolicyFile, data: str) -> Bound | None:

@@ -8,14 +8,14 @@ from typing import Final
 
 from medreward.bench.cases import CONSTRUCTED
 from medreward.errors import ConfigurationError
-from medreward.lab.phantoms.answer import answers
+from medreward.lab.phantoms.answer import Claim, Recipe, written
 from medreward.lab.phantoms.ask import questions
 from medreward.lab.phantoms.benchmark import png
 from medreward.lab.phantoms.dice import Dice
 from medreward.lab.phantoms.draw import REGIONS, draw
 
 FILE: Final = "labelled.jsonl"
-SIDES: Final = (("right", True), ("wrong", False))
+CLAIMS: Final[tuple[Claim, ...]] = ("right", "wrong")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +34,16 @@ def rows(images: int, seed: int) -> Iterator[Row]:
     """Yields a right and a wrong answer about each of so many pictures, of all regions in turn."""
     for number in range(images):
         organ, dice = REGIONS[number % len(REGIONS)], Dice("screen", seed, number)
-        while True:
+        texts: list[str] = []
+        while len(texts) < len(CLAIMS):
             phantom = draw(dice.below(1 << 48), organ)
             question = dice.pick(questions(phantom, dice.below(1 << 48)))
-            given = {
-                one.recipe.claim: one for one in dice.shuffled(answers(phantom, question, seed)) if _is_plain(one.kind)
-            }
-            if all(claim in given for claim, _ in SIDES):
-                break
+            wordy = dice.chance(0.5)  # both alike: nothing but its truth tells one answer from the other
+            given = (written(phantom, question, Recipe(claim), dice, wordy) for claim in CLAIMS)
+            texts = [answer.text for answer in given if answer]
         picture = png(phantom)
-        for claim, right in SIDES:
-            yield Row(f"{organ}-{number:05}", picture, organ, question.text, given[claim].text, right)  # type: ignore[index]
-
-
-def _is_plain(kind: str) -> bool:
-    """Returns whether the answer is a plain claim: nothing but its truth tells two of them apart."""
-    return kind in ("right", "wrong", "other_side", "wrong_count")
+        for claim, text in zip(CLAIMS, texts, strict=True):
+            yield Row(f"{organ}-{number:05}", picture, organ, question.text, text, claim == "right")
 
 
 def write(folder: Path, images: int, seed: int) -> Path:

@@ -99,11 +99,11 @@ def fit(answers: Sequence[Answer], wish: Wish) -> Fit:
 
 
 def _refuse_unusable(answers: Sequence[Answer], wish: Wish) -> None:
-    what = wish.dimension or "reward"
+    what = f"logit of {wish.dimension}" if wish.dimension else "reward"
     if not answers:
         raise ConfigurationError("there are no labelled answers")
     if np.isnan(column(answers, wish.measure, wish.dimension)).all():
-        raise ConfigurationError(f"no answer has a {what}: either none was scored or the model has no {what}")
+        raise ConfigurationError(f"no answer has a {what}: either none was scored, or the model does not give it")
     for right in (True, False):
         if not any(answer.right is right for answer in answers):
             raise NotShownError(f"no answer is labelled {'right' if right else 'wrong'}: both kinds are needed")
@@ -132,7 +132,7 @@ def _reviews(wish: Wish) -> list[Rule]:
         Rule(name=f"flag-{flag}".replace("_", "-"), verdict=Verdict.REVIEW, flag=flag) for flag in wish.review_flags
     ]
     floors = [
-        Rule(name=f"low-{name}", verdict=Verdict.REVIEW, measure=Measure.LOGIT, dimension=name, below=below)  # type: ignore[arg-type]  # checked by pydantic
+        Rule(name=f"low-{name}", verdict=Verdict.REVIEW, measure=Measure.LOGIT, dimension=name, below=below)
         for name, below in wish.review_below.items()
     ]
     return [*flags, *floors]
@@ -162,13 +162,13 @@ def _strata(answers: Sequence[Answer], wish: Wish, notes: list[str]) -> dict[str
         if images[named[count - 1]] >= enough and (rest >= enough or rest == 0):
             own = named[:count]
             break
-    for name, number in images.items():
-        if name not in own:
-            needed = images_needed(wish.max_false_allow, 1 - (1 - wish.confidence) / 2)
-            notes.append(
-                f"{f'department {name}' if name else 'answers without a department'}: the general threshold, for "
-                f"{number} images with a wrong answer; one of its own needs {needed} or more, and as many elsewhere"
-            )
+    needed = images_needed(wish.max_false_allow, 1 - (1 - wish.confidence) / 2)
+    notes += [
+        f"department {name}: the general threshold, for {number} images with a wrong answer; one of its own needs "
+        f"{needed} or more, and as many elsewhere"
+        for name, number in images.items()
+        if name and name not in own
+    ]
     strata = {name: [one for one in answers if one.department == name] for name in own}
     rest_of = [one for one in answers if one.department not in own]
     if any(not one.right for one in rest_of):
