@@ -368,3 +368,22 @@ def test_the_example_of_the_documentation_runs(run_here: Run, tmp_path: Path) ->
     assert done.returncode == 0, done
     assert json.loads(done.stdout)["labels"] == {"constructed": 52}
     assert_refused(run_here("screen", "example", "--out", "phantoms"), "already exists")
+
+
+def test_questions_of_a_data_set_become_labelled_answers(run_here: Run, tmp_path: Path, picture: Path) -> None:
+    asked = [
+        {"id": n, "image": "pictures/chest.png", "question": "Which organ?", "answer": answer, "region13": "chest"}
+        for n, answer in enumerate(("Lung", "Heart"))
+    ]
+    source = write(tmp_path / "qa.jsonl", asked)
+    done = run_here("screen", "import", source, "labelled.jsonl", "--layout", "questions", "--json")
+    assert json.loads(done.stdout)["answers"] == 4
+    found = list(read_labelled(tmp_path / "labelled.jsonl", ["accuracy"]))
+    assert [(one.response, one.right) for one in found] == [
+        ("Lung", True),
+        ("Heart", False),
+        ("Heart", True),
+        ("Lung", False),
+    ]
+    assert {(one.parts["organ"], one.evidence) for one in found} == {("chest", "constructed")}
+    assert_refused(run_here("screen", "import", source, "labelled.jsonl", "--layout", "questions"), "already exists")

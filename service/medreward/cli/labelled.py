@@ -49,8 +49,18 @@ class Labelled:
     def answer(self, image: Source, result: Result) -> Answer:
         """Returns the answer with its scores. It belongs to its group, by default to its image, else its question."""
         group = self.group or (image.sha256 if isinstance(image, File) else f"{image or self.item.question}")
-        labels = self.right is True, group, self.item.question, self.response
-        return Answer(*labels, result=result, **self.parts, evidence=self.evidence)
+        department, organ, set_ = (self.parts[part] for part in PARTS)
+        return Answer(
+            self.right is True,
+            group,
+            self.item.question,
+            self.response,
+            result,
+            department,
+            organ,
+            set_,
+            self.evidence,
+        )
 
 
 def read_labelled(path: Path, kinds: Collection[str], *, unlabelled: bool = False) -> Iterator[Labelled]:

@@ -14,6 +14,8 @@ from medreward.cli.show import print_json
 from medreward.errors import ConfigurationError
 
 NEEDED: Final = ("numpy", "scipy", "pydantic", "jinja2", "matplotlib")
+#: Layouts of `bench import` whose better answer is a right one.
+LAYOUTS: Final = ("pairs", "questions")
 
 
 @click.group("screen")
@@ -49,4 +51,30 @@ def example(out: Path, images: int, seed: int, as_json: bool) -> int:
         print_json({"out": str(file), "images": images, "answers": 2 * images})
     else:
         click.echo(f"{images} images, {2 * images} answers: {file}")
+    return 0
+
+
+@command.command("import")
+@click.argument("source", metavar="IN", type=FILE)
+@click.argument("target", metavar="OUT", type=FILE)
+@option("--layout", type=click.Choice(LAYOUTS), required=True, help="the layout of IN (docs/bench.md)")
+@option("--seed", type=int, default=0, show_default=True, help="decides which wrong answers are taken")
+@json_option
+def import_(source: Path, target: Path, layout: str, seed: int, as_json: bool) -> int:
+    """Write questions and answers of a data set as labelled answers, a right and a wrong one each, into OUT (.jsonl).
+
+    A wrong answer is the right one to the same question elsewhere: its label is made by rule, not by a physician.
+    """
+    from medreward.bench.screening.example import convert
+
+    if target.suffix != ".jsonl":
+        raise click.UsageError("OUT must end in .jsonl")
+    try:
+        answers = convert(layout, source, target, seed)
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename or target}: {error.strerror or error}") from None
+    if as_json:
+        print_json({"out": str(target), "answers": answers})
+    else:
+        click.echo(f"{answers} answers: {target}")
     return 0

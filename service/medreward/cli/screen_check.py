@@ -10,7 +10,7 @@ import click
 from medreward.cli.options import json_option, option
 from medreward.cli.output import input_digest
 from medreward.cli.screen_data import FILE, data_options, read_all
-from medreward.cli.screen_policy import find_policy, policy_option, refuse_another_model
+from medreward.cli.screen_policy import find_policy, policy_option, refuse_another_model, weights_of
 from medreward.cli.show import interval, print_json, print_panel, print_table, share
 from medreward.types import Verdict
 
@@ -64,7 +64,7 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> int:
 
     policy = find_policy(context, given)
     files = [(given["data"], False), *([(given["unlabelled"], True)] if given["unlabelled"] else [])]
-    reading = read_all(context, given, files, policy.policy.weights, lambda model: refuse_another_model(policy, model))
+    reading = read_all(context, given, files, weights_of(policy), lambda model: refuse_another_model(policy, model))
     model, (answers, *others) = asyncio.run(reading)
     checked = check_policy(answers, policy, input_digest(given["data"]), given["base_rates"])
     estimates = estimates_of(answers, others[0], policy) if others else {}

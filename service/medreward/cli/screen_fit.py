@@ -1,6 +1,7 @@
 """`medreward screen fit`: a policy from labelled answers."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from medreward.cli.asking import read_weights
-from medreward.cli.options import json_option, option
+from medreward.cli.options import F, json_option, option
 from medreward.cli.output import input_digest
 from medreward.cli.screen_data import FILE, data_options, read_all
 from medreward.cli.show import print_json, print_panel, print_table
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 FORMS: Final = ("auto", "threshold", "uncertainty", "relevance")
 
 
-def rate_option(flag: str, default: float, help_: str) -> Any:
+def rate_option(flag: str, default: float, help_: str) -> Callable[[F], F]:
     """Returns a flag that takes a number between 0 and 1, neither of which it may be."""
     between = click.FloatRange(0, 1, min_open=True, max_open=True)
     return option(flag, type=between, default=default, show_default=True, help=help_)

@@ -61,6 +61,12 @@ def served_policy(url: str, key: str | None, name: str) -> "PolicyFile":
     raise ConfigurationError(f"{url} has no policy {name!r} (there: {names}), and there is no such file")
 
 
+def weights_of(policy: "PolicyFile") -> dict[str, float] | None:
+    """Returns the weights of the policy's reward; None where the model's own count."""
+    given = policy.policy.weights
+    return {str(dimension): weight for dimension, weight in given.items()} if given else None
+
+
 def refuse_another_model(policy: "PolicyFile", model: ModelRef) -> None:
     """Raises ConfigurationError where the policy was made for another model than answers."""
     from medreward.screening.policy import check_policy

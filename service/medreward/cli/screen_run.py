@@ -15,7 +15,7 @@ from medreward.cli.options import json_option
 from medreward.cli.output import Output, RunRecord, count_verdicts, input_digest
 from medreward.cli.rows import ITEM, SUFFIXES, Row, read_item
 from medreward.cli.score_file import Job, id_type_of
-from medreward.cli.screen_policy import find_policy, policy_option, refuse_another_model
+from medreward.cli.screen_policy import find_policy, policy_option, refuse_another_model, weights_of
 from medreward.cli.show import print_json
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.types import DIMENSIONS, Failed, Flag, Result, Scored, Verdict
@@ -47,7 +47,7 @@ def command(context: click.Context, /, source: Path, target: Path, as_json: bool
     policy = find_policy(context, given)
     from medreward.screening.deciding import Decider
 
-    url, weights = chosen_url(context, given["url"], given["model"]), policy.policy.weights
+    url, weights = chosen_url(context, given["url"], given["model"]), weights_of(policy)
     local = {name: given[name] for name in ("model", "models_dir", "heads", "image_size", "dtype")}
     how = {name: given[name] for name in ("concurrency", "retry_seconds")}
     options = {"weights": weights, "too_long": given["too_long"], "thinking": given["thinking"]}
@@ -57,14 +57,7 @@ def command(context: click.Context, /, source: Path, target: Path, as_json: bool
             model = await client.pin_model()
             refuse_another_model(policy, model)
             texts = given["too_long"], given["thinking"]
-            record = RunRecord(
-                digest,
-                model.fingerprint,
-                model.runtime.dtype,
-                dict(weights) if weights else None,
-                *texts,
-                policy.digest,
-            )
+            record = RunRecord(digest, model.fingerprint, model.runtime.dtype, weights, *texts, policy.digest)
             output = Output(target, record)
             with contextlib.closing(output):
                 if not output.done:

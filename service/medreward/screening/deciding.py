@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from medreward.screening.policy import OTHERWISE, Measure, Policy, Rule
 from medreward.types import DIMENSIONS, Failed, Result, Scored, Verdict
@@ -34,7 +35,7 @@ class Decider:
 
     def __init__(self, policy: Policy, weights: Mapping[str, float] | None) -> None:
         self._otherwise = policy.otherwise
-        given: Mapping[str, float] | None = {**policy.weights} if policy.weights else weights
+        given: Mapping[Any, float] | None = policy.weights or weights
         self._weights = None if given is None else [given.get(dimension, 0.0) for dimension in DIMENSIONS]
         general = [(rule, rule.threshold) for rule in policy.rules]
         self._rules = {

@@ -66,10 +66,10 @@ def test_what_a_verdict_is_worth_follows_from_bayes() -> None:
     (row,) = check(labelled(10, 100), policy_file(), DATA, [0.05]).base_rates
     assert row.ppv == pytest.approx(0.05 * 0.9 / (0.05 * 0.9 + 0.95 * 0.25))
     assert row.npv == pytest.approx(0.95 * 0.75 / (0.95 * 0.75 + 0.05 * 0.1))
-    assert row.ppv95 is not None
-    assert row.ppv95[0] < row.ppv < row.ppv95[1]
-    assert row.npv95 is not None
-    assert row.npv95[0] < row.npv < row.npv95[1]
+    for value, interval in ((row.ppv, row.ppv95), (row.npv, row.npv95)):
+        assert value is not None
+        assert interval is not None
+        assert interval[0] < value < interval[1]
 
 
 def test_nothing_is_worth_a_number_where_nothing_is_allowed() -> None:

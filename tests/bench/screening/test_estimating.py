@@ -45,11 +45,7 @@ def test_a_doubt_that_tells_nothing_has_no_weight_and_does_no_harm() -> None:
 
 def test_answers_about_one_image_do_not_narrow_the_interval() -> None:
     labelled = stream(200, 1)
-    twice = Sample(
-        *(np.concatenate([column, column]) for column in (labelled.allowed, labelled.doubt)),
-        np.concatenate([labelled.images] * 2),
-        np.concatenate([labelled.wrong] * 2),
-    )
+    twice = labelled.those(np.repeat(np.arange(200), 2))
     once, doubled = (wrong_among_allowed(sample, stream(5_000, 2)) for sample in (labelled, twice))
     assert once is not None
     assert doubled is not None

@@ -22,6 +22,7 @@ ESTIMATES: Final[Mapping[str, str]] = {
 def page(checked: Checked, model: ModelRef, data: str, estimates: Mapping[str, Estimate | None]) -> str:
     """Returns the page as HTML, which loads nothing."""
     stated = checked.policy.policy.false_allow
+    limit = stated.at_most if stated else None
     return render(
         "screening.html",
         labels=labels_of(checked.labels),
@@ -30,7 +31,7 @@ def page(checked: Checked, model: ModelRef, data: str, estimates: Mapping[str, E
         said=checked.in_words(),
         data=data,
         verdicts=list(Verdict),
-        charts=[(kind, chart) for kind in PARTS if (chart := _chart(kind, checked.parts, stated and stated.at_most))],
+        charts=[(kind, chart) for kind in PARTS if (chart := _chart(kind, checked.parts, limit))],
         parts={kind: [part for part in checked.parts if part.kind == kind] for kind in PARTS},
         estimates={ESTIMATES[name]: found for name, found in estimates.items()},
         provenance=list(_provenance(checked, model, data)),
@@ -44,7 +45,7 @@ def _chart(kind: str, parts: Sequence[Part], limit: float | None) -> Markup | No
         return None
     wrong, right = ([_mark(getattr(row, name)) for row in rows] for name in ("wrong_allowed", "right_allowed"))
     names = [words(row.name) for row in rows]
-    series = [Series("wrong answers allowed", wrong), Series("right answers allowed", right)]
+    series = [Series("wrong answers", wrong), Series("right answers", right)]
     return charts.shares(f"by-{kind}", names, series, f"Allowed by {kind}", None if limit is None else 100 * limit)
 
 

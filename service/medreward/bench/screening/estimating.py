@@ -9,7 +9,7 @@ the doubt tells wrong answers, the narrower the interval. The doubt has the weig
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -33,8 +33,8 @@ class Sample:
     images: Groups
     wrong: Floats
 
-    def those(self, which: np.typing.NDArray[np.bool_]) -> "Sample":
-        """Returns a part of the answers."""
+    def those(self, which: np.typing.NDArray[Any]) -> "Sample":
+        """Returns the answers at these places, or those that a mask names."""
         return replace(self, **{name: getattr(self, name)[which] for name in ("allowed", "doubt", "images", "wrong")})
 
 

@@ -1,12 +1,15 @@
-"""A labelled file to try screening with: drawn pictures, each with a question, a right answer and a wrong one."""
+"""Labelled files to try screening with: of drawn pictures, and of pairs in the layouts that `bench import` reads."""
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from medreward.bench.cases import CONSTRUCTED
+from medreward.bench.importing import UNKNOWN, import_pairs
+from medreward.bench.screening.answers import NOT_STATED
 from medreward.errors import ConfigurationError
 from medreward.lab.phantoms.answer import Claim, Recipe, written
 from medreward.lab.phantoms.ask import questions
@@ -59,3 +62,23 @@ def write(folder: Path, images: int, seed: int) -> Path:
         lines.append(json.dumps({**about, "organ": row.organ, "set": "phantom", "evidence": CONSTRUCTED}) + "\n")
     (folder / FILE).write_text("".join(lines), "utf-8")
     return folder / FILE
+
+
+def convert(layout: str, source: Path, target: Path, seed: int) -> int:
+    """Writes the pairs of another layout that differ in accuracy as labelled answers; returns how many answers.
+
+    Raises ConfigurationError where the source does not have the layout, or the target exists.
+    """
+    pairs = [pair for pair in import_pairs(layout, source, seed) if "accuracy" in pair.dimensions]
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            for pair in pairs:
+                about = {"image": b64encode(pair.image).decode(), "question": pair.question}
+                parts = {"set": pair.columns.get("dataset", ""), "evidence": pair.evidence or NOT_STATED}
+                organ = {} if pair.part == UNKNOWN else {"organ": pair.part}
+                for response, right in ((pair.better, True), (pair.worse, False)):
+                    row = {**about, "response": response, "right": right, **organ, **parts}
+                    file.write(json.dumps(row) + "\n")
+    except FileExistsError:
+        raise ConfigurationError(f"{target} already exists; name another file") from None
+    return 2 * len(pairs)
