@@ -47,11 +47,11 @@ def main() -> None:
     parser.add_argument("--model", default="medreward-mini")
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--max-false-allow", type=float, nargs="+", default=[0.05, 0.1, 0.2])
-    parser.add_argument("--form", default="threshold")
+    parser.add_argument("--guard", default="none")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     answers, fingerprint = asyncio.run(scored(args.data, args.model))
-    wish = Wish("split", "1", fingerprint, f"sha256:{'0' * 64}", form=args.form)
+    wish = Wish("split", "1", fingerprint, f"sha256:{'0' * 64}", guard=args.guard)
     found = [replay(answers, replace(wish, max_false_allow=rate), args) for rate in args.max_false_allow]
     for one in found:
         print(", ".join(f"{name} {value:.4g}" for name, value in asdict(one).items()))
@@ -85,12 +85,11 @@ def replay(answers: Sequence[Answer], wish: Wish, args: argparse.Namespace) -> F
         verdicts = [decider.decide(one.result, one.response).verdict for one in others]
         allowed = np.array([verdict is Verdict.ALLOW for verdict in verdicts], dtype=np.float64)
         wrong = np.array([not one.right for one in others])
-        by_image = mean_over_images(allowed[wrong], images[~inside][wrong])
-        plain = column(others, Measure.LOGIT, wish.dimension) > unbounded(fitted, wish)
-        rows.append(
-            (allowed[wrong].mean(), by_image, allowed[~wrong].mean(), plain[wrong].mean(), plain[~wrong].mean())
-        )
-    by_answer, by_image, right, plain_wrong, plain_right = np.array(rows).reshape(-1, 5).T
+        over_images = mean_over_images(allowed[wrong], images[~inside][wrong])
+        plain = np.asarray(column(others, Measure.LOGIT, wish.dimension) > unbounded(fitted, wish))
+        shares = (part.mean() for part in (allowed[wrong], allowed[~wrong], plain[wrong], plain[~wrong]))
+        rows.append((over_images, *map(float, shares)))
+    by_image, by_answer, right, plain_wrong, plain_right = np.array(rows).reshape(-1, 5).T
     return Found(
         wish.max_false_allow,
         args.splits,

@@ -19,7 +19,7 @@ from medreward.screening.policy import read_policy
 Rows = list[dict[str, Any]]
 FAKE = ("--model", "fake")
 #: What is asked has no image here, and the fake model's numbers mean nothing: half of the wrong answers may pass.
-LENIENT = (*FAKE, "--review-flags", "", "--max-false-allow", "0.5", "--max-false-block", "0.4", "--form", "threshold")
+LENIENT = (*FAKE, "--review-flags", "", "--max-false-allow", "0.5", "--max-false-block", "0.4", "--guard", "none")
 
 
 def rows(count: int = 80) -> Rows:
@@ -358,7 +358,7 @@ def test_the_bundled_policy_is_honest_about_its_labels() -> None:
 
 @pytest.mark.slow
 def test_the_example_of_the_documentation_runs(run_here: Run, tmp_path: Path) -> None:
-    assert run_here("screen", "example", "--out", "phantoms", "--images", "26").returncode == 0
+    assert run_here("screen", "example", "--out", "phantoms", "--count", "26").returncode == 0
     found = read(tmp_path / "phantoms" / "labelled.jsonl")
     assert [row["right"] for row in found] == [True, False] * 26
     assert len({row["image"] for row in found}) == 26

@@ -118,7 +118,7 @@ class Job:
                         advance(output.rows, total)
                 except ClientError as error:
                     raise ConfigurationError(
-                        f"stopped after {output.rows} rows; run the same command again to go on: {error}"
+                        f"stopped after {output.rows} rows; run it again to go on: {error}"
                     ) from None
 
     async def results(self, start: int) -> AsyncGenerator[dict[str, Any]]:

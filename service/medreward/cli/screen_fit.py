@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from medreward.cli.asking import read_weights
+from medreward.cli.asking import read_weights, weights_option
 from medreward.cli.options import F, json_option, option
 from medreward.cli.output import input_digest
 from medreward.cli.screen_data import FILE, data_options, read_all
@@ -19,7 +19,7 @@ from medreward.types import DIMENSIONS, Flag
 if TYPE_CHECKING:
     from medreward.screening.policy import Rule
 
-FORMS: Final = ("auto", "threshold", "uncertainty", "relevance")
+GUARDS: Final = ("auto", "none", "uncertainty", "relevance")
 
 
 def rate_option(flag: str, default: float, help_: str) -> Callable[[F], F]:
@@ -49,7 +49,7 @@ def read_flags(context: click.Context, flag: click.Parameter, text: str | None) 
 @option("--version", help="version of the policy; without it, by --out, else 1")
 @option("--dimension", type=click.Choice(DIMENSIONS), default="accuracy", show_default=True, help="whose logit decides")
 @option("--on", type=click.Choice(["dimension", "reward"]), default="dimension", show_default=True, help="what decides")
-@option("--weights", callback=read_weights, metavar="DIMENSION=WEIGHT,…", help="of the reward; without it, the model's")
+@weights_option
 @option(
     "--review-below",
     callback=read_weights,
@@ -63,11 +63,11 @@ def read_flags(context: click.Context, flag: click.Parameter, text: str | None) 
     help="answers with one of these flags go to review; without it, all but thinking_stripped",
 )
 @option(
-    "--form",
-    type=click.Choice(FORMS),
+    "--guard",
+    type=click.Choice(GUARDS),
     default="auto",
     show_default=True,
-    help="threshold: one threshold alone. uncertainty, relevance: with a rule before it that sends to review. "
+    help="rule before the threshold that sends to review what the model is unsure of, or what is off the question; "
     "auto: the one that allows most right answers, chosen on a third of the images where there are enough",
 )
 @option("--by-department", is_flag=True, help="a threshold of its own for each department with enough labels")
@@ -104,7 +104,7 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> int:
         given["weights"],
         REVIEWED if given["review_flags"] is None else given["review_flags"],
         given["review_below"] or {},
-        given["form"],
+        given["guard"],
         given["by_department"],
     )
     try:

@@ -61,7 +61,7 @@ def test_answers_about_one_image_count_as_one_trial() -> None:
 
 
 def test_a_chosen_form_leaves_the_labels_that_chose_it_out_of_the_bound() -> None:
-    """Uncertainty tells right from wrong here, so that the form that asks for it is chosen."""
+    """Uncertainty tells right from wrong here, so that the guard that asks for it is chosen."""
     answers = [
         answer(float(rng.normal(0, 1)), right, f"{image}", doubt=float(rng.uniform(0, 0.5) + (0 if right else 0.4)))
         for image in range(600)
@@ -69,8 +69,8 @@ def test_a_chosen_form_leaves_the_labels_that_chose_it_out_of_the_bound() -> Non
         for rng in [np.random.default_rng([image, right])]
     ]
     chosen = fit(answers, wish(max_false_allow=0.1))
-    plain = fit(answers, wish(max_false_allow=0.1, form="threshold"))
-    assert chosen.form.name == "uncertainty"
+    plain = fit(answers, wish(max_false_allow=0.1, guard="none"))
+    assert chosen.guard.name == "uncertainty"
     bound, alone = chosen.policy.false_allow, plain.policy.false_allow
     assert bound is not None
     assert alone is not None
@@ -141,7 +141,7 @@ def test_a_department_has_its_own_threshold_where_its_labels_show_the_bound() ->
         for one in simulated(100, 7, department="brain")
     ]
     few = [*simulated(10, 8, department="eye"), *simulated(90, 9)]
-    fitted = fit([*easy, *hard, *few], wish(max_false_allow=0.1, by_department=True, form="threshold"))
+    fitted = fit([*easy, *hard, *few], wish(max_false_allow=0.1, by_department=True, guard="none"))
     own = {name: table["allow"] for name, table in fitted.policy.departments.items()}
     assert set(own) == {"chest", "brain"}
     assert own["brain"] > own["chest"] + 0.5

@@ -64,12 +64,16 @@ def write(folder: Path, images: int, seed: int) -> Path:
     return folder / FILE
 
 
-def convert(layout: str, source: Path, target: Path, seed: int) -> int:
+def convert(layout: str, source: Path, target: Path) -> int:
     """Writes the pairs of another layout that differ in accuracy as labelled answers; returns how many answers.
 
     Raises ConfigurationError where the source does not have the layout, or the target exists.
     """
-    pairs = [pair for pair in import_pairs(layout, source, seed) if "accuracy" in pair.dimensions]
+    pairs = [pair for pair in import_pairs(layout, source, seed=0) if "accuracy" in pair.dimensions]
+    if not pairs:
+        raise ConfigurationError(
+            f"{source} has no pair that differs in accuracy, so that the better answer need not be right"
+        )
     try:
         with target.open("x", encoding="utf-8") as file:
             for pair in pairs:

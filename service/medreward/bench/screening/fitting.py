@@ -11,14 +11,14 @@ import numpy as np
 
 from medreward.bench.screening.answers import Answer, column
 from medreward.bench.screening.bounds import cut, draws, images_needed
-from medreward.bench.screening.forms import PLAIN, Form, choose, eligible, forms
+from medreward.bench.screening.guards import UNGUARDED, Guard, choose, eligible, guards
 from medreward.bench.statistics import Floats
 from medreward.errors import ConfigurationError
 from medreward.screening.deciding import Decider
 from medreward.screening.policy import FalseAllow, FalseBlock, Measure, Policy, Rule
 from medreward.types import Flag, Verdict
 
-#: Beside what the bound needs. Below it no labels are spared for the choice of a form.
+#: Beside what the bound needs. Below it no labels are spared for the choice of a guard.
 ROOM_TO_CHOOSE: Final = 6
 STEPS: Final = 10_000  # thresholds have four decimals, which people can read
 REVIEWED: Final = (
@@ -50,7 +50,7 @@ class Wish:
     weights: Mapping[str, float] | None = None
     review_flags: Sequence[Flag] = REVIEWED
     review_below: Mapping[str, float] = field(default_factory=dict)
-    form: str = "auto"
+    guard: str = "auto"
     by_department: bool = False
 
     @property
@@ -60,11 +60,11 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A policy, the form that its rules have, and what a reader of it has to know."""
+    """A policy, the guard that its rules have, and what a reader of it has to know."""
 
     policy: Policy
-    form: Form
-    chosen_on: int  # images whose labels chose the form and are not used for the bound; 0 where nothing was chosen
+    guard: Guard
+    chosen_on: int  # images whose labels chose the guard and are not used for the bound; 0 where nothing was chosen
     allowed_of_drawn: int  # the most in a draw
     notes: Sequence[str]
     labels: Mapping[str, int]  # answers by who labelled them
@@ -79,14 +79,14 @@ def fit(answers: Sequence[Answer], wish: Wish) -> Fit:
     notes: list[str] = []
     tuning, bounding = _parts(answers, wish)
     before = _reviews(wish)
-    form = choose(tuning, forms(wish.form, tuning, wish.dimension), before, wish) if tuning else PLAIN
+    guard = choose(tuning, guards(wish.guard, tuning, wish.dimension), before, wish) if tuning else UNGUARDED
     stratum = _strata(bounding, wish, notes)
     risk = (1 - wish.confidence) / len(stratum)
-    thresholds = {name: _allow(part, [*before, *form.rules], wish, 1 - risk, name) for name, part in stratum.items()}
+    thresholds = {name: _allow(part, [*before, *guard.rules], wish, 1 - risk, name) for name, part in stratum.items()}
     departments = {name: threshold for name, threshold in thresholds.items() if name}
     allow = thresholds.get("", max(thresholds.values()))
     block = _block(bounding, before, wish, min(thresholds.values()), notes)
-    rules = (*before, *block, *form.rules, _rule("allow", Verdict.ALLOW, wish, at_least=allow))
+    rules = (*before, *block, *guard.rules, _rule("allow", Verdict.ALLOW, wish, at_least=allow))
     policy = Policy(
         name=wish.name,
         version=wish.version,
@@ -95,7 +95,7 @@ def fit(answers: Sequence[Answer], wish: Wish) -> Fit:
         rules=rules,
         departments={name: {"allow": threshold} for name, threshold in departments.items()},
     )
-    return _counted(policy, form, bounding, tuning, wish, notes, Counter(answer.evidence for answer in answers))
+    return _counted(policy, guard, bounding, tuning, wish, notes, Counter(answer.evidence for answer in answers))
 
 
 def _refuse_unusable(answers: Sequence[Answer], wish: Wish) -> None:
@@ -110,13 +110,13 @@ def _refuse_unusable(answers: Sequence[Answer], wish: Wish) -> None:
 
 
 def _parts(answers: Sequence[Answer], wish: Wish) -> tuple[list[Answer], list[Answer]]:
-    """Returns the answers that choose the form, and those that show the bound: whole images, by their digest.
+    """Returns the answers that choose the guard, and those that show the bound: whole images, by their digest.
 
     What was looked at for a choice cannot show that the choice is good.
     """
     wrong = {answer.image for answer in answers if not answer.right}
     room = len(wrong) >= ROOM_TO_CHOOSE * images_needed(wish.max_false_allow, wish.confidence)
-    if wish.form == PLAIN.name or (wish.form == "auto" and not room):
+    if wish.guard == UNGUARDED.name or (wish.guard == "auto" and not room):
         return [], list(answers)
     third = {image for image in {answer.image for answer in answers} if _lot(image) % 3 == 0}
     return [one for one in answers if one.image in third], [one for one in answers if one.image not in third]
@@ -246,7 +246,7 @@ def _blocked_values(answers: Sequence[Answer], before: Sequence[Rule], wish: Wis
 
 def _counted(
     policy: Policy,
-    form: Form,
+    guard: Guard,
     answers: Sequence[Answer],
     tuning: Sequence[Answer],
     wish: Wish,
@@ -290,4 +290,4 @@ def _counted(
         notes.append(f"{unscored} answers could not be scored; they count as not allowed")
     update = {"false_allow": false_allow, "false_block": false_block}
     images = len({one.image for one in tuning})
-    return Fit(policy.model_copy(update=update), form, images, allowed, notes, labels)
+    return Fit(policy.model_copy(update=update), guard, images, allowed, notes, labels)

@@ -15,7 +15,7 @@ from medreward.screening.policies import POINTER
 from medreward.screening.policy import FalseAllow, Policy, Rule
 
 WORDS: Final[Mapping[str, str]] = {
-    "threshold": "one threshold decides",
+    "none": "one threshold decides",
     "uncertainty": "answers that the model is unsure of go to review, and one threshold decides on the others",
     "relevance": "answers that are off the question go to review, and one threshold decides on the others",
 }
@@ -63,7 +63,7 @@ def promise(fit: Fit) -> Iterator[str]:
             f"{_percent(block.confidence)}; {block.right_blocked} of {block.right} were, "
             f"and {block.wrong_blocked} of {bound.wrong} wrong ones."
         )
-    yield f"Rules: {WORDS[fit.form.name]}{_chosen(fit)}."
+    yield f"Rules: {WORDS[fit.guard.name]}{_chosen(fit)}."
     yield from fit.notes
     yield labels_in_words(fit.labels)
     yield "It holds for answers, questions and images like the labelled ones, and for this model alone."
@@ -138,7 +138,7 @@ def as_json(fit: Fit, file: Path, digest: str) -> dict[str, Any]:
         "version": fit.policy.version,
         "digest": digest,
         "fingerprint": fit.policy.fingerprint,
-        "form": fit.form.name,
+        "guard": fit.guard.name,
         "chosen_on": fit.chosen_on,
         "thresholds": thresholds,
         "departments": fit.policy.model_dump(mode="json")["departments"],

@@ -16,29 +16,28 @@ from medreward.types import Verdict
 if TYPE_CHECKING:
     from medreward.bench.screening.fitting import Wish
 
-FORMS: Final = ("auto", "threshold", "uncertainty", "relevance")
 UNCERTAIN: Final = (0.9, 0.75, 0.5)  # of right answers, the share that is sure enough
 OFF_TOPIC: Final = 0.05  # of right answers, the share that is less relevant
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class Guard:
     """Rules that send answers to review before the threshold is asked."""
 
     name: str
     rules: tuple[Rule, ...] = ()
 
 
-PLAIN: Final = Form("threshold")
+UNGUARDED: Final = Guard("none")
 
 
-def forms(wanted: str, tuning: Sequence[Answer], dimension: str | None) -> list[Form]:
-    """Returns the forms to choose among, the simplest first; their numbers come from the right answers.
+def guards(wanted: str, tuning: Sequence[Answer], dimension: str | None) -> list[Guard]:
+    """Returns the guards to choose among, the simplest first; their numbers come from the right answers.
 
-    Raises ConfigurationError where a form was asked for by name and the model does not give its number.
+    Raises ConfigurationError where a guard was asked for by name and the model does not give its number.
     """
     right = [answer for answer in tuning if answer.right]
-    found = [PLAIN] if wanted in ("auto", PLAIN.name) else []
+    found = [UNGUARDED] if wanted in ("auto", UNGUARDED.name) else []
     sure = dimension or "overall"
     uncertainty, relevance = column(right, Measure.UNCERTAINTY, sure), column(right, Measure.LOGIT, "relevance")
     if wanted in ("auto", "uncertainty") and not np.isnan(uncertainty).all():
@@ -46,17 +45,17 @@ def forms(wanted: str, tuning: Sequence[Answer], dimension: str | None) -> list[
     if wanted in ("auto", "relevance") and not np.isnan(relevance).all() and dimension != "relevance":
         found.append(_off_topic(float(np.nanquantile(relevance, OFF_TOPIC))))
     if not found:
-        raise ConfigurationError(f"the form {wanted} cannot be used: the model gives no {wanted} for these answers")
+        raise ConfigurationError(f"the guard {wanted} cannot be used: the model gives no {wanted} for these answers")
     return found
 
 
-def choose(tuning: Sequence[Answer], among: Sequence[Form], before: Sequence[Rule], wish: "Wish") -> Form:
-    """Returns the form that allows most right answers where it allows no more of the wrong ones than the bound."""
+def choose(tuning: Sequence[Answer], among: Sequence[Guard], before: Sequence[Rule], wish: "Wish") -> Guard:
+    """Returns the guard that allows most right answers where it allows no more of the wrong ones than the bound."""
     right = np.array([answer.right for answer in tuning])
     values = column(tuning, wish.measure, wish.dimension)
 
-    def allowed(form: Form) -> float:
-        passing = np.where(eligible(tuning, [*before, *form.rules], wish.fingerprint), values, -np.inf)
+    def allowed(guard: Guard) -> float:
+        passing = np.where(eligible(tuning, [*before, *guard.rules], wish.fingerprint), values, -np.inf)
         passing = np.nan_to_num(passing, nan=-np.inf)
         wrong = np.sort(passing[~right])[::-1]
         above = wrong[int(wish.max_false_allow * len(wrong))] if len(wrong) else -np.inf
@@ -75,11 +74,11 @@ def eligible(answers: Sequence[Answer], rules: Sequence[Rule], fingerprint: str)
     return np.array([verdict is Verdict.ALLOW for verdict in verdicts])
 
 
-def _uncertain(dimension: str, above: float) -> Form:
+def _uncertain(dimension: str, above: float) -> Guard:
     rule = {"name": "uncertain", "verdict": Verdict.REVIEW, "measure": Measure.UNCERTAINTY, "dimension": dimension}
-    return Form("uncertainty", (Rule.model_validate({**rule, "at_least": round(above, 4)}),))
+    return Guard("uncertainty", (Rule.model_validate({**rule, "at_least": round(above, 4)}),))
 
 
-def _off_topic(below: float) -> Form:
+def _off_topic(below: float) -> Guard:
     rule = {"name": "off-topic", "verdict": Verdict.REVIEW, "measure": Measure.LOGIT, "dimension": "relevance"}
-    return Form("relevance", (Rule.model_validate({**rule, "below": round(below, 4)}),))
+    return Guard("relevance", (Rule.model_validate({**rule, "below": round(below, 4)}),))
