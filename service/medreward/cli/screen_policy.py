@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import httpx
@@ -15,8 +15,8 @@ from medreward.types import DIMENSIONS, ModelRef
 if TYPE_CHECKING:
     from medreward.screening.policy import PolicyFile
 
-POLICIES: str = "/v1/policies"
-TIMEOUT_S: float = 30.0
+POLICIES: Final = "/v1/policies"
+TIMEOUT_S: Final = 30.0
 
 policy_option = option(
     "--policy",
@@ -31,8 +31,10 @@ def find_policy(context: click.Context, given: Mapping[str, Any]) -> "PolicyFile
     from medreward.screening.policy import read_policy
 
     name, url = given["policy"], chosen_url(context, given["url"], given["model"])
-    if Path(name).suffix == ".toml" or Path(name).is_file() or not url:
+    if Path(name).suffix == ".toml" or Path(name).is_file():
         return read_policy(Path(name))
+    if not url:
+        raise ConfigurationError(f"there is no policy file {name}; a server's policy is named together with --url")
     if not url.startswith("http"):
         raise ConfigurationError("a policy's name is looked up over HTTP: give --url as http://… or --policy as a file")
     return served_policy(url, given["key"], name)
