@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from medreward.bench.screening.answers import Answer, column, images_of
-from medreward.bench.screening.fitting import NotShownError, Wish, fit
+from medreward.bench.screening.fitting import fit
+from medreward.bench.screening.wish import NotShownError, Wish
 from medreward.bench.statistics import Floats, Groups
 from medreward.cli.client import open_client
 from medreward.cli.labelled import Reader

@@ -78,8 +78,8 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> int:
 
     Exit 1: the labels cannot show the bound; what is missing is said, and nothing is written.
     """
-    from medreward.bench.screening.fitting import REVIEWED, NotShownError, Wish
     from medreward.bench.screening.fitting import fit as fit_policy
+    from medreward.bench.screening.wish import REVIEWED, NotShownError, Wish
     from medreward.bench.screening.writing import as_json as fit_json
     from medreward.bench.screening.writing import promise, published, text_of, write
     from medreward.screening.policy import read_policy

@@ -5,7 +5,7 @@ from statistics import NormalDist
 import numpy as np
 
 from medreward.bench.screening.answers import Answer
-from medreward.bench.screening.fitting import Wish
+from medreward.bench.screening.wish import Wish
 from medreward.types import Flag, Scored, Six
 
 FINGERPRINT = f"sha256:{'a' * 64}"

@@ -17,7 +17,8 @@ from medreward.bench.screening.bounds import (
     most_passing,
     upper,
 )
-from medreward.bench.screening.fitting import Fit, NotShownError, fit
+from medreward.bench.screening.fitting import Fit, fit
+from medreward.bench.screening.wish import NotShownError
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.screening.deciding import Decider
 from medreward.screening.policy import Measure, Policy
@@ -38,12 +39,12 @@ def loose(fitted: Fit) -> bool:
 
 
 def test_the_bound_holds_as_often_as_it_says_and_is_not_bought_by_allowing_nothing() -> None:
-    samples = [simulated(100, seed, largest=5) for seed in range(RUNS)]
+    samples = [simulated(80, seed, largest=3) for seed in range(RUNS)]
     fits = [fit(sample, wish(max_false_allow=BOUND, confidence=CONFIDENCE)) for sample in samples]
     assert sum(map(loose, fits)) <= (1 - CONFIDENCE) * RUNS
     right = [true_rate(threshold(one.policy), right=True) for one in fits]
     possible = true_rate(1.2816, right=True)  # where exactly a tenth of wrong answers lies above
-    assert np.mean(right) > 0.6 * possible
+    assert np.mean(right) > 0.65 * possible
     unbounded = [
         np.quantile(column([one for one in sample if not one.right], Measure.LOGIT, "accuracy"), 1 - BOUND)
         for sample in samples

@@ -2,60 +2,29 @@
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from medreward.bench.screening.answers import Answer, column
 from medreward.bench.screening.bounds import cut, draws, images_needed
+from medreward.bench.screening.counting import with_counts
 from medreward.bench.screening.guards import UNGUARDED, Guard, choose, eligible, guards
+from medreward.bench.screening.wish import NotShownError, Wish
 from medreward.bench.statistics import Floats
 from medreward.errors import ConfigurationError
-from medreward.screening.deciding import Decider
-from medreward.screening.policy import FalseAllow, FalseBlock, Measure, Policy, Rule
-from medreward.types import Flag, Verdict
+from medreward.screening.policy import Measure, Policy, Rule
+from medreward.types import Verdict
 
 #: Beside what the bound needs. Below it no labels are spared for the choice of a guard.
 ROOM_TO_CHOOSE: Final = 6
+#: What a policy's table of departments may have as a key.
+DEPARTMENT: Final = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
 STEPS: Final = 10_000  # thresholds have four decimals, which people can read
-REVIEWED: Final = (
-    Flag.NO_IMAGE,
-    Flag.OUT_OF_SCOPE,
-    Flag.CUT_MIDDLE,
-    Flag.CONTROL_TOKENS,
-    Flag.RAW_TEXT,
-    Flag.EMPTY_RESPONSE,
-)
-
-
-class NotShownError(Exception):
-    """The labels cannot show what was asked for; the message says what is missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the policy shall promise, and by which numbers it may decide."""
-
-    name: str
-    version: str
-    fingerprint: str
-    data: str  # digest
-    max_false_allow: float = 0.02
-    max_false_block: float = 0.01
-    confidence: float = 0.95
-    dimension: str | None = "accuracy"  # None: the reward decides
-    weights: Mapping[str, float] | None = None
-    review_flags: Sequence[Flag] = REVIEWED
-    review_below: Mapping[str, float] = field(default_factory=dict)
-    guard: str = "auto"
-    by_department: bool = False
-
-    @property
-    def measure(self) -> Measure:
-        return Measure.LOGIT if self.dimension else Measure.REWARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +49,9 @@ def fit(answers: Sequence[Answer], wish: Wish) -> Fit:
     tuning, bounding = _parts(answers, wish)
     before = _reviews(wish)
     guard = choose(tuning, guards(wish.guard, tuning, wish.dimension), before, wish) if tuning else UNGUARDED
-    stratum = _strata(bounding, wish, notes)
-    risk = (1 - wish.confidence) / len(stratum)
-    thresholds = {name: _allow(part, [*before, *guard.rules], wish, 1 - risk, name) for name, part in stratum.items()}
+    strata = _strata(bounding, wish, notes)
+    risk = (1 - wish.confidence) / len(strata)
+    thresholds = {name: _allow(part, [*before, *guard.rules], wish, 1 - risk, name) for name, part in strata.items()}
     departments = {name: threshold for name, threshold in thresholds.items() if name}
     allow = thresholds.get("", max(thresholds.values()))
     block = _block(bounding, before, wish, min(thresholds.values()), notes)
@@ -95,7 +64,11 @@ def fit(answers: Sequence[Answer], wish: Wish) -> Fit:
         rules=rules,
         departments={name: {"allow": threshold} for name, threshold in departments.items()},
     )
-    return _counted(policy, guard, bounding, tuning, wish, notes, Counter(answer.evidence for answer in answers))
+    policy, allowed, unscored = with_counts(policy, bounding, wish)
+    if unscored:
+        notes.append(f"{unscored} answers could not be scored; they count as not allowed")
+    labels = Counter(answer.evidence for answer in answers)
+    return Fit(policy, guard, len({answer.image for answer in tuning}), allowed, notes, labels)
 
 
 def _refuse_unusable(answers: Sequence[Answer], wish: Wish) -> None:
@@ -154,7 +127,7 @@ def _strata(answers: Sequence[Answer], wish: Wish, notes: list[str]) -> dict[str
         return {"": list(answers)}
     wrong = {(one.department, one.image) for one in answers if not one.right}
     images = Counter(department for department, _ in wrong)
-    named = [name for name, _ in images.most_common() if name and _can_be_named(name)]
+    named = [name for name, _ in images.most_common() if DEPARTMENT.fullmatch(name)]
     own: list[str] = []
     for count in range(len(named), 0, -1):
         enough = images_needed(wish.max_false_allow, 1 - (1 - wish.confidence) / (count + 1))
@@ -174,11 +147,6 @@ def _strata(answers: Sequence[Answer], wish: Wish, notes: list[str]) -> dict[str
     if any(not one.right for one in rest_of):
         strata[""] = rest_of
     return strata
-
-
-def _can_be_named(department: str) -> bool:
-    """Returns whether a policy's table of departments may have it as a key."""
-    return department.isascii() and department.replace("-", "a").replace("_", "a").isalnum() and department.islower()
 
 
 def _allow(part: Sequence[Answer], before: Sequence[Rule], wish: Wish, confidence: float, department: str) -> float:
@@ -242,52 +210,3 @@ def _blocked_values(answers: Sequence[Answer], before: Sequence[Rule], wish: Wis
     """Returns the number that decides; infinity for an answer that cannot be blocked."""
     values = _passing_values(answers, before, wish)
     return np.where(np.isinf(values), np.inf, values)
-
-
-def _counted(
-    policy: Policy,
-    guard: Guard,
-    answers: Sequence[Answer],
-    tuning: Sequence[Answer],
-    wish: Wish,
-    notes: list[str],
-    labels: Mapping[str, int],
-) -> Fit:
-    """Returns the fit with what its policy does to the labels that show its bounds."""
-    decider = Decider(policy, None)
-    verdicts = [decider.decide(one.result, one.response, one.department).verdict for one in answers]
-    count = Counter((one.right, verdict) for one, verdict in zip(answers, verdicts, strict=True))
-    right, wrong = (sum(one.right is side for one in answers) for side in (True, False))
-    if not count[True, Verdict.ALLOW]:
-        raise NotShownError(
-            f"no threshold allows a right answer and keeps wrong ones to {wish.max_false_allow:.4g}: accept a larger "
-            "--max-false-allow, or use a model that tells them apart better"
-        )
-    wrong_ones = [(one, verdict) for one, verdict in zip(answers, verdicts, strict=True) if not one.right]
-    drawn = draws([one for one, _ in wrong_ones])
-    allowed = max(sum(wrong_ones[place][1] is Verdict.ALLOW for place in places) for places in drawn)
-    false_allow = FalseAllow(
-        at_most=wish.max_false_allow,
-        confidence=wish.confidence,
-        wrong=wrong,
-        wrong_allowed=count[False, Verdict.ALLOW],
-        right=right,
-        right_allowed=count[True, Verdict.ALLOW],
-        images=len(drawn[0]),
-        data=wish.data,
-    )
-    false_block = None
-    if any(rule.verdict is Verdict.BLOCK for rule in policy.rules):
-        false_block = FalseBlock(
-            at_most=wish.max_false_block,
-            confidence=wish.confidence,
-            right=right,
-            right_blocked=count[True, Verdict.BLOCK],
-            wrong_blocked=count[False, Verdict.BLOCK],
-            images=len({one.image for one in answers if one.right}),
-        )
-    if unscored := sum(verdict is Verdict.UNSCORED for verdict in verdicts):
-        notes.append(f"{unscored} answers could not be scored; they count as not allowed")
-    update = {"false_allow": false_allow, "false_block": false_block}
-    images = len({one.image for one in tuning})
-    return Fit(policy.model_copy(update=update), guard, images, allowed, notes, labels)

@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from medreward.bench.screening.answers import Answer, column
+from medreward.bench.screening.wish import Wish
 from medreward.errors import ConfigurationError
 from medreward.screening.deciding import Decider
 from medreward.screening.policy import Measure, Policy, Rule
 from medreward.types import Verdict
-
-if TYPE_CHECKING:
-    from medreward.bench.screening.fitting import Wish
 
 UNCERTAIN: Final = (0.9, 0.75, 0.5)  # of right answers, the share that is sure enough
 OFF_TOPIC: Final = 0.05  # of right answers, the share that is less relevant
@@ -49,7 +47,7 @@ def guards(wanted: str, tuning: Sequence[Answer], dimension: str | None) -> list
     return found
 
 
-def choose(tuning: Sequence[Answer], among: Sequence[Guard], before: Sequence[Rule], wish: "Wish") -> Guard:
+def choose(tuning: Sequence[Answer], among: Sequence[Guard], before: Sequence[Rule], wish: Wish) -> Guard:
     """Returns the guard that allows most right answers where it allows no more of the wrong ones than the bound."""
     right = np.array([answer.right for answer in tuning])
     values = column(tuning, wish.measure, wish.dimension)
