@@ -14,7 +14,7 @@ from medreward.artifacts.repository import bundled_models
 from medreward.cli.labelled import read_labelled
 from medreward.cli.screen_fit import target_of
 from medreward.errors import ConfigurationError
-from medreward.screening.policy import read_policy
+from medreward.screening.policy import FalseAllow, FalseBlock, Policy, Rule, read_policy
 
 Rows = list[dict[str, Any]]
 FAKE = ("--model", "fake")
@@ -132,6 +132,15 @@ def test_a_policy_is_named_by_where_it_is_written(
 ) -> None:
     target = target_of(Path(out), name, version)
     assert (str(target.file), target.name, target.version) == expected
+
+
+def test_departments_have_thresholds_of_their_own_labels(run_here: Run, labelled: Path, tmp_path: Path) -> None:
+    fit = ("screen", "fit", "--data", labelled, "--out", "strict.toml", *LENIENT, "--by-department")
+    assert run_here(*fit).returncode == 0
+    found = read_policy(tmp_path / "strict.toml").policy
+    assert set(found.departments) == {"ward-a", "ward-b"}
+    general = next(rule.at_least for rule in found.rules if rule.name == "allow")
+    assert general == max(table["allow"] for table in found.departments.values())
 
 
 # labels
@@ -353,7 +362,17 @@ def test_the_bundled_policy_is_honest_about_its_labels() -> None:
     assert file.policy.false_block is not None
 
 
-# the worked example of docs/screening.md
+# docs/screening.md
+
+
+def test_the_policy_of_the_documentation_is_one_and_has_every_key(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "screening.md").read_text()
+    example = text.partition("```toml\n")[2].partition("```")[0].replace("sha256:…", f"sha256:{'a' * 64}")
+    (tmp_path / "strict.toml").write_text(example)
+    read_policy(tmp_path / "strict.toml")
+    for shape in (Policy, Rule, FalseAllow, FalseBlock):
+        for key in shape.model_fields:
+            assert f"{key} =" in example or f"[{key}" in example, key
 
 
 @pytest.mark.slow

@@ -35,7 +35,8 @@ def text_of(fit: Fit, made: Mapping[str, str]) -> str:
         *(line for rule in policy.rules for line in ("", "[[rules]]", *_rule(rule))),
     ]
     for department, thresholds in policy.departments.items():
-        parts += ["", f"[departments.{department}]", *_lines(thresholds)]
+        of_its_own = "# From the labels of this department alone; the rule itself has the threshold of all others."
+        parts += ["", of_its_own, f"[departments.{department}]", *_lines(thresholds)]
     for name in ("false_allow", "false_block"):
         if table := getattr(policy, name):
             parts += ["", f"[{name}]", *_lines(table.model_dump())]
