@@ -101,7 +101,7 @@ def shares(name: str, rows: Sequence[str], series: Sequence[Series], title: str,
         _label_rows(axes, rows)
         axes.set_xlim(-2, 102)
         axes.set_xlabel("share of answers, %")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)  # it may reach over the names
     return result.inline()
 
 
