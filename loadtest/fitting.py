@@ -3,7 +3,7 @@
 Halves hold whole groups (images). The answers are scored once, with the model in this process. Prints a table for each
 bound, beside what a threshold would do that is taken from the labels without a bound; the last line is JSON.
 
-    python -m loadtest.screening LABELLED [--splits 200] [--max-false-allow 0.05 0.1 0.2]
+    python -m loadtest.fitting LABELLED [--splits 200] [--max-false-allow 0.05 0.1 0.2]
 """
 
 import argparse
