@@ -133,15 +133,17 @@ def text_options(command: F) -> F:
     return command
 
 
+weights_option = option(
+    "--weights",
+    callback=read_weights,
+    metavar="DIMENSION=WEIGHT,…",
+    help="weights of the reward; a dimension not named weighs 0, without this flag the model's own count",
+)
+
+
 def asking_options(command: F) -> F:
     """Adds the flags of what a request says beside its items."""
-    weights = option(
-        "--weights",
-        callback=read_weights,
-        metavar="DIMENSION=WEIGHT,…",
-        help="weights of the reward; a dimension not named weighs 0, without this flag the model's own count",
-    )
-    return weights(text_options(command))
+    return weights_option(text_options(command))
 
 
 def chosen_url(context: click.Context, url: str | None, model: str | None) -> str | None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from medreward.cli.client import open_client, result_json
 from medreward.cli.options import json_option
 from medreward.cli.output import Output, RunRecord, input_digest
 from medreward.cli.rows import (
+    ITEM,
     SUFFIXES,
     ItemShape,
     Row,
@@ -106,6 +107,7 @@ class Job:
     options: Mapping[str, Any]
     concurrency: int
     client: AsyncClient
+    columns: Collection[str] = (*ITEM, "id")  # of a Parquet file, those that are read
 
     async def fill(self, output: Output, model: Mapping[str, str]) -> None:
         """Appends the rows that the output does not have yet; raises ConfigurationError where the server went away."""
@@ -118,7 +120,7 @@ class Job:
                         advance(output.rows, total)
                 except ClientError as error:
                     raise ConfigurationError(
-                        f"score-file stopped after {output.rows} rows; run it again to go on: {error}"
+                        f"stopped after {output.rows} rows; run it again to go on: {error}"
                     ) from None
 
     async def results(self, start: int) -> AsyncGenerator[dict[str, Any]]:
@@ -126,7 +128,7 @@ class Job:
         flying: deque[asyncio.Task[list[dict[str, Any]]]] = deque()
         ahead = 0  # rows
         try:
-            for group in group_rows(read_rows(self.source, start), self.concurrency):
+            for group in group_rows(read_rows(self.source, start, self.columns), self.concurrency):
                 flying.append(asyncio.create_task(self.score(group)))
                 ahead += len(group)
                 while ahead >= 2 * self.concurrency:
