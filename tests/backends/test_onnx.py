@@ -1,15 +1,17 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from types import ModuleType, SimpleNamespace
+from typing import Literal, cast
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest, Reading, read_manifest
 from medreward.backends.base import Counts, Group, ModelImage
-from medreward.backends.onnx import OnnxBackend, RunShape
+from medreward.backends.onnx import OnnxBackend, RunShape, load_cuda
 from medreward.caches import ENTRY_BYTES
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
@@ -194,6 +196,13 @@ def test_cuda_without_cuda_is_refused(tiny: Path, manifest: Manifest, monkeypatc
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ConfigurationError, match=r"install medreward\[gpu\]"):
         OnnxBackend(tiny, manifest, "cuda")
+
+
+def test_a_library_of_cuda_that_is_missing_is_named_and_stdout_stays_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    said = SimpleNamespace(preload_dlls=lambda: print("Failed to load libcudart.so.13:\nno such file"))  # noqa: T201
+    assert load_cuda(cast(ModuleType, said)) == "Failed to load libcudart.so.13: no such file"
+    assert capsys.readouterr().out == ""
+    assert load_cuda(onnxruntime) == ""  # the build for processors has none to load
 
 
 def test_a_missing_onnxruntime_says_what_to_install(

@@ -25,7 +25,7 @@ def test_a_whole_log_is_exit_0_by_its_file_its_folder_or_all_files(file: Path, r
     for named in (["audit.jsonl"], ["."], ["audit.jsonl", "audit.000002.jsonl", "audit.000001.jsonl"]):
         done = run_here("audit", "verify", *named)
         assert done.returncode == 0, done
-        assert "whole: 6 entries (1 to 6) in 3 files" in done.stdout
+        assert "whole: 6 entries (1 to 6), files: 3" in done.stdout
         assert f"last hash: {last}" in done.stdout
     told = json.loads(run_here("audit", "verify", ".", "--expect-last", last, "--json").stdout)
     assert (told["ok"], told["hash"], told["last"], told["mac_checked"]) == (True, last, 6, True)
@@ -106,7 +106,11 @@ def test_an_erasure_says_how_much_and_leaves_the_log_whole(file: Path, run_here:
 
 def test_nothing_is_erased_beside_a_server(file: Path, run_here: Run) -> None:
     with opened(file):
-        assert_refused(run_here("audit", "erase", ".", "--about-response", "no"), "another process has it open")
+        assert_refused(
+            run_here("audit", "erase", ".", "--about-response", "no"),
+            "a server has the audit log",
+            "/admin/audit/erase",
+        )
 
 
 def test_what_cannot_be_done_is_one_line_and_exit_2(file: Path, run_here: Run, tmp_path: Path) -> None:

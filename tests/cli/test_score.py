@@ -9,7 +9,8 @@ from threading import Thread
 
 import pytest
 
-from commands import CLEAN, Run, Served, assert_refused
+from commands import CLEAN, Run, Served, assert_refused, serving
+from deploy.certificates import mutual, write_certificates
 from medreward.types import DIMENSIONS
 
 pytestmark = pytest.mark.slow
@@ -145,3 +146,29 @@ def test_scoring_here_without_the_servers_packages_says_what_to_install(tmp_path
     command = [sys.executable, "-c", script, "score", *TWO]
     done = subprocess.run(command, capture_output=True, text=True, env=CLEAN, cwd=tmp_path, timeout=300, check=False)
     assert_refused(done, "pydantic", "[cpu]")
+
+
+def test_a_server_that_asks_for_a_certificate_gets_the_caller_s(run: Run, tmp_path: Path) -> None:
+    certificates = write_certificates(tmp_path / "certificates")
+    (tmp_path / "server").mkdir()
+    with serving(tmp_path / "server", *mutual(certificates)) as served:
+
+        def score(who: str | None) -> subprocess.CompletedProcess[str]:
+            own = certificates / who if who else None
+            shown = ["--client-cert", own / "tls.crt", "--client-key", own / "tls.key"] if own else []
+            url = served.url.replace("http://", "https://")
+            return run("score", *TWO, "--url", url, *shown, SSL_CERT_FILE=str(certificates / "ca.crt"))
+
+        assert score("client").returncode == 0, score("client")
+        for refused in (None, "stranger"):
+            assert_refused(score(refused), "unreachable: ")
+
+
+def test_a_certificate_that_cannot_be_shown_is_refused_before_anything_is_asked(run_here: Run, tmp_path: Path) -> None:
+    own = write_certificates(tmp_path / "certificates") / "client"
+    asked = ["score", *TWO, "--url", "https://127.0.0.1:1"]
+    assert_refused(run_here(*asked, "--client-cert", own / "tls.crt"), "--client-key")
+    assert_refused(run_here(*asked, "--client-key", own / "tls.key"), "--client-cert")
+    both = ["--client-cert", own / "tls.crt", "--client-key"]
+    assert_refused(run_here(*asked, *both, own / "none"), "none", "No such file")
+    assert_refused(run_here(*asked, *both, own / "tls.crt"), "tls.crt", "cannot be used")

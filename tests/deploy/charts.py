@@ -72,16 +72,25 @@ def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
             for metric in spec["metrics"]:
                 yield name, metric["provider"]["job"]["spec"]["template"]["spec"]
         elif "template" in spec:
-            yield name, spec["template"]["spec"]
+            claims = [it["metadata"]["name"] for it in spec.get("volumeClaimTemplates", ())]
+            own = [{"name": claim, "persistentVolumeClaim": {"claimName": f"{claim}-of-the-pod"}} for claim in claims]
+            pod = spec["template"]["spec"]
+            yield name, {**pod, "volumes": [*pod["volumes"], *own]}
 
 
 def containers(pod: Manifest) -> list[Manifest]:
     return [*pod.get("initContainers", []), *pod["containers"]]
 
 
+def workload(manifests: list[Manifest], name: str = "one-medreward") -> Manifest:
+    """Returns what makes the server's pods: a Deployment or a StatefulSet."""
+    (kind,) = {it["kind"] for it in manifests} & {"Deployment", "StatefulSet"}
+    return only(manifests, kind, name)
+
+
 def server(manifests: list[Manifest]) -> Manifest:
     """Returns the server's container."""
-    found: Manifest = only(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    found: Manifest = workload(manifests)["spec"]["template"]["spec"]["containers"][0]
     return found
 
 

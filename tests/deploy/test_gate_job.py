@@ -1,4 +1,7 @@
-"""The gate of an upgrade, by its Job's very command: a model that must pass, and one that must not."""
+"""The gate of an upgrade, by its Job's very command: a model that must pass, and one that must not.
+
+The server that serves wants a key and, as in the value set `mtls`, a certificate of every client.
+"""
 
 import json
 import random
@@ -10,12 +13,13 @@ from typing import Any
 import pytest
 
 from bench.sets import some_cases, write_set
-from commands import Served, serving
-from deploy.charts import VALUE_SETS, Manifest, only, refusal, rendered, value_set
+from commands import serving
+from deploy.certificates import mount, mutual, write_certificates
+from deploy.charts import VALUE_SETS, Manifest, only, pods, rendered, value_set
 from deploy.running import run_container
 from keyring import KeysFile
 from medreward.bench.cases import Case
-from medreward.clients import Client, Score
+from medreward.clients import Client, Score, Tls
 from medreward.types import DIMENSIONS
 
 CASES = 120
@@ -41,8 +45,9 @@ margin = 0.15
 
 @dataclass(frozen=True)
 class Serving:
-    served: Served
+    url: str
     key: str
+    certificates: Path
     data: Path  # labelled four times in five with what the served model chooses
 
 
@@ -53,11 +58,16 @@ def logits_of(score: Score) -> list[float]:
 
 @pytest.fixture(scope="module")
 def now(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """The server that serves before the upgrade, behind keys."""
+    """The server that serves before the upgrade."""
     folder = tmp_path_factory.mktemp("now")
     keys = KeysFile(folder / "keys.jsonl")
     key, chance = keys.new(), random.Random(0)
-    with serving(folder, "--keys-file", str(keys.path)) as served, Client(served.url, key=key) as client:
+    certificates = write_certificates(folder / "certificates")
+    own = certificates / "client"
+    tls = Tls(ca=certificates / "ca.crt", cert=own / "tls.crt", key=own / "tls.key")
+    with serving(folder, "--keys-file", str(keys.path), *mutual(certificates)) as served:
+        url = served.url.replace("http://", "https://")
+        client = Client(url, key=key, tls=tls)
 
         def labelled(case: Case) -> Case:
             scores = client.score(case.image, case.question, [*case.answers])
@@ -67,7 +77,8 @@ def now(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
             return replace(case, labels={d: c if chance.random() < 0.8 else other[c] for d, c in chosen.items()})
 
         data = write_set(folder / "data" / "set", map(labelled, some_cases(CASES)))
-        yield Serving(served, key, data)
+        client.close()
+        yield Serving(url, key, certificates, data)
 
 
 def upgrade(now: Serving, root: Path, model: str) -> tuple[int, str, dict[str, Any] | None]:
@@ -80,10 +91,12 @@ def upgrade(now: Serving, root: Path, model: str) -> tuple[int, str, dict[str, A
         "policyText": POLICY,
         "blanked": False,
     }
-    manifests = rendered(gate=gate, model__ref=model, settings__threads=1)
+    secrets = {"existingSecret": "rm-tls", "clientCaSecret": "rm-client-ca", "clientCertSecret": "rm-probe"}
+    manifests = rendered(gate=gate, tls=secrets, model__ref=model, settings__threads=1)
     pod = only(manifests, "Job", "one-medreward-gate")["spec"]["template"]["spec"]
     (root / "data").symlink_to(now.data.parent)
-    replacing = "http://one-medreward.ns.svc:8000", now.served.url
+    mount(now.certificates, root)
+    replacing = "https://one-medreward.ns.svc:8000", now.url
     done = run_container(manifests, pod, pod["containers"][0], root, {"MEDREWARD_KEY": now.key}, replacing)
     kept = root / "gate" / "pod" / "gate.json"
     return done.returncode, done.stdout + done.stderr, json.loads(kept.read_text()) if kept.exists() else None
@@ -157,6 +170,18 @@ def test_a_canary_is_measured_by_the_same_container() -> None:
     args = job["template"]["spec"]["containers"][0]["args"]
     assert args[:2] == ["--candidate-url={{args.candidate-url}}", "--baseline-url={{args.baseline-url}}"]
     assert template["args"][1] == {"name": "baseline-url", "value": "https://one-medreward.ns.svc:8000"}
-    assert "shows no certificate" in refusal(
-        gate={"enabled": True}, tls={"existingSecret": "a", "clientCaSecret": "b", "clientCertSecret": "c"}
-    )
+
+
+def test_who_calls_the_server_shows_a_certificate_where_one_is_asked_for() -> None:
+    callers = {name: pod for name, pod in pods(value_set("mtls")) if name.split("/")[0] in ("Job", "Pod")}
+    assert callers.keys() == {"Job/one-medreward-gate", "Pod/one-medreward-test"}
+    for pod in callers.values():
+        (container,) = pod["containers"]
+        env = {it["name"]: it.get("value") for it in container["env"]}
+        assert env["MEDREWARD_CLIENT_CERT"] == "/etc/medreward/client/tls.crt"
+        assert env["MEDREWARD_CLIENT_KEY"] == "/etc/medreward/client/tls.key"
+        (place,) = [it for it in container["volumeMounts"] if it["mountPath"] == "/etc/medreward/client"]
+        (volume,) = [it for it in pod["volumes"] if it["name"] == place["name"]]
+        assert volume["secret"] == {"secretName": "rm-probe"}
+    plain = next(pod for name, pod in pods(value_set("gate")) if name.startswith("Job/"))
+    assert "MEDREWARD_CLIENT_CERT" not in str(plain)

@@ -1,111 +1,53 @@
-"""The CPU image: built as a stranger would, on a bare Debian, and run as its user on a root that nobody can write to.
+"""The images: what each says of itself, what is in it, and that it serves as its user on a root that is read-only.
 
-`make image-test` runs it. It needs root, buildah and debootstrap, and downloads what the image is made of.
+`make image-test` builds and runs the image `cpu`, `make image-test-all` all four. Both need root, buildah, debootstrap
+and strace, and download what the images are made of.
 """
 
 import json
-import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
 import tomllib
+from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 
-from commands import first_ready
+import pictures
+from commands import CLEAN, MEDREWARD
 from deploy.charts import CHART, ROOT
+from deploy.images import LOCKS, Image, Workshop, processes
+from medreward.types import DIMENSIONS
 from traced import SPEAKING, Room
 
 pytestmark = pytest.mark.image
 
-CONTAINERFILE = ROOT / "deploy" / "Containerfile"
 MEBIBYTE = 1024**2
-#: What the CPU image may add to its base. docs/install.md states what it does add.
-LARGEST = 450 * MEBIBYTE
-SUITE, PYTHON = "bookworm", "3.11"
-#: Runs a command in the folder of an image, as user 10001, in which /cache alone can be written to.
-INSIDE = """
-set -eu
-root=$1; shift
-mount --bind "$root" "$root"
-mount -o remount,bind,ro "$root"
-mount -t tmpfs -o mode=1777 tmpfs "$root/cache"
-mount --bind /proc "$root/proc"
-mount --rbind /dev "$root/dev"
-exec chroot --userspec=10001:10001 --groups=10001 "$root" env --ignore-environment --chdir=/cache "$@"
-"""
+#: What an image may add to its base, in MiB. docs/install.md states what each does add.
+LARGEST = {"cpu": 450, "bench": 1100, "vlm-cpu": 1600, "gpu": 8000}
+#: All but the first are too large for every run of the CI.
+TARGETS = [pytest.param(target, marks=() if target == "cpu" else pytest.mark.large) for target in LOCKS]
 
 
-@dataclass(frozen=True)
-class Image:
-    root: Path
-    config: dict[str, Any]
-    added: int  # bytes beyond its base
-
-    def command(self, *words: str) -> list[str]:
-        """Returns what runs these words inside."""
-        inside = ["unshare", "--mount", "sh", "-c", INSIDE, "sh", str(self.root)]
-        return [*inside, *self.config["Env"], *words]
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=120, check=False)
+def only(*targets: str) -> pytest.MarkDecorator:
+    """Runs a test on these images alone."""
+    return pytest.mark.parametrize("image", [it for it in TARGETS if it.values[0] in targets], indirect=True)
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    missing = [name for name in ("buildah", "debootstrap", "strace") if not shutil.which(name)]
-    assert not missing, f"install {', '.join(missing)}: the image's tests build and watch it with them"
-    assert os.geteuid() == 0, "run the image's tests as root: they mount what they build"
-    folder = tmp_path_factory.mktemp("image")
-    download(folder / "wheels")
-    store = ["buildah", f"--root={folder}/storage", f"--runroot={folder}/run"]
-
-    def buildah(*words: str | Path) -> str:
-        done = subprocess.run([*store, *map(str, words)], capture_output=True, text=True, timeout=1200, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.strip()
-
-    # A bare Debian is the base: it can be made wherever there is a mirror of Debian, without a registry of images.
-    debian = folder / "debian"
-    packages = "--include=python3,python3-venv,ca-certificates"
-    subprocess.run(["debootstrap", "--variant=minbase", packages, SUITE, debian], stdout=2, check=True)
-    bare = buildah("from", "scratch")
-    buildah("add", "--quiet", bare, debian, "/")
-    buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin", bare)
-    buildah("commit", "--quiet", bare, "base")
-
-    wheels = f"--volume={folder}/wheels:/wheels:ro"
-    pip = ("--build-arg=PIP_NO_INDEX=1", "--build-arg=PIP_FIND_LINKS=/wheels")
-    build = ("build", "--isolation=chroot", "--format=docker", "--pull-never", wheels, *pip)
-    buildah(*build, "--build-arg=BASE=localhost/base", "--target=cpu", "--tag=cpu", f"--file={CONTAINERFILE}", ROOT)
-    built = buildah("from", "--pull-never", "cpu")
-    root = Path(buildah("mount", built))
-    config = json.loads(buildah("inspect", "--type=image", "cpu"))["Docker"]["config"]
-    yield Image(root, config, size(root) - size(debian))
-    buildah("umount", built)
-    buildah("rm", "--all")
-    buildah("rmi", "--all", "--force")
-    shutil.rmtree(folder)
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    workshop = Workshop.open(tmp_path_factory.mktemp("image"))
+    yield workshop
+    workshop.close()
 
 
-def download(folder: Path) -> None:
-    """Takes the wheels with this machine's pip, which knows where packages are to be had here."""
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    locks = [f"--requirement={ROOT}/deploy/locks/{name}.txt" for name in ("image", "serve")]
-    wheels = ["--only-binary=:all:", f"--python-version={PYTHON}", f"--dest={folder}"]
-    subprocess.run([*pip, "--require-hashes", *wheels, *locks], check=True)
-
-
-def size(folder: Path) -> int:
-    done = subprocess.run(["du", "-sxb", folder], capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[0])
+@pytest.fixture(scope="module", params=TARGETS)
+def image(request: pytest.FixtureRequest, workshop: Workshop) -> Iterator[Image]:
+    with workshop.built(request.param) as image:
+        yield image
 
 
 def test_it_says_what_it_is_and_who_runs_it(image: Image) -> None:
@@ -124,7 +66,9 @@ def test_it_says_what_it_is_and_who_runs_it(image: Image) -> None:
 
 
 def test_it_is_small_and_nothing_in_it_builds(image: Image) -> None:
-    assert image.added <= LARGEST, f"it adds {image.added / MEBIBYTE:.0f} MiB to its base"
+    added = image.added / MEBIBYTE
+    print(f"{image.target} adds {added:.0f} MiB to its base")  # noqa: T201  # for docs/install.md; pytest -s shows it
+    assert added <= LARGEST[image.target]
     found = image.run("sh", "-c", "for it in cc gcc g++ clang ld as make pip pip3 git curl; do command -v $it; done; :")
     assert found.stdout == ""
     assert not (image.root / "src").exists()
@@ -137,7 +81,7 @@ def test_its_sbom_names_what_is_installed(image: Image) -> None:
     code = "from importlib.metadata import *; print(*{f'{it.name}=={it.version}' for it in distributions()}, sep='\\n')"
     installed = image.run("python", "-c", code).stdout.split()
     assert {same(f"{name}=={version}") for name, version in named.items()} == {same(it) for it in installed}
-    lock = (ROOT / "deploy" / "locks" / "serve.txt").read_text()
+    lock = (ROOT / "deploy" / "locks" / f"{LOCKS[image.target]}.txt").read_text()
     assert {*re.findall(r"^(\S+==\S+)(?: \\$)", lock, re.MULTILINE)} <= {same(it) for it in installed}
 
 
@@ -152,23 +96,10 @@ def test_it_lets_nobody_in_by_itself(image: Image) -> None:
     assert "--keys-file" in done.stderr
 
 
-@contextmanager
-def serving(image: Image, room: Room) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    log = room.work / "serve.log"
-    ports = ("--port=0", "--grpc-port=0", "--admin-port=0")
-    with log.open("w") as stderr:
-        command = room.traced(*image.command("medreward", "serve", *ports))
-        process = subprocess.Popen(command, stderr=stderr, text=True, process_group=0)
-    try:
-        yield process, first_ready(process, log)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
-
-
 def test_it_scores_its_golden_triples_and_speaks_to_nobody_else(image: Image, tmp_path: Path) -> None:
     room = Room(tmp_path / "room")
-    with serving(image, room) as (process, ports):
+    device = ["--device=cpu"] if image.target == "gpu" else []  # by itself it takes a GPU or stops
+    with image.serving(room, *device) as (process, ports):
         smoke = [sys.executable, str(CHART / "files" / "smoke.py"), "--model=medreward-mini", "--no-keys"]
         url = f"--url=http://127.0.0.1:{ports['port']}"
         scored = subprocess.run([*smoke, url], capture_output=True, text=True, timeout=120, check=False)
@@ -180,22 +111,91 @@ def test_it_scores_its_golden_triples_and_speaks_to_nobody_else(image: Image, tm
         assert users == {10001}
     assert process.returncode == 0
     assert image.run(*check).returncode != 0
+    assert_silent(room)
+
+
+def assert_silent(room: Room) -> None:
+    """The server wrote JSON lines and spoke to nobody beyond this machine."""
     for line in (room.work / "serve.log").read_text().splitlines():
         json.loads(line)
     spoken = [stray for stray in room.strays() if stray.startswith(SPEAKING)]
     assert not spoken, spoken
 
 
-def processes() -> Iterator[tuple[int, str]]:
-    """Yields user and program of each process of this machine."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            yield folder.stat().st_uid, (folder / "cmdline").read_text().partition("\0")[0]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-
-
 def test_its_root_cannot_be_written_to_and_its_cache_can(image: Image) -> None:
     assert image.run("sh", "-c", "echo > /cache/x").returncode == 0
     for place in ("/opt/medreward/x", "/tmp/x", "/x"):  # noqa: S108  # of the image
         assert "Read-only file system" in image.run("sh", "-c", f"echo > {place}").stderr
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vision-language model whose files everybody may read, as on a volume."""
+    from tiny_vlm import write_tiny  # loads torch
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny(folder)
+    for file in (folder, *folder.iterdir()):
+        file.chmod(0o755)
+    return folder
+
+
+QUESTION, RESPONSES = "is there a fracture ?", ["no acute fracture is seen", "the heart is enlarged"]
+
+
+@only("vlm-cpu", "gpu")
+def test_it_serves_a_vision_language_model_as_this_machine_does(image: Image, checkpoint: Path, tmp_path: Path) -> None:
+    room, picture = Room(tmp_path / "room"), tmp_path / "picture.png"
+    picture.write_bytes(pictures.png(1))
+    how = ("--device=cpu", "--heads=verbaliser", "--threads=1")
+    with image.serving(room, "--model=/mnt", *how, models=checkpoint) as (process, ports):
+        users = {user for user, word in processes() if word.startswith("/opt/medreward/bin/python")}
+        assert users == {10001}
+        item = {"image": b64encode(picture.read_bytes()).decode(), "question": QUESTION, "responses": RESPONSES}
+        url = f"http://127.0.0.1:{ports['port']}/v1/score"
+        reply = httpx.post(url, json={"items": [item]}, timeout=60)
+    assert process.returncode == 0
+    assert_silent(room)
+    assert reply.status_code == 200, reply.text
+    texts = [word for text in RESPONSES for word in ("--response", text)]
+    local = ["--image", str(picture), "--question", QUESTION, *texts, "--json"]
+    command = [MEDREWARD, "score", "--model", str(checkpoint), "--heads=verbaliser", *local]
+    here = subprocess.run(command, capture_output=True, text=True, env=CLEAN, timeout=300, check=True)
+    for scored, wanted in zip(reply.json()["results"], json.loads(here.stdout)["results"], strict=True):
+        assert scored["status"] == "ok"
+        assert [scored["logits"][d] for d in DIMENSIONS] == pytest.approx([wanted["logits"][d] for d in DIMENSIONS])
+
+
+@only("bench")
+def test_it_measures_and_gates_a_server(image: Image, tmp_path: Path) -> None:
+    room = Room(tmp_path / "room")
+    with image.serving(room) as (_, ports):
+        url = f"http://127.0.0.1:{ports['port']}"
+        run = f"medreward bench run --data phantom --limit 8 --url {url} --out run && medreward bench report run"
+        done = image.run("sh", "-c", f"{run} && cat run/report.html", timeout=300)
+        assert done.returncode == 0, done
+        assert "</html>" in done.stdout
+        gate = ["--candidate=medreward-mini", "--baseline-url", url, "--data=phantom", "--limit=8", "--out=gate"]
+        gated = image.run("python", "/opt/gate.py", *gate, "--policy=accuracy-overall", timeout=300)
+    assert gated.returncode == 3, gated  # of a limited run nothing is promoted
+    assert '"verdict": "undecided"' in gated.stdout
+
+
+@only("gpu")
+def test_its_libraries_are_built_for_cuda_and_it_says_where_there_is_none(image: Image) -> None:
+    code = "import onnxruntime, torch; print(torch.version.cuda, *onnxruntime.get_available_providers())"
+    built = image.run("python", "-c", code).stdout.split()
+    assert built[0].startswith("13."), built
+    assert "CUDAExecutionProvider" in built
+    # The libraries that it names at the link are found among Python's packages; the driver's is the machine's.
+    code = "import onnxruntime; onnxruntime.preload_dlls()"
+    assert image.run("python", "-c", code).stdout == ""
+    done = image.run("medreward", "serve", "--device=cuda", "--port=0", "--grpc-port=0", "--admin-port=0")
+    assert done.returncode == 2, done
+    assert "cuda" in done.stderr.lower()
+
+
+@only("vlm-cpu")
+def test_torch_is_the_build_for_a_processor(image: Image) -> None:
+    """pip took what this machine's settings offer: see PIP_EXTRA_INDEX_URL and PIP_FIND_LINKS in docs/install.md."""
+    assert image.run("python", "-c", "import torch; print(torch.version.cuda)").stdout == "None\n"

@@ -42,7 +42,7 @@ def schema_of(manifest: Manifest) -> dict[str, Any] | None:
 def test_the_value_sets_bring_every_kind() -> None:
     """Else what follows would say nothing of a kind that none of them makes."""
     kinds = {manifest["kind"] for name in VALUE_SETS for manifest in value_set(name)}
-    core = {"Deployment", "Service", "ServiceAccount", "NetworkPolicy", "ConfigMap", "Pod", "Job"}
+    core = {"Deployment", "StatefulSet", "Service", "ServiceAccount", "NetworkPolicy", "ConfigMap", "Pod", "Job"}
     optional = {"PodDisruptionBudget", "HorizontalPodAutoscaler", "Ingress", "PersistentVolumeClaim"}
     assert kinds == core | optional | CUSTOM.keys()
     assert len(VALUE_SETS) >= 10

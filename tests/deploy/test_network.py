@@ -78,6 +78,9 @@ def test_a_download_reaches_what_is_named() -> None:
     assert "download" not in policies(rendered())
     named = {"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"port": 443}]}
     assert policies(value_set("download"))["download"]["egress"] == [DNS, named]
+    for name, downloading in (("download", ["download", "gate"]), ("replica", ["download", "gate", "server", "test"])):
+        (rule,) = policies(value_set(name))["download"]["podSelector"]["matchExpressions"]
+        assert rule["values"] == downloading
 
 
 def test_services_lead_to_the_ports_that_the_server_listens_on() -> None:

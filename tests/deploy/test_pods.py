@@ -4,7 +4,19 @@ from typing import Any
 
 import pytest
 
-from deploy.charts import VALUE_SETS, Manifest, argument, containers, only, pods, refusal, rendered, server, value_set
+from deploy.charts import (
+    VALUE_SETS,
+    Manifest,
+    argument,
+    containers,
+    only,
+    pods,
+    refusal,
+    rendered,
+    server,
+    value_set,
+    workload,
+)
 
 ALL_PODS = [pytest.param(pod, id=f"{name}-{where}") for name in VALUE_SETS for where, pod in pods(value_set(name))]
 WRITABLE = {"emptyDir", "persistentVolumeClaim"}
@@ -43,7 +55,7 @@ def test_nothing_is_written_but_into_the_places_for_it(pod: Manifest) -> None:
     kinds = {volume["name"]: (volume.keys() - {"name"}).pop() for volume in pod["volumes"]}
     for container in containers(pod):
         writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
-        assert writable <= {"/cache", "/tmp", "/dev/shm", "/gate", "/models"}  # noqa: S108  # paths in the container
+        assert writable <= {"/cache", "/tmp", "/dev/shm", "/gate", "/models", "/audit", "/policies"}  # noqa: S108  # paths in the container
         assert all(kinds[mount["name"]] in WRITABLE for mount in container["volumeMounts"] if not mount.get("readOnly"))
         assert "/models" not in writable or container["name"] == "download"
         environment = {variable["name"]: variable.get("value") for variable in container.get("env", [])}
@@ -210,6 +222,84 @@ def test_the_model_is_where_the_server_looks() -> None:
     assert "needs model.existingClaim" in refusal(model__source="pvc")
     assert "needs model.download.files" in refusal(model__source="download")
     assert "needs model.oci.reference" in refusal(model__source="oci")
+
+
+def test_each_pod_may_have_a_claim_of_its_own() -> None:
+    manifests = value_set("replica")
+    spec = workload(manifests)["spec"]
+    claims = {it["metadata"]["name"]: it["spec"] for it in spec["volumeClaimTemplates"]}
+    assert claims.keys() == {"model", "audit"}
+    assert {mode for claim in claims.values() for mode in claim["accessModes"]} == {"ReadWriteOnce"}
+    assert claims["model"]["resources"]["requests"]["storage"] == "5Gi"
+    assert spec["serviceName"] == "one-medreward-grpc"
+    assert only(manifests, "Service", spec["serviceName"])["spec"]["clusterIP"] == "None"
+    pod = spec["template"]["spec"]
+    assert not {"model", "audit"} & {volume["name"] for volume in pod["volumes"]}
+    (download,) = pod["initContainers"]
+    assert download["command"][1:3] == ["/scripts/fetch_model.py", "fetch"]
+    (mount,) = [it for it in pod["containers"][0]["volumeMounts"] if it["name"] == "model"]
+    assert mount == {"name": "model", "mountPath": "/models", "readOnly": True}
+    assert not {"Job", "PersistentVolumeClaim"} & {it["kind"] for it in manifests}
+    assert only(manifests, "ScaledObject")["spec"]["scaleTargetRef"] == {"kind": "StatefulSet", "name": "one-medreward"}
+
+
+def test_who_has_no_part_in_such_a_claim_downloads_the_model_for_itself() -> None:
+    """`helm test` compares the model's files, and the gate serves them."""
+    gated = ("--values", str(VALUE_SETS["replica"]), "--set", "gate.enabled=true")
+    callers = {name: pod for name, pod in pods(rendered("one", *gated)) if not name.startswith("StatefulSet/")}
+    assert callers.keys() == {"Job/one-medreward-gate", "Pod/one-medreward-test"}
+    for pod in callers.values():
+        assert [it["name"] for it in pod["initContainers"]] == ["download"]
+        (volume,) = [it for it in pod["volumes"] if it["name"] == "model"]
+        assert volume["emptyDir"] == {"sizeLimit": "5Gi"}
+
+
+def test_a_claim_of_its_own_is_for_a_download() -> None:
+    own: dict[str, Any] = {"model__claim__perReplica": True}
+    elsewhere: dict[str, Any] = {"model__source": "pvc", "model__existingClaim": "models"}
+    for values in (own, own | elsewhere):
+        assert "model.claim.perReplica needs model.source download" in refusal(**values)
+    files = [{"path": "a", "url": "https://x/a", "sha256": "0" * 64}]
+    download: dict[str, Any] = {"model__source": "download", "model__download__files": files}
+    assert "without model.existingClaim" in refusal(**own, **download, model__existingClaim="models")
+    assert workload(rendered(**own, **download))["kind"] == "StatefulSet"
+    assert workload(rendered(**download))["kind"] == "Deployment"
+
+
+def test_policies_are_a_folder_that_the_server_reads() -> None:
+    container = server(value_set("screening"))
+    assert {"name": "MEDREWARD_POLICIES", "value": "/policies"} in container["env"]
+    pod = workload(value_set("screening"))["spec"]["template"]["spec"]
+    (volume,) = [it for it in pod["volumes"] if it["name"] == "policies"]
+    assert volume["configMap"]["name"] == "medreward-policies"
+    assert {"key": "answers-2", "path": "answers/2.toml"} in volume["configMap"]["items"]
+    assert {"name": "policies", "mountPath": "/policies", "readOnly": True} in container["volumeMounts"]
+    moved = server(value_set("replica"))  # on a claim pointers can be moved
+    assert {"name": "policies", "mountPath": "/policies"} in moved["volumeMounts"]
+    both = {"configMap": "a", "items": {"a/1.toml": "a"}, "existingClaim": "b"}
+    assert "not both" in refusal(screening__policies=both)
+    assert "need each other" in refusal(screening__policies__configMap="a")
+
+
+def test_each_pod_keeps_an_audit_log_of_its_own() -> None:
+    manifests = value_set("screening")
+    container = server(manifests)
+    names = [variable["name"] for variable in container["env"]]
+    assert names.index("POD_NAME") < names.index("MEDREWARD_AUDIT")  # a variable may name earlier ones alone
+    assert {"name": "MEDREWARD_AUDIT", "value": "/audit/$(POD_NAME).jsonl"} in container["env"]
+    assert {"name": "audit", "mountPath": "/audit"} in container["volumeMounts"]
+    claim = only(manifests, "PersistentVolumeClaim", "one-medreward-audit")
+    assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert claim["spec"]["resources"]["requests"]["storage"] == "50Gi"
+    given = rendered(screening__audit={"enabled": True, "existingClaim": "kept"})
+    assert "PersistentVolumeClaim" not in {it["kind"] for it in given}
+    (volume,) = [it for it in workload(given)["spec"]["template"]["spec"]["volumes"] if it["name"] == "audit"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "kept"}
+
+
+def test_without_screening_nothing_of_it_is_there() -> None:
+    written = str(rendered())
+    assert not [word for word in ("MEDREWARD_POLICIES", "MEDREWARD_AUDIT", "/policies", "/audit") if word in written]
 
 
 def test_another_model_is_another_download() -> None:

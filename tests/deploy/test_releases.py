@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deploy.charts import VALUE_SETS, only, pods, rendered, template, value_set
+from deploy.charts import VALUE_SETS, only, pods, rendered, template, value_set, workload
 
 FULL = ("--values", str(VALUE_SETS["cpu"]), "--values", str(VALUE_SETS["keda"]))
 
@@ -77,8 +77,19 @@ def test_an_upgrade_keeps_what_cannot_be_changed() -> None:
     assert not jobs[0] & jobs[1]  # a Job cannot be changed either
 
 
+def test_an_upgrade_keeps_the_claims_of_pods() -> None:
+    """A StatefulSet whose templates of claims, selector or Service changed would be refused."""
+    old = workload(value_set("replica"))["spec"]
+    changed = ("--values", str(VALUE_SETS["replica"]), "--set", "image.tag=9.9.9,podLabels.team=x,model.ref=thorax-4")
+    new = workload(rendered("one", *changed))["spec"]
+    assert new["template"] != old["template"]
+    for field in ("volumeClaimTemplates", "selector", "serviceName", "podManagementPolicy"):
+        assert new[field] == old[field]
+    assert "version" not in str(new["volumeClaimTemplates"])
+
+
 def test_a_selector_finds_its_own_pods() -> None:
     for name in VALUE_SETS:
-        deployment = only(value_set(name), "Deployment")["spec"]
-        assert deployment["selector"]["matchLabels"].items() <= deployment["template"]["metadata"]["labels"].items()
+        spec = workload(value_set(name))["spec"]
+        assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
         assert len([*pods(value_set(name))]) >= 2

@@ -3,15 +3,14 @@
 import hashlib
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from commands import serving
+from deploy.certificates import mount, mutual, write_certificates
 from deploy.charts import Manifest, only, rendered, server, value_set
 from deploy.running import run_container
 from keyring import KeysFile
@@ -124,41 +123,22 @@ def test_what_opens_the_store_is_not_sent_on(store: Store, tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As in Kubernetes' secrets: `server`, `client` and, of another authority, `stranger`."""
-    folder = tmp_path_factory.mktemp("certificates")
-    ours, theirs = trustme.CA(), trustme.CA()
-    for name, authority in (("server", ours), ("client", ours), ("stranger", theirs)):
-        (folder / name).mkdir()
-        leaf = authority.issue_cert("127.0.0.1")
-        leaf.cert_chain_pems[0].write_to_path(folder / name / "tls.crt")
-        leaf.private_key_pem.write_to_path(folder / name / "tls.key")
-    ours.cert_pem.write_to_path(folder / "ca.crt")
-    return folder
-
-
-@contextmanager
-def mutual(folder: Path, certificates: Path) -> Iterator[str]:
-    """A server that asks every client for a certificate; yields its URL."""
-    own = certificates / "server"
-    flags = ["--tls-cert", own / "tls.crt", "--tls-key", own / "tls.key", "--tls-client-ca", certificates / "ca.crt"]
-    with serving(folder, *map(str, flags)) as served:
-        yield served.url.replace("http://", "https://")
+    return write_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.mark.slow
 def test_a_probe_shows_its_certificate(certificates: Path, tmp_path: Path) -> None:
     manifests = value_set("mtls")
     pod = only(manifests, "Deployment")["spec"]["template"]["spec"]
-    with mutual(tmp_path, certificates) as url:
+    with serving(tmp_path, *mutual(certificates)) as served:
+        url = served.url.replace("http://", "https://")
 
         def probe(who: str, path: str) -> int:
             container: Manifest = {**server(manifests), "args": [], "env": []}
             container["command"] = container["readinessProbe"]["exec"]["command"]
             container["command"] = [word.replace("/readyz", path) for word in container["command"]]
             root = tmp_path / f"{who}{path.replace('/', '-')}"
-            for file in ("tls.crt", "tls.key"):
-                (root / "etc/medreward/client").mkdir(parents=True, exist_ok=True)
-                (root / "etc/medreward/client" / file).write_bytes((certificates / who / file).read_bytes())
+            mount(certificates, root, who)
             done = run_container(manifests, pod, container, root, replacing=("https://127.0.0.1:8000", url))
             return done.returncode
 

@@ -35,6 +35,10 @@ TYPOS: dict[str, Any] = {
     "monitoring__servicemonitor": {},
     "monitoring__rules__label": {},
     "gate__polices": "x",
+    "model__claim__perPod": True,
+    "screening__policy": {},
+    "screening__audit__file": "x",
+    "settings__audit": "x",
 }
 WRONG: dict[str, Any] = {
     "replicaCount": 0,
@@ -48,6 +52,7 @@ WRONG: dict[str, Any] = {
     "spareGpu": "no",
     "security__userId": 0,
     "gate__timeoutSeconds": 1,
+    "screening__policies__items": {"../2.toml": "x"},
 }
 
 

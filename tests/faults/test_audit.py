@@ -1,20 +1,19 @@
 """What the audit log holds when the server is killed, when a second one wants it, and when the disk is full."""
 
 import asyncio
-import json
 import resource
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from audits import read_entries
-from commands import ANY_PORTS, CLEAN, MEDREWARD, Served, serving
+from audits import decision, opened, read_entries
+from commands import Served, serving
 from faults.outside import metric
 from medreward.backends.fake import FAKE_MANIFEST
+from medreward.errors import ConfigurationError
 from medreward.screening.audit.files import files_of
 from medreward.screening.audit.key import read_key
 from medreward.screening.audit.verify import verify
@@ -54,44 +53,44 @@ async def test_a_server_killed_in_mid_write_has_lost_no_decision_that_was_answer
 ) -> None:
     answered: set[str] = set()
     file = tmp_path / "audit.jsonl"
-    small = ["--audit-bytes", "20000"]  # so that files begin meanwhile
-    with serving(tmp_path, *flags, *small) as served:
+    with serving(tmp_path, *flags, "--audit-bytes", "20000") as served:  # so that files begin meanwhile
         await screen_until_lost(served, 300, answered)
     with file.open("ab") as end:
         end.write(b'{"seq":')  # what a kill leaves that comes between the bytes of a line
-    with serving(tmp_path, *flags, *small) as served:
-        await screen_until_lost(served, 320, answered)
-    assert len(answered) >= 320
-    logged = {entry.get("decision_id") for entry in read_entries(*files_of(file))}
-    assert answered <= logged
-    found = verify(files_of(file), read_key(tmp_path / "audit.jsonl.key").secret)
+    key = read_key(tmp_path / "audit.jsonl.key")
+    with opened(file, key=key) as log:  # as the next server does
+        log.append([decision(1)])
+    assert len(answered) >= 300
+    assert answered <= {entry.get("decision_id") for entry in read_entries(*files_of(file))}
+    found = verify(files_of(file), key.secret)
     assert (found.problems, found.torn) == ([], 1)
+    assert found.files > 10
 
 
-def ask(served: Served, route: str = "/v1/screen") -> dict[str, Any]:
-    body = {"question": "q?", "response": "r"}
-    answer: dict[str, Any] = httpx.post(f"{served.url}{route}", json=body, timeout=60).json()
+def ask(client: httpx.Client, route: str = "/v1/screen") -> dict[str, Any]:
+    answer: dict[str, Any] = client.post(route, json={"question": "q?", "response": "r"}).json()
     return answer
 
 
-def test_a_full_disk_and_a_second_server(tmp_path: Path, flags: list[str]) -> None:
-    """Decisions are refused while the disk is full, and scores are not; a second server does not start."""
-    with serving(tmp_path, *flags) as served:
+def test_a_full_disk_refuses_decisions_until_there_is_room_and_no_second_server_starts(
+    tmp_path: Path, flags: list[str]
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    with (
+        serving(tmp_path, *flags) as served,
+        httpx.Client(base_url=served.url, trust_env=False, timeout=60) as client,
+    ):
         _, hard = resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (ROOM, resource.RLIM_INFINITY))
-        answers = [ask(served) for _ in range(ROOM // 1024)]
+        answers = [ask(client) for _ in range(ROOM // 1024)]
         refused = [answer for answer in answers if "decision_id" not in answer]
         assert {answer["code"] for answer in refused} == {"audit_failed"}
-        assert ask(served, "/v1/score")["results"][0]["status"] == "ok"
+        assert ask(client, "/v1/score")["results"][0]["status"] == "ok"
         assert metric(served, "medreward_audit_refused_total") == len(refused)
         resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
-        answers.append(ask(served))
+        answers.append(ask(client))
         assert "decision_id" in answers[-1]
-        command = [MEDREWARD, "serve", "--model", "fake", *ANY_PORTS, *flags]
-        second = subprocess.run(
-            command, capture_output=True, text=True, env=CLEAN, cwd=tmp_path, timeout=60, check=False
-        )
-        assert second.returncode == 2
-        assert "another process has it open" in json.loads(second.stderr)["event"]
-    logged = {entry.get("decision_id") for entry in read_entries(tmp_path / "audit.jsonl")} - {None}
+        with pytest.raises(ConfigurationError, match="another process has it open"):
+            opened(file, key=read_key(tmp_path / "audit.jsonl.key"))
+    logged = {entry.get("decision_id") for entry in read_entries(file)} - {None}
     assert logged == {answer["decision_id"] for answer in answers if "decision_id" in answer}
-    assert verify([tmp_path / "audit.jsonl"]).ok
+    assert verify([file]).ok

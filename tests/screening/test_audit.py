@@ -23,6 +23,7 @@ from medreward.api.access.keys import Scope
 from medreward.api.rest.decisions import OverrideReply
 from medreward.api.rest.schemas import StateReply
 from medreward.backends.fake import FAKE_MANIFEST
+from medreward.errors import ConfigurationError
 from medreward.screening.audit import account
 from medreward.screening.audit.files import files_of
 from medreward.screening.audit.key import AuditKey, read_key
@@ -217,6 +218,18 @@ async def test_a_decision_of_an_older_file_or_of_a_run_before_is_found_in_the_lo
     async with running(**settings) as server:
         reply = await server.rest.post(f"/v1/decisions/{first[0]}/override", json=REASON)
         assert reply.json()["decided"] == "allow"
+
+
+async def test_the_key_may_lie_elsewhere_and_a_broken_one_stops_the_start(policies: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"policies": policies, "audit": tmp_path / "audit.jsonl"}
+    settings["audit_key_file"] = key_file = tmp_path / "secret"
+    async with running(**settings) as server:
+        await screened(server)
+    assert verify([settings["audit"]], read_key(key_file).secret).ok
+    key_file.write_text("not a key\n")
+    with pytest.raises(ConfigurationError, match="64 hex digits"):
+        async with running(**settings):
+            pass
 
 
 async def test_without_an_audit_log_an_override_says_so(policies: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from medreward.errors import ConfigurationError
 from medreward.screening.audit.erasing import erasure_entry, find_subjects, rewrite
 from medreward.screening.audit.files import files_of
 from medreward.screening.audit.key import AuditKey, make_key, read_key
-from medreward.screening.audit.log import is_open
+from medreward.screening.audit.log import AuditLog, is_open
 from medreward.screening.audit.verify import verify
 
 NOBODY = 65534
@@ -147,6 +147,17 @@ def test_another_program_that_touches_the_file_is_noticed(file: Path, what: str)
                 file.write_bytes(file.read_bytes() + b"\n")
         with pytest.raises(OSError, match=r"No such file|another program"):
             log.append([decision(2)])
+
+
+@pytest.mark.parametrize("is_synced", [True, False])
+def test_an_entry_is_on_disk_before_append_returns_unless_that_is_switched_off(
+    file: Path, monkeypatch: pytest.MonkeyPatch, is_synced: bool
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_size))
+    with closing(AuditLog(file, KEY, 2**30, is_synced)) as log:
+        log.append([decision(1), decision(2)])
+    assert synced[1:] == ([file.stat().st_size] if is_synced else [])
 
 
 def test_one_process_at_a_time_has_a_log(file: Path) -> None:

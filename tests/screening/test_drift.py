@@ -15,7 +15,7 @@ from drifting import stationary
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.errors import ConfigurationError
 from medreward.screening.drift import Drift, DriftAccount
-from medreward.screening.samples import Sample, read_reference
+from medreward.screening.samples import Line, Sample, of_new_images, read_reference
 from medreward.types import DIMENSIONS, WATCHED
 from pictures import jpeg
 from policies import policy_text, publish, threshold
@@ -35,6 +35,18 @@ def test_stationary_replay_alarms_in_at_most_the_stated_share_of_runs() -> None:
         watched = drift(200, 0.33, seed=seed)
         alarms += any(watched.see(sample) for sample in islice(stationary(Random(seed)), 700))
     assert alarms <= 10
+
+
+def test_answers_about_one_image_would_alarm_and_one_of_each_does_not() -> None:
+    all_answers = one_of_each = 0
+    for seed in range(8):
+        samples = list(islice(stationary(Random(seed)), 500))
+        lines = [Line(n, "", ((f"image {n}", sample),)) for n, sample in enumerate(samples) for _ in range(6)]
+        every, first = drift(200, 0.1, seed=seed), drift(200, 0.1, seed=seed)
+        all_answers += any(every.see(sample) for line in lines for _, sample in line.samples)
+        one_of_each += any(first.see(sample) for _, sample in of_new_images(lines))
+    assert all_answers > 4
+    assert one_of_each <= 1
 
 
 def test_a_shift_of_three_tenths_is_found_within_the_stated_number() -> None:
@@ -194,7 +206,7 @@ async def test_alarm_is_logged_counted_shown_and_reset(server: Server, caplog: p
     for sample in islice(stationary(random), 1000):
         server.screening.drift.see(sample)
     with caplog.at_level(logging.WARNING, "medreward.screening.drift"):
-        for n in range(200):  # the fake model scores nothing as those before
+        for n in range(40):  # the fake model scores nothing as those before
             await screen(server, f"answer {n}")
     records = [record for record in caplog.records if record.message.startswith("drift: ")]
     assert {getattr(record, "watched", "") for record in records} >= {"flag_no_image"}

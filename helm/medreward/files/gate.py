@@ -14,8 +14,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-#: Without the settings of the server, which `bench` would take for flags of its own.
-BENCH_ENV = {name: value for name, value in os.environ.items() if name == "MEDREWARD_KEY" or "MEDREWARD_" not in name}
+#: Who asks. The settings of the server `bench` would take for flags of its own.
+CALLER = ("MEDREWARD_KEY", "MEDREWARD_CLIENT_CERT", "MEDREWARD_CLIENT_KEY")
+BENCH_ENV = {name: value for name, value in os.environ.items() if name in CALLER or "MEDREWARD_" not in name}
 
 
 def main() -> None:

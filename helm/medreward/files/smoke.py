@@ -1,6 +1,7 @@
 """What `helm test` asks: is it the right model, does it score its golden triples as it should, is a wrong key refused?
 
-MEDREWARD_KEY holds a key of the scope `score`. The model's own files say what the golden triples are.
+MEDREWARD_KEY holds a key of the scope `score`, MEDREWARD_CLIENT_CERT and _KEY name the files of a certificate to show,
+where the server asks for them. The model's own files say what the golden triples are.
 """
 
 import argparse
@@ -27,11 +28,10 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--fingerprint", help="the one that the chart's values name")
     parser.add_argument("--no-keys", action="store_true", help="the server asks for none")
-    parser.add_argument("--client-cert", help="folder of tls.crt and tls.key")
     given = parser.parse_args()
     trust = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE"))
-    if given.client_cert:
-        trust.load_cert_chain(f"{given.client_cert}/tls.crt", f"{given.client_cert}/tls.key")
+    if certificate := os.environ.get("MEDREWARD_CLIENT_CERT"):
+        trust.load_cert_chain(certificate, os.environ["MEDREWARD_CLIENT_KEY"])
     headers = {} if given.no_keys else {"authorization": f"Bearer {os.environ['MEDREWARD_KEY']}"}
     with httpx.Client(base_url=given.url, headers=headers, verify=trust, trust_env=False, timeout=60) as client:
         problems = [*wrong_model(client, given.model, given.fingerprint), *wrong_scores(client, given.model)]

@@ -115,7 +115,7 @@ securityContext:
 {{- end }}
 {{- end -}}
 
-{{/* Variables of what calls the server: its key, and whom to trust. */}}
+{{/* Variables of what calls the server: its key, its certificate, and whom to trust. */}}
 {{- define "medreward.clientEnv" -}}
 {{- if not .Values.keys.insecure }}
 - name: MEDREWARD_KEY
@@ -126,6 +126,10 @@ securityContext:
 {{- end }}
 {{- if include "medreward.tlsSecret" . }}
 - {name: SSL_CERT_FILE, value: /etc/medreward/ca/ca.crt}
+{{- end }}
+{{- if .Values.tls.clientCaSecret }}
+- {name: MEDREWARD_CLIENT_CERT, value: /etc/medreward/client/tls.crt}
+- {name: MEDREWARD_CLIENT_KEY, value: /etc/medreward/client/tls.key}
 {{- end }}
 {{- end -}}
 
@@ -148,6 +152,20 @@ securityContext:
 {{- end }}
 {{- end -}}
 
+{{/* Whether each pod has claims of its own. */}}
+{{- define "medreward.perReplica" -}}
+{{- if .Values.model.claim.perReplica -}}
+{{- if or (ne .Values.model.source "download") .Values.model.existingClaim -}}
+{{ fail "model.claim.perReplica needs model.source download, without model.existingClaim" }}
+{{- end -}}
+yes
+{{- end -}}
+{{- end -}}
+
+{{- define "medreward.workload" -}}
+{{ empty (include "medreward.perReplica" .) | ternary "Deployment" "StatefulSet" }}
+{{- end -}}
+
 {{- define "medreward.modelMount" -}}
 {{- if eq .Values.model.source "oci" -}}
 - {name: model, mountPath: {{ include "medreward.modelPath" . }}, readOnly: true}
@@ -162,6 +180,9 @@ securityContext:
   image:
     reference: {{ required "model.source oci needs model.oci.reference" .Values.model.oci.reference }}
     pullPolicy: {{ .Values.image.pullPolicy }}
+{{- else if include "medreward.perReplica" . -}}
+- name: model
+  emptyDir: {sizeLimit: {{ .Values.model.claim.size }}}
 {{- else if ne .Values.model.source "image" -}}
 - name: model
   persistentVolumeClaim: {claimName: {{ include "medreward.modelClaim" . }}}
@@ -187,7 +208,16 @@ httpGet: {path: {{ index . 1 }}, port: rest, scheme: {{ ternary "HTTPS" "HTTP" (
 model.json: {{ toJson .Values.model.download.files | quote }}
 {{- end -}}
 
-{{/* The container that downloads a model, in the download Job and before the gate. */}}
+{{/* A claim, `(list . class)` of a size and modes of its own. */}}
+{{- define "medreward.claimSpec" -}}
+accessModes: {{ toJson .accessModes }}
+{{- with .storageClassName }}
+storageClassName: {{ . }}
+{{- end }}
+resources: {requests: {storage: {{ .size }}}}
+{{- end -}}
+
+{{/* The container that downloads a model: in the download Job, before the gate, and in pods with claims of their own. */}}
 {{- define "medreward.download" -}}
 - name: download
   image: {{ include "medreward.image" . }}
@@ -270,18 +300,25 @@ volumes:
   {{- end }}
 {{- end -}}
 
-{{/* Whom `helm test` and the gate trust. Of the server's secret they see the authority alone. */}}
+{{/* Whom `helm test` and the gate trust, and what they show. Of the server's secret they see the authority alone. */}}
 {{- define "medreward.trustMount" -}}
 {{- if include "medreward.tlsSecret" . -}}
 - {name: ca, mountPath: /etc/medreward/ca, readOnly: true}
-{{- end -}}
+{{- end }}
+{{- if .Values.tls.clientCaSecret }}
+- {name: client-cert, mountPath: /etc/medreward/client, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{- define "medreward.trustVolume" -}}
 {{- with include "medreward.tlsSecret" . -}}
 - name: ca
   secret: {secretName: {{ . }}, items: [{key: ca.crt, path: ca.crt}]}
-{{- end -}}
+{{- end }}
+{{- if .Values.tls.clientCaSecret }}
+- name: client-cert
+  secret: {secretName: {{ .Values.tls.clientCertSecret }}}
+{{- end }}
 {{- end -}}
 
 {{- define "medreward.resources" -}}

@@ -8,8 +8,10 @@ its logits, depend on nothing else. Cores are kept busy by rows side by side. A 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
+from io import StringIO
 from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
@@ -231,6 +233,7 @@ class Graph:
         options.intra_op_num_threads = 1  # see the top of this file
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # it keeps a plan for every length it ever saw
+        missing = load_cuda(ort) if self._device == "cuda" else ""
         # TF32 would keep 10 bits of a number.
         providers = [(CUDA, {"use_tf32": 0}), CPU] if self._device == "cuda" else [CPU]
         try:
@@ -238,7 +241,7 @@ class Graph:
         except Exception as error:
             raise ConfigurationError(f"ONNX Runtime cannot load {self._path}") from error
         if self._device == "cuda" and CUDA not in self._session.get_providers():
-            raise ConfigurationError("ONNX Runtime found no usable CUDA device; choose device cpu")
+            raise ConfigurationError(f"ONNX Runtime found no usable CUDA device; choose device cpu. {missing}".strip())
 
     def close(self) -> None:
         """Ends the session, which gives the device's memory back; `open` makes another."""
@@ -262,6 +265,17 @@ def choose_device(wanted: str) -> str:
     if wanted == "cuda" and not has_cuda:
         raise ConfigurationError("device cuda needs ONNX Runtime for GPUs: install medreward[gpu]")
     return "cuda" if has_cuda and wanted != "cpu" else "cpu"
+
+
+def load_cuda(ort: ModuleType) -> str:
+    """Loads the CUDA libraries that torch's packages bring, and returns what ONNX Runtime says of those it misses.
+
+    They stand among Python's packages, where the system's loader does not look.
+    """
+    said = StringIO()
+    with redirect_stdout(said):  # it prints
+        ort.preload_dlls()
+    return " ".join(said.getvalue().split())
 
 
 def import_onnxruntime() -> ModuleType:

@@ -176,7 +176,7 @@ def _read_beside(folder: Path, path: str) -> bytes:
     root = folder.resolve()
     file = (root / path).resolve()
     if not file.is_relative_to(root):
-        raise ConfigurationError(f"{path} leads out of {folder}")
+        raise ConfigurationError(f"{path[:80]} leads out of {folder}")
     return file.read_bytes()
 
 

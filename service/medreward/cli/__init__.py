@@ -18,6 +18,7 @@ VERBS = {
     "sleep": "free the device of a running server",
     "wake": "take the device again after sleep",
     "keys": "make, list and revoke API keys",
+    "screen": "make, check and use a policy that decides which answers are shown",
     "bench": "measure a model or a judge on Med-RewardBench or a set in its format",
     "models": "list, inspect, verify, adopt, export and measure models on disk",
     "drift": "whether the answers of an audit log have changed",

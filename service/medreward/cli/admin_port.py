@@ -6,13 +6,13 @@ from typing import Any, Final, TypeVar
 import click
 import httpx
 
-from medreward.cli.asking import key_option
-from medreward.cli.options import json_option, option
+from medreward.cli.asking import caller_options
+from medreward.cli.options import json_option
 from medreward.cli.show import print_json
+from medreward.clients import Tls
 from medreward.errors import ConfigurationError
 
 F = TypeVar("F", bound=Callable[..., Any])
-FILE: Final = click.Path(exists=True, dir_okay=False)
 TIMEOUT: Final = 1800.0  # a model may take long to load; the server ends it after --load-seconds
 
 
@@ -20,10 +20,7 @@ def admin_options(command: F) -> F:
     """Adds the flags of a command that speaks to an admin port."""
     for decorate in (
         json_option,
-        option(
-            "--ca", type=FILE, metavar="FILE", help="authorities that the server's certificate may be signed by, PEM"
-        ),
-        key_option,
+        caller_options,
         click.option(
             "--url",
             required=True,
@@ -37,12 +34,14 @@ def admin_options(command: F) -> F:
     return command
 
 
-def change(path: str, body: Mapping[str, Any] | None, url: str, key: str | None, ca: str | None, as_json: bool) -> None:
+def change(
+    path: str, body: Mapping[str, Any] | None, url: str, key: str | None, tls: Tls | None, as_json: bool
+) -> None:
     """Sends the change and prints the state after it. Exits with 1 when the server refuses it, and fails with a
     ConfigurationError when no server of ours answers."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT, verify=_verify(ca)) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT, verify=(tls or Tls()).context()) as client:
             reply = client.post(path, json=body)
             answer = reply.json()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -57,14 +56,6 @@ def change(path: str, body: Mapping[str, Any] | None, url: str, key: str | None,
         click.echo(f"refused: {answer.get('detail', reply.status_code)}", err=True)
     if not reply.is_success:
         raise click.exceptions.Exit(1)
-
-
-def _verify(ca: str | None) -> Any:
-    if ca is None:
-        return True
-    import ssl
-
-    return ssl.create_default_context(cafile=ca)
 
 
 def _about(state: Mapping[str, Any]) -> str:

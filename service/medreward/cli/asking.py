@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, cast
 
 import click
 from click.core import ParameterSource
 
 from medreward.cli.options import F, local_options, nearest, option
+from medreward.clients import Tls
 from medreward.types import DIMENSIONS, Thinking, TooLong
 
 
@@ -49,6 +53,45 @@ def url_option(read: Callable[[click.Context, click.Parameter, str | None], str 
 
 
 key_option = option("--key", help="API key of the server to ask")
+client_cert_option = option(
+    "--client-cert",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="certificate to show a server that asks for one, PEM",
+)
+client_key_option = option(
+    "--client-key", type=click.Path(path_type=Path), metavar="FILE", help="private key of that certificate, PEM"
+)
+
+
+def read_tls(cert: Path | None, key: Path | None) -> Tls | None:
+    """Returns the certificate that is shown to servers; raises UsageError where its files cannot be used."""
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise click.UsageError("--client-cert and --client-key need each other")
+    tls = Tls(cert=cert, key=key)
+    try:
+        tls.context()
+    except OSError as error:
+        why = error.strerror or error
+        raise click.UsageError(f"--client-cert {cert} and --client-key {key} cannot be used: {why}") from None
+    return tls
+
+
+def caller_options(command: F) -> F:
+    """Adds the flags that say who asks: `key`, and a certificate, which the command gets as `tls`."""
+
+    @wraps(command)
+    def with_tls(*args: Any, client_cert: Path | None, client_key: Path | None, **given: Any) -> Any:
+        return command(*args, tls=read_tls(client_cert, client_key), **given)
+
+    wrapped = cast(F, with_tls)
+    for decorate in (client_key_option, client_cert_option, key_option):
+        wrapped = decorate(wrapped)
+    return wrapped
+
+
 concurrency_option = option(
     "--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True, help="rows or cases in flight"
 )
@@ -63,7 +106,7 @@ retry_seconds_option = option(
 
 def where_options(command: F) -> F:
     """Adds the flags that say where scores come from: a server, or a model in this process."""
-    for decorate in (local_options, key_option, url_option(read_url)):
+    for decorate in (local_options, caller_options, url_option(read_url)):
         command = decorate(command)
     return command
 
@@ -90,15 +133,17 @@ def text_options(command: F) -> F:
     return command
 
 
+weights_option = option(
+    "--weights",
+    callback=read_weights,
+    metavar="DIMENSION=WEIGHT,…",
+    help="weights of the reward; a dimension not named weighs 0, without this flag the model's own count",
+)
+
+
 def asking_options(command: F) -> F:
     """Adds the flags of what a request says beside its items."""
-    weights = option(
-        "--weights",
-        callback=read_weights,
-        metavar="DIMENSION=WEIGHT,…",
-        help="weights of the reward; a dimension not named weighs 0, without this flag the model's own count",
-    )
-    return weights(text_options(command))
+    return weights_option(text_options(command))
 
 
 def chosen_url(context: click.Context, url: str | None, model: str | None) -> str | None:

@@ -1,6 +1,7 @@
 """`medreward audit`: whether an audit log is whole, what is in it, and how what is about a patient is erased."""
 
 import getpass
+import itertools
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -90,10 +91,10 @@ def verify(
     """
     file = _file_of(log[0])
     key = _key(file, key_file)
-    given = [path for path in log if path.is_file()] if len(log) > 1 else []
 
     def report_now() -> Report:
-        files = in_order(given) if given else files_of(file)
+        parts = [files_of(_file_of(path)) if path.is_dir() else [path] for path in log]
+        files = in_order(itertools.chain(*parts)) if len(log) > 1 else files_of(file)
         return verify_files(files, key.secret if key else None, begins_after, expect_last)
 
     report = report_now()
@@ -137,10 +138,12 @@ def show(
 ) -> int:
     """Show entries of a log: all, or those that pass every filter that is given."""
     file = _file_of(log)
-    digests = _digests(_key(file, key_file), **about)
+    key = _key(file, key_file)
+    digests = _digests(key, **about)
     times = [moment.strftime("%Y-%m-%dT%H:%M:%S") if moment else "" for moment in (since, until)]
     wanted = Filter(events, times[0], times[1], decisions, policy, tenant, verdict, digests)
-    entries = list(select(files_of(file), wanted, skipped=_warn))[-(last or 0) :]
+    found = select(files_of(file), wanted, skipped=_warn, key=key.secret if key else None)
+    entries = list(found)[-(last or 0) :]
     if as_json:
         print_json(entries)
     elif entries:
@@ -185,6 +188,10 @@ def erase_(
 def _erase(file: Path, key: AuditKey, digests: Sequence[str], decisions: Sequence[str]) -> Places:
     """Erases, and returns where. Fails with a ConfigurationError where a server has the log open, and where the log is
     broken, which an erasure would hide."""
+    if is_open(file):
+        raise ConfigurationError(
+            f"a server has the audit log {file} open: ask it by POST /admin/audit/erase, or stop it"
+        )
     log = AuditLog(file, key, AT_ONCE)
     try:
         files = files_of(file)
@@ -267,7 +274,7 @@ def _warn(what: str) -> None:
 
 def _print_summary(report: Report) -> None:
     state = "whole" if report.ok else "BROKEN"
-    click.echo(f"{state}: {report.entries} entries ({report.first} to {report.last}) in {report.files} files")
+    click.echo(f"{state}: {report.entries} entries ({report.first} to {report.last}), files: {report.files}")
     click.echo(f"last hash: {report.hash}")
     if report.erased:
         click.echo(f"erased: {_subjects(report.erased)}")

@@ -17,8 +17,8 @@ from medreward.bench.importing import LAYOUTS, import_pairs
 from medreward.bench.layout import undecodable, write
 from medreward.cli import bench_agreement, bench_compare, bench_report
 from medreward.cli.asking import (
+    caller_options,
     concurrency_option,
-    key_option,
     read_url,
     retry_seconds_option,
     text_options,
@@ -113,7 +113,7 @@ def import_(source: Path, target: Path, layout: str, seed: int, as_json: bool) -
 @departments_option
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="folder of the run")
 @url_option(read_url)
-@key_option
+@caller_options
 @local_options
 @option("--judge", metavar="BASE_URL", help="OpenAI-compatible endpoint to measure as a judge, as in http://host/v1")
 @option("--judge-model", metavar="NAME", help="name of the judge's model at that endpoint")
@@ -197,7 +197,7 @@ async def reward_model(given: dict[str, Any]) -> tuple["Chooser", dict[str, Any]
 
     options = Options(TooLong(given["too_long"]), Thinking(given["thinking"]))
     settings = {"too_long": str(options.too_long), "thinking": str(options.thinking)}
-    how = {name: given[name] for name in ("concurrency", "retry_seconds")}
+    how = {name: given[name] for name in ("tls", "concurrency", "retry_seconds")}
     local = {name: given[name] for name in LOCAL}
     return Rewards(await connect(given["url"], given["key"], local, **how, store_images=False), options), settings
 

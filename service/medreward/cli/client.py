@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from medreward.clients import AsyncClient, ClientError, Patience
+from medreward.clients import AsyncClient, ClientError, Patience, Tls
 from medreward.clients.score import Score
 from medreward.clients.transport import Transport
 from medreward.errors import ConfigurationError
@@ -17,6 +17,7 @@ async def connect(
     key: str | None,
     local: Mapping[str, Any],
     *,
+    tls: Tls | None = None,
     concurrency: int = 1,
     retry_seconds: float = 0.0,
     store_images: bool = True,
@@ -38,6 +39,7 @@ async def connect(
         return AsyncClient(
             where,
             key=key,
+            tls=tls,
             timeout=timeout,
             patience=Patience(retry_seconds),
             concurrency=concurrency,
@@ -49,10 +51,10 @@ async def connect(
 
 @asynccontextmanager
 async def open_client(
-    url: str | None, key: str | None, local: Mapping[str, Any], *, concurrency: int = 1, retry_seconds: float = 0.0
+    url: str | None, key: str | None, local: Mapping[str, Any], **how: Any
 ) -> AsyncIterator[AsyncClient]:
     """Gives what `connect` returns, and closes it; what the client raises becomes a ConfigurationError."""
-    async with await connect(url, key, local, concurrency=concurrency, retry_seconds=retry_seconds) as client:
+    async with await connect(url, key, local, **how) as client:
         try:
             yield client
         except ClientError as error:

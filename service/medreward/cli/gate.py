@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from medreward.artifacts.evidence import DEFAULT_POLICY, policies, write_evidence
-from medreward.cli.asking import key_option, url_option
+from medreward.cli.asking import caller_options, url_option
 from medreward.cli.options import baseline_option, json_option, models_dir_option, option
 from medreward.cli.show import print_json, print_table
 from medreward.errors import ConfigurationError
@@ -33,7 +33,7 @@ def read_http_url(context: click.Context, flag: click.Parameter, url: str | None
 @option("--policy", default=DEFAULT_POLICY, metavar="POLICY", show_default=True, help=POLICIES)
 @url_option(read_http_url)
 @option("--baseline-url", callback=read_http_url, metavar="URL", help="server of the model that it would replace")
-@key_option
+@caller_options
 @option(
     "--evidence",
     type=RUN,

@@ -6,6 +6,7 @@ JSONL grows in place. Parquet cannot: its rows are kept as lines in a journal an
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,6 +18,7 @@ from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
 CHUNK_ROWS: Final = 1024
+POLICY_FIELDS: Final = ("name", "version", "digest")
 MODEL_FIELDS: Final = ("name", "version", "fingerprint", "runtime", "evidence")
 
 
@@ -30,6 +32,7 @@ class RunRecord:
     weights: dict[str, float] | None
     too_long: str
     thinking: str
+    policy: str | None = None  # digest; None: nothing is decided
 
 
 class Output:
@@ -39,6 +42,7 @@ class Output:
         self._path = path
         self._journal = path.with_name(f"{path.name}.part.jsonl") if is_parquet(path) else path
         claim(path, record)
+        self._decides = record.policy is not None
         self.done = is_parquet(path) and path.exists() and not self._journal.exists()
         self._file: BinaryIO | None = None
         if self.done:
@@ -62,7 +66,7 @@ class Output:
         self.close()
         if is_parquet(self._path) and not self.done:
             draft = self._path.with_name(f"{self._path.name}.tmp")
-            _write_parquet(self._journal, draft, id_type)
+            _write_parquet(self._journal, draft, id_type, self._decides)
             draft.replace(self._path)
             self._journal.unlink()
 
@@ -97,6 +101,14 @@ def claim(path: Path, record: RunRecord) -> None:
         raise ConfigurationError(
             f"{path} was begun with another {' and another '.join(others)}; move it and {file.name} away to begin anew"
         )
+
+
+def count_verdicts(path: Path) -> Counter[str]:
+    """Returns how many rows of a finished output of `screen run` have which verdict."""
+    if not is_parquet(path):
+        return Counter(row["verdict"] for row in _lines(path))
+    batches = open_parquet(path).iter_batches(CHUNK_ROWS, columns=["verdict"])
+    return Counter(row["verdict"] for batch in batches for row in batch.to_pylist())
 
 
 def input_digest(path: Path) -> str:
@@ -144,10 +156,10 @@ def _count(rows: Iterator[dict[str, Any]]) -> tuple[int, int]:
     return total, failed
 
 
-def _write_parquet(journal: Path, to: Path, id_type: Any) -> None:
+def _write_parquet(journal: Path, to: Path, id_type: Any, decides: bool) -> None:
     """Writes the journal's rows as a Parquet file."""
     pyarrow = import_pyarrow()
-    schema = _parquet_schema(pyarrow, id_type)
+    schema = _parquet_schema(pyarrow, id_type, decides)
     rows = _lines(journal)
     with pyarrow.parquet.ParquetWriter(to, schema) as writer:
         while chunk := list(islice(rows, CHUNK_ROWS)):
@@ -156,10 +168,14 @@ def _write_parquet(journal: Path, to: Path, id_type: Any) -> None:
             writer.write_batch(pyarrow.RecordBatch.from_pylist(chunk, schema=schema))
 
 
-def _parquet_schema(pyarrow: Any, id_type: Any) -> Any:
+def _parquet_schema(pyarrow: Any, id_type: Any, decides: bool) -> Any:
     text, number, place = pyarrow.string(), pyarrow.float64(), pyarrow.int32()
     six = pyarrow.struct([(dimension, number) for dimension in DIMENSIONS])
     error = pyarrow.struct([("code", text), ("message", text), ("field", text)])
+    reason = pyarrow.struct([("rule", text), ("dimension", text), ("value", number), ("threshold", number)])
+    verdict = [("verdict", text), ("reasons", pyarrow.list_(reason)), ("margin", number)] if decides else []
+    policy = pyarrow.struct([(name, text) for name in POLICY_FIELDS])
+    decided = [("verdict", text), ("policy", policy)] if decides else []
     result = pyarrow.struct(
         [
             ("item", place),
@@ -171,8 +187,9 @@ def _parquet_schema(pyarrow: Any, id_type: Any) -> Any:
             ("uncertainty", six),
             ("reward", number),
             ("flags", pyarrow.list_(text)),
+            *verdict,
         ]
     )
     model = pyarrow.struct([(name, text) for name in MODEL_FIELDS])
     columns = [("row", pyarrow.int64()), ("id", id_type)] if id_type is not None else [("row", pyarrow.int64())]
-    return pyarrow.schema([*columns, ("results", pyarrow.list_(result)), ("error", error), ("model", model)])
+    return pyarrow.schema([*columns, ("results", pyarrow.list_(result)), ("error", error), *decided, ("model", model)])

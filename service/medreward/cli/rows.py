@@ -4,7 +4,7 @@ import binascii
 import json
 import re
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -68,9 +68,9 @@ def is_parquet(path: Path) -> bool:
     return path.suffix == ".parquet"
 
 
-def read_rows(path: Path, start: int = 0) -> Iterator[Row]:
-    """Gives the rows from number `start` on; empty lines are no rows."""
-    return _parquet_rows(path, start) if is_parquet(path) else _json_rows(path, start)
+def read_rows(path: Path, start: int = 0, columns: Collection[str] = (*ITEM, "id")) -> Iterator[Row]:
+    """Gives the rows from number `start` on; empty lines are no rows. Of Parquet these columns are read alone."""
+    return _parquet_rows(path, start, columns) if is_parquet(path) else _json_rows(path, start)
 
 
 def _json_rows(path: Path, start: int) -> Iterator[Row]:
@@ -85,9 +85,9 @@ def _json_rows(path: Path, start: int) -> Iterator[Row]:
             yield Row(number, fields if isinstance(fields, dict) else None)
 
 
-def _parquet_rows(path: Path, start: int) -> Iterator[Row]:
+def _parquet_rows(path: Path, start: int, wanted: Collection[str]) -> Iterator[Row]:
     file = open_parquet(path)
-    columns = [name for name in file.schema_arrow.names if name in (*ITEM, "id")]
+    columns = [name for name in file.schema_arrow.names if name in wanted]
     batches = file.iter_batches(PARQUET_ROWS, columns=columns)
     number = 0
     while True:

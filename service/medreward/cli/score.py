@@ -11,6 +11,7 @@ from medreward.cli.asking import WholeText, asking_options, chosen_url, where_op
 from medreward.cli.client import error_json, open_client, result_json
 from medreward.cli.options import json_option, option
 from medreward.cli.show import print_json, print_table
+from medreward.clients import Tls
 from medreward.clients.score import Reply, Score
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Explain, InlineImage, Item
@@ -41,6 +42,7 @@ def command(
     explain: bool,
     url: str | None,
     key: str | None,
+    tls: Tls | None,
     weights: dict[str, float] | None,
     too_long: str,
     thinking: str,
@@ -54,7 +56,7 @@ def command(
         raise ConfigurationError(f"the image {image} cannot be read: {error.strerror}") from None
 
     async def ask() -> Reply:
-        async with open_client(chosen_url(context, url, local["model"]), key, local) as client:
+        async with open_client(chosen_url(context, url, local["model"]), key, local, tls=tls) as client:
             item = Item(question, responses, images)
             why = Explain.SENTENCES if explain else Explain.NONE
             return await client.ask([item], weights=weights, too_long=too_long, thinking=thinking, explain=why)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from medreward.cli.client import open_client, result_json
 from medreward.cli.options import json_option
 from medreward.cli.output import Output, RunRecord, input_digest
 from medreward.cli.rows import (
+    ITEM,
     SUFFIXES,
     ItemShape,
     Row,
@@ -35,7 +36,7 @@ from medreward.cli.rows import (
     read_rows,
 )
 from medreward.cli.show import print_json, progress_bar
-from medreward.clients import AsyncClient, ClientError, Refused
+from medreward.clients import AsyncClient, ClientError, Refused, Tls
 from medreward.clients.errors import is_server_away
 from medreward.clients.score import Score
 from medreward.errors import ITEM_CODES, RETRYABLE, ConfigurationError, MedRewardError
@@ -57,6 +58,7 @@ def command(
     target: Path,
     url: str | None,
     key: str | None,
+    tls: Tls | None,
     weights: dict[str, float] | None,
     too_long: str,
     thinking: str,
@@ -73,9 +75,10 @@ def command(
         raise click.UsageError("IN and OUT must both end in .jsonl or both in .parquet")
     options = {"weights": weights, "too_long": too_long, "thinking": thinking}
     chosen = chosen_url(context, url, local["model"])
+    how: dict[str, Any] = {"tls": tls, "concurrency": concurrency, "retry_seconds": retry_seconds}
 
     async def run(digest: str) -> Output:
-        async with open_client(chosen, key, local, concurrency=concurrency, retry_seconds=retry_seconds) as client:
+        async with open_client(chosen, key, local, **how) as client:
             model = await client.pin_model()
             record = RunRecord(digest, model.fingerprint, model.runtime.dtype, weights, too_long, thinking)
             output = Output(target, record)
@@ -104,6 +107,7 @@ class Job:
     options: Mapping[str, Any]
     concurrency: int
     client: AsyncClient
+    columns: Collection[str] = (*ITEM, "id")  # of a Parquet file, those that are read
 
     async def fill(self, output: Output, model: Mapping[str, str]) -> None:
         """Appends the rows that the output does not have yet; raises ConfigurationError where the server went away."""
@@ -116,7 +120,7 @@ class Job:
                         advance(output.rows, total)
                 except ClientError as error:
                     raise ConfigurationError(
-                        f"score-file stopped after {output.rows} rows; run it again to go on: {error}"
+                        f"stopped after {output.rows} rows; run it again to go on: {error}"
                     ) from None
 
     async def results(self, start: int) -> AsyncGenerator[dict[str, Any]]:
@@ -124,7 +128,7 @@ class Job:
         flying: deque[asyncio.Task[list[dict[str, Any]]]] = deque()
         ahead = 0  # rows
         try:
-            for group in group_rows(read_rows(self.source, start), self.concurrency):
+            for group in group_rows(read_rows(self.source, start, self.columns), self.concurrency):
                 flying.append(asyncio.create_task(self.score(group)))
                 ahead += len(group)
                 while ahead >= 2 * self.concurrency:

@@ -4,6 +4,7 @@ import click
 
 from medreward.cli.admin_port import admin_options, change
 from medreward.cli.options import option
+from medreward.clients import Tls
 
 
 @click.command("swap")
@@ -33,7 +34,7 @@ def command(
     share: float,
     url: str,
     key: str | None,
-    ca: str | None,
+    tls: Tls | None,
     as_json: bool,
 ) -> None:
     """Let MODEL take over on a running server. It is loaded and proven first; when it is refused, the old one serves
@@ -41,7 +42,7 @@ def command(
     if rollback == (model is not None):
         raise click.UsageError("name a MODEL, or give --rollback")
     if rollback:
-        change("/admin/model/rollback", None, url, key, ca, as_json)
+        change("/admin/model/rollback", None, url, key, tls, as_json)
         return
     asked = {"model": model, "require_evidence": require_evidence, "plan": plan, "share": share}
-    change("/admin/model", asked, url, key, ca, as_json)
+    change("/admin/model", asked, url, key, tls, as_json)

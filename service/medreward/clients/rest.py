@@ -1,7 +1,6 @@
 """The transport over HTTP."""
 
 import asyncio
-import ssl
 import uuid
 from base64 import b64encode
 from collections.abc import Mapping
@@ -134,17 +133,12 @@ class RestTransport:
             raise ValueError(f"the URL {url!r} is wrong: {error}") from None
         without_password = f"{parsed.scheme}://{parsed.netloc.decode()}{parsed.path}"
         self._address = without_password if parsed.userinfo else url
-        verify: ssl.SSLContext | bool = True
-        if tls:
-            verify = ssl.create_default_context(cafile=tls.ca)
-            if tls.cert:
-                verify.load_cert_chain(tls.cert, tls.key)
         self._client = httpx.AsyncClient(
             base_url=url,
             headers=dict(headers),
             timeout=httpx.Timeout(self._longest_s, connect=CONNECT_S),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            verify=verify,
+            verify=tls.context() if tls else True,
         )
 
     async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:

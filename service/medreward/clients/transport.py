@@ -4,6 +4,7 @@ this process.
 
 import dataclasses
 import os
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,13 @@ class Tls:
     ca: str | os.PathLike[str] | None = None
     cert: str | os.PathLike[str] | None = None
     key: str | os.PathLike[str] | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Returns what a connection of HTTP is made with; raises OSError where a file cannot be read or is no PEM."""
+        context = ssl.create_default_context(cafile=self.ca)
+        if self.cert:
+            context.load_cert_chain(self.cert, self.key)
+        return context
 
 
 class Transport(Protocol):

@@ -34,11 +34,11 @@ def open_shadow(engine: Engine, policies: Policies) -> Shadow | None:
             "setting shadow_until: a shadow needs an end: give a date such as 2027-01-31 or a number of decisions"
         )
     until = Until.of(settings.shadow_until)
+    record = Record(settings.shadow_file) if settings.shadow_file else None
     second: Second
     if settings.shadow_url:
         key_file, policy = settings.shadow_key_file, settings.shadow_policy
         second = SecondServer(settings.shadow_url, key_file, policy, engine.images.store.get, engine.metrics)
     else:
         second = SecondPolicy(*policies.find(settings.shadow_policy or ""))
-    record = Record(settings.shadow_file) if settings.shadow_file else None
     return Shadow(second, settings.shadow_share, until, engine.metrics, record)

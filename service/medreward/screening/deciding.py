@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from medreward.screening.policy import OTHERWISE, Measure, Policy, Rule
 from medreward.types import DIMENSIONS, Failed, Result, Scored, Verdict
@@ -29,11 +30,13 @@ class Decision:
 
 
 class Decider:
-    """Decides by one policy. `weights` are the model's own, for a policy that names none."""
+    """Decides by one policy. `weights` are the model's own, for a policy that names none; without them such a policy
+    takes the reward that an answer was scored with."""
 
-    def __init__(self, policy: Policy, weights: Mapping[str, float]) -> None:
+    def __init__(self, policy: Policy, weights: Mapping[str, float] | None) -> None:
         self._otherwise = policy.otherwise
-        self._weights = [(policy.weights or weights).get(dimension, 0.0) for dimension in DIMENSIONS]
+        given: Mapping[Any, float] | None = policy.weights or weights
+        self._weights = None if given is None else [given.get(dimension, 0.0) for dimension in DIMENSIONS]
         general = [(rule, rule.threshold) for rule in policy.rules]
         self._rules = {
             department: [(rule, thresholds.get(rule.name, threshold)) for rule, threshold in general]
@@ -70,6 +73,8 @@ class Decider:
             case Measure.LENGTH:
                 return len(response)
             case Measure.REWARD:
+                if self._weights is None:
+                    return scored.reward
                 parts = [
                     w * x if x is not None else None for w, x in zip(self._weights, scored.logits, strict=True) if w
                 ]

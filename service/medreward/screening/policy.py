@@ -82,6 +82,17 @@ class FalseAllow(Section):
     data: str = Field(pattern="^sha256:[0-9a-f]{64}$", description="digest of the labelled file")
 
 
+class FalseBlock(Section):
+    """What `screen fit` promises of the rule that blocks, and the labels that it rests on."""
+
+    at_most: Fraction = Field(description="of right answers, the share that is blocked is no larger")
+    confidence: Fraction = Field(description="the probability that this holds, over draws of the labelled data")
+    right: int = Field(ge=1, description="right answers among the labels")
+    right_blocked: int = Field(ge=0, description="of these, how many the policy blocks")
+    wrong_blocked: int = Field(ge=0, description="wrong answers that the policy blocks")
+    images: int = Field(ge=1, description="images with a right answer: answers about one image count together")
+
+
 class Policy(Section):
     """The verdict is that of the first rule that holds, or `otherwise`."""
 
@@ -95,6 +106,7 @@ class Policy(Section):
         {}, description="of a department: the threshold that a rule has there, by the rule's name"
     )
     false_allow: FalseAllow | None = None
+    false_block: FalseBlock | None = None
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS, Six
 
 LEAST: Final = 200  # images that a reference must have
+MOST: Final = 100_000  # images of a reference that are learnt
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,9 @@ def of_new_images(lines: Iterable[Line]) -> Iterator[tuple[Line, Sample]]:
 
 
 def read_reference(path: Path, fingerprint: str) -> list[Sample]:
-    """Returns the samples of a file of reference. Fails where it has none, or has those of another model."""
-    samples: list[Sample] = []
+    """Returns the samples of a file of reference, of a long one the last. Fails where it has too few, or has those of
+    another model."""
+    samples: deque[Sample] = deque(maxlen=MOST)
     for line, sample in of_new_images(read_lines(path)):
         if line.fingerprint and line.fingerprint != fingerprint:
             raise ConfigurationError(
@@ -80,7 +83,7 @@ def read_reference(path: Path, fingerprint: str) -> list[Sample]:
             f"{path} has scores of {len(samples)} images, and a reference needs {LEAST}: give an audit log, or what "
             "medreward score-file wrote"
         )
-    return samples
+    return list(samples)
 
 
 def _samples(entry: Mapping[str, Any], number: int) -> tuple[tuple[str, Sample], ...]:

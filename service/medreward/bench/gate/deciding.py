@@ -19,6 +19,7 @@ from medreward.bench.gate.live import Served, live
 from medreward.bench.gate.parity import baseline_parity
 from medreward.bench.gate.policy import NamedPolicy, Policy
 from medreward.bench.gate.quality import quality
+from medreward.clients import Tls
 from medreward.errors import ConfigurationError
 
 PACKAGE: Final = Path(__file__).parents[2]
@@ -34,6 +35,7 @@ class Submission:
     url: str | None = None
     baseline_url: str | None = None
     key: str | None = None
+    tls: Tls | None = None
     folder: Path | None = None  # of the candidate's model
 
     @classmethod
@@ -46,6 +48,7 @@ class Submission:
         url: str | None,
         baseline_url: str | None,
         key: str | None,
+        tls: Tls | None,
         evidence: Path | None,
         models_dir: Path,
     ) -> "Submission":
@@ -64,7 +67,7 @@ class Submission:
             refuse_another_model(blind, run)
         if baseline_url and not (url and other):
             raise ConfigurationError("--baseline-url needs --url and --baseline")
-        return cls(run, other, blind, url, baseline_url, key, _model_folder(run, evidence, models_dir))
+        return cls(run, other, blind, url, baseline_url, key, tls, _model_folder(run, evidence, models_dir))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +128,10 @@ async def _endpoint_checks(policy: Policy, submission: Submission) -> AsyncItera
             "live", Status.SKIPPED, "no endpoint was asked, so parity, smoke and load are open: no --url was given"
         )
         return
-    candidate, baseline = Served(submission.url, submission.key, submission.candidate), None
+    caller = submission.key, submission.tls
+    candidate, baseline = Served(submission.url, *caller, submission.candidate), None
     if submission.baseline_url and submission.baseline:
-        baseline = Served(submission.baseline_url, submission.key, submission.baseline)
+        baseline = Served(submission.baseline_url, *caller, submission.baseline)
     folder = submission.folder
     manifest = read_manifest(folder / MANIFEST_FILE) if folder else None
     golden = read_golden(folder / manifest.golden) if folder and manifest and manifest.golden else ()

@@ -16,7 +16,7 @@ from medreward.bench.gate.parity import TIMEOUT_S, golden_parity, run_parity
 from medreward.bench.gate.policy import Policy
 from medreward.bench.gate.smoke import smoke
 from medreward.bench.sources import open_set
-from medreward.clients import AsyncClient, ClientError, Patience
+from medreward.clients import AsyncClient, ClientError, Patience, Tls
 from medreward.errors import ConfigurationError
 from medreward.types import ModelRef
 
@@ -29,12 +29,20 @@ class Served:
 
     url: str
     key: str | None
+    tls: Tls | None
     run: FinishedRun
 
     def client(self) -> AsyncClient:
         """Returns a client without retries: what the endpoint does at the first try is what is measured."""
         try:
-            return AsyncClient(self.url, key=self.key, timeout=TIMEOUT_S, patience=Patience(0), concurrency=CONNECTIONS)
+            return AsyncClient(
+                self.url,
+                key=self.key,
+                tls=self.tls,
+                timeout=TIMEOUT_S,
+                patience=Patience(0),
+                concurrency=CONNECTIONS,
+            )
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
 
@@ -58,7 +66,7 @@ async def live(
                 yield await golden_parity(policy.parity.tolerance, client, runtime, golden)
             yield await run_parity(policy.parity, client, runtime, candidate.run, cases)
         if policy.smoke:
-            for check in await smoke(client, candidate.url, candidate.key):
+            for check in await smoke(client, candidate.url, candidate.key, candidate.tls):
                 yield check
         if policy.load:
             async for check in load_checks(policy.load, policy.alpha, client, against, cases):

@@ -12,7 +12,7 @@ import httpx
 
 from medreward.bench.gate.checks import Check, Status, status_of
 from medreward.bench.gate.parity import TIMEOUT_S, ask_logits
-from medreward.clients import AsyncClient
+from medreward.clients import AsyncClient, Tls
 from medreward.errors import Code
 from medreward.types import InlineImage, Item
 
@@ -30,13 +30,14 @@ class Attempt:
     content_type: str = "application/json"
 
 
-async def smoke(client: AsyncClient, url: str, key: str | None) -> list[Check]:
+async def smoke(client: AsyncClient, url: str, key: str | None, tls: Tls | None = None) -> list[Check]:
     """Returns a check for each attempt, and one that a good request gets the same scores afterwards."""
     good = Item(QUESTION, (RESPONSE,), (InlineImage(png(64, 64)),))
     before = await ask_logits(client, good)
     # Our own client sends nothing that is broken, so the attempts are plain HTTP.
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_S) as http:
+    trust = tls.context() if tls else True
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_S, verify=trust) as http:
         checks = [await _check_attempt(http, attempt) for attempt in attempts()]
     after = await ask_logits(client, good)
     alike = before is not None and before == after

@@ -91,6 +91,20 @@ def accuracies(
     return result.inline()
 
 
+def shares(name: str, rows: Sequence[str], series: Sequence[Series], title: str, limit: float | None) -> Markup:
+    """Returns shares of answers with intervals. A dashed line shows the limit that the first series may not pass."""
+    with chart(name, title, 0.9 + 0.42 * len(rows) * max(1.0, 0.6 * len(series))) as (axes, result):
+        if limit is not None:
+            axes.axvline(limit, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        for place, one in enumerate(series):
+            _draw_series(axes, one, place, len(series))
+        _label_rows(axes, rows)
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("share of answers, %")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)  # it may reach over the names
+    return result.inline()
+
+
 def differences(name: str, rows: Sequence[str], series: Series, title: str) -> Markup:
     """Returns candidate minus baseline, in points."""
     ends = [abs(end) for mark in series.marks if mark for end in (mark.low, mark.high)]

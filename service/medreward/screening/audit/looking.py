@@ -56,13 +56,15 @@ def is_about(subject: Entry | None, digests: Collection[str]) -> bool:
     return any(digest in digests for digest in (subject["question"], subject["response"], *subject["images"]))
 
 
-def select(files: Iterable[Path], wanted: Filter, skipped: Callable[[str], None]) -> Iterator[Entry]:
+def select(
+    files: Iterable[Path], wanted: Filter, skipped: Callable[[str], None], key: bytes | None = None
+) -> Iterator[Entry]:
     """Yields the entries that pass, in the order in which they were written. A line that is broken is left out, and
     `skipped` is told which one."""
     for file in files:
         for number, raw in enumerate(lines_of(file), 1):
             try:
-                entry = read_line(raw.removesuffix(NEWLINE))
+                entry = read_line(raw.removesuffix(NEWLINE), key)
             except Broken as broken:
                 skipped(f"{file}, line {number} is left out: {broken}")
                 continue

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from medreward.screening.audit.chain import START, Broken, Entry, holders, read_line
 from medreward.screening.audit.files import NEWLINE, lines_of
 
@@ -122,7 +124,7 @@ class Check:
         """Returns what is wrong with where an entry stands, or None."""
         previous = entry["previous"]
         if last is None:
-            if self._broken or previous == (self._begins_after or START):
+            if self._broken or previous in (START, self._begins_after):
                 return None
             return (
                 f"the log begins with entry {line.seq}: the entries before it are missing. If they were removed on "
@@ -144,7 +146,12 @@ class Check:
             if part["subject"] is None:
                 self._erased[line.seq, place] = line
         if entry["event"] == "erasure":
-            self._erasures.update(((seq, place), line.seq) for seq, place in entry["places"])
+            try:
+                places = msgspec.convert(entry.get("places"), list[tuple[int, int]])
+            except msgspec.ValidationError:
+                self._add(line.problem("it is no erasure as the server writes one"))
+                return
+            self._erasures.update((place, line.seq) for place in places)
         if entry.get("torn"):
             self.report.torn += 1
 
