@@ -70,14 +70,14 @@ def test_the_phantoms_are_those_that_the_script_draws(tmp_path: Path) -> None:
 # what the model sees
 
 
-async def test_the_preview_is_what_the_model_sees(tiny: Server) -> None:
+async def test_the_preview_is_what_the_model_sees(fake: Server) -> None:
     for data in (pictures.png(), pictures.dicom()):
-        reply = await tiny.rest.post("/page/preview", content=data, headers=BYTES)
+        reply = await fake.rest.post("/page/preview", content=data, headers=BYTES)
         assert (reply.status_code, reply.headers["content-type"]) == (200, "image/png")
         assert reply.headers["cache-control"] == "no-store"
         seen = Image.open(BytesIO(reply.content))
-        assert seen.size == (64, 53)  # 48 x 40 at the model's width, without the black that fills up its square
-        again = await tiny.rest.post("/page/preview", content=reply.content, headers=BYTES)
+        assert seen.size == (224, 187)  # 48 x 40 at the model's width, without the black that fills up its square
+        again = await fake.rest.post("/page/preview", content=reply.content, headers=BYTES)
         assert np.array_equal(np.asarray(Image.open(BytesIO(again.content))), np.asarray(seen))
 
 
