@@ -9,8 +9,9 @@ import json
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import click
@@ -21,7 +22,10 @@ from loadtest.servers import free_port, medreward_command, serving
 
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.engine.files import find
+from medreward.screening.audit.key import AuditKey
+from medreward.screening.audit.log import AuditLog, now
 from medreward.settings import Settings
+from medreward.types import DIMENSIONS
 
 POLICY = """name = "all"
 version = "1"
@@ -33,6 +37,7 @@ measure = "logit"
 dimension = "accuracy"
 at_least = 0.0
 """
+ENTRIES = 1000
 SERVERS = {"without": None, "audit": "on", "audit, no fsync": "off"}
 
 
@@ -52,6 +57,26 @@ def screening(folder: Path, model: str, fsync: str | None) -> Iterator[int]:
         yield port
 
 
+def append_costs(folder: Path, fsync: str) -> dict[str, float]:
+    """Returns what one entry costs without a server: processor time, and the time until it is on disk."""
+    six = dict.fromkeys(DIMENSIONS, 0.123456789)
+    subject = {"salt": "0" * 32, "images": ["0" * 64], "question": "0" * 64, "response": "0" * 64}
+    result = {"item": 0, "response": 0, "verdict": "allow", "rule": "good"}
+    times: list[float] = []
+    with closing(AuditLog(folder / f"alone-{fsync}.jsonl", AuditKey(bytes(32)), 2**40, fsync == "on")) as log:
+        began = time.process_time()
+        for _ in range(ENTRIES):
+            entry = {"time": now(), "event": "decision", "decision_id": "0" * 32, "request_id": "0" * 32}
+            numbers = {"scores": six, "logits": six, "uncertainty": six, "reward": 1.23456789}
+            results = [{**result, "subject": {**subject, **numbers}}]
+            started = time.perf_counter()
+            log.append([{**entry, "results": results}])
+            times.append(1000 * (time.perf_counter() - started))
+        processor = time.process_time() - began
+    p50, p99 = (round(statistics.quantiles(times, n=100)[place], 3) for place in (49, 98))
+    return {"processor_us": round(1e6 * processor / ENTRIES), "p50_ms": p50, "p99_ms": p99}
+
+
 def load(port: int, images: list[bytes], seconds: float, connections: int, rate: float | None) -> Report:
     plan = Plan("127.0.0.1", port, seconds, connections=connections, rate=rate)
     return drive(plan, Requests(images, path="/v1/screen"), medreward_check(1))
@@ -69,6 +94,7 @@ def main(model: str, rate: float, rounds: int, seconds: float, folder: Path | No
     flat_out: dict[str, list[Report]] = {name: [] for name in SERVERS}
     with ExitStack() as stack:
         here = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder)))
+        alone = {fsync: append_costs(here, fsync) for fsync in ("on", "off")}
         ports = {name: stack.enter_context(screening(here, model, fsync)) for name, fsync in SERVERS.items()}
         for _ in range(rounds):
             for name, port in ports.items():
@@ -92,7 +118,13 @@ def main(model: str, rate: float, rounds: int, seconds: float, folder: Path | No
     print(f"{'':<18}" + "".join(f"{column:>16}" for column in next(iter(table.values()))))
     for name, row in table.items():
         print(f"{name:<18}" + "".join(f"{value!s:>16}" for value in row.values()))
-    print(json.dumps({"model": model, "rate": rate, "rounds": rounds, "load": os.getloadavg()[0], **table}))
+    for fsync, costs in alone.items():
+        print(f"one entry, fsync {fsync}: {costs}")
+    print(
+        json.dumps(
+            {"alone": alone, "model": model, "rate": rate, "rounds": rounds, "load": os.getloadavg()[0], **table}
+        )
+    )
     raise SystemExit(0 if all(row["clean"] for row in table.values()) else 1)
 
 
