@@ -49,7 +49,7 @@ def _read(file: Path) -> PageFile:
     return PageFile(content, kind | fresh | SAFE)
 
 
-FILES: Final = {file.name: _read(file) for file in FOLDER.iterdir()}
+FILES: Final = {file.name: _read(file) for file in FOLDER.iterdir() if file.suffix in MEDIA_TYPES}
 #: The paths of the REST door that a browser must reach before its user can give a key.
 OPEN_PATHS: Final = frozenset({"/", *(f"/page/{name}" for name in FILES)})
 

@@ -129,8 +129,11 @@ export function drawMap() {
   show(canvas, true);
   show(byId("where-legend"), true);
   const answer = byId("where-answer").selectedOptions[0].textContent;
-  byId("where-scale").textContent =
-    `Full colour: hiding the patch changes the ${name === "reward" ? "reward" : `logit of ${name}`} of answer ${answer} by ${digits(most)}. The strongest patch is ${placeOf(falls)}.`;
+  const number = name === "reward" ? "the reward" : `the logit of ${name}`;
+  byId("where-scale").textContent = [
+    `Full colour: hiding the patch changes ${number} of answer ${answer} by ${digits(most)}.`,
+    `The strongest patch is ${placeOf(falls)}.`,
+  ].join(" ");
 }
 
 // Returns in words where the patch lies whose absence changes most.

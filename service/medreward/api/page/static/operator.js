@@ -1,4 +1,4 @@
-// The operator's view: what goes through the server now, from its own metrics, asked every two seconds while it is seen.
+// The operator's view: what goes through the server now, by its own metrics, asked for while the view is seen.
 
 import { lineChart } from "./charts.js";
 import { byId, digits, make } from "./dom.js";
@@ -122,7 +122,7 @@ function tile(title, write, values) {
   );
 }
 
-// Returns a table of counts since the server started and in what was seen of the last minute; null while there are none.
+// Returns a table of counts since the server started and in the last minute, as far as it was seen; null without any.
 function listOf(now, title, head, name, nameOf, isMeant = () => true) {
   const rows = new Map();
   const add = (snapshot, place) => {

@@ -5,7 +5,7 @@ import { urlOf } from "./server.js";
 const GRPC_PORT = 8001;
 const SCORES_ONLY = "# scores only: the request in curl asks for the verdict too";
 
-// Returns the text. `request` has question, answers, weights, policy, department, image (a file's name or ""), withKey, sentences.
+// Returns the text. `request` has what scoreAnswers takes, and beside it image (a file's name, or "") and withKey.
 export function recipe(kind, request) {
   return { curl, python, grpc }[kind](request);
 }
@@ -13,9 +13,11 @@ export function recipe(kind, request) {
 // JSON that the shell takes as it is within a here-document.
 const forShell = (value) =>
   JSON.stringify(value).replaceAll("\\\\", "\\u005c").replaceAll("$", "\\u0024").replaceAll("`", "\\u0060");
+const linesInShell = (texts) => forShell(texts).replaceAll('","', '",\n    "');
 const imageInShell = (image) => (image ? `"$(base64 < ${image} | tr -d '\\n')"` : "null");
 
 function curl({ question, answers, weights, policy, department, image, withKey, sentences }) {
+  const ofDepartment = department ? `,\n  "department": ${forShell(department)}` : "";
   const beside = [
     `"weights": ${forShell(used(weights))}`,
     ...(policy ? [`"policy": ${forShell(policy)}`] : []),
@@ -27,19 +29,20 @@ function curl({ question, answers, weights, policy, department, image, withKey, 
     "  -H 'Content-Type: application/json' -d @- <<EOF",
     `{"items": [{"image": ${imageInShell(image)},`,
     `  "question": ${forShell(question)},`,
-    `  "responses": ${forShell(answers).replaceAll('","', '",\n    "')}${department ? `,\n  "department": ${forShell(department)}` : ""}}],`,
+    `  "responses": ${linesInShell(answers)}${ofDepartment}}],`,
     ` ${beside.join(",\n ")}}`,
     "EOF",
   ].join("\n");
 }
 
 function python({ question, answers, weights, policy, image, withKey, sentences }) {
+  const server = JSON.stringify(urlOf(".").replace(/\/$/, ""));
   return [
     ...(policy ? [SCORES_ONLY] : []),
     ...(withKey ? ["import os", ""] : []),
     "from medreward.clients import Client",
     "",
-    `with Client(${JSON.stringify(urlOf(".").replace(/\/$/, ""))}${withKey ? ', key=os.environ["MEDREWARD_KEY"]' : ""}) as client:`,
+    `with Client(${server}${withKey ? ', key=os.environ["MEDREWARD_KEY"]' : ""}) as client:`,
     "    scores = client.score(",
     `        ${image ? JSON.stringify(image) : "None"},`,
     `        ${JSON.stringify(question)},`,
@@ -64,7 +67,7 @@ function grpc({ question, answers, weights, policy, image, withKey, sentences })
     `  ${location.hostname}:${GRPC_PORT} medreward.v1.RewardService/Score <<EOF`,
     `{"items": [{${image ? `"images": [{"data": ${imageInShell(image)}}],` : ""}`,
     `  "question": ${forShell(question)},`,
-    `  "responses": ${forShell(answers).replaceAll('","', '",\n    "')}}],`,
+    `  "responses": ${linesInShell(answers)}}],`,
     ` "weights": ${forShell(used(weights))}${sentences ? ',\n "options": {"explain": "sentences"}' : ""}}`,
     "EOF",
   ].join("\n");

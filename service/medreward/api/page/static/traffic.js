@@ -22,8 +22,8 @@ export function total(snapshot, name, isMeant = () => true) {
     .reduce((sum, { value }) => sum + value, 0);
 }
 
-// Returns the newest snapshot, and functions that compare it with earlier ones; these return null where there is nothing
-// to compare.
+// Returns the newest snapshot, and functions that compare it with earlier ones. These return null where there is
+// nothing to compare.
 export function toolsFor(snapshots) {
   const now = snapshots.at(-1);
   const before = snapshots.at(-2);

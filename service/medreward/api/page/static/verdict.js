@@ -37,13 +37,17 @@ function describe() {
 }
 
 function aboutPolicy({ version, rules, otherwise, false_allow: bound }) {
-  const rests = bound
-    ? `At most ${digits(100 * bound.at_most, 1)} % of wrong answers are allowed, with confidence ${digits(bound.confidence)}, on ${bound.wrong} wrong answers about ${bound.images} images.`
-    : "No labelled data stand behind its thresholds.";
-  return `Version ${version}: ${rules.length === 1 ? "one rule" : `${rules.length} rules in order`}, else ${otherwise}. ${rests}`;
+  const count = rules.length === 1 ? "one rule" : `${rules.length} rules in order`;
+  const says = [`Version ${version}: ${count}, else ${otherwise}.`];
+  if (bound) {
+    says.push(`At most ${digits(100 * bound.at_most, 1)} % of wrong answers are allowed,`);
+    says.push(`with confidence ${digits(bound.confidence)},`);
+    says.push(`by ${bound.wrong} wrong answers about ${bound.images} images.`);
+  } else says.push("No labelled data stand behind its thresholds.");
+  return says.join(" ");
 }
 
-// Returns a line with the verdict of a screened result, and which rule of the policy gave it; null where none was asked.
+// Returns a line with the verdict of a screened result and the rule that gave it; null where no policy was asked.
 export function verdictLine(result, policy) {
   if (!result.verdict) return null;
   const because = (result.reasons ?? []).map((reason) => reasonText(reason, policies.get(policy)?.rules ?? []));

@@ -42,7 +42,8 @@ export const EVIDENCE = {
   constructed: [
     "warn",
     "Evidence: constructed.",
-    "This model learnt from preferences that were made by rule. No physician graded an answer for it: do not read its numbers as clinical ones.",
+    "This model learnt from preferences that were made by rule. No physician graded an answer for it: " +
+      "do not read its numbers as clinical ones.",
   ],
   none: [
     "warn",
