@@ -102,7 +102,6 @@ async def serve(settings: Settings) -> None:
             )
         for watch in watching:
             watch.cancel()
-        await screening.close()
         await engine.close()
     if not started:
         _stop_hard("stopped", 0)  # a thread may be reading gigabytes: it is not waited for
