@@ -1,5 +1,7 @@
 """The routes of the REST door. Each translates the request, calls the engine and translates its answer back."""
 
+from typing import TYPE_CHECKING
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 
@@ -10,7 +12,7 @@ from medreward.api.fields import read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, describe, paths, scoring
 from medreward.api.rest import screen
 from medreward.api.rest.leaving import cancelled_if_left
-from medreward.api.rest.middleware import engine_of, entry_of, rest_rules, surround
+from medreward.api.rest.middleware import NO_TELEMETRY, engine_of, entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, score_reply
 from medreward.api.rest.requests import read_body, read_score_body
 from medreward.api.rest.schemas import GroupedRequest, Index, ModelReply, ScoreReply, StoredReply, TripleRequest
@@ -19,6 +21,9 @@ from medreward.engine.limits import limits_of
 from medreward.errors import Code, ItemError, RequestError
 from medreward.screening.screening import Screening
 from medreward.types import Failed, Lane, ScoreRequest
+
+if TYPE_CHECKING:
+    from medreward.tracing.spans import Tracing
 
 TAGS = [
     {
@@ -33,9 +38,14 @@ TAGS = [
 router = APIRouter()
 
 
-def create_app(engine: Engine, keys: Keyring, screening: Screening) -> FastAPI:
+def create_app(engine: Engine, keys: Keyring, screening: Screening, tracing: "Tracing | None" = None) -> FastAPI:
     app = FastAPIOffline(
-        title="MedReward", version=__version__, redoc_url=None, redirect_slashes=False, openapi_tags=TAGS
+        title="MedReward",
+        version=__version__,
+        redoc_url=None,
+        redirect_slashes=False,
+        openapi_tags=TAGS,
+        telemetry=NO_TELEMETRY,
     )
     app.state.engine = engine
     app.state.screening = screening
@@ -43,7 +53,7 @@ def create_app(engine: Engine, keys: Keyring, screening: Screening) -> FastAPI:
     routers = (router, screen.router, *compat.ROUTERS)
     for each in routers:
         app.include_router(each)
-    surround(app, routers, engine, keys, rest_rules(engine.settings))
+    surround(app, routers, engine, keys, rest_rules(engine.settings), tracing)
     scoring = ("/score", "/v1/score")
     engine.metrics.expect(scoring, "200", Lane)
     engine.metrics.expect((path for path in paths(*routers) if path not in scoring), "200")
@@ -81,6 +91,7 @@ async def score(request: Request) -> Response:
             deadline_s=deadline_s,
             fingerprint=headers.get("x-model-fingerprint"),
             tenant=entry.caller.tenant,
+            trace=entry.recorded,
         )
         entry.caller.charge(asked.triples)
         async with cancelled_if_left(request):

@@ -1,0 +1,33 @@
+"""A collector, and a server in this process that sends it its traces."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from collector import Collector, collecting
+from medreward.metrics import Metrics
+from medreward.tracing import start_tracing
+from serving import Server, running
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+async def traced(collector: Collector) -> AsyncIterator[Server]:
+    """A server of the fake backend in processes; its events go to the collector too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        patch.setenv("OTEL_LOGS_EXPORTER", "otlp")
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+        patch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "20")
+        metrics = Metrics(CollectorRegistry())
+        tracing = start_tracing(metrics)
+    assert tracing
+    async with running(tracing=tracing, metrics=metrics, isolation="process", fake_delay_ms=100) as server:
+        yield server
+    tracing.close()
