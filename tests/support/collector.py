@@ -26,6 +26,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from waiting import until
 
 SERVER = Span.SPAN_KIND_SERVER
+ADD: Any = add_TraceServiceServicer_to_server  # generated without types
 
 
 def attributes(record: Span | LogRecord) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Collector:
                 self.events += of_scope.log_records
 
 
-class OverGrpc(TraceServiceServicer):  # type: ignore[misc]  # generated without types
+class OverGrpc(TraceServiceServicer):
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
 
@@ -103,7 +104,7 @@ def collecting() -> Iterator[Collector]:
     over_http = ThreadingHTTPServer(("127.0.0.1", 0), OverHttp)
     over_http.daemon_threads = True
     over_grpc = grpc.server(futures.ThreadPoolExecutor(2))
-    add_TraceServiceServicer_to_server(OverGrpc(collector), over_grpc)
+    ADD(OverGrpc(collector), over_grpc)
     collector.url = f"http://127.0.0.1:{over_http.server_port}"
     collector.grpc_url = f"http://127.0.0.1:{over_grpc.add_insecure_port('127.0.0.1:0')}"
     over_grpc.start()

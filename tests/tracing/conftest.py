@@ -6,8 +6,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from collector import Collector, collecting
+from medreward.backends.fake import FAKE_MANIFEST
 from medreward.metrics import Metrics
 from medreward.tracing import start_tracing
+from policies import policy_text, publish, threshold
 from serving import Server, running
 
 
@@ -18,8 +20,11 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-async def traced(collector: Collector) -> AsyncIterator[Server]:
-    """A server of the fake backend in processes; its events go to the collector too."""
+async def traced(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """A server of the fake backend in processes, with a screening policy; its events go to the collector too."""
+    policies = tmp_path_factory.mktemp("policies")
+    publish(policies, policy_text(threshold("all", "allow", -99.0), fingerprint=FAKE_MANIFEST.fingerprint))
+    (policies / "strict" / "current").write_text("1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         patch.setenv("OTEL_LOGS_EXPORTER", "otlp")
@@ -28,6 +33,7 @@ async def traced(collector: Collector) -> AsyncIterator[Server]:
         metrics = Metrics(CollectorRegistry())
         tracing = start_tracing(metrics)
     assert tracing
-    async with running(tracing=tracing, metrics=metrics, isolation="process", fake_delay_ms=100) as server:
+    given = {"isolation": "process", "fake_delay_ms": 100, "policies": policies}
+    async with running(tracing=tracing, metrics=metrics, **given) as server:
         yield server
     tracing.close()

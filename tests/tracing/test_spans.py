@@ -180,11 +180,18 @@ async def test_the_trainers_routes_and_the_screen_are_traced_to_the_device(
 ) -> None:
     for path, asked in (
         ("/classify", {"input": ["<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nclassified"]}),
-        ("/v1/score", body("score", image=None)),
+        ("/v1/screen", {"question": "screened?", "response": "yes"}),
+        ("/v2/models/fake/infer", oip("question", "response")),
     ):
         trace_id, headers = caller()
         assert (await traced.rest.post(path, json=asked, headers=headers)).status_code == 200
         assert named(await collector.trace(trace_id), "inference")
+
+
+def oip(*inputs: str) -> dict[str, Any]:
+    return {
+        "inputs": [{"name": name, "datatype": "BYTES", "shape": [1], "data": [f"{name} of OIP"]} for name in inputs]
+    }
 
 
 async def test_six_events_of_each_response_go_to_the_span_of_the_caller(traced: Server, collector: Collector) -> None:

@@ -116,7 +116,7 @@ class SentEvents(LogRecordExporter):
             self._exporter = http_exporter.OTLPLogExporter()
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        result = LogRecordExportResult.FAILURE
+        result: LogRecordExportResult = LogRecordExportResult.FAILURE
         try:
             result = self._exporter.export(batch)
         finally:
