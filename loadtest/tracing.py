@@ -2,14 +2,17 @@
 
 All servers run side by side on the same cores and get load in turns, in another order each round. One of them is there
 twice without traces: how far the two are apart is what this machine cannot tell from nothing. The collector takes what
-comes and keeps nothing. Prints a table and, as its last line, JSON.
+comes and keeps nothing. Before that it prints the CPU time that a trace takes by itself, which hardly depends on who
+else uses the machine. Prints a table and, as its last line, JSON.
 """
 
 import json
+import math
 import os
 import random
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -19,6 +22,11 @@ import click
 from loadtest.bodies import Requests, jpegs, medreward_check
 from loadtest.driver import Plan, Report, drive
 from loadtest.servers import free_port, medreward_command, serving
+from prometheus_client import CollectorRegistry
+
+from medreward.metrics import Metrics
+from medreward.tracing import start_tracing
+from medreward.types import DeviceBatch, Phase
 
 CONNECTIONS = 32
 OFF = "off"
@@ -47,13 +55,17 @@ class Variant:
         }
 
 
-def command(port: int, collector: int, ratio: str) -> Sequence[str]:
-    variables = {
+def variables(collector: int, ratio: str) -> dict[str, str]:
+    return {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}",
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
         "OTEL_TRACES_SAMPLER_ARG": ratio,
     }
-    return ["env", *(f"{name}={value}" for name, value in variables.items()), *medreward_command(port)]
+
+
+def command(port: int, collector: int, ratio: str) -> Sequence[str]:
+    given = variables(collector, ratio)
+    return ["env", *(f"{name}={value}" for name, value in given.items()), *medreward_command(port)]
 
 
 def measure(variant: Variant, images: list[bytes], seconds: float) -> None:
@@ -82,7 +94,39 @@ def ratios(variant: Variant, base: Variant) -> dict[str, tuple[float, float, flo
     return found
 
 
+def own_cost_us(ratio: str) -> float:
+    """Returns the microseconds of CPU that the trace of one request takes in the thread that serves: the span of the
+    server, and where it is sampled the seven others of an image with its question. The least of many tries."""
+    given = variables(free_port(), ratio)  # nobody takes the spans
+    os.environ |= given
+    tracing = start_tracing(Metrics(CollectorRegistry()))
+    for name in given:  # the servers have their own
+        del os.environ[name]
+    assert tracing
+    headers, figures = {"host": "localhost", "content-length": "80000"}, {f"figure.{n}": n for n in range(10)}
+
+    def one_request() -> None:
+        trace = tracing.http("POST", "http", headers)
+        if trace:
+            now = time.monotonic()
+            batch = trace.of_batch(DeviceBatch(now, now, [Phase("phase", now, now)] * 3, figures), ())
+            for name in ("decode", "queue"):
+                trace.phase(name, now, now)
+            trace.phase("inference", now, now, batch)
+            trace.answered("/score", "200", "", {"medreward.responses": 1})
+
+    least = math.inf
+    for _ in range(TRIES):
+        before = time.thread_time()
+        for _ in range(REQUESTS_A_TRY):
+            one_request()
+        least = min(least, (time.thread_time() - before) / REQUESTS_A_TRY)
+    tracing.close()
+    return least * 1e6
+
+
 CHECK = medreward_check(1)
+TRIES, REQUESTS_A_TRY = 40, 100
 
 
 @click.command(help=__doc__)
@@ -94,6 +138,7 @@ def main(rounds: int, seconds: float, cores: str) -> None:
     of_servers = set(map(int, cores.split(","))) if cores else set(own[:-1] or own)
     sink, images = free_port(), jpegs(256)
     variants = [Variant(name, free_port()) for name in (OFF, "off again", *SAMPLED)]
+    print(f"CPU of a trace: {own_cost_us('0'):.1f} us where it is not sampled, {own_cost_us('1'):.1f} us where it is")
     with ExitStack() as running:
         collector = [sys.executable, "-m", "loadtest.sink", str(sink)]
         running.enter_context(serving(collector, f"http://127.0.0.1:{sink}/", set(own[-1:])))

@@ -1,6 +1,7 @@
 """A collector, and a server in this process that sends it its traces."""
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -33,7 +34,7 @@ async def traced(collector: Collector, tmp_path_factory: pytest.TempPathFactory)
         metrics = Metrics(CollectorRegistry())
         tracing = start_tracing(metrics)
     assert tracing
-    given = {"isolation": "process", "fake_delay_ms": 100, "policies": policies}
+    given: dict[str, Any] = {"isolation": "process", "fake_delay_ms": 100, "policies": policies}
     async with running(tracing=tracing, metrics=metrics, **given) as server:
         yield server
     tracing.close()

@@ -25,11 +25,21 @@ ROOM: Final = 2048  # spans or events that wait, by OpenTelemetry's own default
 QUIET_SECONDS: Final = 60.0  # between two lines about a collector that does not take what is sent
 
 
+class LastLine(logging.Handler):
+    """Keeps the last line of the exporters, who have one for each attempt: it says why nothing is taken."""
+
+    said = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said = record.getMessage()
+
+
 class Tally:
     """Counts the spans, or the events, that are sent, that fail and that find no room."""
 
-    def __init__(self, kind: str, room: int, metrics: Metrics) -> None:
+    def __init__(self, kind: str, room: int, metrics: Metrics, exporters: LastLine) -> None:
         self._kind = kind
+        self._exporters = exporters
         self._room = room
         self._counted = metrics.trace_records
         # Each is written by one thread: the first by the one that makes them, the second by the one that sends them.
@@ -50,7 +60,8 @@ class Tally:
         self._counted.labels(self._kind, "sent" if sent else "failed").inc(count)
         if not sent and time.monotonic() - self._told >= QUIET_SECONDS:
             self._told = time.monotonic()
-            log.warning("the collector of traces does not take what is sent", extra={"kind": self._kind, "lost": count})
+            about = {"kind": self._kind, "lost": count, "why": self._exporters.said}
+            log.warning("the collector of traces does not take what is sent", extra=about)
 
 
 class Spans(BatchSpanProcessor):
@@ -134,7 +145,9 @@ class SentEvents(LogRecordExporter):
 def start(metrics: Metrics, spans: bool, events: bool) -> Tracing:
     """Starts what sends the spans and the events that are wanted. Fails with a ConfigurationError for a variable whose
     value cannot be. No provider becomes that of the process: what other packages would send is not ours to send."""
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # its exporters have a line for each attempt
+    exporters = LastLine()
+    theirs = logging.getLogger("opentelemetry.exporter")
+    theirs.handlers, theirs.propagate = [exporters], False
     resource = Resource.create(
         {"service.name": "medreward", "service.version": __version__, **OTELResourceDetector().detect().attributes}
     )
@@ -144,10 +157,10 @@ def start(metrics: Metrics, spans: bool, events: bool) -> Tracing:
     try:
         if spans:
             room = room_of("OTEL_BSP_MAX_QUEUE_SIZE")
-            tracers.add_span_processor(Spans(Tally("spans", room, metrics), room))
+            tracers.add_span_processor(Spans(Tally("spans", room, metrics, exporters), room))
         if events:
             room = room_of("OTEL_BLRP_MAX_QUEUE_SIZE")
-            loggers.add_log_record_processor(Events(Tally("events", room, metrics), room))
+            loggers.add_log_record_processor(Events(Tally("events", room, metrics, exporters), room))
     except ValueError as error:
         raise ConfigurationError(f"a variable of OpenTelemetry has a value that it cannot have: {error}") from None
     log.info("traces are sent", extra={"spans": spans, "events": events})
