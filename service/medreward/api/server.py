@@ -104,9 +104,10 @@ async def serve(settings: Settings) -> None:
             )
         for watch in watching:
             watch.cancel()
-        await engine.close()
+        closing = [engine.close()]
         if tracing:
-            await asyncio.to_thread(tracing.close)
+            closing.append(asyncio.to_thread(tracing.close))
+        await asyncio.gather(*closing)
     if not started:
         _stop_hard("stopped", 0)  # a thread may be reading gigabytes: it is not waited for
     log.info("stopped")

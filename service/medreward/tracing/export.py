@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -25,19 +26,24 @@ ROOM: Final = 2048  # spans or events that wait, by OpenTelemetry's own default
 QUIET_SECONDS: Final = 60.0  # between two lines about a collector that does not take what is sent
 
 
-class LastLine(logging.Handler):
-    """Keeps the last line of the exporters, who have one for each attempt: it says why nothing is taken."""
+class LastLines(logging.Handler):
+    """Keeps the last two lines of the exporters, who have one for each attempt: they say why nothing is taken."""
 
-    said = ""
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: deque[str] = deque(maxlen=2)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said = record.getMessage()
+        self._lines.append(record.getMessage())
+
+    def __str__(self) -> str:
+        return " ".join(self._lines)
 
 
 class Tally:
     """Counts the spans, or the events, that are sent, that fail and that find no room."""
 
-    def __init__(self, kind: str, room: int, metrics: Metrics, exporters: LastLine) -> None:
+    def __init__(self, kind: str, room: int, metrics: Metrics, exporters: LastLines) -> None:
         self._kind = kind
         self._exporters = exporters
         self._room = room
@@ -60,7 +66,7 @@ class Tally:
         self._counted.labels(self._kind, "sent" if sent else "failed").inc(count)
         if not sent and time.monotonic() - self._told >= QUIET_SECONDS:
             self._told = time.monotonic()
-            about = {"kind": self._kind, "lost": count, "why": self._exporters.said}
+            about = {"kind": self._kind, "lost": count, "why": str(self._exporters)}
             log.warning("the collector of traces does not take what is sent", extra=about)
 
 
@@ -145,7 +151,7 @@ class SentEvents(LogRecordExporter):
 def start(metrics: Metrics, spans: bool, events: bool) -> Tracing:
     """Starts what sends the spans and the events that are wanted. Fails with a ConfigurationError for a variable whose
     value cannot be. No provider becomes that of the process: what other packages would send is not ours to send."""
-    exporters = LastLine()
+    exporters = LastLines()
     theirs = logging.getLogger("opentelemetry.exporter")
     theirs.handlers, theirs.propagate = [exporters], False
     resource = Resource.create(

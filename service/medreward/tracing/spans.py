@@ -21,7 +21,7 @@ EVENT: Final = "gen_ai.evaluation.result"
 #: Why a scored response has no score in a dimension.
 NOT_OF_THE_MODEL: Final = "dimension_missing"
 
-CLOSE_SECONDS: Final = 1.5
+CLOSE_SECONDS: Final = 0.75  # with the second of a server that has nothing to do, less than two
 
 Attributes = Mapping[str, str | int | float]
 
