@@ -12,6 +12,9 @@ from typing import Any
 import grpc
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import pictures
 from collector import SERVER, Collector, attributes, seconds
@@ -237,6 +240,16 @@ async def test_the_page_names_every_span_and_attribute_and_no_other(traced: Serv
 def table_of_attributes(page: str) -> Mapping[str, set[str]]:
     rows = re.findall(r"^\| `?([A-Za-z]+)`? \| .* \| (.*) \|$", page, re.MULTILINE)
     return {span: set(re.findall(r"`([a-z_.]+)`", names)) for span, names in rows}
+
+
+async def test_fastapi_makes_no_spans_of_its_own(traced: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would as soon as the process has a provider, as under `opentelemetry-instrument`, and name path and query."""
+    kept, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
+    for client in (traced.rest, traced.admin):
+        assert (await client.get("/openapi.json?patient=Zoe")).status_code == 200
+    assert kept.get_finished_spans() == ()
 
 
 async def test_what_became_of_the_spans_is_counted(traced: Server, collector: Collector) -> None:
