@@ -323,6 +323,18 @@ RELEASE: Final = {
             about="The level of the sleep; 0 is awake.",
         ),
         Panel(
+            "Spans and events that were lost, in an hour",
+            "short",
+            [
+                Query(
+                    "sum by (instance, kind, outcome) "
+                    f'(increase(medreward_trace_records_total{{{HERE},outcome!="sent"}}[1h]))',
+                    "{{instance}} {{kind}} {{outcome}}",
+                )
+            ],
+            about="Nothing is sent unless traces are turned on.",
+        ),
+        Panel(
             "Time until the certificate expires",
             "s",
             [Query(gauge("medreward_certificate_expiry_seconds", how="min"), "{{instance}}")],

@@ -29,9 +29,9 @@ TORCH = LOCKS / "torch.txt"
 #: Extras of pyproject.toml in each environment. `test` comes first: the others take their versions from it.
 ENVIRONMENTS = {
     "test": ("cpu", "dev"),
-    "serve": ("cpu",),
-    "vlm": ("cpu", "vlm"),
-    "gpu": ("gpu", "vlm"),
+    "serve": ("cpu", "otel"),
+    "vlm": ("cpu", "otel", "vlm"),
+    "gpu": ("gpu", "otel", "vlm"),
     "bench": ("cpu", "bench"),
 }
 #: Environments of programs that never run beside the service.

@@ -34,7 +34,7 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio"):
+    for noisy in ("uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio", "urllib3", "requests"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     warnings.showwarning = _log_warning
 

@@ -21,6 +21,8 @@ BATCH_ITEMS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SCORES: Final = tuple(i / 20 for i in range(1, 21))
 UNCERTAINTIES: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5, 2.0, 3.0, 5.0)
 CACHES: Final = ("images", "pixels", "image_features", "prefixes", "scores")
+TRACE_KINDS: Final = ("spans", "events")
+TRACE_OUTCOMES: Final = ("sent", "failed", "dropped")
 SWAP_OUTCOMES: Final = ("taken_over", "refused", "rolled_back")
 #: Why a whole request is refused though nothing is wrong with what it says. A quota is the caller's own limit.
 REFUSALS: Final = (
@@ -243,6 +245,11 @@ class Metrics:
             "How many seconds are left until the TLS certificate expires; +Inf without one",
         )
         self.certificate_expiry.set(math.inf)
+        self.trace_records = counter(
+            "medreward_trace_records",
+            "How many spans and events were sent to the collector, failed to be sent, or found no room to wait for it",
+            ["kind", "outcome"],
+        )
         self.build = Info(
             "medreward_build",
             "The version, the model and the runtime that are running; its value is always 1",
@@ -275,6 +282,9 @@ class Metrics:
         for name in WATCHED:
             self.drift_statistic.labels(name)
             self.drift_alarm.labels(name)
+        for kind in TRACE_KINDS:
+            for outcome in TRACE_OUTCOMES:
+                self.trace_records.labels(kind, outcome)
 
     def expect(self, routes: Iterable[str], success: str, lanes: Iterable[Lane] = (Lane.BULK,)) -> None:
         """Starts the counters of these routes at 0. `success` is the code of an answer that is no refusal."""

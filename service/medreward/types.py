@@ -1,9 +1,9 @@
 """The words every room uses: what is asked, what is answered, and which model answers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Final, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from medreward.errors import ItemError
 
@@ -129,6 +129,38 @@ class Options:
         return {name: str(value) for name, value in asdict(self).items() if value != usual[name]}
 
 
+class Phase(NamedTuple):
+    """A part of the work of a batch, and when it was done, in seconds of time.monotonic."""
+
+    name: str
+    started: float
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBatch:
+    """A batch that was on a device, as traces show it: from when to when, what it did, and figures about it."""
+
+    started: float
+    ended: float
+    phases: Sequence[Phase]
+    figures: Mapping[str, str | int]
+
+
+class Trace(Protocol):
+    """Takes down what becomes of a request, for the trace that it belongs to. Times are seconds of time.monotonic."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers that let another server continue the trace."""
+
+    def phase(self, name: str, started: float, ended: float, batch: object = None) -> None:
+        """Notes a phase of the request; with `batch`, what `of_batch` returned, it points to that batch."""
+
+    def of_batch(self, batch: DeviceBatch, others: Iterable["Trace"]) -> object:
+        """Notes a batch that this request was in, together with those of the other traces."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
     id: str
@@ -139,6 +171,7 @@ class ScoreRequest:
     deadline_s: float | None = None
     fingerprint: str | None = None
     tenant: str = ""
+    trace: Trace | None = field(default=None, compare=False)
 
     @property
     def triples(self) -> int:

@@ -113,7 +113,11 @@ def test_an_image_is_encoded_once(backend: OnnxBackend) -> None:
     backend.score([group, Group(image(1), (2, 8), [(9,)]), Group(image(2), (2, 7), [(9,)]), Group(None, (2,), [(9,)])])
     assert backend.take_counts() == Counts(image_encodes=2, image_hits=1, prefix_runs=5)
     backend.score([group])
-    assert backend.take_counts() == Counts(image_hits=1, prefix_runs=2)
+    again = backend.take_counts()
+    assert again == Counts(image_hits=1, prefix_runs=2)
+    encode, answers = again.phases
+    assert (encode.name, answers.name) == ("encode", "answers")
+    assert encode.started <= encode.ended <= answers.started <= answers.ended
 
 
 def test_an_image_given_back_is_encoded_again_to_the_same_bits(backend: OnnxBackend) -> None:

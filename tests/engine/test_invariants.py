@@ -207,7 +207,7 @@ class StubWorker:
         if roll() < trouble.fault:
             self._world.counts["fault"] += 1
             raise ValueError("a fault")
-        return Done([self._outcomes(group, roll() < trouble.refusal) for group in groups], seconds, Counts())
+        return Done([self._outcomes(group, roll() < trouble.refusal) for group in groups], 0.0, seconds, Counts())
 
     def _outcomes(self, group: GroupFrame, refused: bool) -> list[HeadOutputs | ItemError]:
         if refused:

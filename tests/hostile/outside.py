@@ -29,9 +29,9 @@ class Outside:
 
 
 @asynccontextmanager
-async def outside(folder: Path, *flags: str) -> AsyncIterator[Outside]:
+async def outside(folder: Path, *flags: str, **variables: str) -> AsyncIterator[Outside]:
     no_limit = [("grpc.max_send_message_length", -1)]
-    with serving(folder, *flags) as served:
+    with serving(folder, *flags, **variables) as served:
         lines = map(json.loads, served.log.read_text().splitlines())
         port = next(line["grpc_port"] for line in lines if line["event"] == "listening")
         async with (

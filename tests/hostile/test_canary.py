@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +16,7 @@ from pydicom import dcmread
 
 import pictures
 from cases import Body, b64
+from collector import Collector, collecting
 from hostile import files
 from hostile.outside import Outside, outside, printed
 from hostile.site import Site, moved, page, site_at
@@ -81,12 +82,23 @@ async def site() -> AsyncIterator[Site]:
 
 
 @pytest.fixture(scope="module")
-async def server(site: Site, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Outside]:
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+async def server(site: Site, collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Outside]:
     folder = tmp_path_factory.mktemp("canary")
     ca = folder / "ca.pem"
     site.authority.cert_pem.write_to_path(str(ca))
     fetching = ("--image-url-hosts", f"127.0.0.1:{site.port}", "--image-url-ca", str(ca), "--image-url-private")
-    async with outside(folder, "--log-level", "debug", "--decoders", "1", *fetching) as server:
+    traces = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_LOGS_EXPORTER": "otlp",
+        "OTEL_BSP_SCHEDULE_DELAY": "50",
+    }
+    async with outside(folder, "--log-level", "debug", "--decoders", "1", *fetching, **traces) as server:
         yield server
 
 
@@ -266,7 +278,7 @@ def nowhere(text: str | bytes) -> bool:
     return CANARY.lower() not in plain.lower()
 
 
-async def test_a_canary_sent_everywhere_is_found_nowhere(server: Outside, site: Site) -> None:
+async def test_a_canary_sent_everywhere_is_found_nowhere(server: Outside, site: Site, collector: Collector) -> None:
     seen, scored = 0, 0
     async for reply in over_rest(server, site):
         told = f"{reply.status_code} {reply.headers} {reply.text}"
@@ -290,6 +302,9 @@ async def test_a_canary_sent_everywhere_is_found_nowhere(server: Outside, site: 
     requests = [line for line in map(json.loads, log.splitlines()) if line["event"] == "request"]
     assert len(requests) > 250
     assert printed(server) == b""
+    await until(lambda: len({span.trace_id for span in collector.spans}) > 250)
+    assert collector.events
+    assert [body for body in collector.bodies if not nowhere(body)] == []
     assert sorted(file.name for file in server.served.log.parent.iterdir()) == ["ca.pem", "serve.log"]
 
 

@@ -15,7 +15,7 @@ import httpx
 
 MEDREWARD = str(Path(sys.executable).with_name("medreward"))
 ANY_PORTS = ["--port", "0", "--grpc-port", "0", "--admin-port", "0"]
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("MEDREWARD_")}
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("MEDREWARD_", "OTEL_"))}
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -35,11 +35,13 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, *flags: str) -> Iterator[Served]:
+def serving(folder: Path, *flags: str, **variables: str) -> Iterator[Served]:
     log = folder / "serve.log"
     command = [MEDREWARD, "serve", "--model", "fake", *ANY_PORTS, *flags]
     with log.open("w") as stderr:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=CLEAN, cwd=folder)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=CLEAN | variables, cwd=folder
+        )
     try:
         listening = first_ready(process, log)
         urls = [f"http://127.0.0.1:{listening[port]}" for port in ("port", "admin_port")]

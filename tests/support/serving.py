@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import httpx
@@ -22,6 +22,9 @@ from medreward.metrics import Metrics
 from medreward.proto import reward_pb2_grpc
 from medreward.screening.screening import Screening
 from medreward.settings import MIB, Settings
+
+if TYPE_CHECKING:
+    from medreward.tracing.spans import Tracing
 
 LOOPBACK = "127.0.0.1"
 #: Above gRPC's own default of 4 MiB, below what would make a test slow.
@@ -55,21 +58,23 @@ def settings_for(**given: Any) -> Settings:
 
 
 @asynccontextmanager
-async def running(start: bool = True, **given: Any) -> AsyncIterator[Server]:
+async def running(
+    start: bool = True, tracing: "Tracing | None" = None, metrics: Metrics | None = None, **given: Any
+) -> AsyncIterator[Server]:
     """With `start` false, a server that is still loading."""
-    engine = Engine(settings_for(**given), Metrics(CollectorRegistry()))
+    engine = Engine(settings_for(**given), metrics or Metrics(CollectorRegistry()))
     screening = Screening(engine)
     if start:
         await engine.start()
         screening.start()
     keys, tls = Keyring(engine.settings.keys_file), Tls.of(engine.settings)
-    apps = create_app(engine, keys, screening), create_admin_app(engine, keys, screening, tls)
+    apps = create_app(engine, keys, screening, tracing), create_admin_app(engine, keys, screening, tls, tracing)
     doors = [Door(app, engine.settings, tls) for app in apps]
     sockets = [listening() for _ in doors]
     serving = [asyncio.create_task(door.serve([sock])) for door, sock in zip(doors, sockets, strict=True)]
     ports = [sock.getsockname()[1] for sock in sockets]
     watching = [asyncio.create_task(watched.watch()) for watched in (keys, tls) if watched]
-    rpc = Rpc(engine, keys, screening, tls)
+    rpc = Rpc(engine, keys, screening, tls, tracing)
     ports.insert(1, await rpc.start(LOOPBACK, 0))
     target = f"{LOOPBACK}:{ports[1]}"
     no_limit = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -15,7 +15,7 @@ from medreward.api.access.keyring import Keyring
 from medreward.api.access.tls import Tls
 from medreward.api.openapi import PROBLEMS, describe, paths
 from medreward.api.rest.decisions import AUDIT_OFF
-from medreward.api.rest.middleware import admin_rules, engine_of, entry_of, surround
+from medreward.api.rest.middleware import NO_TELEMETRY, admin_rules, engine_of, entry_of, surround
 from medreward.api.rest.requests import checked, decode_json, read_body
 from medreward.api.rest.schemas import ModelRefShape, Shape, StateReply
 from medreward.api.rest.screen import PolicyRefShape, screening_of
@@ -25,6 +25,9 @@ from medreward.errors import Code, RequestError
 from medreward.screening.screening import Screening
 from medreward.types import SleepLevel
 
+if TYPE_CHECKING:
+    from medreward.tracing.spans import Tracing
+
 TAGS = [{"name": "operators", "description": "for those who run the server: Prometheus, deployment scripts, people"}]
 
 S = TypeVar("S", bound=Shape)
@@ -33,14 +36,21 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 router = APIRouter(tags=["operators"], responses=PROBLEMS)
 
 
-def create_admin_app(engine: Engine, keys: Keyring, screening: Screening, tls: Tls | None = None) -> FastAPI:
+def create_admin_app(
+    engine: Engine, keys: Keyring, screening: Screening, tls: Tls | None = None, tracing: "Tracing | None" = None
+) -> FastAPI:
     app = FastAPIOffline(
-        title="MedReward admin", version=__version__, redoc_url=None, redirect_slashes=False, openapi_tags=TAGS
+        title="MedReward admin",
+        version=__version__,
+        redoc_url=None,
+        redirect_slashes=False,
+        openapi_tags=TAGS,
+        telemetry=NO_TELEMETRY,
     )
     app.state.engine = engine
     app.state.screening = screening
     app.include_router(router)
-    surround(app, [router], engine, keys, admin_rules(engine.settings))
+    surround(app, [router], engine, keys, admin_rules(engine.settings), tracing)
     engine.metrics.expect(paths(router), "200")
     if tls:
         engine.metrics.certificate_expiry.set_function(tls.seconds_left)

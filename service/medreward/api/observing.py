@@ -7,13 +7,16 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from medreward.api.access.keyring import ANYONE, Caller
 from medreward.errors import Code, ItemError, MedRewardError, RequestError
 from medreward.metrics import Metrics
 from medreward.settings import RequestIds
-from medreward.types import Lane, Scored, ScoreResponse
+from medreward.types import Lane, Scored, ScoreResponse, Trace
+
+if TYPE_CHECKING:
+    from medreward.tracing.spans import RequestTrace
 
 log = logging.getLogger("medreward.access")
 
@@ -53,6 +56,17 @@ class Entry:
     fingerprint: str = ""
     outcomes: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
+    trace: "RequestTrace | None" = None
+
+    @property
+    def recorded(self) -> Trace | None:
+        """The trace in which the engine notes what it does; None where that would go nowhere."""
+        return self.trace if self.trace and self.trace.is_recorded else None
+
+    @property
+    def trace_id(self) -> str:
+        """The id of the trace that shows this request; empty where none does."""
+        return self.trace.id if self.trace else ""
 
     def add(self, response: ScoreResponse) -> None:
         """Counts the response's results. A gRPC stream has many responses in one entry."""
@@ -60,6 +74,8 @@ class Entry:
         for result in response.results:
             self.outcomes["ok" if isinstance(result, Scored) else result.error.code] += 1
             self.flags.update(result.flags)
+        if self.trace:
+            self.trace.scored(response)
 
     def id_headers(self) -> dict[str, str]:
         """Returns the headers (in gRPC: the trailing metadata) with which every answer says its request's id."""
@@ -71,6 +87,8 @@ class Entry:
         fields: dict[str, object] = {"request_id": self.request_id, "client": self.client, "lane": self.lane}
         if self.id_replaced:
             fields["request_id_replaced"] = True
+        if self.trace_id:
+            fields["trace_id"] = self.trace_id
         if self.caller.id:
             fields |= {"key": self.caller.id, "tenant": self.caller.tenant}
         if self.outcomes:
@@ -84,6 +102,17 @@ class Entry:
             fields |= {"reason": self.refusal.code, "detail": self.refusal.for_log}
         return fields
 
+    def attributes(self) -> dict[str, str | int]:
+        """Returns the attributes that its span has beside those of the door: names and numbers alone."""
+        attributes: dict[str, str | int] = {"medreward.lane": self.lane}
+        if self.outcomes:
+            attributes |= {
+                "medreward.model.fingerprint": self.fingerprint,
+                "medreward.responses": self.outcomes.total(),
+                "medreward.unscored": self.outcomes.total() - self.outcomes["ok"],
+            }
+        return attributes
+
 
 def observe(metrics: Metrics, route: str, code: str, seconds: float, entry: Entry) -> None:
     """Counts and logs a request that has been answered; `code` is the HTTP status or the name of gRPC's."""
@@ -91,6 +120,8 @@ def observe(metrics: Metrics, route: str, code: str, seconds: float, entry: Entr
     metrics.request_duration.labels(route, entry.lane).observe(seconds)
     if entry.refusal and not isinstance(entry.refusal, ItemError):  # those are in medreward_items_total
         metrics.refused.labels(route, entry.refusal.code).inc()
+    if entry.trace:
+        entry.trace.answered(route, code, entry.refusal.code if entry.refusal else "", entry.attributes())
     if log.isEnabledFor(logging.INFO):
         fields = {"route": route, "code": code, "ms": round(seconds * 1000, 3)}
         log.info("request", extra=entry.fields() | fields)

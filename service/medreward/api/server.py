@@ -26,6 +26,7 @@ from medreward.errors import ConfigurationError
 from medreward.metrics import Metrics
 from medreward.screening.screening import Screening
 from medreward.settings import Settings
+from medreward.tracing import start_tracing
 
 log = logging.getLogger("medreward")
 
@@ -63,13 +64,15 @@ async def serve(settings: Settings) -> None:
     long, at a second signal, and where the model was still loading."""
     host, admin_host = _bindable(settings, "host"), _bindable(settings, "admin_host")
     keys, tls = Keyring(settings.keys_file), Tls.of(settings)
-    engine = Engine(settings, Metrics(CollectorRegistry()))
+    metrics = Metrics(CollectorRegistry())
+    tracing = start_tracing(metrics)
+    engine = Engine(settings, metrics)
     screening = Screening(engine)
     stop = _stop_on_signals()
-    apps = create_app(engine, keys, screening), create_admin_app(engine, keys, screening, tls)
+    apps = create_app(engine, keys, screening, tracing), create_admin_app(engine, keys, screening, tls, tracing)
     doors = [Door(app, settings, tls) for app in apps]
     sockets = _listen(host, settings.port), _listen(admin_host, settings.admin_port)
-    rpc = Rpc(engine, keys, screening, tls)
+    rpc = Rpc(engine, keys, screening, tls, tracing)
     if settings.grpc_port:
         _listen(host, settings.grpc_port).close()  # gRPC itself would share a port that is in use
     grpc_port = await rpc.start(host, settings.grpc_port)
@@ -102,7 +105,10 @@ async def serve(settings: Settings) -> None:
             )
         for watch in watching:
             watch.cancel()
-        await engine.close()
+        closing = [engine.close()]
+        if tracing:
+            closing.append(asyncio.to_thread(tracing.close))
+        await asyncio.gather(*closing)
     if not started:
         _stop_hard("stopped", 0)  # a thread may be reading gigabytes: it is not waited for
     log.info("stopped")

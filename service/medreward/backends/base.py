@@ -1,15 +1,17 @@
 """The contract between the engine and a backend, which is whatever runs a model."""
 
+import time
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medreward.types import Runtime
+from medreward.types import Phase, Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,14 @@ class Counts:
     image_hits: int = 0  # images whose features were there
     prefix_runs: int = 0  # prompts run through the model
     prefix_hits: int = 0  # prompts whose state was there
+    phases: list[Phase] = field(default_factory=list, compare=False)  # parts of the work, as they were done
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Notes the part of the work that is done within it."""
+        started = time.monotonic()
+        yield
+        self.phases.append(Phase(name, started, time.monotonic()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,16 +50,19 @@ class FakeBackend:
         self._counts = Counts()
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
-        if self._delay_s:
-            time.sleep(self._delay_s)
-        logits: list[Logits] = []
-        for group in groups:
-            prefix = self._prefix(group)
-            digests = b"".join(blake2b(_bytes(a), key=prefix, digest_size=DIGEST_BYTES).digest() for a in group.answers)
-            uniforms = np.frombuffer(digests, "<u2").reshape(-1, 1, len(DIMENSIONS), UNIFORMS)
-            # Whole numbers up to the one multiplication, so that every machine finds the same bits.
-            centred = uniforms.sum(-1, dtype=np.int64) - UNIFORMS * 32768
-            logits.append((centred * STEP).astype(np.float32))
+        with self._counts.timed("prompt"):
+            prefixes = [self._prefix(group) for group in groups]
+        with self._counts.timed("answers"):
+            if self._delay_s:
+                time.sleep(self._delay_s)
+            return [self._answers(*each) for each in zip(prefixes, groups, strict=True)]
+
+    def _answers(self, prefix: bytes, group: Group) -> Logits:
+        digests = b"".join(blake2b(_bytes(a), key=prefix, digest_size=DIGEST_BYTES).digest() for a in group.answers)
+        uniforms = np.frombuffer(digests, "<u2").reshape(-1, 1, len(DIMENSIONS), UNIFORMS)
+        # Whole numbers up to the one multiplication, so that every machine finds the same bits.
+        centred = uniforms.sum(-1, dtype=np.int64) - UNIFORMS * 32768
+        logits: Logits = (centred * STEP).astype(np.float32)
         return logits
 
     def warm_up(self) -> None:

@@ -131,7 +131,8 @@ class OnnxBackend:
         return CostModel(image=visual, row=visual, pad_to=self._run_shape.pad_to)
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
-        images = self._image_tokens([group.image for group in groups if group.image])
+        with self._counts.timed("encode"):
+            images = self._image_tokens([group.image for group in groups if group.image])
         rows: list[Row] = []
         parts: list[int] = []  # of each answer
         for group in groups:
@@ -140,7 +141,8 @@ class OnnxBackend:
                 read = windows(answer, self._reading) if self._reading else [answer]
                 rows += [Row(tokens, np.array([*group.prompt, *part], np.int64)) for part in read]
                 parts.append(len(read))
-        logits = self._score_rows(rows)
+        with self._counts.timed("answers"):
+            logits = self._score_rows(rows)
         self._counts.prefix_runs += len(rows)
         answers = np.split(logits, [*accumulate(parts)][:-1]) if parts else []
         whole = np.stack([*map(joined, answers)]) if parts else logits

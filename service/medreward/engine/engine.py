@@ -250,7 +250,9 @@ class Engine:
         longest = self.settings.deadline_seconds
         deadline = started + min(request.deadline_s or longest, longest)
         scoring = Scoring(serving.model.manifest.calibration, weights_of(request, serving.model))
-        context = RequestContext(request, deadline, scoring, Timings(), Allowance(self.settings.body_bytes))
+        context = RequestContext(
+            request, deadline, scoring, Timings(), Allowance(self.settings.body_bytes, request.trace)
+        )
         calls = [self._score_item(i, item, context, serving) for i, item in enumerate(request.items)]
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
         results = tuple(result for item in per_item for result in item)

@@ -153,6 +153,8 @@ class Items:
                     flight = Flight(key, prompt, ids, cost, self._clock(), deadline, id=id_, picture=picture)
                     self._flights.launch(flight)
                     reserved -= cost  # the flight gives it back
+                if context.request.trace:
+                    flight.traces.append(context.request.trace)
                 flights.append(flight)
             self._work.set()
             # Unlike gather, wait leaves the futures alone when it is cancelled: others may wait for them too.
@@ -173,7 +175,10 @@ class Items:
         """Returns the picture of the file with one more holder, and notes how long it took to get it."""
         started = self._clock()
         picture = await self._pictures.hold(file, key.tenant, key.lane, context.deadline)
-        context.timings.decode = max(context.timings.decode, self._clock() - started)
+        ended = self._clock()
+        context.timings.decode = max(context.timings.decode, ended - started)
+        if context.request.trace:
+            context.request.trace.phase("decode", started, ended)
         return picture
 
 

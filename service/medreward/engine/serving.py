@@ -174,15 +174,24 @@ def _assemble(
     )
     flights = Flights(scheduler, settings.score_cache_bytes, metrics)
     pictures = Pictures(slots, model.image, decoders, Room(settings.queue_pixels), metrics, clock)
+    ref = model.ref(workers[0].runtime)
     work = asyncio.Event()
     dispatchers = [
         Dispatcher(
-            device, worker, scheduler, flights, work, metrics, clock, _probe(model, slots), settings.probe_seconds
+            device,
+            worker,
+            scheduler,
+            flights,
+            work,
+            metrics,
+            clock,
+            _probe(model, slots),
+            settings.probe_seconds,
+            ref.fingerprint,
         )
         for device, worker in enumerate(workers)
     ]
     items = Items(model, cost, images, pictures, scheduler, flights, work, clock)
-    ref = model.ref(workers[0].runtime)
     return Serving(
         settings, metrics, model, ref, items, workers, dispatchers, pictures, decoders, slots, scheduler, flights
     )

@@ -92,6 +92,7 @@ class OutputsFrame(msgspec.Struct, tag=True):
 
 class Ran(msgspec.Struct, tag=True):
     outcomes: list[list[OutputsFrame | Failure]]  # of each answer of each group
+    started: float  # in seconds of time.monotonic, which all processes of a machine share
     seconds: float
     counts: Counts
 

@@ -180,7 +180,9 @@ def test_images_and_prompts_run_once(loaded: Loaded) -> None:
     backend.take_counts()
     asked = groups(loaded.family)
     backend.score(asked)
-    assert backend.take_counts() == Counts(image_encodes=2, image_hits=1, prefix_runs=4, prefix_hits=1)
+    counts = backend.take_counts()
+    assert counts == Counts(image_encodes=2, image_hits=1, prefix_runs=4, prefix_hits=1)
+    assert [phase.name for phase in counts.phases] == ["encode", "prompt", "answers"]
     backend.score(asked)
     assert backend.take_counts() == Counts(prefix_runs=1, prefix_hits=4)  # text alone is not kept
     new_question = Group(image(1), [*asked[0].prompt, 20], [[5]])

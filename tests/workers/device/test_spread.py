@@ -29,7 +29,7 @@ from medreward.backends.torch_vlm.sharing import config_to_share, join
 from medreward.cli.parity import check_parity
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.settings import Settings
-from medreward.types import Runtime
+from medreward.types import Phase, Runtime
 from medreward.workers.device import process_worker, rank, spread
 from medreward.workers.device.loading import open_backend
 from medreward.workers.device.process_worker import ProcessWorker
@@ -246,6 +246,16 @@ def test_no_memory_on_all_ranks_is_told_as_on_one() -> None:
         (1, 6),
         Code.OUT_OF_MEMORY,
     ]
+
+
+def test_what_the_ranks_count_is_added_up() -> None:
+    phases = [Phase("encode", 1.0, 2.0), Phase("answers", 2.0, 3.0)]
+    scored = [Scored([Numbers((1, 1, 6), bytes(24))], Counts(prefix_runs=1, phases=[phase])) for phase in phases]
+    backend = Scripted([*scored], [*scored])
+    for _ in scored:
+        backend.score([ASKED])
+    counts = backend.take_counts()
+    assert (counts.prefix_runs, counts.phases) == (2, phases)
 
 
 @pytest.mark.parametrize("other", [None, NUMBERS])

@@ -135,6 +135,7 @@ def read_call(route: str, entry: Entry, parameters: Mapping[str, str], headers: 
         deadline_s=read_deadline(headers.get("x-deadline-ms")),
         fingerprint=headers.get("x-model-fingerprint"),
         tenant=entry.caller.tenant,
+        trace=entry.recorded,
     )
     fill = None if on_error in ("raise", "null") else _number(on_error, "on_error", "raise, null or a finite number")
     return Call(route, entry, request, on_error == "raise", fill)

@@ -1,6 +1,7 @@
 """The routes of the REST door. Each translates the request, calls the engine and translates its answer back."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
@@ -13,7 +14,7 @@ from medreward.api.openapi import PROBLEMS, describe, paths, scoring
 from medreward.api.page import routes as page
 from medreward.api.rest import decisions, screen
 from medreward.api.rest.leaving import cancelled_if_left
-from medreward.api.rest.middleware import engine_of, entry_of, rest_rules, surround
+from medreward.api.rest.middleware import NO_TELEMETRY, engine_of, entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, score_reply
 from medreward.api.rest.requests import read_body, read_score_body
 from medreward.api.rest.schemas import GroupedRequest, ModelReply, ScoreReply, StoredReply, TripleRequest
@@ -22,6 +23,9 @@ from medreward.engine.limits import limits_of
 from medreward.errors import Code, ItemError, RequestError
 from medreward.screening.screening import Screening
 from medreward.types import Failed, Lane, ScoreRequest
+
+if TYPE_CHECKING:
+    from medreward.tracing.spans import Tracing
 
 TAGS = [
     {
@@ -36,9 +40,14 @@ TAGS = [
 router = APIRouter()
 
 
-def create_app(engine: Engine, keys: Keyring, screening: Screening) -> FastAPI:
+def create_app(engine: Engine, keys: Keyring, screening: Screening, tracing: "Tracing | None" = None) -> FastAPI:
     app = FastAPIOffline(
-        title="MedReward", version=__version__, redoc_url=None, redirect_slashes=False, openapi_tags=TAGS
+        title="MedReward",
+        version=__version__,
+        redoc_url=None,
+        redirect_slashes=False,
+        openapi_tags=TAGS,
+        telemetry=NO_TELEMETRY,
     )
     app.state.engine = engine
     app.state.screening = screening
@@ -46,7 +55,7 @@ def create_app(engine: Engine, keys: Keyring, screening: Screening) -> FastAPI:
     routers = (router, page.router, screen.router, decisions.router, *compat.ROUTERS)
     for each in routers:
         app.include_router(each)
-    surround(app, routers, engine, keys, rest_rules(engine.settings))
+    surround(app, routers, engine, keys, rest_rules(engine.settings), tracing)
     in_lanes: dict[str, Iterable[Lane]] = dict.fromkeys(("/score", "/v1/score"), Lane)
     in_lanes |= dict.fromkeys(("/v1/screen", *compat.DECIDING), (Lane.INTERACTIVE,))
     for path in paths(*routers):
@@ -85,6 +94,7 @@ async def score(request: Request) -> Response:
             deadline_s=deadline_s,
             fingerprint=headers.get("x-model-fingerprint"),
             tenant=entry.caller.tenant,
+            trace=entry.recorded,
         )
         entry.caller.charge(await engine.triples_of(asked))
         async with cancelled_if_left(request):

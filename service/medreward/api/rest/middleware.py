@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.datastructures import Headers, MutableHeaders
@@ -25,7 +25,14 @@ from medreward.metrics import Metrics
 from medreward.settings import RequestIds, Settings
 from medreward.types import Lane
 
+if TYPE_CHECKING:
+    from medreward.tracing.spans import Tracing
+
 HEALTH: Final = frozenset({"/livez", "/readyz"})  # probes come by address and have no key
+#: FastAPI's own spans name the path and the query of a request, and its log events quote exceptions.
+NO_TELEMETRY: Final = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+#: What asks for these asks every few seconds, and nobody looks for it in a trace.
+UNTRACED: Final = HEALTH | {"/metrics", "/v2/health/live", "/v2/health/ready"}
 #: Where a key may stand; the second is ROLL's.
 KEY_HEADERS: Final = ("authorization", "xrl-authorization")
 
@@ -66,12 +73,21 @@ def admin_rules(settings: Settings) -> AccessRules:
     )
 
 
-def surround(app: FastAPI, routers: Iterable[APIRouter], engine: Engine, keys: Keyring, rules: AccessRules) -> None:
+def surround(
+    app: FastAPI,
+    routers: Iterable[APIRouter],
+    engine: Engine,
+    keys: Keyring,
+    rules: AccessRules,
+    tracing: "Tracing | None" = None,
+) -> None:
     """Puts all of this module around the routes of the app; the routers hold those that the app itself does not
     list."""
     app.add_middleware(AccessCheck, keys=keys, rules=rules)
     routes = [*app.routes, *(route for router in routers for route in router.routes)]
-    app.add_middleware(Observe, metrics=engine.metrics, rule=engine.settings.request_ids, routes=routes)
+    app.add_middleware(
+        Observe, metrics=engine.metrics, rule=engine.settings.request_ids, routes=routes, tracing=tracing
+    )
     app.add_exception_handler(MedRewardError, answer_refusal)
     app.add_exception_handler(HTTPException, answer_unrouted)
     app.add_exception_handler(Exception, answer_fault)
@@ -91,21 +107,27 @@ def engine_of(request: Request) -> Engine:
 class Observe:
     """Gives each request its entry and its id, and counts and logs it when it has been answered."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, rule: RequestIds, routes: Sequence[BaseRoute]) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, rule: RequestIds, routes: Sequence[BaseRoute], tracing: "Tracing | None"
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._rule = rule
         self._routes = routes  # they name a request that was refused before the router saw it
+        self._tracing = tracing
 
     async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        id_, replaced = request_id(Headers(scope=scope).get("x-request-id"), self._rule)
+        headers = Headers(scope=scope)
+        id_, replaced = request_id(headers.get("x-request-id"), self._rule)
         peer = scope.get("client")
         is_oip = scope["path"].startswith("/v2/")
         entry = scope["entry"] = Entry(id_, replaced, peer[0] if peer else "", is_oip=is_oip)
+        if self._tracing and scope["path"] not in UNTRACED:
+            entry.trace = self._tracing.http(scope["method"], scope["scheme"], headers)
         status = 500
 
         async def answer(message: Message) -> None:

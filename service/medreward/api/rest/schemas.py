@@ -349,3 +349,4 @@ class Problem(Shape):
     detail: str
     field: str | None
     request_id: str
+    trace_id: str | None = Field(None, description="the trace that shows the request; missing where there is none")

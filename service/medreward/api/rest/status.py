@@ -81,6 +81,8 @@ def problem(error: MedRewardError, entry: Entry) -> Response:
         "field": error.field or None,
         "request_id": entry.request_id,
     }
+    if entry.trace_id:
+        body["trace_id"] = entry.trace_id
     if entry.is_oip:
         body["error"] = error.detail
     headers = {}

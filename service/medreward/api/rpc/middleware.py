@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import grpc
@@ -20,23 +20,30 @@ from medreward.errors import MedRewardError, RequestError
 from medreward.metrics import Metrics
 from medreward.settings import RequestIds, Settings
 
+if TYPE_CHECKING:
+    from medreward.tracing.spans import Tracing
+
 log = logging.getLogger(__name__)
 
 HEALTH_METHODS: Final = "/grpc.health.v1.Health/"  # probes have no key
 CALLER: Final[ContextVar[Caller]] = ContextVar("caller")  # set by AccessCheck, and by nobody else
 
 
-def new_entry(context: Context, rule: RequestIds, caller: Caller = ANYONE) -> Entry:
+def new_entry(context: Context, rule: RequestIds, caller: Caller = ANYONE, tracing: "Tracing | None" = None) -> Entry:
     """Returns the entry of a call that begins. gRPC names its peer as ipv4:127.0.0.1:5000 or ipv6:%5B::1%5D:5000."""
     address = unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
-    return Entry(*request_id(metadata_of(context).get("x-request-id"), rule), address, caller)
+    metadata = metadata_of(context)
+    entry = Entry(*request_id(metadata.get("x-request-id"), rule), address, caller)
+    entry.trace = tracing.rpc(metadata) if tracing else None
+    return entry
 
 
 class AccessCheck(grpc.aio.ServerInterceptor):
     """Refuses a call before its message is read when its key does not open the method; health needs no key."""
 
-    def __init__(self, keys: Keyring, metrics: Metrics, rule: RequestIds) -> None:
+    def __init__(self, keys: Keyring, metrics: Metrics, rule: RequestIds, tracing: "Tracing | None" = None) -> None:
         self._keys = keys
+        self._tracing = tracing
         self._metrics = metrics
         self._rule = rule
 
@@ -58,7 +65,7 @@ class AccessCheck(grpc.aio.ServerInterceptor):
         """Returns a handler that refuses every call. As one of streams it waits for no message."""
 
         async def refuse(_: object, context: Context) -> None:
-            entry = new_entry(context, self._rule)
+            entry = new_entry(context, self._rule, tracing=self._tracing)
             try:
                 await abort(context, entry, error)
             finally:
@@ -70,7 +77,8 @@ class AccessCheck(grpc.aio.ServerInterceptor):
 class Observe:
     """Around the handler of each call of the service: its errors become status codes, and it is counted and logged."""
 
-    def __init__(self, metrics: Metrics, settings: Settings) -> None:
+    def __init__(self, metrics: Metrics, settings: Settings, tracing: "Tracing | None" = None) -> None:
+        self._tracing = tracing
         self._metrics = metrics
         self._rule = settings.request_ids
         self._calls = 0  # under way
@@ -80,7 +88,7 @@ class Observe:
     async def call(self, route: str, context: Context, is_stream: bool = False) -> AsyncIterator[Entry]:
         """Gives the call's entry. A stream's messages count as requests of its key, not the stream itself."""
         started = time.perf_counter()
-        entry = new_entry(context, self._rule, CALLER.get())
+        entry = new_entry(context, self._rule, CALLER.get(), self._tracing)
         status = grpc.StatusCode.OK
         self._calls += 1
         try:

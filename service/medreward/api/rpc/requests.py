@@ -82,6 +82,7 @@ def score_request(request: Scorable, context: Context, entry: Entry, id_: str) -
         deadline_s=min((deadline for deadline in deadlines if deadline is not None), default=None),
         fingerprint=request.expect_fingerprint or metadata.get("x-model-fingerprint"),
         tenant=entry.caller.tenant,
+        trace=entry.recorded,
     )
 
 

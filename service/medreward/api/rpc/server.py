@@ -1,7 +1,7 @@
 """The gRPC server: what it serves, within which limits of its own, and its health."""
 
 import asyncio
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,6 +16,9 @@ from medreward.engine.engine import Engine
 from medreward.screening.screening import Screening
 from medreward.types import Lane
 
+if TYPE_CHECKING:
+    from medreward.tracing.spans import Tracing
+
 HEALTH_SECONDS: Final = 0.25
 IDLE_SECONDS: Final = 300  # after which a connection without a call is closed; clients open another unseen
 CALLS_A_CONNECTION: Final = 1024
@@ -25,12 +28,19 @@ FRAMING_BYTES: Final = 65_536  # what a message may have beyond the payload that
 class Rpc:
     """The gRPC server. Its health service says what the engine says of its readiness, at most HEALTH_SECONDS late."""
 
-    def __init__(self, engine: Engine, keys: Keyring, screening: Screening, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        keys: Keyring,
+        screening: Screening,
+        tls: Tls | None = None,
+        tracing: "Tracing | None" = None,
+    ) -> None:
         self._engine = engine
         self._tls = tls
         settings = engine.settings
         self._server = grpc.aio.server(
-            interceptors=[AccessCheck(keys, engine.metrics, settings.request_ids)],
+            interceptors=[AccessCheck(keys, engine.metrics, settings.request_ids, tracing)],
             options=[
                 ("grpc.max_receive_message_length", settings.body_bytes + FRAMING_BYTES),
                 ("grpc.max_send_message_length", -1),
@@ -50,7 +60,7 @@ class Rpc:
         self._health = health.aio.HealthServicer()
         engine.metrics.expect(oip_rpc.METHODS, "OK")
         engine.metrics.expect_fills([oip_rpc.INFER])
-        observe = Observe(engine.metrics, settings)
+        observe = Observe(engine.metrics, settings, tracing)
         services = RewardService(engine, screening, observe), oip_rpc.InferenceService(engine, observe)
         self._server.add_generic_rpc_handlers(tuple(service.handlers() for service in services))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -62,6 +62,8 @@ async def abort(context: Context, entry: Entry, error: MedRewardError) -> NoRetu
     handler by an exception, so this never returns."""
     entry.refusal = error
     metadata = {"x-error-code": str(error.code), **entry.id_headers()}
+    if entry.trace_id:
+        metadata["x-trace-id"] = entry.trace_id
     if error.field:
         metadata["x-error-field"] = error.field
     if error.retry_after is not None:

@@ -61,14 +61,15 @@ class TorchVlmBackend:
     @torch.inference_mode()
     def score(self, groups: Sequence[Group]) -> list[Logits]:
         states, hidden = self._states(groups)
-        left = [i for i in range(len(groups)) if i not in hidden]
-        branches = [(states[i], groups[i].answers) for i in left]
-        hidden |= zip(left, self.backbone.answers(branches, self.heads.tails), strict=True)
-        if self.backbone.alone:  # a product over several rows may round each otherwise than over one
-            logits = [torch.cat([self.heads(row[None]) for row in hidden[i]]) for i in range(len(groups))]
-        else:
-            logits = [self.heads(hidden[i]) for i in range(len(groups))]
-        return [of_group.cpu().numpy() for of_group in logits]
+        with self._counts.timed("answers"):
+            left = [i for i in range(len(groups)) if i not in hidden]
+            branches = [(states[i], groups[i].answers) for i in left]
+            hidden |= zip(left, self.backbone.answers(branches, self.heads.tails), strict=True)
+            if self.backbone.alone:  # a product over several rows may round each otherwise than over one
+                logits = [torch.cat([self.heads(row[None]) for row in hidden[i]]) for i in range(len(groups))]
+            else:
+                logits = [self.heads(hidden[i]) for i in range(len(groups))]
+            return [of_group.cpu().numpy() for of_group in logits]
 
     def warm_up(self) -> None:
         blank = ModelImage("", np.zeros((*self.backbone.size, 3), np.uint8))
@@ -117,17 +118,20 @@ class TorchVlmBackend:
         sharing = Counter(keys)
         joins = not self.heads.tails and not self.backbone.alone
         alone = {key for key, group in missing.items() if joins and sharing[key] == len(group.answers) == 1}
-        ran = self._run_prompts(missing, alone)
+        features = self._image_features([group.image for group in missing.values() if group.image])
+        with self._counts.timed("prompt"):
+            ran = self._run_prompts(missing, features, alone)
         states |= {key: state for key, (state, _) in ran.items()}
         hidden = {i: ran[key][1].view(1, 1, -1) for i, key in enumerate(keys) if key in alone}
         self._counts.prefix_runs += len(missing)
         self._counts.prefix_hits += len(groups) - len(missing)
         return [states[key] for key in keys], hidden
 
-    def _run_prompts(self, groups: Mapping[str, Group], alone: Collection[str]) -> dict[str, tuple[Prefix, Tensor]]:
+    def _run_prompts(
+        self, groups: Mapping[str, Group], features: Mapping[str, Features], alone: Collection[str]
+    ) -> dict[str, tuple[Prefix, Tensor]]:
         """Runs each prompt, with its answer if it is `alone`; returns the state, and the last hidden state of all."""
         ends: dict[str, tuple[Prefix, Tensor]] = {}
-        features = self._image_features([group.image for group in groups.values() if group.image])
         for has_image in (True, False):
             some = {key: group for key, group in groups.items() if bool(group.image) == has_image}
             images = [features[group.image.key] for group in some.values() if group.image]
@@ -145,9 +149,10 @@ class TorchVlmBackend:
         unseen = {image.key: image.pixels for image in images if image.key not in features}
         self._counts.image_hits += len(images) - len(unseen)
         self._counts.image_encodes += len(unseen)
-        for key, prepared in zip(unseen, self._preparers.map(self.backbone.prepare, unseen.values()), strict=True):
-            features[key] = self.backbone.encode(prepared)
-            self._features.put(key, features[key])
+        with self._counts.timed("encode"):
+            for key, prepared in zip(unseen, self._preparers.map(self.backbone.prepare, unseen.values()), strict=True):
+                features[key] = self.backbone.encode(prepared)
+                self._features.put(key, features[key])
         return features
 
 

@@ -5,6 +5,7 @@ import asyncio
 import re
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import httpx
 from medreward.encoding.pictures import refused
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.settings import Settings
+from medreward.types import Trace
 
 FETCHES: Final = 8  # from one host at a time; more wait, within their own time
 REDIRECTS: Final = 3
@@ -61,9 +63,10 @@ class Host:
 
 @dataclass(slots=True)
 class Allowance:
-    """How many bytes the server may still fetch for one request."""
+    """How many bytes the server may still fetch for one request, and the trace that shows what it fetches."""
 
     left: int
+    trace: Trace | None = None
 
 
 def system_resolve(host: str, port: int) -> list[str]:
@@ -114,6 +117,7 @@ class Fetcher:
         larger than an image, or than what is left of the allowance.
         """
         parts = self._parts(url)
+        started = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds):
                 for _ in range(REDIRECTS + 1):
@@ -128,6 +132,9 @@ class Fetcher:
                     parts = self._parts(url)
         except TimeoutError:
             raise _failed(f"the image did not arrive within {self._seconds:g} s") from None
+        finally:
+            if allowance.trace:
+                allowance.trace.phase("fetch", started, time.monotonic())
         raise _failed(f"the image URL redirects more than {REDIRECTS} times")
 
     def close(self) -> None:
@@ -158,6 +165,8 @@ class Fetcher:
         """Returns the bytes that the host answers with, or the location to which it redirects."""
         url = httpcore.URL(scheme="https", host=await self._address(parts), port=parts.port, target=parts.target)
         headers = [("Host", parts.authority), ("Accept-Encoding", "identity"), ("Connection", "close")]
+        if allowance.trace:
+            headers += allowance.trace.headers.items()
         name = {"sni_hostname": parts.host}  # what the certificate must be for
         try:
             async with (

@@ -11,7 +11,7 @@ from medreward.engine.queue.flights import Flight, Flights
 from medreward.engine.queue.scheduler import Scheduler
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.metrics import Metrics
-from medreward.types import Clock, SleepLevel
+from medreward.types import Clock, DeviceBatch, SleepLevel, Trace
 from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import Worker, WorkerLost
 from medreward.workers.frames import GroupFrame
@@ -35,6 +35,7 @@ class Dispatcher:
         clock: Clock,
         probe: GroupFrame,
         probe_seconds: float,
+        fingerprint: str = "",
     ) -> None:
         self._device = device
         self._worker = worker
@@ -45,6 +46,7 @@ class Dispatcher:
         self._clock = clock
         self._probe = probe
         self._probe_seconds = probe_seconds
+        self._fingerprint = fingerprint
         self._proven = False
         self.heads = 0  # of the model's ensemble, as the last probe had them
         self._tried = asyncio.Event()
@@ -140,6 +142,7 @@ class Dispatcher:
                 self._flights.land(flight, ItemError(Code.INTERNAL, "the server failed on this item; its log says why"))
             return
         self._observe(flights, done, dispatched)
+        self._trace(flights, done, dispatched)
         for flight, outcome in zip(flights, outcomes, strict=True):
             self._flights.land(flight, outcome, dispatched - flight.since, done.seconds)
 
@@ -164,6 +167,37 @@ class Dispatcher:
         for flight in flights:
             metrics.queue_wait.labels(flight.key.lane).observe(dispatched - flight.since)
         self._scheduler.time.learn(sum(flight.cost for flight in flights), done.seconds)
+
+    def _trace(self, flights: Sequence[Flight], done: Done, dispatched: float) -> None:
+        """Notes the batch in the traces of the requests in it: once for all, and how long each of them waited."""
+        waited_since: dict[Trace, float] = {}
+        for flight in flights:
+            for trace in flight.traces:
+                waited_since[trace] = min(flight.since, waited_since.get(trace, flight.since))
+        if not waited_since:
+            return
+        first, *others = waited_since
+        batch = first.of_batch(self._traced(flights, done, dispatched), others)
+        for trace, since in waited_since.items():
+            trace.phase("queue", since, dispatched)
+            trace.phase("inference", done.started, done.started + done.seconds, batch)
+
+    def _traced(self, flights: Sequence[Flight], done: Done, dispatched: float) -> DeviceBatch:
+        counts, lengths = done.counts, [flight.length for flight in flights]
+        padding = max(lengths) * len(lengths) - sum(lengths) if self._worker.cost.pads else 0
+        figures: dict[str, str | int] = {
+            "batch.responses": len(flights),
+            "batch.cost": sum(flight.cost for flight in flights),
+            "batch.padding": padding,
+            "batch.image_encodes": counts.image_encodes,
+            "batch.image_hits": counts.image_hits,
+            "batch.prompt_runs": counts.prefix_runs,
+            "batch.prompt_hits": counts.prefix_hits,
+            "device": self._device,
+            "model.fingerprint": self._fingerprint,
+            "model.runtime": str(self._worker.runtime),
+        }
+        return DeviceBatch(dispatched, self._clock(), counts.phases, figures)
 
 
 def _frame(flights: Sequence[Flight]) -> GroupFrame:

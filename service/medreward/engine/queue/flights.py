@@ -19,6 +19,7 @@ from medreward.engine.images.slots import Picture
 from medreward.engine.queue.scheduler import GroupKey, Scheduler, Work
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
+from medreward.types import Trace
 
 QUARANTINE: Final = 10_000  # triples remembered
 
@@ -38,6 +39,7 @@ class Flight(Work):
 
     id: str = ""
     picture: Picture | None = None
+    traces: list[Trace] = field(default_factory=list)  # of the requests that wait for it
     landed: asyncio.Future[Landed] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 

@@ -103,7 +103,7 @@ def _ran(done: Done) -> Ran:
         return OutputsFrame(outcome.shape[1], outcome.tobytes())
 
     outcomes: list[list[OutputsFrame | Failure]] = [[frame(outcome) for outcome in group] for group in done.outcomes]
-    return Ran(outcomes, done.seconds, done.counts)
+    return Ran(outcomes, done.started, done.seconds, done.counts)
 
 
 def _beat(front: "_Locked") -> None:

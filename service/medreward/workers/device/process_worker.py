@@ -96,7 +96,7 @@ class ProcessWorker:
             [frame.error() if isinstance(frame, Failure) else frame.outputs() for frame in group]
             for group in ran.outcomes
         ]
-        return Done(outcomes, ran.seconds, ran.counts)
+        return Done(outcomes, ran.started, ran.seconds, ran.counts)
 
     async def sleep(self, level: SleepLevel) -> None:
         self._asleep = True

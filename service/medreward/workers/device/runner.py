@@ -24,9 +24,11 @@ WHY: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The outcome of each answer of each group, in order; how many seconds the device took, and what it counted."""
+    """The outcome of each answer of each group, in order; when the device began, in seconds of time.monotonic, how many
+    seconds it took, and what it counted."""
 
     outcomes: list[list[HeadOutputs | ItemError]]
+    started: float
     seconds: float
     counts: Counts
 
@@ -55,9 +57,9 @@ class Runner:
         self._backend.take_counts()
 
     def score(self, groups: Sequence[Group]) -> Done:
-        started = time.perf_counter()
+        started = time.monotonic()
         outcomes = self._outcomes(groups)
-        return Done(outcomes, time.perf_counter() - started, self._backend.take_counts())
+        return Done(outcomes, started, time.monotonic() - started, self._backend.take_counts())
 
     def _outcomes(self, groups: Sequence[Group]) -> list[list[HeadOutputs | ItemError]]:
         attempt = self._attempt(groups)

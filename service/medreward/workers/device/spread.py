@@ -96,7 +96,7 @@ class Spread:
         scored = self._all(Score([_sent(group) for group in groups]))
         assert isinstance(scored, Scored)
         counts = zip(astuple(self._counts), astuple(scored.counts), strict=True)
-        self._counts = Counts(*map(sum, counts))
+        self._counts = Counts(*(before + now for before, now in counts))
         return [np.frombuffer(numbers.data, np.float32).reshape(numbers.shape) for numbers in scored.groups]
 
     def warm_up(self) -> None:
