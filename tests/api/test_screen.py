@@ -126,3 +126,13 @@ async def test_pointer_needs_the_admin_scope(tmp_path: Path, keys: KeysFile) -> 
     async with running(policies=two_versions(tmp_path / "policies"), keys_file=keys.path) as server:
         reply = await server.admin.post("/admin/policies/strict/current", json={"version": "2"}, headers=bearer(key))
         check_problem(reply, 403, "forbidden")
+
+
+async def test_sentences_of_a_verdict_are_explained_and_charged(tmp_path: Path, keys: KeysFile) -> None:
+    key = keys.new(triples_per_second=0.3)  # three triples at once
+    body = {**TRIPLE, "response": "It is broken. It is long. It is old.", "options": {"explain": "sentences"}}
+    async with running(policies=two_versions(tmp_path / "policies"), keys_file=keys.path) as server:
+        reply = await server.rest.post("/v1/screen", json=body, headers=bearer(key))
+        assert len(reply.json()["results"][0]["explain"]) == 3  # more than the quota holds, but it was full
+        again = await server.rest.post("/v1/screen", json=body, headers=bearer(key))
+        check_problem(again, 429, "quota_exceeded")

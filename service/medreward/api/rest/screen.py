@@ -127,7 +127,7 @@ async def screen(request: Request) -> Response:
             tenant=entry.caller.tenant,
             trace=entry.recorded,
         )
-        entry.caller.charge(asked.triples)
+        entry.caller.charge(await engine.triples_of(asked))
         async with cancelled_if_left(request):
             screened = await screening_of(request).screen(_request(asked, body, entry.caller.id))
     entry.add(screened.response)

@@ -93,7 +93,7 @@ class RewardService:
                 entry.caller.check_lane(entry.lane)
                 on_unscored = option(OnUnscored, request.on_unscored or OnUnscored.VERDICT, "/on_unscored")
                 asked = screen_request(request, context, entry)
-                entry.caller.charge(asked.asked.triples)
+                entry.caller.charge(await self._engine.triples_of(asked.asked))
                 screened = await self._screening.screen(asked)
             entry.add(screened.response)
             if on_unscored is OnUnscored.PROBLEM and (unscored := screened.first_unscored()):
