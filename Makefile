@@ -30,7 +30,7 @@ quick: .venv/.test  ## the tests of a minute, without torch, for while you work
 image-test: .venv/.test  ## build the CPU image and run it; needs root, buildah, debootstrap and strace
 	$(BIN)/python -m pytest -m "image and not large" tests/deploy/test_image.py $(ARGS)
 
-image-test-all: .venv/.test  ## build all images and run them: 20 GB of disk, 20 minutes of two cores
+image-test-all: .venv/.test  ## build all four images and run them: 25 GB of disk, half an hour or more
 	$(BIN)/python -m pytest -m image tests/deploy/test_image.py $(ARGS)
 
 trainers: .venv/trainers/.made  ## the trainers whose own clients the tests run, on top of .venv
