@@ -151,6 +151,10 @@ class Trace(Protocol):
     """Takes down what becomes of a request, for the trace that it belongs to. Times are seconds of time.monotonic."""
 
     @property
+    def id(self) -> str:
+        """The id of the trace, in hex."""
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """The headers that let another server continue the trace."""
 
