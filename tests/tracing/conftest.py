@@ -35,6 +35,7 @@ async def traced(collector: Collector, tmp_path_factory: pytest.TempPathFactory)
         tracing = start_tracing(metrics)
     assert tracing
     given: dict[str, Any] = {"isolation": "process", "fake_delay_ms": 100, "policies": policies}
+    given["audit"] = policies.parent / "audit.jsonl"
     async with running(tracing=tracing, metrics=metrics, **given) as server:
         yield server
     tracing.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import re
 import secrets
 import time
@@ -258,3 +259,17 @@ async def test_what_became_of_the_spans_is_counted(traced: Server, collector: Co
     assert float(sent) > 0
     assert 'medreward_trace_records_total{kind="spans",outcome="dropped"} 0.0' in shown
     assert not [span for span in collector.spans if "metrics" in span.name]  # nobody looks for scrapes in a trace
+
+
+async def test_audit_log_names_the_trace_of_a_decision(traced: Server) -> None:
+    trace_id, headers = caller()
+    body = {"question": "screened and traced?", "response": "yes"}
+    reply = await traced.rest.post("/v1/screen", json=body, headers=headers)
+    assert traced.screening.audit
+    assert entry_of(traced.engine.settings.audit, reply.json()["decision_id"])["trace_id"] == trace_id
+
+
+def entry_of(log: Path | None, decision_id: str) -> dict[str, Any]:
+    assert log
+    entries = map(json.loads, log.read_text().splitlines())
+    return next(entry for entry in entries if entry.get("decision_id") == decision_id)

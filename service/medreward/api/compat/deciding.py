@@ -63,6 +63,7 @@ async def decide(request: Request, item: Item, choice: Choice) -> Screened:
         deadline_s=read_deadline(headers.get("x-deadline-ms")),
         fingerprint=headers.get("x-model-fingerprint"),
         tenant=entry.caller.tenant,
+        trace=entry.recorded,
     )
     entry.caller.charge(asked.triples)
     async with cancelled_if_left(request):

@@ -50,6 +50,7 @@ def decision_entry(screened: "Screened", time: str, key: AuditKey) -> Entry:
         "event": "decision",
         "decision_id": screened.id,
         "request_id": asked.id,
+        **({"trace_id": asked.trace.id} if asked.trace else {}),
         "key": screened.request.key_id,
         "tenant": asked.tenant,
         "policy": policy.as_json(),
