@@ -77,7 +77,8 @@ async def test_separate_calls_about_one_image_cost_one_encode_and_one_prefix() -
 
 
 async def test_separate_calls_that_wait_together_run_together(slow: Server) -> None:
-    stored = (await slow.rest.put("/v1/images", content=FILE)).json()["sha256"]
+    new = pictures.jpeg(4711)  # no other test of this server has asked about it
+    stored = (await slow.rest.put("/v1/images", content=new)).json()["sha256"]
     await until(lambda: slow.engine.state()["triples_in_flight"] == 0)  # of other tests
     before = await counts(slow)
     first = asyncio.create_task(reward(slow, "slime", "Another question?", ANSWER))
