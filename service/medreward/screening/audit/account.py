@@ -32,6 +32,7 @@ NOT_WRITTEN: Final = "the audit log cannot be written, so nothing is decided: th
 NOT_ERASED: Final = "the erasure was not finished: the server's log says why; ask again when that is mended"
 
 Make = Callable[[], Entry]
+Written = tuple[Make, asyncio.Future[None]]  # what makes an entry, and what waits until that is on disk
 
 
 class Audit:
@@ -45,8 +46,9 @@ class Audit:
         self._may_lose = settings.audit_full == "count"
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, "audit")  # one, so that entries keep their order
-        self._waiting: list[tuple[Make, asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._waiting: list[Written] = []
+        self._quiet = asyncio.Event()  # set while nothing is being written
+        self._quiet.set()
         self._is_failing = False
         self._erasing = asyncio.Lock()
         self._recent: OrderedDict[str, Entry] = OrderedDict()
@@ -109,8 +111,7 @@ class Audit:
 
     async def close(self) -> None:
         """Writes what waits, and lets another server have the log."""
-        if self._writing:
-            await self._writing
+        await self._quiet.wait()
         self._thread.shutdown()
         log.info("audit log closed", extra=self._log.state())
         self._log.close()
@@ -126,8 +127,8 @@ class Audit:
             if len(self._waiting) >= MOST_WAITING:
                 raise TimeoutError
             self._waiting.append((make, written))
-            if self._writing is None or self._writing.done():
-                self._writing = asyncio.create_task(self._write_all(), name="audit")
+            if self._quiet.is_set():
+                self._start_writing()
             async with asyncio.timeout(WAIT_SECONDS):
                 await written
         except (OSError, TimeoutError) as error:
@@ -136,27 +137,35 @@ class Audit:
         self._is_failing = False
         return True
 
-    async def _write_all(self) -> None:
-        """Writes until nothing waits: each time all that has come meanwhile, with one write to the disk."""
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            failure: Exception | None = None
-            try:
-                with self._metrics.audit_write_duration.time():
-                    await loop.run_in_executor(self._thread, self._append, [make for make, _ in batch])
-            except Exception as error:
-                failure = error
-            for _, written in batch:
-                if written.done():  # its caller has left
-                    continue
-                if failure:
-                    written.set_exception(failure)
-                else:
-                    written.set_result(None)
+    def _start_writing(self) -> None:
+        """Gives all that waits to the thread, for one write to the disk."""
+        self._quiet.clear()
+        batch, self._waiting = self._waiting, []
+        self._thread.submit(self._append, batch, asyncio.get_running_loop())
 
-    def _append(self, makers: list[Make]) -> None:
-        self._log.append([make() for make in makers])
+    def _append(self, batch: list[Written], loop: asyncio.AbstractEventLoop) -> None:
+        """Runs in the thread. It calls back into the loop by the shortest way, for each detour through a busy loop
+        costs milliseconds."""
+        failure: Exception | None = None
+        try:
+            with self._metrics.audit_write_duration.time():
+                self._log.append([make() for make, _ in batch])
+        except Exception as error:
+            failure = error
+        loop.call_soon_threadsafe(self._appended, batch, failure)
+
+    def _appended(self, batch: list[Written], failure: Exception | None) -> None:
+        for _, written in batch:
+            if written.done():  # its caller has left
+                continue
+            if failure:
+                written.set_exception(failure)
+            else:
+                written.set_result(None)
+        if self._waiting:
+            self._start_writing()
+        else:
+            self._quiet.set()
 
     def _failed(self, error: Exception) -> None:
         """Says once why nothing is written, until something is written again."""
