@@ -42,8 +42,9 @@ def run(**given: str | None) -> None:
     # What is loaded by now stays, and a request's objects die by their counts: collecting took a quarter of the time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    # A thread that has written to the disk waits so long for a busy event loop to let it go on; by default 5 ms.
-    sys.setswitchinterval(0.0005)
+    if settings.audit:
+        # The thread that writes the log waits so long for a busy event loop to let it go on; by default 5 ms.
+        sys.setswitchinterval(0.0005)
     try:
         uvloop.run(serve(settings))
     except ConfigurationError as error:
