@@ -1,12 +1,12 @@
 """The verdict on one scored answer: the first rule of the policy that holds."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from medreward.screening.policy import OTHERWISE, Measure, Policy, Rule
-from medreward.types import DIMENSIONS, Failed, Result, Scored, Verdict
+from medreward.types import DIMENSIONS, Failed, Result, Scored, ScoreRequest, ScoreResponse, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,19 @@ class Decider:
             for department, thresholds in policy.departments.items()
         }
         self._rules[""] = general
+
+    def decide_all(
+        self, asked: ScoreRequest, response: ScoreResponse, departments: Sequence[str]
+    ) -> tuple[Decision, ...]:
+        """Returns a verdict on each result of a response. `departments` has one for each item, or is empty."""
+        return tuple(
+            self.decide(
+                result,
+                asked.items[result.item].responses[result.response],
+                departments[result.item] if departments else "",
+            )
+            for result in response.results
+        )
 
     def decide(self, result: Result, response: str, department: str = "") -> Decision:
         """Returns the verdict. A response without a score, or without a number that a rule asks for before one holds,

@@ -149,11 +149,7 @@ class Screening:
                 raise
             error = ItemError(refusal.code, refusal.detail, retry_after=refusal.retry_after)
             response = ScoreResponse.failed(asked, ref, error)
-        departments = request.departments or ("",) * len(asked.items)
-        decisions = tuple(
-            decider.decide(result, asked.items[result.item].responses[result.response], departments[result.item])
-            for result in response.results
-        )
+        decisions = decider.decide_all(asked, response, request.departments)
         screened = Screened(uuid.uuid4().hex, request, response, policy, decisions)
         for account in self.accounts:
             await account.note(screened)

@@ -77,15 +77,8 @@ class SecondPolicy:
         over."""
         if screened.response.model.fingerprint != self._file.policy.fingerprint:
             return
-        items, departments = screened.request.asked.items, screened.request.departments
-        decisions = [
-            self._decider.decide(
-                result,
-                items[result.item].responses[result.response],
-                departments[result.item] if departments else "",
-            )
-            for result in screened.response.results
-        ]
+        request = screened.request
+        decisions = self._decider.decide_all(request.asked, screened.response, request.departments)
         compare(screened, decisions, self._file.as_json())
 
     async def close(self) -> None: ...
