@@ -45,6 +45,10 @@ def rate(metric: str, by: str, more: str = "") -> str:
     return f"sum by ({by}) (rate({metric}{{{HERE}{more}}}[{WINDOW}]))"
 
 
+def in_an_hour(metric: str, by: str, more: str = "") -> str:
+    return f"sum by ({by}) (increase({metric}{{{HERE}{more}}}[1h]))"
+
+
 def gauge(metric: str, by: str = "instance", how: str = "sum") -> str:
     return f"{how} by ({by}) ({metric}{{{HERE}}})"
 
@@ -212,7 +216,7 @@ SCORES: Final = {
         Panel(
             "NaN or infinity, in an hour",
             "short",
-            [Query(f"sum by (instance) (increase(medreward_nonfinite_scores_total{{{HERE}}}[1h]))", "{{instance}}")],
+            [Query(in_an_hour("medreward_nonfinite_scores_total", "instance"), "{{instance}}")],
         ),
         Panel(
             "Unscored answers filled for trainers",
@@ -228,12 +232,8 @@ SCORES: Final = {
             "Decisions that the audit log could not take, in an hour",
             "short",
             [
-                Query(
-                    f"sum by (instance) (increase(medreward_audit_refused_total{{{HERE}}}[1h]))", "{{instance}} refused"
-                ),
-                Query(
-                    f"sum by (instance) (increase(medreward_audit_lost_total{{{HERE}}}[1h]))", "{{instance}} answered"
-                ),
+                Query(in_an_hour("medreward_audit_refused_total", "instance"), "{{instance}} refused"),
+                Query(in_an_hour("medreward_audit_lost_total", "instance"), "{{instance}} answered"),
             ],
         ),
         Panel(
@@ -300,7 +300,7 @@ RELEASE: Final = {
             "short",
             [
                 Query(
-                    f"sum by (instance, reason) (increase(medreward_worker_restarts_total{{{HERE}}}[1h]))",
+                    in_an_hour("medreward_worker_restarts_total", "instance, reason"),
                     "{{instance}} {{reason}}",
                 )
             ],
@@ -310,7 +310,7 @@ RELEASE: Final = {
             "short",
             [
                 Query(
-                    f"sum by (instance, outcome) (increase(medreward_model_swaps_total{{{HERE}}}[1h]))",
+                    in_an_hour("medreward_model_swaps_total", "instance, outcome"),
                     "{{instance}} {{outcome}}",
                 )
             ],
@@ -327,8 +327,7 @@ RELEASE: Final = {
             "short",
             [
                 Query(
-                    "sum by (instance, kind, outcome) "
-                    f'(increase(medreward_trace_records_total{{{HERE},outcome!="sent"}}[1h]))',
+                    in_an_hour("medreward_trace_records_total", "instance, kind, outcome", ',outcome!="sent"'),
                     "{{instance}} {{kind}} {{outcome}}",
                 )
             ],
