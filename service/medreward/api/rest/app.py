@@ -22,7 +22,7 @@ from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
 from medreward.errors import Code, ItemError, RequestError
 from medreward.screening.screening import Screening
-from medreward.types import Failed, Lane, ScoreRequest
+from medreward.types import Failed, Lane
 
 if TYPE_CHECKING:
     from medreward.tracing.spans import Tracing
@@ -85,17 +85,7 @@ async def score(request: Request) -> Response:
     engine.refuse_early(entry.lane)
     with engine.bodies.reserve() as room:
         body = await read_score_body(request, engine.settings, room)
-        asked = ScoreRequest(
-            id=entry.request_id,
-            items=body.items,
-            weights=body.weights,
-            options=body.options,
-            lane=entry.lane,
-            deadline_s=deadline_s,
-            fingerprint=headers.get("x-model-fingerprint"),
-            tenant=entry.caller.tenant,
-            trace=entry.recorded,
-        )
+        asked = body.to_request(entry, headers, deadline_s)
         entry.caller.charge(await engine.triples_of(asked))
         async with cancelled_if_left(request):
             response = await engine.score(asked)

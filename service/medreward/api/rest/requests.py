@@ -11,17 +11,18 @@ from typing import Any, Final, NoReturn, TypeVar
 from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from medreward.api.fields import ItemPointers
+from medreward.api.observing import Entry
 from medreward.api.rest.schemas import IMAGE_FORMS, GroupedRequest, Shape, TripleRequest
 from medreward.api.structure import check_json
 from medreward.engine.bodies import Reservation
 from medreward.errors import Code, RequestError
 from medreward.settings import Settings
-from medreward.types import InlineImage, Item, Options
+from medreward.types import InlineImage, Item, Options, ScoreRequest
 
 DETAILS: Final = {
     "missing": "this field is required",
@@ -50,6 +51,20 @@ class ScoreBody:
     weights: dict[str, float] | None
     options: Options
     shape: Shape | None = None  # the JSON as it was read; None for a form
+
+    def to_request(self, entry: Entry, headers: Headers, deadline_s: float | None) -> ScoreRequest:
+        """Returns what the engine is asked, in the lane of the entry and for its caller's tenant."""
+        return ScoreRequest(
+            id=entry.request_id,
+            items=self.items,
+            weights=self.weights,
+            options=self.options,
+            lane=entry.lane,
+            deadline_s=deadline_s,
+            fingerprint=headers.get("x-model-fingerprint"),
+            tenant=entry.caller.tenant,
+            trace=entry.recorded,
+        )
 
 
 async def read_body(request: Request, settings: Settings, room: Reservation) -> bytes:

@@ -116,17 +116,7 @@ async def screen(request: Request) -> Response:
     entry.caller.check_lane(entry.lane)
     with engine.bodies.reserve() as room:
         body = await read_score_body(request, engine.settings, room, (ScreenTripleRequest, ScreenGroupedRequest))
-        asked = ScoreRequest(
-            id=entry.request_id,
-            items=body.items,
-            weights=body.weights,
-            options=body.options,
-            lane=entry.lane,
-            deadline_s=read_deadline(headers.get("x-deadline-ms")),
-            fingerprint=headers.get("x-model-fingerprint"),
-            tenant=entry.caller.tenant,
-            trace=entry.recorded,
-        )
+        asked = body.to_request(entry, headers, read_deadline(headers.get("x-deadline-ms")))
         entry.caller.charge(await engine.triples_of(asked))
         async with cancelled_if_left(request):
             screened = await screening_of(request).screen(_request(asked, body, entry.caller.id))
