@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.onnx import OnnxBackend
-from medreward.encoding.image import ImageSpec, decode, probe
+from medreward.encoding.image import decode, probe
+from medreward.encoding.sizes import ImageSpec
 from medreward.encoding.text import FileTokenizer, TextEncoder
 from medreward.errors import ConfigurationError
 from medreward.lab.training.images import LIMITS, Maker, Pixels
