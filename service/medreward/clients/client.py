@@ -28,7 +28,20 @@ from medreward.clients.retries import Attempts, Patience, RetryBudget
 from medreward.clients.score import Reply, Score, Screened, ScreenRequest
 from medreward.clients.transport import Tls, Transport
 from medreward.errors import RETRYABLE, Code
-from medreward.types import DIMENSIONS, Explain, Item, Lane, ModelRef, Options, ScoreRequest, Thinking, TooLong, Turn
+from medreward.types import (
+    DIMENSIONS,
+    Explain,
+    Item,
+    Lane,
+    ModelRef,
+    Options,
+    ScoreRequest,
+    Steps,
+    Thinking,
+    TooLong,
+    Turn,
+    step_ends,
+)
 
 KNOWN_IMAGES: Final = 100_000
 INTERNAL_TRIES: Final = 3  # a fault of the server may pass, but is not waited out
@@ -93,11 +106,12 @@ class AsyncClient:
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
     ) -> list[Score]:
         """Returns a Score for each response to one question about one image (or about none)."""
         if isinstance(responses, str):
             raise TypeError("responses is a list of texts, not one text")
-        request = self._request(weights, too_long, thinking, explain)
+        request = self._request(weights, too_long, thinking, explain, steps)
         groups = of_call_size(await load_aside(image), question, list(enumerate(responses)), _turns(history))
         return self._strictly(await self._score(list(groups), len(responses), request, None))
 
@@ -109,13 +123,14 @@ class AsyncClient:
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
         progress: Progress | None = None,
     ) -> list[Score]:
         """Returns a Score for each triple, in order. Triples that share image and question travel as one group.
 
         `progress` is called with (done, all) after each call to the server.
         """
-        request = self._request(weights, too_long, thinking, explain)
+        request = self._request(weights, too_long, thinking, explain, steps)
         listed = [triple if isinstance(triple, Triple) else Triple(*triple) for triple in triples]
         return self._strictly(await self._score(await group_by_question(listed), len(listed), request, progress))
 
@@ -166,12 +181,13 @@ class AsyncClient:
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
     ) -> Reply:
         """Returns the server's reply to one call, which is sent as it stands: nothing is stored, joined or split.
 
         Raises Refused where the server refuses the call and another try would not mend it.
         """
-        request = replace(self._request(weights, too_long, thinking, explain), items=tuple(items))
+        request = replace(self._request(weights, too_long, thinking, explain, steps), items=tuple(items))
         async with self._slots:
             return await self._insist(lambda: self._reply(request, None))
 
@@ -218,12 +234,13 @@ class AsyncClient:
         too_long: TooLong | str,
         thinking: Thinking | str,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
     ) -> ScoreRequest:
         for name, weight in (weights or {}).items():
             if name not in DIMENSIONS or not math.isfinite(weight):
                 dimensions = ", ".join(DIMENSIONS)
                 raise ValueError(f"the weight {name}={weight} is wrong: give finite numbers for some of {dimensions}")
-        options = Options(TooLong(too_long), Thinking(thinking), Explain(explain))
+        options = Options(TooLong(too_long), Thinking(thinking), Explain(explain), step_ends(steps))
         return ScoreRequest("", (), weights, options, self._lane, self._timeout)
 
     async def _score(

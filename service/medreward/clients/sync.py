@@ -47,6 +47,7 @@ class AskOptions(ScoreOptions, total=False):
     """The options of a call to score that an adapter for a trainer has no use for, beside those that it has."""
 
     explain: Explain | str
+    steps: str | Sequence[int]
 
 
 class ScreenOptions(ScoreOptions, total=False):

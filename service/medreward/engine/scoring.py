@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from medreward.artifacts.manifest import Calibration
 from medreward.backends.base import HeadOutputs
 from medreward.errors import Code, ItemError
-from medreward.types import DIMENSIONS, Contribution, Failed, Flag, Result, Scored, Six
+from medreward.types import DIMENSIONS, Aside, Contribution, Failed, Flag, Result, Scored, Six, Step
 
 
 class Scoring:
@@ -58,6 +58,20 @@ def contribution(start: int, end: int, whole: Scored, without: Result) -> Contri
         return Contribution(start, end, None, None, without.error)
     logits = tuple(map(_difference, whole.logits, without.logits))
     return Contribution(start, end, logits, _difference(whole.reward, without.reward))
+
+
+def step(end: int, cut: Result) -> Step:
+    """Returns the numbers of the response that ends there, or why there are none."""
+    if isinstance(cut, Failed):
+        return Step(end, None, None, error=cut.error)
+    return Step(end, cut.logits, cut.reward)
+
+
+def aside(result: Result) -> Aside:
+    """Returns the numbers of a result that stands beside another, or why there are none."""
+    if isinstance(result, Failed):
+        return Aside(None, None, None, None, result.flags, result.error)
+    return Aside(result.logits, result.scores, result.uncertainty, result.reward, result.flags)
 
 
 def _difference(a: float | None, b: float | None) -> float | None:

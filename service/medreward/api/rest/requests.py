@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from medreward.api.fields import ItemPointers
 from medreward.api.observing import Entry
-from medreward.api.rest.schemas import IMAGE_FORMS, GroupedRequest, Shape, TripleRequest
+from medreward.api.rest.schemas import FORMS, GroupedRequest, Shape, TripleRequest
 from medreward.api.structure import check_json
 from medreward.engine.bodies import Reservation
 from medreward.errors import Code, RequestError
@@ -29,6 +29,7 @@ DETAILS: Final = {
     "string_type": "this field must be a text",
     "float_type": "this field must be a number",
     "finite_number": "this field must be a finite number",
+    "int_type": "this field must be a whole number",
     "list_type": "this field must be a list",
     "dict_type": "this field must be an object",
     "model_type": "this field must be an object",
@@ -182,7 +183,7 @@ def _pointer(value: Any, path: tuple[int | str, ...]) -> str:
     """Returns the JSON pointer to where pydantic's path leads. Its path also names members of unions, which are no keys
     of the body."""
     parts: list[str] = []
-    keys = [part for part in path if part not in IMAGE_FORMS]
+    keys = [part for part in path if part not in FORMS]
     for n, part in enumerate(keys):
         last = n == len(keys) - 1
         if isinstance(value, dict) and (part in value or last):
