@@ -327,6 +327,7 @@ class ScoreResponse:
     results: tuple[Result, ...]
     timings: Timings = field(default_factory=Timings)
     images: tuple[tuple[str, ...], ...] = ()  # of each item: the SHA-256 of the image files that were opened for it
+    weights: Mapping[str, float] = field(default_factory=dict)  # that made the rewards
 
     @classmethod
     def failed(cls, request: ScoreRequest, model: ModelRef, error: ItemError) -> Self:

@@ -147,7 +147,10 @@ async def test_steps_are_one_batch_and_each_is_a_triple_to_a_quota(keys: KeysFil
         reply = await post(server, asked(RESPONSE, steps="sentences"), bearer(key))
         assert reply.status_code == 200
         batches = server.engine.metrics.registry.get_sample_value
-        assert (batches("medreward_batch_items_count"), batches("medreward_batch_items_sum")) == (1, 4)  # the last is all of it
+        assert (batches("medreward_batch_items_count"), batches("medreward_batch_items_sum")) == (
+            1,
+            4,
+        )  # the last is all of it
         assert batches("medreward_items_total", {"outcome": "ok"}) == 1  # what was sent is counted as scored
         check_problem(await post(server, asked("Yes."), bearer(key)), 503, "quota_exceeded")
 

@@ -315,11 +315,13 @@ WHOLE = [
         item(response="a"),
         options={"explain": "words"},
     ),
+    refused("unknown steps", "invalid_field", "/options/steps", item(response="a"), options={"steps": "words"}),
     refused(
-        "unknown steps", "invalid_field", "/options/steps", item(response="a"), options={"steps": "words"}
-    ),
-    refused(
-        "steps that do not rise", "invalid_field", "/options/steps/2", item(response="abc"), options={"steps": [1, 2, 2]}
+        "steps that do not rise",
+        "invalid_field",
+        "/options/steps/2",
+        item(response="abc"),
+        options={"steps": [1, 2, 2]},
     ),
     refused("too many steps", "too_many", "/options/steps", item(response="a" * 99), options={"steps": [*range(65)]}),
     refused(

@@ -1,5 +1,6 @@
 """The client's third transport: the server's own engine, in this process."""
 
+from collections.abc import Mapping
 from typing import Self
 
 from prometheus_client import CollectorRegistry
@@ -48,6 +49,9 @@ class EngineTransport:
 
     async def model(self) -> ModelRef:
         return self._engine.serving.ref
+
+    async def default_weights(self) -> Mapping[str, float]:
+        return self._engine.serving.model.default_weights
 
     async def close(self) -> None:
         await self._engine.close()

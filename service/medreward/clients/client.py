@@ -25,9 +25,10 @@ from medreward.clients.calls import (
 from medreward.clients.errors import NotScored, Refused, Unreachable, VersionChanged, describe
 from medreward.clients.images import File, ImageLike, Unreadable
 from medreward.clients.retries import Attempts, Patience, RetryBudget
-from medreward.clients.score import Reply, Score, Screened, ScreenRequest
+from medreward.clients.score import Best, Reply, Score, Screened, ScreenRequest
 from medreward.clients.transport import Tls, Transport
 from medreward.errors import RETRYABLE, Code
+from medreward.ranking import ranking
 from medreward.types import (
     DIMENSIONS,
     Explain,
@@ -133,6 +134,39 @@ class AsyncClient:
         request = self._request(weights, too_long, thinking, explain, steps)
         listed = [triple if isinstance(triple, Triple) else Triple(*triple) for triple in triples]
         return self._strictly(await self._score(await group_by_question(listed), len(listed), request, progress))
+
+    async def best(
+        self,
+        image: ImageLike,
+        question: str,
+        responses: Sequence[str],
+        *,
+        weights: Mapping[str, float] | None = None,
+        history: Sequence[Mapping[str, str] | Turn] = (),
+        too_long: TooLong | str = TooLong.ERROR,
+        thinking: Thinking | str = Thinking.KEEP,
+    ) -> Best:
+        """Returns which of the responses is the best, their order, and how sure the model is of the first.
+
+        Raises ValueError where a weight is on a dimension that the model has not: then there is no reward to rank by.
+        """
+        scores = await self.score(
+            image, question, responses, weights=weights, history=history, too_long=too_long, thinking=thinking
+        )
+        if any(score.reward is None and not score.error for score in scores):
+            raise ValueError("a weight is on a dimension that the model has not, so that there is no reward to rank by")
+        given = weights or (await self._insist(self._transport.default_weights) if len(scores) > 1 else {})
+        logits = [None if score.logits is None else tuple(map(score.logits.get, DIMENSIONS)) for score in scores]
+        found = ranking([score.reward for score in scores], logits, given)
+        return Best(
+            response=responses[found.order[0]] if len(found.unscored) < len(scores) else None,
+            scores=tuple(scores),
+            order=found.order,
+            ties=found.ties,
+            unscored=found.unscored,
+            first_beats_second=found.first_beats_second,
+            by_dimension=dict(zip(DIMENSIONS, found.by_dimension, strict=True)) if found.by_dimension else None,
+        )
 
     async def screen(
         self,

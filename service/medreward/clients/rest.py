@@ -118,6 +118,10 @@ class Model(msgspec.Struct):
         return ModelRef(self.name, self.version, self.fingerprint, Runtime.of(self.runtime), self.evidence)
 
 
+class Served(msgspec.Struct):
+    default_weights: dict[str, float]
+
+
 class Body(msgspec.Struct):
     id: str
     model: Model
@@ -209,6 +213,10 @@ class RestTransport:
     async def model(self) -> ModelRef:
         model: Model = await self._decoded(await self._send("GET", "/v1/model", {}), Model)
         return model.ref()
+
+    async def default_weights(self) -> Mapping[str, float]:
+        served: Served = await self._decoded(await self._send("GET", "/v1/model", {}), Served)
+        return served.default_weights
 
     async def close(self) -> None:
         await self._client.aclose()

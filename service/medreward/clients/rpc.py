@@ -89,6 +89,10 @@ class RpcTransport:
     async def model(self) -> ModelRef:
         return _ref((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).ref)
 
+    async def default_weights(self) -> Mapping[str, float]:
+        served = await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)
+        return dict(served.default_weights)
+
     async def close(self) -> None:
         await self._channel.close()
 

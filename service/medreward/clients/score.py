@@ -60,6 +60,23 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Best:
+    """How the responses to one question stand to each other, with the Score of each.
+
+    `order`, `ties` and `unscored` hold places in the responses, counted from 0. The probabilities are None with fewer
+    than two scores.
+    """
+
+    response: str | None  # the best one; None where none was scored
+    scores: tuple[Score, ...]  # of the responses as they were given
+    order: tuple[int, ...]  # the best first; of equal rewards the one given first; unscored last
+    ties: tuple[tuple[int, ...], ...]  # those that have one and the same reward
+    unscored: tuple[int, ...]  # the error of their scores says why
+    first_beats_second: float | None  # by the weighted mean of what the logits of the dimensions say
+    by_dimension: Numbers | None  # the same for each dimension
+
+
+@dataclass(frozen=True, slots=True)
 class Reason:
     """The rule that decided; `otherwise` where none did. A rule about a flag has no value and no threshold."""
 

@@ -250,7 +250,8 @@ class Engine:
         started = self._clock()
         longest = self.settings.deadline_seconds
         deadline = started + min(request.deadline_s or longest, longest)
-        scoring = Scoring(serving.model.manifest.calibration, weights_of(request, serving.model))
+        weights = weights_of(request, serving.model)
+        scoring = Scoring(serving.model.manifest.calibration, weights)
         context = RequestContext(
             request, deadline, scoring, Timings(), Allowance(self.settings.body_bytes, request.trace)
         )
@@ -259,7 +260,7 @@ class Engine:
         results = tuple(result for item in per_item for result in item)
         context.timings.total = self._clock() - started
         images = tuple((context.opened[i],) if i in context.opened else () for i in range(len(request.items)))
-        return ScoreResponse(request.id, serving.ref, results, context.timings, images)
+        return ScoreResponse(request.id, serving.ref, results, context.timings, images, weights)
 
     async def _score_item(self, i: int, item: Item, context: RequestContext, serving: Serving) -> list[Result]:
         try:

@@ -219,6 +219,34 @@ class ScoreResponse(_message.Message):
     timings: Timings
     def __init__(self, request_id: _Optional[str] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
+class Tie(_message.Message):
+    __slots__ = ("responses",)
+    RESPONSES_FIELD_NUMBER: _ClassVar[int]
+    responses: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, responses: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class RankResponse(_message.Message):
+    __slots__ = ("request_id", "model", "results", "timings", "order", "ties", "unscored", "first_beats_second", "by_dimension")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    TIES_FIELD_NUMBER: _ClassVar[int]
+    UNSCORED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_BEATS_SECOND_FIELD_NUMBER: _ClassVar[int]
+    BY_DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model: ModelRef
+    results: _containers.RepeatedCompositeFieldContainer[Result]
+    timings: Timings
+    order: _containers.RepeatedScalarFieldContainer[int]
+    ties: _containers.RepeatedCompositeFieldContainer[Tie]
+    unscored: _containers.RepeatedScalarFieldContainer[int]
+    first_beats_second: float
+    by_dimension: Dimensions
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., order: _Optional[_Iterable[int]] = ..., ties: _Optional[_Iterable[_Union[Tie, _Mapping]]] = ..., unscored: _Optional[_Iterable[int]] = ..., first_beats_second: _Optional[float] = ..., by_dimension: _Optional[_Union[Dimensions, _Mapping]] = ...) -> None: ...
+
 class ScreenRequest(_message.Message):
     __slots__ = ("request_id", "items", "weights", "options", "lane", "expect_fingerprint", "policy", "departments", "on_unscored")
     class WeightsEntry(_message.Message):

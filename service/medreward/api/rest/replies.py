@@ -53,9 +53,9 @@ def _result(result: Result, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
         "item": result.item,
         "response": result.response,
         "status": "ok",
-        "scores": _six(result.scores),
-        "logits": _six(result.logits),
-        "uncertainty": _six(result.uncertainty) if result.uncertainty else None,
+        "scores": six_of(result.scores),
+        "logits": six_of(result.logits),
+        "uncertainty": six_of(result.uncertainty) if result.uncertainty else None,
         "reward": result.reward,
         "flags": result.flags,
         "cached": result.cached,
@@ -70,13 +70,13 @@ def _result(result: Result, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
 
 
 def _part(each: Contribution | Step, result: Scored, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
-    logits = _six(each.logits) if each.logits else None
+    logits = six_of(each.logits) if each.logits else None
     return {"end": each.end, "logits": logits, "reward": each.reward} | _why(each.error, result, pointers)
 
 
 def _aside(aside: Aside, result: Scored, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
     sixes = {"scores": aside.scores, "logits": aside.logits, "uncertainty": aside.uncertainty}
-    numbers = {name: _six(values) if values else None for name, values in sixes.items()}
+    numbers = {name: six_of(values) if values else None for name, values in sixes.items()}
     return numbers | {"reward": aside.reward, "flags": aside.flags} | _why(aside.error, result, pointers)
 
 
@@ -103,7 +103,8 @@ def _error(failed: Failed, pointers: Sequence[ItemPointers]) -> dict[str, str]:
     return {"code": error.code, "message": error.detail, "field": pointers[failed.item].to(failed)}
 
 
-def _six(values: Six) -> dict[str, float | None]:
+def six_of(values: Six) -> dict[str, float | None]:
+    """Returns the numbers by their dimensions' names."""
     return dict(zip(DIMENSIONS, values, strict=True))
 
 

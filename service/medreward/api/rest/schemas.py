@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from medreward.api.examples import GROUPED_EXAMPLE, PROBLEM_EXAMPLE, REPLY_EXAMPLE, TRIPLE_EXAMPLE
+from medreward.api.examples import GROUPED_EXAMPLE, PROBLEM_EXAMPLE, RANK_EXAMPLE, REPLY_EXAMPLE, TRIPLE_EXAMPLE
 from medreward.api.fields import ItemPointers
 from medreward.errors import ITEM_CODES, Code
 from medreward.types import (
@@ -135,11 +135,15 @@ class Question(Shape):
     def pointers(self, item: str, response: str | None) -> ItemPointers:
         return ItemPointers(item, "images/0" if self.images is not None else "image", response)
 
-    def to_item(self, responses: list[str]) -> Item:
+    def texts(self) -> list[str]:
+        """Returns the responses."""
+        raise NotImplementedError
+
+    def to_item(self) -> Item:
         images = self.images if self.images is not None else [self.image] if self.image is not None else []
         sources = tuple(Base64Image(image) if isinstance(image, str) else image.to_source() for image in images)
         turns = tuple(Turn(turn.role, turn.content) for turn in self.history or ())
-        return Item(self.question, tuple(responses), sources, turns)
+        return Item(self.question, tuple(self.texts()), sources, turns)
 
 
 class ItemShape(Question):
@@ -169,6 +173,20 @@ class TripleRequest(Question, Beside):
     model_config = ConfigDict(json_schema_extra={"example": TRIPLE_EXAMPLE})
 
     response: str
+
+    def texts(self) -> list[str]:
+        return [self.response]
+
+
+class RankRequest(Question, Beside):
+    """One image, one question and the responses to rank: an item of the grouped form by itself."""
+
+    model_config = ConfigDict(json_schema_extra={"example": RANK_EXAMPLE})
+
+    responses: list[str] = Field(min_length=1)
+
+    def texts(self) -> list[str]:
+        return self.responses
 
 
 class GroupedRequest(Beside):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from medreward.api.fields import pointer_to
 from medreward.errors import ItemError, MedRewardError
 from medreward.proto import reward_pb2 as pb
+from medreward.ranking import Ranking
 from medreward.screening.deciding import Decision
 from medreward.screening.screening import Screened
 from medreward.types import (
@@ -29,6 +30,21 @@ def score_reply(response: ScoreResponse, message_id: str = "") -> pb.ScoreRespon
         model=model_ref(response.model),
         results=[_result(result) for result in response.results],
         timings=_timings(response.timings),
+    )
+
+
+def rank_reply(response: ScoreResponse, ranking: Ranking, message_id: str = "") -> pb.RankResponse:
+    """Returns the reply to a request for a ranking, under the id that its message had."""
+    return pb.RankResponse(
+        request_id=message_id or response.id,
+        model=model_ref(response.model),
+        results=[_result(result) for result in response.results],
+        timings=_timings(response.timings),
+        order=ranking.order,
+        ties=[pb.Tie(responses=tie) for tie in ranking.ties],
+        unscored=ranking.unscored,
+        first_beats_second=ranking.first_beats_second,
+        by_dimension=_six(ranking.by_dimension) if ranking.by_dimension else None,
     )
 
 
