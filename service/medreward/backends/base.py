@@ -85,11 +85,12 @@ def trunks(answers: Sequence[Sequence[int]], least: int) -> list[tuple[int, int]
     found: list[tuple[int, int] | None] = []
     whole: dict[tuple[int, ...], list[int]] = {}
     for index, answer in enumerate(answers):
-        earlier = whole.setdefault(tuple(answer[:least]), []) if len(answer) > least else []
+        earlier = whole.setdefault(tuple(answer[:least]), [])
         trunk = max(((alike(answers[place], answer), -place) for place in earlier), default=(0, 0))
         next_alike = alike(answer, answers[index + 1]) if earlier and index + 1 < len(answers) else 0
         if not earlier or next_alike >= 2 * trunk[0]:
-            earlier.append(index)
+            if len(answer) > least:
+                earlier.append(index)
             found.append(None)
         else:
             found.append((-trunk[1], trunk[0]))
