@@ -19,8 +19,8 @@ def check_steps(steps: StepEnds, limits: Settings) -> None:
     field = "/options/steps"
     if not steps:
         raise RequestError(Code.INVALID_FIELD, "give the end of one step at least, or leave steps out", field)
-    if len(steps) > limits.steps:
-        raise RequestError(Code.TOO_MANY, f"the request has more than {limits.steps} steps", field)
+    if len(steps) > limits.response_steps:
+        raise RequestError(Code.TOO_MANY, f"the request has more than {limits.response_steps} steps", field)
     for place, (before, end) in enumerate(pairwise((-1, *steps))):
         if end <= before:
             detail = "the end of a step must be 0 or more, and lie behind that of the step before it"
