@@ -62,6 +62,10 @@ class CostModel:
         image = pixels // self.pixels if self.pixels else self.image if pixels else 0
         return image + (self._padded(prompt) if self.shares_prompt else 0)
 
+    def answer(self, prompt: int, answer: int) -> int:
+        """Returns the cost of one answer, from the lengths of its prompt and of itself."""
+        return self.row + self._padded(answer if self.shares_prompt else prompt + answer)
+
     def answers(self, prompt: int, answers: Sequence[Sequence[int]]) -> list[int]:
         """Returns the cost of each answer to a prompt of this length, in order.
 
@@ -69,8 +73,7 @@ class CostModel:
         """
         begin_like = trunks(answers, self.alike) if self.alike else [None] * len(answers)
         shared = [trunk[1] if trunk else 0 for trunk in begin_like]
-        before = 0 if self.shares_prompt else prompt
-        return [self.row + self._padded(before + len(ids) - has) for ids, has in zip(answers, shared, strict=True)]
+        return [self.answer(prompt, len(ids) - has) for ids, has in zip(answers, shared, strict=True)]
 
     def _padded(self, length: int) -> int:
         return max(1, -(-length // self.pad_to)) * self.pad_to
