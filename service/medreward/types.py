@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final, Literal, NamedTuple, Protocol, Self, get_args
 
 from medreward.errors import ItemError
 
-DIMENSIONS: Final = ("accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall")
+Dimension = Literal["accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall"]
+DIMENSIONS: Final[tuple[str, ...]] = get_args(Dimension)
 
 #: Gives seconds that never go back, as time.monotonic does; tests hand in one that they can move.
 Clock = Callable[[], float]
