@@ -11,6 +11,7 @@ import msgspec
 
 from medreward.clients.errors import Refused, Unreachable
 from medreward.clients.score import Contribution, Policy, Reason, Reply, Score, Screened, ScreenRequest
+from medreward.clients.tracing import trace_headers
 from medreward.clients.transport import Tls, by_item, decided, garbled
 from medreward.errors import Code
 from medreward.types import (
@@ -193,6 +194,7 @@ class RestTransport:
         self, method: str, path: str, headers: dict[str, str], content: bytes | None = None
     ) -> httpx.Response:
         id_ = headers.setdefault("X-Request-Id", uuid.uuid4().hex)
+        headers |= trace_headers()
         try:
             async with asyncio.timeout(self._longest_s):
                 response = await self._client.request(method, path, content=content, headers=headers)

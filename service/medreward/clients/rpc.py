@@ -8,6 +8,7 @@ import grpc
 
 from medreward.clients.errors import Refused, Unreachable
 from medreward.clients.score import Contribution, Policy, Reason, Reply, Score, Screened, ScreenRequest
+from medreward.clients.tracing import trace_headers
 from medreward.clients.transport import Tls, by_item, decided, garbled
 from medreward.errors import RETRYABLE, Code
 from medreward.proto import reward_pb2 as pb
@@ -103,6 +104,7 @@ class RpcTransport:
 
     async def _call(self, method: Any, message: object, metadata: list[tuple[str, str]]) -> Any:
         try:
+            metadata = [*metadata, *trace_headers().items()]
             return await method(message, metadata=metadata, timeout=self._longest_s)
         except grpc.aio.AioRpcError as error:
             raise self._refused(error) from None
