@@ -19,6 +19,7 @@ class Code(StrEnum):
     UNSUPPORTED_FIELD = "unsupported_field"
     EMPTY_QUESTION = "empty_question"
     BAD_TEXT = "bad_text"
+    BAD_STEPS = "bad_steps"
     TOO_LONG = "too_long"
     NON_FINITE_SCORE = "non_finite_score"
     WORKER_LOST = "worker_lost"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Final, Literal, NamedTuple, Protocol, Self, get_args
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, get_args
 
 from medreward.errors import ItemError
 
@@ -30,11 +30,29 @@ class TooLong(StrEnum):
 class Thinking(StrEnum):
     KEEP = "keep"
     STRIP = "strip"
+    BOTH = "both"  # kept, and beside it the numbers of the response without its thoughts
 
 
 class Explain(StrEnum):
     NONE = "none"
     SENTENCES = "sentences"
+
+
+class Steps(StrEnum):
+    """Where the steps of a response end."""
+
+    NONE = "none"
+    SENTENCES = "sentences"
+    PARAGRAPHS = "paragraphs"
+
+
+#: Where steps end: by a rule, or just behind these characters of the response as it was sent.
+StepEnds = Steps | tuple[int, ...]
+
+
+def step_ends(given: str | Iterable[int]) -> StepEnds:
+    """Returns the rule that a text names, or the numbers as they are. Raises ValueError for a text that names none."""
+    return Steps(given) if isinstance(given, str) else tuple(given)
 
 
 class Flag(StrEnum):
@@ -123,11 +141,17 @@ class Options:
     too_long: TooLong = TooLong.ERROR
     thinking: Thinking = Thinking.KEEP
     explain: Explain = Explain.NONE
+    steps: StepEnds = Steps.NONE
 
-    def given(self) -> dict[str, str]:
+    @property
+    def ask_for_more(self) -> bool:
+        """Whether more than the response itself is to be scored."""
+        return self.explain is not Explain.NONE or self.steps is not Steps.NONE or self.thinking is Thinking.BOTH
+
+    def given(self) -> dict[str, Any]:
         """Returns the options that differ from their defaults, by name: an older server knows fewer of them."""
         usual = asdict(Options())
-        return {name: str(value) for name, value in asdict(self).items() if value != usual[name]}
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
 
 class Phase(NamedTuple):
@@ -200,6 +224,28 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """The numbers of a response that ends behind its first `end` characters; where that was not scored, why."""
+
+    end: int
+    logits: Six | None
+    reward: float | None
+    error: ItemError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """The numbers of a response without its thoughts. Where that was not scored, `error` says why."""
+
+    logits: Six | None
+    scores: Six | None
+    uncertainty: Six | None
+    reward: float | None
+    flags: tuple[Flag, ...] = ()
+    error: ItemError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """What a model says of one response."""
 
@@ -212,6 +258,8 @@ class Scored:
     flags: tuple[Flag, ...] = ()
     cached: bool = False
     explain: tuple[Contribution, ...] | None = None  # None where it was not asked for, or the response was cut
+    steps: tuple[Step, ...] | None = None  # None where none were asked for, or the response was cut
+    without_thinking: Aside | None = None  # with Thinking.BOTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +328,7 @@ class ScoreResponse:
     results: tuple[Result, ...]
     timings: Timings = field(default_factory=Timings)
     images: tuple[tuple[str, ...], ...] = ()  # of each item: the SHA-256 of the image files that were opened for it
+    weights: Mapping[str, float] = field(default_factory=dict)  # that made the rewards
 
     @classmethod
     def failed(cls, request: ScoreRequest, model: ModelRef, error: ItemError) -> Self:

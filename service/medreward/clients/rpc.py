@@ -1,13 +1,14 @@
 """The transport over gRPC."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 
 from medreward.clients.errors import Refused, Unreachable
-from medreward.clients.score import Contribution, Policy, Reason, Reply, Score, Screened, ScreenRequest
+from medreward.clients.score import Contribution, Policy, Reason, Reply, Score, Screened, ScreenRequest, Step
 from medreward.clients.tracing import trace_headers
 from medreward.clients.transport import Tls, by_item, decided, garbled
 from medreward.errors import RETRYABLE, Code
@@ -19,6 +20,7 @@ from medreward.types import (
     ImageSource,
     InlineImage,
     ModelRef,
+    Options,
     Runtime,
     ScoreRequest,
     StoredImage,
@@ -88,6 +90,10 @@ class RpcTransport:
     async def model(self) -> ModelRef:
         return _ref((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).ref)
 
+    async def default_weights(self) -> Mapping[str, float]:
+        served = await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)
+        return dict(served.default_weights)
+
     async def close(self) -> None:
         await self._channel.close()
 
@@ -145,10 +151,17 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
         "request_id": request.id,
         "items": items,
         "weights": request.weights,
-        "options": pb.Options(**request.options.given()),
+        "options": _options(request.options),
         "lane": request.lane,
         "expect_fingerprint": request.fingerprint or "",
     }
+
+
+def _options(options: Options) -> pb.Options:
+    given = options.given()
+    if isinstance(options.steps, tuple):
+        given["step_ends"] = given.pop("steps")
+    return pb.Options(**given)
 
 
 def _image(image: ImageSource) -> pb.Image:
@@ -163,6 +176,16 @@ def _image(image: ImageSource) -> pb.Image:
 
 
 def _score(result: pb.Result) -> Score:
+    return replace(
+        _numbers(result),
+        explain=tuple(map(_contribution, result.explain.sentences)) if result.HasField("explain") else None,
+        steps=tuple(map(_step, result.steps.steps)) if result.HasField("steps") else None,
+        without_thinking=_numbers(result.without_thinking) if result.HasField("without_thinking") else None,
+        cached=result.cached,
+    )
+
+
+def _numbers(result: pb.Result | pb.Aside) -> Score:
     if result.HasField("error"):
         error = result.error
         return Score(flags=tuple(result.flags), error=error.code, message=error.message, field=error.field)
@@ -172,9 +195,13 @@ def _score(result: pb.Result) -> Score:
         _six(result.logits),
         _six(result.uncertainty) if result.HasField("uncertainty") else None,
         tuple(result.flags),
-        explain=tuple(map(_contribution, result.explain.sentences)) if result.HasField("explain") else None,
-        cached=result.cached,
     )
+
+
+def _step(cut: pb.Step) -> Step:
+    if cut.HasField("error"):
+        return Step(cut.end, error=cut.error.code, message=cut.error.message)
+    return Step(cut.end, _six(cut.logits), cut.reward if cut.HasField("reward") else None)
 
 
 def _contribution(part: pb.Contribution) -> Contribution:

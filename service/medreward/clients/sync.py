@@ -13,7 +13,7 @@ from medreward.clients.client import AsyncClient, OnFailure, Progress
 from medreward.clients.errors import Closed
 from medreward.clients.images import ImageLike
 from medreward.clients.retries import Patience
-from medreward.clients.score import Score, Screened
+from medreward.clients.score import Best, Score, Screened
 from medreward.clients.transport import Tls
 from medreward.types import Explain, Lane, ModelRef, Thinking, TooLong, Turn
 
@@ -47,6 +47,7 @@ class AskOptions(ScoreOptions, total=False):
     """The options of a call to score that an adapter for a trainer has no use for, beside those that it has."""
 
     explain: Explain | str
+    steps: str | Sequence[int]
 
 
 class ScreenOptions(ScoreOptions, total=False):
@@ -100,6 +101,17 @@ class Client:
     ) -> list[Score]:
         """`progress` is called in the client's own thread, and may not call the client."""
         return self._run(self._client.score_many(triples, progress=progress, **options))
+
+    def best(
+        self,
+        image: ImageLike,
+        question: str,
+        responses: Sequence[str],
+        *,
+        history: Sequence[Mapping[str, str] | Turn] = (),
+        **options: Unpack[ScoreOptions],
+    ) -> Best:
+        return self._run(self._client.best(image, question, responses, history=history, **options))
 
     def screen(
         self,

@@ -1,14 +1,30 @@
 """What is refused before any work is done, the same at every door."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Final
 
 from medreward.engine.model import Model
 from medreward.errors import Code, ItemError, RequestError
 from medreward.settings import Settings
-from medreward.types import DIMENSIONS, Item, ScoreRequest
+from medreward.types import DIMENSIONS, Item, ScoreRequest, StepEnds
 
 LARGEST_WEIGHT: Final = 1_000_000  # a reward stays a finite number
+
+
+def check_steps(steps: StepEnds, limits: Settings) -> None:
+    """Refuses a list of ends of steps that is empty, too long or does not rise. Responses are not looked at."""
+    if not isinstance(steps, tuple):
+        return
+    field = "/options/steps"
+    if not steps:
+        raise RequestError(Code.INVALID_FIELD, "give the end of one step at least, or leave steps out", field)
+    if len(steps) > limits.steps:
+        raise RequestError(Code.TOO_MANY, f"the request has more than {limits.steps} steps", field)
+    for place, (before, end) in enumerate(pairwise((-1, *steps))):
+        if end <= before:
+            detail = "the end of a step must be 0 or more, and lie behind that of the step before it"
+            raise RequestError(Code.INVALID_FIELD, detail, f"{field}/{place}")
 
 
 def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None:
@@ -19,6 +35,7 @@ def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None
             Code.VERSION_CHANGED,
             f"the server has {ours.name} {ours.version}, {ours.fingerprint}: it is not the model that was asked for",
         )
+    check_steps(request.options.steps, limits)
     if not request.items:
         raise RequestError(Code.INVALID_FIELD, "at least one item is needed", "/items")
     if len(request.items) > limits.items:

@@ -20,6 +20,7 @@ _LIMITS = (
     "responses",
     "text_chars",
     "explain_sentences",
+    "steps",
     "image_bytes",
     "image_pixels",
     "image_side",

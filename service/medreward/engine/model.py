@@ -91,6 +91,7 @@ def _assemble(
         manifest.vlm.image if manifest.vlm else (),
         manifest.text.thinking_tags,
         settings.explain_sentences,
+        settings.steps,
     )
     golden = read_golden(folder / manifest.golden) if folder and manifest.golden else ()
     card = (folder / manifest.card).read_text("utf-8") if folder and manifest.card else None

@@ -37,14 +37,18 @@ class Item(_message.Message):
     def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., question: _Optional[str] = ..., responses: _Optional[_Iterable[str]] = ..., history: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ...) -> None: ...
 
 class Options(_message.Message):
-    __slots__ = ("too_long", "thinking", "explain")
+    __slots__ = ("too_long", "thinking", "explain", "steps", "step_ends")
     TOO_LONG_FIELD_NUMBER: _ClassVar[int]
     THINKING_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEP_ENDS_FIELD_NUMBER: _ClassVar[int]
     too_long: str
     thinking: str
     explain: str
-    def __init__(self, too_long: _Optional[str] = ..., thinking: _Optional[str] = ..., explain: _Optional[str] = ...) -> None: ...
+    steps: str
+    step_ends: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, too_long: _Optional[str] = ..., thinking: _Optional[str] = ..., explain: _Optional[str] = ..., steps: _Optional[str] = ..., step_ends: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
     __slots__ = ("request_id", "items", "weights", "options", "lane", "expect_fingerprint")
@@ -115,8 +119,42 @@ class Explanation(_message.Message):
     sentences: _containers.RepeatedCompositeFieldContainer[Contribution]
     def __init__(self, sentences: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ...) -> None: ...
 
+class Step(_message.Message):
+    __slots__ = ("end", "logits", "reward", "error")
+    END_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    end: int
+    logits: Dimensions
+    reward: float
+    error: Error
+    def __init__(self, end: _Optional[int] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
+class Steps(_message.Message):
+    __slots__ = ("steps",)
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    steps: _containers.RepeatedCompositeFieldContainer[Step]
+    def __init__(self, steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ...) -> None: ...
+
+class Aside(_message.Message):
+    __slots__ = ("scores", "logits", "uncertainty", "reward", "flags", "error")
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    UNCERTAINTY_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    FLAGS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    scores: Dimensions
+    logits: Dimensions
+    uncertainty: Dimensions
+    reward: float
+    flags: _containers.RepeatedScalarFieldContainer[str]
+    error: Error
+    def __init__(self, scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
 class Result(_message.Message):
-    __slots__ = ("item", "response", "scores", "logits", "uncertainty", "reward", "flags", "cached", "error", "explain")
+    __slots__ = ("item", "response", "scores", "logits", "uncertainty", "reward", "flags", "cached", "error", "explain", "steps", "without_thinking")
     ITEM_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +165,8 @@ class Result(_message.Message):
     CACHED_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_THINKING_FIELD_NUMBER: _ClassVar[int]
     item: int
     response: int
     scores: Dimensions
@@ -137,7 +177,9 @@ class Result(_message.Message):
     cached: bool
     error: Error
     explain: Explanation
-    def __init__(self, item: _Optional[int] = ..., response: _Optional[int] = ..., scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., cached: bool = ..., error: _Optional[_Union[Error, _Mapping]] = ..., explain: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
+    steps: Steps
+    without_thinking: Aside
+    def __init__(self, item: _Optional[int] = ..., response: _Optional[int] = ..., scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., cached: bool = ..., error: _Optional[_Union[Error, _Mapping]] = ..., explain: _Optional[_Union[Explanation, _Mapping]] = ..., steps: _Optional[_Union[Steps, _Mapping]] = ..., without_thinking: _Optional[_Union[Aside, _Mapping]] = ...) -> None: ...
 
 class ModelRef(_message.Message):
     __slots__ = ("name", "version", "fingerprint", "runtime", "evidence")
@@ -176,6 +218,34 @@ class ScoreResponse(_message.Message):
     results: _containers.RepeatedCompositeFieldContainer[Result]
     timings: Timings
     def __init__(self, request_id: _Optional[str] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class Tie(_message.Message):
+    __slots__ = ("responses",)
+    RESPONSES_FIELD_NUMBER: _ClassVar[int]
+    responses: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, responses: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class RankResponse(_message.Message):
+    __slots__ = ("request_id", "model", "results", "timings", "order", "ties", "unscored", "first_beats_second", "by_dimension")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    TIES_FIELD_NUMBER: _ClassVar[int]
+    UNSCORED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_BEATS_SECOND_FIELD_NUMBER: _ClassVar[int]
+    BY_DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model: ModelRef
+    results: _containers.RepeatedCompositeFieldContainer[Result]
+    timings: Timings
+    order: _containers.RepeatedScalarFieldContainer[int]
+    ties: _containers.RepeatedCompositeFieldContainer[Tie]
+    unscored: _containers.RepeatedScalarFieldContainer[int]
+    first_beats_second: float
+    by_dimension: Dimensions
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., order: _Optional[_Iterable[int]] = ..., ties: _Optional[_Iterable[_Union[Tie, _Mapping]]] = ..., unscored: _Optional[_Iterable[int]] = ..., first_beats_second: _Optional[float] = ..., by_dimension: _Optional[_Union[Dimensions, _Mapping]] = ...) -> None: ...
 
 class ScreenRequest(_message.Message):
     __slots__ = ("request_id", "items", "weights", "options", "lane", "expect_fingerprint", "policy", "departments", "on_unscored")
