@@ -36,6 +36,13 @@ class Explain(StrEnum):
     SENTENCES = "sentences"
 
 
+class Viewpoints(StrEnum):
+    """Whether a reply has the reward under each viewpoint of the model."""
+
+    NONE = "none"
+    ALL = "all"
+
+
 class Flag(StrEnum):
     NO_IMAGE = "no_image"
     CUT_MIDDLE = "cut_middle"
@@ -122,6 +129,7 @@ class Options:
     too_long: TooLong = TooLong.ERROR
     thinking: Thinking = Thinking.KEEP
     explain: Explain = Explain.NONE
+    viewpoints: Viewpoints = Viewpoints.NONE
 
     def given(self) -> dict[str, str]:
         """Returns the options that differ from their defaults, by name: an older server knows fewer of them."""
@@ -175,6 +183,7 @@ class ScoreRequest:
     deadline_s: float | None = None
     fingerprint: str | None = None
     tenant: str = ""
+    viewpoint: str | None = None  # of the model: its weights make the reward
     trace: Trace | None = field(default=None, compare=False)
 
     @property
@@ -211,6 +220,13 @@ class Scored:
     flags: tuple[Flag, ...] = ()
     cached: bool = False
     explain: tuple[Contribution, ...] | None = None  # None where it was not asked for, or the response was cut
+    viewpoints: Mapping[str, float] | None = None  # the reward under each viewpoint; None where it was not asked for
+
+    @property
+    def viewpoint_spread(self) -> float | None:
+        """The highest reward under a viewpoint less the lowest; None where there is no reward under any."""
+        rewards = (self.viewpoints or {}).values()
+        return max(rewards) - min(rewards) if rewards else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -381,7 +381,12 @@ def to_message(body: Body) -> pb.ScoreRequest:
         )
         for written in items_of(body)
     ]
-    return pb.ScoreRequest(items=items, weights=body.get("weights"), options=pb.Options(**body.get("options", {})))
+    return pb.ScoreRequest(
+        items=items,
+        weights=body.get("weights"),
+        viewpoint=body.get("viewpoint"),
+        options=pb.Options(**body.get("options", {})),
+    )
 
 
 def _image(image: str | dict[str, str]) -> pb.Image:

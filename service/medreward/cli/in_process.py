@@ -67,7 +67,17 @@ def score_of(result: Result) -> Score:
     scores, logits = (dict(zip(DIMENSIONS, six, strict=True)) for six in (result.scores, result.logits))
     uncertainty = dict(zip(DIMENSIONS, result.uncertainty, strict=True)) if result.uncertainty else None
     explain = None if result.explain is None else tuple(map(_contribution, result.explain))
-    return Score(result.reward, scores, logits, uncertainty, result.flags, explain=explain, cached=result.cached)
+    return Score(
+        result.reward,
+        scores,
+        logits,
+        uncertainty,
+        result.flags,
+        explain=explain,
+        viewpoints=result.viewpoints,
+        viewpoint_spread=result.viewpoint_spread,
+        cached=result.cached,
+    )
 
 
 def _contribution(part: types.Contribution) -> Contribution:

@@ -28,7 +28,19 @@ from medreward.clients.retries import Attempts, Patience, RetryBudget
 from medreward.clients.score import Reply, Score, Screened, ScreenRequest
 from medreward.clients.transport import Tls, Transport
 from medreward.errors import RETRYABLE, Code
-from medreward.types import DIMENSIONS, Explain, Item, Lane, ModelRef, Options, ScoreRequest, Thinking, TooLong, Turn
+from medreward.types import (
+    DIMENSIONS,
+    Explain,
+    Item,
+    Lane,
+    ModelRef,
+    Options,
+    ScoreRequest,
+    Thinking,
+    TooLong,
+    Turn,
+    Viewpoints,
+)
 
 KNOWN_IMAGES: Final = 100_000
 INTERNAL_TRIES: Final = 3  # a fault of the server may pass, but is not waited out
@@ -93,11 +105,13 @@ class AsyncClient:
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> list[Score]:
         """Returns a Score for each response to one question about one image (or about none)."""
         if isinstance(responses, str):
             raise TypeError("responses is a list of texts, not one text")
-        request = self._request(weights, too_long, thinking, explain)
+        request = self._request(weights, too_long, thinking, explain, viewpoint, viewpoints)
         groups = of_call_size(await load_aside(image), question, list(enumerate(responses)), _turns(history))
         return self._strictly(await self._score(list(groups), len(responses), request, None))
 
@@ -109,13 +123,15 @@ class AsyncClient:
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
         progress: Progress | None = None,
     ) -> list[Score]:
         """Returns a Score for each triple, in order. Triples that share image and question travel as one group.
 
         `progress` is called with (done, all) after each call to the server.
         """
-        request = self._request(weights, too_long, thinking, explain)
+        request = self._request(weights, too_long, thinking, explain, viewpoint, viewpoints)
         listed = [triple if isinstance(triple, Triple) else Triple(*triple) for triple in triples]
         return self._strictly(await self._score(await group_by_question(listed), len(listed), request, progress))
 
@@ -166,12 +182,16 @@ class AsyncClient:
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> Reply:
         """Returns the server's reply to one call, which is sent as it stands: nothing is stored, joined or split.
 
         Raises Refused where the server refuses the call and another try would not mend it.
         """
-        request = replace(self._request(weights, too_long, thinking, explain), items=tuple(items))
+        request = replace(
+            self._request(weights, too_long, thinking, explain, viewpoint, viewpoints), items=tuple(items)
+        )
         async with self._slots:
             return await self._insist(lambda: self._reply(request, None))
 
@@ -218,13 +238,17 @@ class AsyncClient:
         too_long: TooLong | str,
         thinking: Thinking | str,
         explain: Explain | str = Explain.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> ScoreRequest:
+        if weights and viewpoint is not None:
+            raise ValueError("weights and viewpoint exclude each other: a viewpoint is a set of weights")
         for name, weight in (weights or {}).items():
             if name not in DIMENSIONS or not math.isfinite(weight):
                 dimensions = ", ".join(DIMENSIONS)
                 raise ValueError(f"the weight {name}={weight} is wrong: give finite numbers for some of {dimensions}")
-        options = Options(TooLong(too_long), Thinking(thinking), Explain(explain))
-        return ScoreRequest("", (), weights, options, self._lane, self._timeout)
+        options = Options(TooLong(too_long), Thinking(thinking), Explain(explain), Viewpoints(viewpoints))
+        return ScoreRequest("", (), weights, options, self._lane, self._timeout, viewpoint=viewpoint)
 
     async def _score(
         self, groups: list[Group], count: int, request: ScoreRequest, progress: Progress | None

@@ -61,6 +61,8 @@ class Result(msgspec.Struct):
     error: Error | None = None
     cached: bool = False
     explain: list[Part] | None = None
+    viewpoints: dict[str, float] | None = None
+    viewpoint_spread: float | None = None
 
     def score(self) -> Score:
         """Returns it as a caller gets it."""
@@ -69,7 +71,15 @@ class Result(msgspec.Struct):
             return Score(flags=self.flags, error=error.code, message=error.message, field=error.field)
         explain = None if self.explain is None else tuple(part.contribution() for part in self.explain)
         return Score(
-            self.reward, self.scores, self.logits, self.uncertainty, self.flags, explain=explain, cached=self.cached
+            self.reward,
+            self.scores,
+            self.logits,
+            self.uncertainty,
+            self.flags,
+            explain=explain,
+            viewpoints=self.viewpoints,
+            viewpoint_spread=self.viewpoint_spread,
+            cached=self.cached,
         )
 
 
@@ -253,6 +263,8 @@ def _body(request: ScoreRequest) -> bytes:
     body: dict[str, object] = {"items": items}
     if request.weights:
         body["weights"] = request.weights
+    if request.viewpoint is not None:
+        body["viewpoint"] = request.viewpoint
     if isinstance(request, ScreenRequest) and request.policy is not None:
         body["policy"] = request.policy
     if request.options != Options():

@@ -23,6 +23,7 @@ from medreward.types import (
     StoredImage,
     UrlImage,
     Verdict,
+    Viewpoints,
 )
 
 #: Of calls that ended before the server's own code was reached, or after it had answered.
@@ -62,7 +63,8 @@ class RpcTransport:
 
     async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:
         reply = await self._ask(self._stub.Score, pb.ScoreRequest(**_asked(request)), request, affinity)
-        results = ((result.item, result.response, _score(result)) for result in reply.results)
+        lists_viewpoints = request.options.viewpoints is Viewpoints.ALL
+        results = ((result.item, result.response, _score(result, lists_viewpoints)) for result in reply.results)
         return Reply(_ref(reply.model), by_item(request, results), reply.request_id, _timings(reply.timings))
 
     async def screen(self, request: ScreenRequest, affinity: str | None) -> Reply:
@@ -143,6 +145,7 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
         "request_id": request.id,
         "items": items,
         "weights": request.weights,
+        "viewpoint": request.viewpoint or "",
         "options": pb.Options(**request.options.given()),
         "lane": request.lane,
         "expect_fingerprint": request.fingerprint or "",
@@ -160,7 +163,7 @@ def _image(image: ImageSource) -> pb.Image:
     raise TypeError("the client sends images by hash, as bytes or by URL")
 
 
-def _score(result: pb.Result) -> Score:
+def _score(result: pb.Result, lists_viewpoints: bool = False) -> Score:
     if result.HasField("error"):
         error = result.error
         return Score(flags=tuple(result.flags), error=error.code, message=error.message, field=error.field)
@@ -171,6 +174,8 @@ def _score(result: pb.Result) -> Score:
         _six(result.uncertainty) if result.HasField("uncertainty") else None,
         tuple(result.flags),
         explain=tuple(map(_contribution, result.explain.sentences)) if result.HasField("explain") else None,
+        viewpoints=dict(result.viewpoints) if lists_viewpoints else None,
+        viewpoint_spread=result.viewpoint_spread if result.HasField("viewpoint_spread") else None,
         cached=result.cached,
     )
 

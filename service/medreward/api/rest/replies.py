@@ -37,7 +37,7 @@ def json_reply(body: object, status: int = 200, headers: dict[str, str] | None =
 def _result(result: Result, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
     if isinstance(result, Failed):
         return _failed(result, pointers)
-    numbers = {
+    numbers: dict[str, Any] = {
         "item": result.item,
         "response": result.response,
         "status": "ok",
@@ -48,9 +48,11 @@ def _result(result: Result, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
         "flags": result.flags,
         "cached": result.cached,
     }
-    if result.explain is None:
-        return numbers
-    return {**numbers, "explain": [_contribution(each, result, pointers) for each in result.explain]}
+    if result.viewpoints is not None:
+        numbers |= {"viewpoints": result.viewpoints, "viewpoint_spread": result.viewpoint_spread}
+    if result.explain is not None:
+        numbers["explain"] = [_contribution(each, result, pointers) for each in result.explain]
+    return numbers
 
 
 def _contribution(each: Contribution, result: Scored, pointers: Sequence[ItemPointers]) -> dict[str, Any]:

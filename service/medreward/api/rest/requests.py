@@ -50,6 +50,7 @@ class ScoreBody:
     is_triple: bool
     weights: dict[str, float] | None
     options: Options
+    viewpoint: str | None = None
     shape: Shape | None = None  # the JSON as it was read; None for a form
 
     def to_request(self, entry: Entry, headers: Headers, deadline_s: float | None) -> ScoreRequest:
@@ -63,6 +64,7 @@ class ScoreBody:
             deadline_s=deadline_s,
             fingerprint=headers.get("x-model-fingerprint"),
             tenant=entry.caller.tenant,
+            viewpoint=self.viewpoint,
             trace=entry.recorded,
         )
 
@@ -114,7 +116,8 @@ def parse_json(body: bytes, settings: Settings, forms: Forms = (TripleRequest, G
     if "items" not in fields:
         triple = checked(forms[0], fields)
         item, pointers = triple.to_item([triple.response]), triple.pointers("", "response")
-        return ScoreBody((item,), (pointers,), True, triple.weights, triple.options.to_options(), triple)
+        options = triple.options.to_options()
+        return ScoreBody((item,), (pointers,), True, triple.weights, options, triple.viewpoint, triple)
     _refuse_too_many(fields["items"], settings)
     grouped = checked(forms[1], fields)
     return ScoreBody(
@@ -126,6 +129,7 @@ def parse_json(body: bytes, settings: Settings, forms: Forms = (TripleRequest, G
         is_triple=False,
         weights=grouped.weights,
         options=grouped.options.to_options(),
+        viewpoint=grouped.viewpoint,
         shape=grouped,
     )
 

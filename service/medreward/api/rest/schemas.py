@@ -21,6 +21,7 @@ from medreward.types import (
     TooLong,
     Turn,
     UrlImage,
+    Viewpoints,
 )
 
 #: What each flag means for the response that has it.
@@ -103,8 +104,14 @@ class OptionsShape(Shape):
         "none", description="sentences: say for each sentence of a response what it adds to its numbers"
     )
 
+    viewpoints: Literal["none", "all"] = Field(
+        "none", description="all: say for each response what its reward is under each viewpoint of the model"
+    )
+
     def to_options(self) -> Options:
-        return Options(TooLong(self.too_long), Thinking(self.thinking), Explain(self.explain))
+        return Options(
+            TooLong(self.too_long), Thinking(self.thinking), Explain(self.explain), Viewpoints(self.viewpoints)
+        )
 
 
 class Question(Shape):
@@ -149,6 +156,9 @@ class ItemShape(Question):
 
 class Beside(Shape):
     weights: dict[str, float] | None = Field(None, description="dimension to weight; one not named weighs 0")
+    viewpoint: str | None = Field(
+        None, description="name of a viewpoint of the model, whose weights make the reward; not beside weights"
+    )
     options: OptionsShape = OptionsShape()
 
 
@@ -220,6 +230,12 @@ class ResultShape(Shape):
         description="with options.explain: what each sentence adds. Not there where the response was not scored, nor "
         "where it was cut",
     )
+    viewpoints: dict[str, float] | None = Field(
+        None, description="with options.viewpoints: the reward under each viewpoint; empty for a model without any"
+    )
+    viewpoint_spread: float | None = Field(
+        None, description="the highest of these rewards less the lowest; null for a model without viewpoints"
+    )
 
 
 class ModelRefShape(Shape):
@@ -256,9 +272,18 @@ class StoredReply(Shape):
     height: int
 
 
+class ViewpointShape(Shape):
+    """A weighting of the dimensions that follows a guideline."""
+
+    title: str
+    source: str = Field(description="where the guideline can be read, or the words that the weights follow")
+    weights: dict[str, float]
+
+
 class ModelReply(ModelRefShape):
     dimensions: list[str]
     default_weights: dict[str, float]
+    viewpoints: dict[str, ViewpointShape] = Field(description="by the name that a request gives as its viewpoint")
     backend: str
     device: str
     uncertainty: str | None = Field(
