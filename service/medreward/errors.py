@@ -46,6 +46,7 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden"
     HOST_REFUSED = "host_refused"
     QUOTA_EXCEEDED = "quota_exceeded"
+    VIEWPOINT_UNKNOWN = "viewpoint_unknown"
     POLICY_UNKNOWN = "policy_unknown"
     POLICY_REFUSED = "policy_refused"
     MODEL_REFUSED = "model_refused"

@@ -55,6 +55,13 @@ def step_ends(given: str | Iterable[int]) -> StepEnds:
     return Steps(given) if isinstance(given, str) else tuple(given)
 
 
+class Viewpoints(StrEnum):
+    """Whether a reply has the reward under each viewpoint of the model."""
+
+    NONE = "none"
+    ALL = "all"
+
+
 class Flag(StrEnum):
     NO_IMAGE = "no_image"
     CUT_MIDDLE = "cut_middle"
@@ -142,6 +149,7 @@ class Options:
     thinking: Thinking = Thinking.KEEP
     explain: Explain = Explain.NONE
     steps: StepEnds = Steps.NONE
+    viewpoints: Viewpoints = Viewpoints.NONE
 
     @property
     def ask_for_more(self) -> bool:
@@ -200,6 +208,7 @@ class ScoreRequest:
     deadline_s: float | None = None
     fingerprint: str | None = None
     tenant: str = ""
+    viewpoint: str | None = None  # of the model: its weights make the reward
     trace: Trace | None = field(default=None, compare=False)
 
     @property
@@ -260,6 +269,13 @@ class Scored:
     explain: tuple[Contribution, ...] | None = None  # None where it was not asked for, or the response was cut
     steps: tuple[Step, ...] | None = None  # None where none were asked for, or the response was cut
     without_thinking: Aside | None = None  # with Thinking.BOTH
+    viewpoints: Mapping[str, float] | None = None  # the reward under each viewpoint; None where it was not asked for
+
+    @property
+    def viewpoint_spread(self) -> float | None:
+        """The highest reward under a viewpoint less the lowest; None where there is no reward under any."""
+        rewards = (self.viewpoints or {}).values()
+        return max(rewards) - min(rewards) if rewards else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -405,7 +405,12 @@ def to_message(body: Body) -> pb.ScoreRequest:
     options = dict(body.get("options", {}))
     if isinstance(options.get("steps"), list):
         options["step_ends"] = options.pop("steps")
-    return pb.ScoreRequest(items=items, weights=body.get("weights"), options=pb.Options(**options))
+    return pb.ScoreRequest(
+        items=items,
+        weights=body.get("weights"),
+        viewpoint=body.get("viewpoint"),
+        options=pb.Options(**options),
+    )
 
 
 def _image(image: str | dict[str, str]) -> pb.Image:

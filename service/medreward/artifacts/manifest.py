@@ -14,6 +14,7 @@ from medreward.types import DIMENSIONS, Evidence
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+ViewpointName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 class Image(Section):
@@ -123,6 +124,14 @@ class Vlm(Section):
         return self
 
 
+class Viewpoint(Section):
+    """A weighting of the dimensions that has a name: what a guideline counts in an answer."""
+
+    title: str  # of the guideline, for readers
+    source: str  # where it can be read, or the words that the weights follow; for readers
+    weights: Annotated[dict[str, float], Field(min_length=1)]
+
+
 class Manifest(Section):
     """All of `model.toml`. The order of the checks decides which fault is reported."""
 
@@ -145,6 +154,7 @@ class Manifest(Section):
     reading: Reading | None = None
     vlm: Vlm | None = None
     weights: dict[str, float]
+    viewpoints: dict[ViewpointName, Viewpoint] = Field(default_factory=dict)
     calibration: dict[str, Calibration]
 
     @model_validator(mode="after")
@@ -155,6 +165,9 @@ class Manifest(Section):
             raise ValueError("calibration must name each of the model's dimensions, and no other")
         if not set(self.weights) <= set(self.dimensions):
             raise ValueError("weights may only name the model's dimensions")
+        for name, viewpoint in self.viewpoints.items():
+            if not set(viewpoint.weights) <= set(self.dimensions):
+                raise ValueError(f"the weights of viewpoint {name} may only name the model's dimensions")
         if self.runtime == "onnx" and not (self.onnx and self.text.tokenizer):
             raise ValueError("runtime onnx needs [onnx] and a tokenizer under [text]")
         if isinstance(self.image, ImageOfOwnSize) and not self.vlm:
@@ -191,7 +204,8 @@ class Manifest(Section):
 
     @cached_property
     def fingerprint(self) -> str:
-        """The digest of all that decides a score: files, template, preprocessing, calibration, limits, weights."""
+        """The digest of all that decides a score: files, template, preprocessing, calibration, limits, weights,
+        those of viewpoints included."""
         decides = self.model_dump(mode="json", include={"runtime", "image", "text", "onnx", "weights", "calibration"})
         if not self.text.thinking_tags:  # a model without own tags has the fingerprint it had before there were any
             del decides["text"]["thinking_tags"]
@@ -199,6 +213,8 @@ class Manifest(Section):
             decides["reading"] = self.reading.model_dump(mode="json")
         if self.vlm:
             decides["vlm"] = self.vlm.model_dump(mode="json")
+        if self.viewpoints:  # what a guideline is called, and where it stands, decides no reward
+            decides["viewpoints"] = {name: viewpoint.weights for name, viewpoint in self.viewpoints.items()}
         beside = (self.card, self.golden, self.measured)
         decides["files"] = {name: digest for name, digest in self.files.items() if name not in beside}
         canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))

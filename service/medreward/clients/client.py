@@ -41,6 +41,7 @@ from medreward.types import (
     Thinking,
     TooLong,
     Turn,
+    Viewpoints,
     step_ends,
 )
 
@@ -108,11 +109,13 @@ class AsyncClient:
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
         steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> list[Score]:
         """Returns a Score for each response to one question about one image (or about none)."""
         if isinstance(responses, str):
             raise TypeError("responses is a list of texts, not one text")
-        request = self._request(weights, too_long, thinking, explain, steps)
+        request = self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints)
         groups = of_call_size(await load_aside(image), question, list(enumerate(responses)), _turns(history))
         return self._strictly(await self._score(list(groups), len(responses), request, None))
 
@@ -125,13 +128,15 @@ class AsyncClient:
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
         steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
         progress: Progress | None = None,
     ) -> list[Score]:
         """Returns a Score for each triple, in order. Triples that share image and question travel as one group.
 
         `progress` is called with (done, all) after each call to the server.
         """
-        request = self._request(weights, too_long, thinking, explain, steps)
+        request = self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints)
         listed = [triple if isinstance(triple, Triple) else Triple(*triple) for triple in triples]
         return self._strictly(await self._score(await group_by_question(listed), len(listed), request, progress))
 
@@ -216,12 +221,16 @@ class AsyncClient:
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
         steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> Reply:
         """Returns the server's reply to one call, which is sent as it stands: nothing is stored, joined or split.
 
         Raises Refused where the server refuses the call and another try would not mend it.
         """
-        request = replace(self._request(weights, too_long, thinking, explain, steps), items=tuple(items))
+        request = replace(
+            self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints), items=tuple(items)
+        )
         async with self._slots:
             return await self._insist(lambda: self._reply(request, None))
 
@@ -269,13 +278,19 @@ class AsyncClient:
         thinking: Thinking | str,
         explain: Explain | str = Explain.NONE,
         steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> ScoreRequest:
+        if weights and viewpoint is not None:
+            raise ValueError("weights and viewpoint exclude each other: a viewpoint is a set of weights")
         for name, weight in (weights or {}).items():
             if name not in DIMENSIONS or not math.isfinite(weight):
                 dimensions = ", ".join(DIMENSIONS)
                 raise ValueError(f"the weight {name}={weight} is wrong: give finite numbers for some of {dimensions}")
-        options = Options(TooLong(too_long), Thinking(thinking), Explain(explain), step_ends(steps))
-        return ScoreRequest("", (), weights, options, self._lane, self._timeout)
+        options = Options(
+            TooLong(too_long), Thinking(thinking), Explain(explain), step_ends(steps), Viewpoints(viewpoints)
+        )
+        return ScoreRequest("", (), weights, options, self._lane, self._timeout, viewpoint=viewpoint)
 
     async def _score(
         self, groups: list[Group], count: int, request: ScoreRequest, progress: Progress | None

@@ -87,6 +87,8 @@ class Result(Aside, kw_only=True):
     explain: list[Part] | None = None
     steps: list[Cut] | None = None
     without_thinking: Aside | None = None
+    viewpoints: dict[str, float] | None = None
+    viewpoint_spread: float | None = None
 
     def score(self) -> Score:
         return replace(
@@ -94,6 +96,8 @@ class Result(Aside, kw_only=True):
             explain=None if self.explain is None else tuple(part.contribution() for part in self.explain),
             steps=None if self.steps is None else tuple(cut.step() for cut in self.steps),
             without_thinking=self.without_thinking.score() if self.without_thinking else None,
+            viewpoints=self.viewpoints,
+            viewpoint_spread=self.viewpoint_spread,
             cached=self.cached,
         )
 
@@ -287,6 +291,8 @@ def _body(request: ScoreRequest) -> bytes:
     body: dict[str, object] = {"items": items}
     if request.weights:
         body["weights"] = request.weights
+    if request.viewpoint is not None:
+        body["viewpoint"] = request.viewpoint
     if isinstance(request, ScreenRequest) and request.policy is not None:
         body["policy"] = request.policy
     if request.options != Options():

@@ -26,6 +26,7 @@ from medreward.types import (
     StoredImage,
     UrlImage,
     Verdict,
+    Viewpoints,
 )
 
 #: Of calls that ended before the server's own code was reached, or after it had answered.
@@ -65,7 +66,8 @@ class RpcTransport:
 
     async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:
         reply = await self._ask(self._stub.Score, pb.ScoreRequest(**_asked(request)), request, affinity)
-        results = ((result.item, result.response, _score(result)) for result in reply.results)
+        lists_viewpoints = request.options.viewpoints is Viewpoints.ALL
+        results = ((result.item, result.response, _score(result, lists_viewpoints)) for result in reply.results)
         return Reply(_ref(reply.model), by_item(request, results), reply.request_id, _timings(reply.timings))
 
     async def screen(self, request: ScreenRequest, affinity: str | None) -> Reply:
@@ -151,6 +153,7 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
         "request_id": request.id,
         "items": items,
         "weights": request.weights,
+        "viewpoint": request.viewpoint or "",
         "options": _options(request.options),
         "lane": request.lane,
         "expect_fingerprint": request.fingerprint or "",
@@ -175,12 +178,14 @@ def _image(image: ImageSource) -> pb.Image:
     raise TypeError("the client sends images by hash, as bytes or by URL")
 
 
-def _score(result: pb.Result) -> Score:
+def _score(result: pb.Result, lists_viewpoints: bool = False) -> Score:
     return replace(
         _numbers(result),
         explain=tuple(map(_contribution, result.explain.sentences)) if result.HasField("explain") else None,
         steps=tuple(map(_step, result.steps.steps)) if result.HasField("steps") else None,
         without_thinking=_numbers(result.without_thinking) if result.HasField("without_thinking") else None,
+        viewpoints=dict(result.viewpoints) if lists_viewpoints else None,
+        viewpoint_spread=result.viewpoint_spread if result.HasField("viewpoint_spread") else None,
         cached=result.cached,
     )
 

@@ -15,7 +15,7 @@ from medreward.clients.images import ImageLike
 from medreward.clients.retries import Patience
 from medreward.clients.score import Best, Score, Screened
 from medreward.clients.transport import Tls
-from medreward.types import Explain, Lane, ModelRef, Thinking, TooLong, Turn
+from medreward.types import Explain, Lane, ModelRef, Thinking, TooLong, Turn, Viewpoints
 
 T = TypeVar("T")
 
@@ -43,8 +43,15 @@ class ScoreOptions(TypedDict, total=False):
     thinking: Thinking | str
 
 
-class AskOptions(ScoreOptions, total=False):
-    """The options of a call to score that an adapter for a trainer has no use for, beside those that it has."""
+class RewardOptions(ScoreOptions, total=False):
+    """The options of a call to score that an adapter for a trainer has a use for."""
+
+    viewpoint: str | None
+    viewpoints: Viewpoints | str
+
+
+class AskOptions(RewardOptions, total=False):
+    """All options of a call to score."""
 
     explain: Explain | str
     steps: str | Sequence[int]

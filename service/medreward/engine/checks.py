@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Final
 
+from medreward.artifacts.manifest import Viewpoint
 from medreward.engine.model import Model
 from medreward.errors import Code, ItemError, RequestError
 from medreward.settings import Settings
@@ -52,7 +53,12 @@ def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None
 
 
 def weights_of(request: ScoreRequest, model: Model) -> Mapping[str, float]:
-    """Returns the request's weights, or the model's where it gives none. Refuses weights that are wrong."""
+    """Returns the weights of the reward: the request's, those of the viewpoint that it names, or else the model's.
+
+    Refuses weights that are wrong, a viewpoint that the model has not, and weights beside a viewpoint.
+    """
+    if request.viewpoint is not None:
+        return _weights_of_viewpoint(request.viewpoint, request, model.manifest.viewpoints)
     if not request.weights:
         return model.default_weights
     for name, weight in request.weights.items():
@@ -62,6 +68,17 @@ def weights_of(request: ScoreRequest, model: Model) -> Mapping[str, float]:
             detail = f"a weight must lie between -{LARGEST_WEIGHT} and {LARGEST_WEIGHT}"
             raise RequestError(Code.INVALID_FIELD, detail, f"/weights/{name}")
     return request.weights
+
+
+def _weights_of_viewpoint(name: str, request: ScoreRequest, viewpoints: Mapping[str, Viewpoint]) -> Mapping[str, float]:
+    if request.weights:
+        detail = "weights and viewpoint exclude each other, because a viewpoint is a set of weights: send one of them"
+        raise RequestError(Code.INVALID_FIELD, detail, "/viewpoint")
+    if name not in viewpoints:
+        there = f"it has {', '.join(viewpoints)}" if viewpoints else "it has none"
+        detail = f"the model that is served has no viewpoint of this name: {there}"
+        raise RequestError(Code.VIEWPOINT_UNKNOWN, detail, "/viewpoint")
+    return viewpoints[name].weights
 
 
 def check_item(item: Item, model: Model) -> None:

@@ -21,6 +21,7 @@ from medreward.types import (
     TooLong,
     Turn,
     UrlImage,
+    Viewpoints,
     step_ends,
 )
 
@@ -114,8 +115,18 @@ class OptionsShape(Shape):
         "the numbers of each response cut there, as if it ended so",
     )
 
+    viewpoints: Literal["none", "all"] = Field(
+        "none", description="all: say for each response what its reward is under each viewpoint of the model"
+    )
+
     def to_options(self) -> Options:
-        return Options(TooLong(self.too_long), Thinking(self.thinking), Explain(self.explain), step_ends(self.steps))
+        return Options(
+            TooLong(self.too_long),
+            Thinking(self.thinking),
+            Explain(self.explain),
+            step_ends(self.steps),
+            Viewpoints(self.viewpoints),
+        )
 
 
 class Question(Shape):
@@ -164,6 +175,9 @@ class ItemShape(Question):
 
 class Beside(Shape):
     weights: dict[str, float] | None = Field(None, description="dimension to weight; one not named weighs 0")
+    viewpoint: str | None = Field(
+        None, description="name of a viewpoint of the model, whose weights make the reward; not beside weights"
+    )
     options: OptionsShape = OptionsShape()
 
 
@@ -278,6 +292,12 @@ class ResultShape(Shape):
     without_thinking: AsideShape | None = Field(
         None, description="with options.thinking: both. Not there where the response was not scored"
     )
+    viewpoints: dict[str, float] | None = Field(
+        None, description="with options.viewpoints: the reward under each viewpoint; empty for a model without any"
+    )
+    viewpoint_spread: float | None = Field(
+        None, description="the highest of these rewards less the lowest; null for a model without viewpoints"
+    )
 
 
 class ModelRefShape(Shape):
@@ -314,9 +334,18 @@ class StoredReply(Shape):
     height: int
 
 
+class ViewpointShape(Shape):
+    """A weighting of the dimensions that follows a guideline."""
+
+    title: str
+    source: str = Field(description="where the guideline can be read, or the words that the weights follow")
+    weights: dict[str, float]
+
+
 class ModelReply(ModelRefShape):
     dimensions: list[str]
     default_weights: dict[str, float]
+    viewpoints: dict[str, ViewpointShape] = Field(description="by the name that a request gives as its viewpoint")
     backend: str
     device: str
     uncertainty: str | None = Field(

@@ -28,6 +28,7 @@ from medreward.types import (
     TooLong,
     Turn,
     UrlImage,
+    Viewpoints,
 )
 
 ROLES: Final = ("system", "user", "assistant")
@@ -80,11 +81,13 @@ def score_request(request: Scorable, context: Context, entry: Entry, id_: str) -
             option(Thinking, request.options.thinking or Thinking.KEEP, "/options/thinking"),
             option(Explain, request.options.explain or Explain.NONE, "/options/explain"),
             _steps(request.options),
+            option(Viewpoints, request.options.viewpoints or Viewpoints.NONE, "/options/viewpoints"),
         ),
         lane=entry.lane,
         deadline_s=min((deadline for deadline in deadlines if deadline is not None), default=None),
         fingerprint=request.expect_fingerprint or metadata.get("x-model-fingerprint"),
         tenant=entry.caller.tenant,
+        viewpoint=request.viewpoint or None,
         trace=entry.recorded,
     )
 
