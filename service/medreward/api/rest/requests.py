@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from medreward.api.fields import ItemPointers
 from medreward.api.observing import Entry
-from medreward.api.rest.schemas import IMAGE_FORMS, GroupedRequest, Shape, TripleRequest
+from medreward.api.rest.schemas import FORMS, GroupedRequest, Shape, TripleRequest
 from medreward.api.structure import check_json
 from medreward.engine.bodies import Reservation
 from medreward.errors import Code, RequestError
@@ -33,6 +33,8 @@ DETAILS: Final = {
     "dict_type": "this field must be an object",
     "model_type": "this field must be an object",
     "model_attributes_type": "this field must be an object",
+    "int_type": "this field must be a whole number",
+    "greater_than_equal": "this field must not be below 0",
 }
 ECHOED: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 
@@ -182,7 +184,7 @@ def _pointer(value: Any, path: tuple[int | str, ...]) -> str:
     """Returns the JSON pointer to where pydantic's path leads. Its path also names members of unions, which are no keys
     of the body."""
     parts: list[str] = []
-    keys = [part for part in path if part not in IMAGE_FORMS]
+    keys = [part for part in path if part not in FORMS]
     for n, part in enumerate(keys):
         last = n == len(keys) - 1
         if isinstance(value, dict) and (part in value or last):
