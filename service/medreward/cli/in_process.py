@@ -1,5 +1,6 @@
 """The client's third transport: the server's own engine, in this process."""
 
+from collections.abc import Mapping
 from typing import Self
 
 from prometheus_client import CollectorRegistry
@@ -11,6 +12,7 @@ from medreward.clients.errors import Refused
 from medreward.clients.score import Contribution, Reply, Score, ScreenRequest
 from medreward.clients.transport import by_item
 from medreward.engine.engine import Engine
+from medreward.engine.limits import limits_of
 from medreward.errors import RETRYABLE, Code, MedRewardError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
@@ -48,6 +50,9 @@ class EngineTransport:
 
     async def model(self) -> ModelRef:
         return self._engine.serving.ref
+
+    async def limits(self) -> Mapping[str, float]:
+        return limits_of(self._engine.settings, self._engine.serving.model)
 
     async def close(self) -> None:
         await self._engine.close()

@@ -21,6 +21,7 @@ from medreward.types import (
     Runtime,
     ScoreRequest,
     StoredImage,
+    Turn,
     UrlImage,
     Verdict,
 )
@@ -87,6 +88,9 @@ class RpcTransport:
     async def model(self) -> ModelRef:
         return _ref((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).ref)
 
+    async def limits(self) -> Mapping[str, float]:
+        return dict((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).limits)
+
     async def close(self) -> None:
         await self._channel.close()
 
@@ -135,7 +139,7 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
             images=[_image(image) for image in item.images],
             question=item.question,
             responses=item.responses,
-            history=[pb.Turn(role=turn.role, content=turn.content) for turn in item.history],
+            history=[_turn(turn) for turn in item.history],
         )
         for item in request.items
     ]
@@ -147,6 +151,13 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
         "lane": request.lane,
         "expect_fingerprint": request.fingerprint or "",
     }
+
+
+def _turn(turn: Turn) -> pb.Turn:
+    if isinstance(turn.content, str):
+        return pb.Turn(role=turn.role, content=turn.content)
+    parts = [pb.Part(text=part) if isinstance(part, str) else pb.Part(image=part) for part in turn.content]
+    return pb.Turn(role=turn.role, parts=parts)
 
 
 def _image(image: ImageSource) -> pb.Image:

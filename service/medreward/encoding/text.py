@@ -189,8 +189,10 @@ class TextEncoder:
 
     def _begin(self, system: Sequence[int] | None = None) -> list[Piece]:
         """Returns what stands before the first thing that the user says."""
+        pieces: list[Piece] = []
         if system is not None and self._turns:
-            return [system if piece == "{system}" else piece for piece in self._turns.system]
+            pieces.extend(system if piece == "{system}" else piece for piece in self._turns.system)
+            return pieces
         return [*takewhile(lambda piece: piece not in ("{image}", "{question}"), self._prompt_template)]
 
     def _history_pieces(self, history: Sequence[Turn]) -> list[Piece]:
