@@ -1,7 +1,7 @@
 """Puts triples that share image and question into groups, and groups into calls."""
 
 import asyncio
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -69,8 +69,8 @@ async def group_by_question(triples: Sequence[Triple]) -> list[Group]:
     objects = {id(image): image for triple in triples for image in listed(triple.image)}
     loaded = await asyncio.gather(*(asyncio.to_thread(load, image) for image in objects.values()))
     sources = dict(zip(objects, loaded, strict=True))
-    answers: dict[tuple[Hashable, ...], list[tuple[int, str]]] = {}
-    images: dict[tuple[Hashable, ...], tuple[Source, ...]] = {}
+    answers: dict[tuple[tuple[Source | str, ...], str, tuple[Turn, ...]], list[tuple[int, str]]] = {}
+    images: dict[tuple[Source | str, ...], tuple[Source, ...]] = {}
     for place, triple in enumerate(triples):
         own = tuple(sources[id(image)] for image in listed(triple.image))
         key = tuple(image.sha256 if isinstance(image, File) else image for image in own)

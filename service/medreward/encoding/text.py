@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import tokenizers
 
@@ -242,7 +242,8 @@ class TextEncoder:
         ids: list[int] = []
         for is_template, run in groupby(pieces, lambda piece: isinstance(piece, str)):
             if not is_template:
-                ids += [id_ for text in run for id_ in text]
+                for text in run:
+                    ids += cast(Sequence[int], text)
                 continue
             key = tuple(map(str, run))
             if key not in self._known:

@@ -126,7 +126,7 @@ def test_a_conversation_with_two_images_has_the_logits_of_plain_transformers(loa
         (CONVERSATION, (first,)),
         (TEXT_ALONE, ()),
     ):
-        prompt = model.text.prompt("is it large ?", images=len(images), history=history)
+        prompt = model.text.prompt("is there a fracture ?", images=len(images), history=history)
         shown = [images[place] for place in prompt.images]
         asked.append(Group(shown[0] if shown else None, prompt.ids, answers, tuple(shown[1:])))
     plain = Plain(loaded.folder, loaded.family)

@@ -49,8 +49,8 @@ class Message(Foreign):
 
 
 def chat_sample(pointer: str, messages: Sequence[Message], response: str, label: object = None) -> Sample:
-    """Returns the sample of a conversation that ends with the question. Images are those of all its turns, each where its
-    turn shows it, or those that a label names, before the question."""
+    """Returns the sample of a conversation that ends with the question. Images are those of all its turns, each where
+    its turn shows it, or those that a label names, before the question."""
     try:
         if not messages or messages[-1].role != "user":
             raise ItemError(Code.EMPTY_QUESTION, "the turn before the response must be the user's question")

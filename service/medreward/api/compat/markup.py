@@ -62,7 +62,8 @@ class Template:
     def turns(self, text: str) -> list[Turn] | None:
         """Returns the turns of a text in which, after one of the system perhaps, user and assistant take turns and the
         user is the last. None for any other text."""
-        at, turns = len(text) - len(LEAD.sub("", text, 1)), []
+        at = len(text) - len(LEAD.sub("", text, 1))
+        turns: list[Turn] = []
         while turn := self.turn.match(text, at):
             at = turn.end()
             role = turn.lastgroup or ""
