@@ -70,6 +70,7 @@ class Flag(StrEnum):
     RAW_TEXT = "raw_text"
     EMPTY_RESPONSE = "empty_response"
     OUT_OF_SCOPE = "out_of_scope"
+    HISTORY_IGNORED = "history_ignored"
 
 
 class Evidence(StrEnum):
@@ -128,13 +129,31 @@ ImageSource = InlineImage | Base64Image | StoredImage | UrlImage | FileImage
 
 @dataclass(frozen=True, slots=True)
 class Turn:
+    """A turn before the question: its text, or its texts and images in their order. An image is named by its place
+    among the item's images."""
+
     role: str
-    content: str
+    content: str | tuple[str | int, ...]
+
+    @property
+    def parts(self) -> tuple[str | int, ...]:
+        """Returns the texts and the places of images, whichever way the content was given."""
+        return (self.content,) if isinstance(self.content, str) else self.content
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        """Returns the places of the images that the turn shows."""
+        return tuple(part for part in self.parts if isinstance(part, int))
+
+    @property
+    def text(self) -> str:
+        """Returns the turn's texts without its images."""
+        return "".join(part for part in self.parts if isinstance(part, str))
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question about an image (or about none) and the responses to score."""
+    """One question about images (or about none), the turns before it, and the responses to score."""
 
     question: str
     responses: tuple[str, ...]

@@ -398,7 +398,7 @@ def to_message(body: Body) -> pb.ScoreRequest:
             images=[_image(image) for image in images_of(written)],
             question=written["question"],
             responses=responses_of(written),
-            history=[pb.Turn(**turn) for turn in written.get("history", [])],
+            history=[_turn(turn) for turn in written.get("history", [])],
         )
         for written in items_of(body)
     ]
@@ -411,6 +411,11 @@ def to_message(body: Body) -> pb.ScoreRequest:
         viewpoint=body.get("viewpoint"),
         options=pb.Options(**options),
     )
+
+
+def _turn(turn: dict[str, Any]) -> pb.Turn:
+    name = "content" if isinstance(turn["content"], str) else "parts"
+    return pb.Turn(role=turn["role"], **{name: turn["content"]})
 
 
 def _image(image: str | dict[str, str]) -> pb.Image:

@@ -51,6 +51,22 @@ def _image_section(image: Any) -> Any:
     return (ImageOfOwnSize if image.get("fit") == "own" else Image).model_validate(image)
 
 
+class Turns(Section):
+    """How turns before the question are written: each begins and ends as the question and its answer do."""
+
+    between: tuple[str, ...]  # from the end of an answer to what the user says next
+    system: tuple[str, ...] = ()  # stands for what the prompt begins with; holds "{system}" once; empty: none is read
+    images: Literal["in_place", "first"] = "in_place"  # where the images of a turn stand among its texts
+
+    @model_validator(mode="after")
+    def has_its_places(self) -> Self:
+        if not self.between:
+            raise ValueError("between needs at least one piece, or an answer would run on into the next question")
+        if self.system and self.system.count("{system}") != 1:
+            raise ValueError("system needs {system} once")
+        return self
+
+
 class Text(Section):
     """The template in pieces: names of control tokens, plain text, and the places of the user's texts."""
 
@@ -59,11 +75,15 @@ class Text(Section):
     answer: tuple[str, ...]  # holds "{response}" once
     max_tokens: PositiveInt  # prompt and answer together
     thinking_tags: tuple[Pair, ...] = ()  # beside the known ones: what `thinking: strip` leaves out
+    turns: Turns | None = None  # None for a model that reads no turns before the question
 
     @model_validator(mode="after")
     def has_its_places(self) -> Self:
         if self.prompt.count("{question}") != 1 or self.answer.count("{response}") != 1:
             raise ValueError("the prompt needs {question} once and the answer {response} once")
+        before = self.prompt[self.prompt.index("{question}") - 1]
+        if self.turns and "{image}" in self.prompt and before != "{image}":
+            raise ValueError("with [text.turns] the prompt needs {image} directly before {question}")
         ThinkingTags(self.thinking_tags)
         return self
 
@@ -209,6 +229,8 @@ class Manifest(Section):
         decides = self.model_dump(mode="json", include={"runtime", "image", "text", "onnx", "weights", "calibration"})
         if not self.text.thinking_tags:  # a model without own tags has the fingerprint it had before there were any
             del decides["text"]["thinking_tags"]
+        if self.text.turns is None:  # likewise
+            del decides["text"]["turns"]
         if self.reading:
             decides["reading"] = self.reading.model_dump(mode="json")
         if self.vlm:

@@ -12,6 +12,7 @@ from medreward.clients.errors import Refused
 from medreward.clients.score import Contribution, Reply, Score, ScreenRequest, Step
 from medreward.clients.transport import by_item
 from medreward.engine.engine import Engine
+from medreward.engine.limits import limits_of
 from medreward.errors import RETRYABLE, Code, MedRewardError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
@@ -52,6 +53,9 @@ class EngineTransport:
 
     async def default_weights(self) -> Mapping[str, float]:
         return self._engine.serving.model.default_weights
+
+    async def limits(self) -> Mapping[str, float]:
+        return limits_of(self._engine.settings, self._engine.serving.model)
 
     async def close(self) -> None:
         await self._engine.close()

@@ -24,6 +24,7 @@ from medreward.types import (
     Runtime,
     ScoreRequest,
     StoredImage,
+    Turn,
     UrlImage,
     Verdict,
 )
@@ -223,6 +224,10 @@ class RestTransport:
         served: Served = await self._decoded(await self._send("GET", "/v1/model", {}), Served)
         return served.default_weights
 
+    async def limits(self) -> Mapping[str, float]:
+        limits: dict[str, float] = await self._decoded(await self._send("GET", "/v1/limits", {}), dict[str, float])
+        return limits
+
     async def close(self) -> None:
         await self._client.aclose()
 
@@ -280,11 +285,12 @@ def _body(request: ScoreRequest) -> bytes:
     items = []
     for item in request.items:
         fields: dict[str, object] = {"question": item.question, "responses": item.responses}
-        if item.images:
-            (image,) = item.images
-            fields["image"] = _image(image)
+        if len(item.images) == 1:
+            fields["image"] = _image(item.images[0])
+        elif item.images:
+            fields["images"] = [_image(image) for image in item.images]
         if item.history:
-            fields["history"] = [{"role": turn.role, "content": turn.content} for turn in item.history]
+            fields["history"] = [{"role": turn.role, "content": _content(turn)} for turn in item.history]
         if isinstance(request, ScreenRequest) and request.department:
             fields["department"] = request.department
         items.append(fields)
@@ -298,6 +304,13 @@ def _body(request: ScoreRequest) -> bytes:
     if request.options != Options():
         body["options"] = request.options.given()
     return msgspec.json.encode(body)
+
+
+def _content(turn: Turn) -> object:
+    """Returns the turn's content as the body has it."""
+    if isinstance(turn.content, str):
+        return turn.content
+    return [{"text": part} if isinstance(part, str) else {"image": part} for part in turn.content]
 
 
 def _image(image: ImageSource) -> dict[str, str]:

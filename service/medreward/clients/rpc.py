@@ -24,6 +24,7 @@ from medreward.types import (
     Runtime,
     ScoreRequest,
     StoredImage,
+    Turn,
     UrlImage,
     Verdict,
     Viewpoints,
@@ -96,6 +97,9 @@ class RpcTransport:
         served = await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)
         return dict(served.default_weights)
 
+    async def limits(self) -> Mapping[str, float]:
+        return dict((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).limits)
+
     async def close(self) -> None:
         await self._channel.close()
 
@@ -145,7 +149,7 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
             images=[_image(image) for image in item.images],
             question=item.question,
             responses=item.responses,
-            history=[pb.Turn(role=turn.role, content=turn.content) for turn in item.history],
+            history=[_turn(turn) for turn in item.history],
         )
         for item in request.items
     ]
@@ -165,6 +169,13 @@ def _options(options: Options) -> pb.Options:
     if isinstance(options.steps, tuple):
         given["step_ends"] = given.pop("steps")
     return pb.Options(**given)
+
+
+def _turn(turn: Turn) -> pb.Turn:
+    if isinstance(turn.content, str):
+        return pb.Turn(role=turn.role, content=turn.content)
+    parts = [pb.Part(text=part) if isinstance(part, str) else pb.Part(image=part) for part in turn.content]
+    return pb.Turn(role=turn.role, parts=parts)
 
 
 def _image(image: ImageSource) -> pb.Image:

@@ -263,7 +263,7 @@ class Engine:
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
         results = tuple(result for item in per_item for result in item)
         context.timings.total = self._clock() - started
-        images = tuple((context.opened[i],) if i in context.opened else () for i in range(len(request.items)))
+        images = tuple(context.opened.get(i, ()) for i in range(len(request.items)))
         return ScoreResponse(request.id, serving.ref, results, context.timings, images, weights)
 
     async def _score_item(self, i: int, item: Item, context: RequestContext, serving: Serving) -> list[Result]:

@@ -16,13 +16,23 @@ class Image(_message.Message):
     url: str
     def __init__(self, data: _Optional[bytes] = ..., sha256: _Optional[str] = ..., url: _Optional[str] = ...) -> None: ...
 
+class Part(_message.Message):
+    __slots__ = ("text", "image")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    image: int
+    def __init__(self, text: _Optional[str] = ..., image: _Optional[int] = ...) -> None: ...
+
 class Turn(_message.Message):
-    __slots__ = ("role", "content")
+    __slots__ = ("role", "content", "parts")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     role: str
     content: str
-    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ...) -> None: ...
+    parts: _containers.RepeatedCompositeFieldContainer[Part]
+    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("images", "question", "responses", "history")

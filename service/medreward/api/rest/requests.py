@@ -35,6 +35,7 @@ DETAILS: Final = {
     "dict_type": "this field must be an object",
     "model_type": "this field must be an object",
     "model_attributes_type": "this field must be an object",
+    "greater_than_equal": "this field must not be below 0",
 }
 ECHOED: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 
