@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Any, Final, NamedTuple, Protocol, Self
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, get_args
 
 from medreward.errors import ItemError
 
-DIMENSIONS: Final = ("accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall")
+Dimension = Literal["accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall"]
+DIMENSIONS: Final[tuple[str, ...]] = get_args(Dimension)
 
 #: Gives seconds that never go back, as time.monotonic does; tests hand in one that they can move.
 Clock = Callable[[], float]
@@ -54,6 +55,13 @@ def step_ends(given: str | Iterable[int]) -> StepEnds:
     return Steps(given) if isinstance(given, str) else tuple(given)
 
 
+class Viewpoints(StrEnum):
+    """Whether a reply has the reward under each viewpoint of the model."""
+
+    NONE = "none"
+    ALL = "all"
+
+
 class Flag(StrEnum):
     NO_IMAGE = "no_image"
     CUT_MIDDLE = "cut_middle"
@@ -62,6 +70,7 @@ class Flag(StrEnum):
     RAW_TEXT = "raw_text"
     EMPTY_RESPONSE = "empty_response"
     OUT_OF_SCOPE = "out_of_scope"
+    HISTORY_IGNORED = "history_ignored"
 
 
 class Evidence(StrEnum):
@@ -120,13 +129,31 @@ ImageSource = InlineImage | Base64Image | StoredImage | UrlImage | FileImage
 
 @dataclass(frozen=True, slots=True)
 class Turn:
+    """A turn before the question: its text, or its texts and images in their order. An image is named by its place
+    among the item's images."""
+
     role: str
-    content: str
+    content: str | tuple[str | int, ...]
+
+    @property
+    def parts(self) -> tuple[str | int, ...]:
+        """Returns the texts and the places of images, whichever way the content was given."""
+        return (self.content,) if isinstance(self.content, str) else self.content
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        """Returns the places of the images that the turn shows."""
+        return tuple(part for part in self.parts if isinstance(part, int))
+
+    @property
+    def text(self) -> str:
+        """Returns the turn's texts without its images."""
+        return "".join(part for part in self.parts if isinstance(part, str))
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question about an image (or about none) and the responses to score."""
+    """One question about images (or about none), the turns before it, and the responses to score."""
 
     question: str
     responses: tuple[str, ...]
@@ -141,6 +168,7 @@ class Options:
     thinking: Thinking = Thinking.KEEP
     explain: Explain = Explain.NONE
     steps: StepEnds = Steps.NONE
+    viewpoints: Viewpoints = Viewpoints.NONE
 
     @property
     def ask_for_more(self) -> bool:
@@ -199,6 +227,7 @@ class ScoreRequest:
     deadline_s: float | None = None
     fingerprint: str | None = None
     tenant: str = ""
+    viewpoint: str | None = None  # of the model: its weights make the reward
     trace: Trace | None = field(default=None, compare=False)
 
     @property
@@ -259,6 +288,13 @@ class Scored:
     explain: tuple[Contribution, ...] | None = None  # None where it was not asked for, or the response was cut
     steps: tuple[Step, ...] | None = None  # None where none were asked for, or the response was cut
     without_thinking: Aside | None = None  # with Thinking.BOTH
+    viewpoints: Mapping[str, float] | None = None  # the reward under each viewpoint; None where it was not asked for
+
+    @property
+    def viewpoint_spread(self) -> float | None:
+        """The highest reward under a viewpoint less the lowest; None where there is no reward under any."""
+        rewards = (self.viewpoints or {}).values()
+        return max(rewards) - min(rewards) if rewards else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -398,14 +398,24 @@ def to_message(body: Body) -> pb.ScoreRequest:
             images=[_image(image) for image in images_of(written)],
             question=written["question"],
             responses=responses_of(written),
-            history=[pb.Turn(**turn) for turn in written.get("history", [])],
+            history=[_turn(turn) for turn in written.get("history", [])],
         )
         for written in items_of(body)
     ]
     options = dict(body.get("options", {}))
     if isinstance(options.get("steps"), list):
         options["step_ends"] = options.pop("steps")
-    return pb.ScoreRequest(items=items, weights=body.get("weights"), options=pb.Options(**options))
+    return pb.ScoreRequest(
+        items=items,
+        weights=body.get("weights"),
+        viewpoint=body.get("viewpoint"),
+        options=pb.Options(**options),
+    )
+
+
+def _turn(turn: dict[str, Any]) -> pb.Turn:
+    name = "content" if isinstance(turn["content"], str) else "parts"
+    return pb.Turn(role=turn["role"], **{name: turn["content"]})
 
 
 def _image(image: str | dict[str, str]) -> pb.Image:

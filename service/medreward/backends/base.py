@@ -32,17 +32,26 @@ class ModelImage:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One image and one prompt, and the answers that branch off them, as token ids."""
+    """The images and the prompt of one item, and the answers that branch off them, as token ids.
+
+    `further` are the images behind the first, in the order in which the prompt shows them.
+    """
 
     image: ModelImage | None
     prompt: Sequence[int]
     answers: Sequence[Sequence[int]]
+    further: tuple[ModelImage, ...] = ()
+
+    @property
+    def images(self) -> tuple[ModelImage, ...]:
+        """All images, in the order in which the prompt shows them."""
+        return (self.image, *self.further) if self.image else ()
 
     @property
     def key(self) -> str:
-        """The key of what caches keep of image and prompt together."""
+        """The key of what caches keep of images and prompt together."""
         prompt = blake2b(array("Q", self.prompt).tobytes(), digest_size=16).hexdigest()
-        return f"{self.image.key if self.image else ''}/{prompt}"
+        return f"{','.join(image.key for image in self.images)}/{prompt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +66,10 @@ class CostModel:
     pads: bool = False  # rows of a batch are padded to its longest
     alike: int = 0  # of two answers to a prompt that begin with so many tokens alike, only the ends are run; 0: never
 
-    def group(self, prompt: int, pixels: int) -> int:
-        """Returns the cost of the group without its answers. `pixels` is the size of its image to the model, or 0."""
-        image = pixels // self.pixels if self.pixels else self.image if pixels else 0
+    def group(self, prompt: int, pixels: int, images: int = 1) -> int:
+        """Returns the cost of the group without its answers. `pixels` is the size to the model of all its images
+        together, or 0 where it has none."""
+        image = pixels // self.pixels if self.pixels else self.image * images if pixels else 0
         return image + (self._padded(prompt) if self.shares_prompt else 0)
 
     def answer(self, prompt: int, answer: int) -> int:

@@ -12,6 +12,7 @@ from medreward.clients.errors import Refused
 from medreward.clients.score import Contribution, Reply, Score, ScreenRequest, Step
 from medreward.clients.transport import by_item
 from medreward.engine.engine import Engine
+from medreward.engine.limits import limits_of
 from medreward.errors import RETRYABLE, Code, MedRewardError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
@@ -53,6 +54,9 @@ class EngineTransport:
     async def default_weights(self) -> Mapping[str, float]:
         return self._engine.serving.model.default_weights
 
+    async def limits(self) -> Mapping[str, float]:
+        return limits_of(self._engine.settings, self._engine.serving.model)
+
     async def close(self) -> None:
         await self._engine.close()
 
@@ -79,6 +83,8 @@ def score_of(result: Result) -> Score:
         explain=None if result.explain is None else tuple(map(_contribution, result.explain)),
         steps=None if result.steps is None else tuple(map(_step, result.steps)),
         without_thinking=_aside(aside) if aside else None,
+        viewpoints=result.viewpoints,
+        viewpoint_spread=result.viewpoint_spread,
         cached=result.cached,
     )
 

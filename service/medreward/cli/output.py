@@ -34,6 +34,7 @@ class RunRecord:
     thinking: str
     steps: str | None = None  # None: none
     policy: str | None = None  # digest; None: nothing is decided
+    viewpoint: str | None = None
 
 
 class Output:

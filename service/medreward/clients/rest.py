@@ -12,6 +12,7 @@ import msgspec
 
 from medreward.clients.errors import Refused, Unreachable
 from medreward.clients.score import Contribution, Policy, Reason, Reply, Score, Screened, ScreenRequest, Step
+from medreward.clients.tracing import trace_headers
 from medreward.clients.transport import Tls, by_item, decided, garbled
 from medreward.errors import Code
 from medreward.types import (
@@ -23,6 +24,7 @@ from medreward.types import (
     Runtime,
     ScoreRequest,
     StoredImage,
+    Turn,
     UrlImage,
     Verdict,
 )
@@ -86,6 +88,8 @@ class Result(Aside, kw_only=True):
     explain: list[Part] | None = None
     steps: list[Cut] | None = None
     without_thinking: Aside | None = None
+    viewpoints: dict[str, float] | None = None
+    viewpoint_spread: float | None = None
 
     def score(self) -> Score:
         return replace(
@@ -93,6 +97,8 @@ class Result(Aside, kw_only=True):
             explain=None if self.explain is None else tuple(part.contribution() for part in self.explain),
             steps=None if self.steps is None else tuple(cut.step() for cut in self.steps),
             without_thinking=self.without_thinking.score() if self.without_thinking else None,
+            viewpoints=self.viewpoints,
+            viewpoint_spread=self.viewpoint_spread,
             cached=self.cached,
         )
 
@@ -218,6 +224,10 @@ class RestTransport:
         served: Served = await self._decoded(await self._send("GET", "/v1/model", {}), Served)
         return served.default_weights
 
+    async def limits(self) -> Mapping[str, float]:
+        limits: dict[str, float] = await self._decoded(await self._send("GET", "/v1/limits", {}), dict[str, float])
+        return limits
+
     async def close(self) -> None:
         await self._client.aclose()
 
@@ -225,6 +235,7 @@ class RestTransport:
         self, method: str, path: str, headers: dict[str, str], content: bytes | None = None
     ) -> httpx.Response:
         id_ = headers.setdefault("X-Request-Id", uuid.uuid4().hex)
+        headers |= trace_headers()
         try:
             async with asyncio.timeout(self._longest_s):
                 response = await self._client.request(method, path, content=content, headers=headers)
@@ -274,22 +285,32 @@ def _body(request: ScoreRequest) -> bytes:
     items = []
     for item in request.items:
         fields: dict[str, object] = {"question": item.question, "responses": item.responses}
-        if item.images:
-            (image,) = item.images
-            fields["image"] = _image(image)
+        if len(item.images) == 1:
+            fields["image"] = _image(item.images[0])
+        elif item.images:
+            fields["images"] = [_image(image) for image in item.images]
         if item.history:
-            fields["history"] = [{"role": turn.role, "content": turn.content} for turn in item.history]
+            fields["history"] = [{"role": turn.role, "content": _content(turn)} for turn in item.history]
         if isinstance(request, ScreenRequest) and request.department:
             fields["department"] = request.department
         items.append(fields)
     body: dict[str, object] = {"items": items}
     if request.weights:
         body["weights"] = request.weights
+    if request.viewpoint is not None:
+        body["viewpoint"] = request.viewpoint
     if isinstance(request, ScreenRequest) and request.policy is not None:
         body["policy"] = request.policy
     if request.options != Options():
         body["options"] = request.options.given()
     return msgspec.json.encode(body)
+
+
+def _content(turn: Turn) -> object:
+    """Returns the turn's content as the body has it."""
+    if isinstance(turn.content, str):
+        return turn.content
+    return [{"text": part} if isinstance(part, str) else {"image": part} for part in turn.content]
 
 
 def _image(image: ImageSource) -> dict[str, str]:

@@ -38,6 +38,7 @@ from medreward.types import (
     ScoreRequest,
     ScoreResponse,
     Timings,
+    Viewpoints,
 )
 
 log = logging.getLogger(__name__)
@@ -250,8 +251,11 @@ class Engine:
         started = self._clock()
         longest = self.settings.deadline_seconds
         deadline = started + min(request.deadline_s or longest, longest)
+        manifest, viewpoints = serving.model.manifest, None
+        if request.options.viewpoints is Viewpoints.ALL:
+            viewpoints = {name: viewpoint.weights for name, viewpoint in manifest.viewpoints.items()}
         weights = weights_of(request, serving.model)
-        scoring = Scoring(serving.model.manifest.calibration, weights)
+        scoring = Scoring(manifest.calibration, weights, viewpoints)
         context = RequestContext(
             request, deadline, scoring, Timings(), Allowance(self.settings.body_bytes, request.trace)
         )
@@ -259,7 +263,7 @@ class Engine:
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
         results = tuple(result for item in per_item for result in item)
         context.timings.total = self._clock() - started
-        images = tuple((context.opened[i],) if i in context.opened else () for i in range(len(request.items)))
+        images = tuple(context.opened.get(i, ()) for i in range(len(request.items)))
         return ScoreResponse(request.id, serving.ref, results, context.timings, images, weights)
 
     async def _score_item(self, i: int, item: Item, context: RequestContext, serving: Serving) -> list[Result]:

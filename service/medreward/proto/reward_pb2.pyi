@@ -16,13 +16,23 @@ class Image(_message.Message):
     url: str
     def __init__(self, data: _Optional[bytes] = ..., sha256: _Optional[str] = ..., url: _Optional[str] = ...) -> None: ...
 
+class Part(_message.Message):
+    __slots__ = ("text", "image")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    image: int
+    def __init__(self, text: _Optional[str] = ..., image: _Optional[int] = ...) -> None: ...
+
 class Turn(_message.Message):
-    __slots__ = ("role", "content")
+    __slots__ = ("role", "content", "parts")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     role: str
     content: str
-    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ...) -> None: ...
+    parts: _containers.RepeatedCompositeFieldContainer[Part]
+    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("images", "question", "responses", "history")
@@ -37,21 +47,23 @@ class Item(_message.Message):
     def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., question: _Optional[str] = ..., responses: _Optional[_Iterable[str]] = ..., history: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ...) -> None: ...
 
 class Options(_message.Message):
-    __slots__ = ("too_long", "thinking", "explain", "steps", "step_ends")
+    __slots__ = ("too_long", "thinking", "explain", "steps", "step_ends", "viewpoints")
     TOO_LONG_FIELD_NUMBER: _ClassVar[int]
     THINKING_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     STEP_ENDS_FIELD_NUMBER: _ClassVar[int]
+    VIEWPOINTS_FIELD_NUMBER: _ClassVar[int]
     too_long: str
     thinking: str
     explain: str
     steps: str
     step_ends: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, too_long: _Optional[str] = ..., thinking: _Optional[str] = ..., explain: _Optional[str] = ..., steps: _Optional[str] = ..., step_ends: _Optional[_Iterable[int]] = ...) -> None: ...
+    viewpoints: str
+    def __init__(self, too_long: _Optional[str] = ..., thinking: _Optional[str] = ..., explain: _Optional[str] = ..., steps: _Optional[str] = ..., step_ends: _Optional[_Iterable[int]] = ..., viewpoints: _Optional[str] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("request_id", "items", "weights", "options", "lane", "expect_fingerprint")
+    __slots__ = ("request_id", "items", "weights", "options", "lane", "expect_fingerprint", "viewpoint")
     class WeightsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -65,13 +77,15 @@ class ScoreRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     LANE_FIELD_NUMBER: _ClassVar[int]
     EXPECT_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    VIEWPOINT_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     items: _containers.RepeatedCompositeFieldContainer[Item]
     weights: _containers.ScalarMap[str, float]
     options: Options
     lane: str
     expect_fingerprint: str
-    def __init__(self, request_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., weights: _Optional[_Mapping[str, float]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., lane: _Optional[str] = ..., expect_fingerprint: _Optional[str] = ...) -> None: ...
+    viewpoint: str
+    def __init__(self, request_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., weights: _Optional[_Mapping[str, float]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., lane: _Optional[str] = ..., expect_fingerprint: _Optional[str] = ..., viewpoint: _Optional[str] = ...) -> None: ...
 
 class Dimensions(_message.Message):
     __slots__ = ("accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall")
@@ -154,7 +168,14 @@ class Aside(_message.Message):
     def __init__(self, scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("item", "response", "scores", "logits", "uncertainty", "reward", "flags", "cached", "error", "explain", "steps", "without_thinking")
+    __slots__ = ("item", "response", "scores", "logits", "uncertainty", "reward", "flags", "cached", "error", "explain", "steps", "without_thinking", "viewpoints", "viewpoint_spread")
+    class ViewpointsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     ITEM_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +188,8 @@ class Result(_message.Message):
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_THINKING_FIELD_NUMBER: _ClassVar[int]
+    VIEWPOINTS_FIELD_NUMBER: _ClassVar[int]
+    VIEWPOINT_SPREAD_FIELD_NUMBER: _ClassVar[int]
     item: int
     response: int
     scores: Dimensions
@@ -179,7 +202,9 @@ class Result(_message.Message):
     explain: Explanation
     steps: Steps
     without_thinking: Aside
-    def __init__(self, item: _Optional[int] = ..., response: _Optional[int] = ..., scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., cached: bool = ..., error: _Optional[_Union[Error, _Mapping]] = ..., explain: _Optional[_Union[Explanation, _Mapping]] = ..., steps: _Optional[_Union[Steps, _Mapping]] = ..., without_thinking: _Optional[_Union[Aside, _Mapping]] = ...) -> None: ...
+    viewpoints: _containers.ScalarMap[str, float]
+    viewpoint_spread: float
+    def __init__(self, item: _Optional[int] = ..., response: _Optional[int] = ..., scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., cached: bool = ..., error: _Optional[_Union[Error, _Mapping]] = ..., explain: _Optional[_Union[Explanation, _Mapping]] = ..., steps: _Optional[_Union[Steps, _Mapping]] = ..., without_thinking: _Optional[_Union[Aside, _Mapping]] = ..., viewpoints: _Optional[_Mapping[str, float]] = ..., viewpoint_spread: _Optional[float] = ...) -> None: ...
 
 class ModelRef(_message.Message):
     __slots__ = ("name", "version", "fingerprint", "runtime", "evidence")
@@ -248,7 +273,7 @@ class RankResponse(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., order: _Optional[_Iterable[int]] = ..., ties: _Optional[_Iterable[_Union[Tie, _Mapping]]] = ..., unscored: _Optional[_Iterable[int]] = ..., first_beats_second: _Optional[float] = ..., by_dimension: _Optional[_Union[Dimensions, _Mapping]] = ...) -> None: ...
 
 class ScreenRequest(_message.Message):
-    __slots__ = ("request_id", "items", "weights", "options", "lane", "expect_fingerprint", "policy", "departments", "on_unscored")
+    __slots__ = ("request_id", "items", "weights", "options", "lane", "expect_fingerprint", "policy", "departments", "on_unscored", "viewpoint")
     class WeightsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -265,6 +290,7 @@ class ScreenRequest(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     DEPARTMENTS_FIELD_NUMBER: _ClassVar[int]
     ON_UNSCORED_FIELD_NUMBER: _ClassVar[int]
+    VIEWPOINT_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     items: _containers.RepeatedCompositeFieldContainer[Item]
     weights: _containers.ScalarMap[str, float]
@@ -274,7 +300,8 @@ class ScreenRequest(_message.Message):
     policy: str
     departments: _containers.RepeatedScalarFieldContainer[str]
     on_unscored: str
-    def __init__(self, request_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., weights: _Optional[_Mapping[str, float]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., lane: _Optional[str] = ..., expect_fingerprint: _Optional[str] = ..., policy: _Optional[str] = ..., departments: _Optional[_Iterable[str]] = ..., on_unscored: _Optional[str] = ...) -> None: ...
+    viewpoint: str
+    def __init__(self, request_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., weights: _Optional[_Mapping[str, float]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., lane: _Optional[str] = ..., expect_fingerprint: _Optional[str] = ..., policy: _Optional[str] = ..., departments: _Optional[_Iterable[str]] = ..., on_unscored: _Optional[str] = ..., viewpoint: _Optional[str] = ...) -> None: ...
 
 class Reason(_message.Message):
     __slots__ = ("rule", "dimension", "value", "threshold")
@@ -346,8 +373,25 @@ class GetModelRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Viewpoint(_message.Message):
+    __slots__ = ("title", "source", "weights")
+    class WeightsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    title: str
+    source: str
+    weights: _containers.ScalarMap[str, float]
+    def __init__(self, title: _Optional[str] = ..., source: _Optional[str] = ..., weights: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
 class Model(_message.Message):
-    __slots__ = ("ref", "dimensions", "default_weights", "limits")
+    __slots__ = ("ref", "dimensions", "default_weights", "limits", "viewpoints")
     class DefaultWeightsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -362,12 +406,21 @@ class Model(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class ViewpointsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Viewpoint
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Viewpoint, _Mapping]] = ...) -> None: ...
     REF_FIELD_NUMBER: _ClassVar[int]
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    VIEWPOINTS_FIELD_NUMBER: _ClassVar[int]
     ref: ModelRef
     dimensions: _containers.RepeatedScalarFieldContainer[str]
     default_weights: _containers.ScalarMap[str, float]
     limits: _containers.ScalarMap[str, float]
-    def __init__(self, ref: _Optional[_Union[ModelRef, _Mapping]] = ..., dimensions: _Optional[_Iterable[str]] = ..., default_weights: _Optional[_Mapping[str, float]] = ..., limits: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    viewpoints: _containers.MessageMap[str, Viewpoint]
+    def __init__(self, ref: _Optional[_Union[ModelRef, _Mapping]] = ..., dimensions: _Optional[_Iterable[str]] = ..., default_weights: _Optional[_Mapping[str, float]] = ..., limits: _Optional[_Mapping[str, float]] = ..., viewpoints: _Optional[_Mapping[str, Viewpoint]] = ...) -> None: ...

@@ -134,6 +134,7 @@ async def model(request: Request) -> Response:
     about = {
         "dimensions": served.model.manifest.dimensions,
         "default_weights": served.model.default_weights,
+        "viewpoints": {name: each.model_dump() for name, each in served.model.manifest.viewpoints.items()},
         "uncertainty": served.uncertainty,
         "card": served.model.card,
     }

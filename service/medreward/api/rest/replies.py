@@ -60,6 +60,8 @@ def _result(result: Result, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
         "flags": result.flags,
         "cached": result.cached,
     }
+    if result.viewpoints is not None:
+        numbers |= {"viewpoints": result.viewpoints, "viewpoint_spread": result.viewpoint_spread}
     if result.explain is not None:
         numbers["explain"] = [{"start": each.start} | _part(each, result, pointers) for each in result.explain]
     if result.steps is not None:

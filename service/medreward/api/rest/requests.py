@@ -35,6 +35,7 @@ DETAILS: Final = {
     "dict_type": "this field must be an object",
     "model_type": "this field must be an object",
     "model_attributes_type": "this field must be an object",
+    "greater_than_equal": "this field must not be below 0",
 }
 ECHOED: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 
@@ -52,6 +53,7 @@ class ScoreBody:
     is_triple: bool
     weights: dict[str, float] | None
     options: Options
+    viewpoint: str | None = None
     shape: Shape | None = None  # the JSON as it was read; None for a form
 
     def to_request(self, entry: Entry, headers: Headers, deadline_s: float | None) -> ScoreRequest:
@@ -65,6 +67,7 @@ class ScoreBody:
             deadline_s=deadline_s,
             fingerprint=headers.get("x-model-fingerprint"),
             tenant=entry.caller.tenant,
+            viewpoint=self.viewpoint,
             trace=entry.recorded,
         )
 
@@ -118,8 +121,8 @@ def parse_json(body: bytes, settings: Settings, forms: Forms = (TripleRequest, G
         _refuse_too_many_responses(fields, settings, "")
         one = checked(one_form, fields)
         is_triple = isinstance(one, TripleRequest)
-        pointers = one.pointers("", "response" if is_triple else None)
-        return ScoreBody((one.to_item(),), (pointers,), is_triple, one.weights, one.options.to_options(), one)
+        pointers, options = one.pointers("", "response" if is_triple else None), one.options.to_options()
+        return ScoreBody((one.to_item(),), (pointers,), is_triple, one.weights, options, one.viewpoint, one)
     _refuse_too_many(fields["items"], settings)
     grouped = checked(grouped_form, fields)
     return ScoreBody(
@@ -131,6 +134,7 @@ def parse_json(body: bytes, settings: Settings, forms: Forms = (TripleRequest, G
         is_triple=False,
         weights=grouped.weights,
         options=grouped.options.to_options(),
+        viewpoint=grouped.viewpoint,
         shape=grouped,
     )
 

@@ -29,6 +29,7 @@ from medreward.types import (
     TooLong,
     Turn,
     UrlImage,
+    Viewpoints,
 )
 
 ROLES: Final = ("system", "user", "assistant")
@@ -44,7 +45,8 @@ def metadata_of(context: Context) -> dict[str, str]:
 
 def read_message(kind: type[M], message: bytes, settings: Settings) -> M:
     """Returns the message. It is refused when it has too many fields or an unknown one, or cannot be read."""
-    read = parse_message(kind, message, (pb.ScoreRequest.ITEMS_FIELD_NUMBER,), settings)
+    nested = (pb.ScoreRequest.ITEMS_FIELD_NUMBER, pb.Item.HISTORY_FIELD_NUMBER)
+    read = parse_message(kind, message, nested, settings)
     size = read.ByteSize()
     read.DiscardUnknownFields()
     if read.ByteSize() < size:
@@ -83,11 +85,13 @@ def score_request(request: Scorable, context: Context, entry: Entry, id_: str) -
             option(Thinking, request.options.thinking or Thinking.KEEP, "/options/thinking"),
             option(Explain, request.options.explain or Explain.NONE, "/options/explain"),
             _steps(request.options),
+            option(Viewpoints, request.options.viewpoints or Viewpoints.NONE, "/options/viewpoints"),
         ),
         lane=entry.lane,
         deadline_s=min((deadline for deadline in deadlines if deadline is not None), default=None),
         fingerprint=request.expect_fingerprint or metadata.get("x-model-fingerprint"),
         tenant=entry.caller.tenant,
+        viewpoint=request.viewpoint or None,
         trace=entry.recorded,
     )
 
@@ -122,8 +126,23 @@ def _item(i: int, item: pb.Item) -> Item:
                 Code.INVALID_FIELD, f"role must be one of: {', '.join(ROLES)}", f"/items/{i}/history/{t}/role"
             )
     images = tuple(_image(image) for image in item.images)
-    turns = tuple(Turn(turn.role, turn.content) for turn in item.history)
+    turns = tuple(_turn(turn, f"/items/{i}/history/{t}") for t, turn in enumerate(item.history))
     return Item(item.question, tuple(item.responses), images, turns)
+
+
+def _turn(turn: pb.Turn, pointer: str) -> Turn:
+    """Returns the turn; refuses one whose content is given in both ways, and a part that is neither text nor image."""
+    if not turn.parts:
+        return Turn(turn.role, turn.content)
+    if turn.content:
+        raise RequestError(Code.INVALID_FIELD, "content and parts exclude each other", f"{pointer}/parts")
+    parts: list[str | int] = []
+    for p, part in enumerate(turn.parts):
+        kind = part.WhichOneof("part")
+        if kind is None:
+            raise RequestError(Code.INVALID_FIELD, "a part is either a text or an image", f"{pointer}/parts/{p}")
+        parts.append(part.text if kind == "text" else part.image)
+    return Turn(turn.role, tuple(parts))
 
 
 def _image(image: pb.Image) -> ImageSource:

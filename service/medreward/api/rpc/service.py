@@ -134,6 +134,7 @@ class RewardService:
                 ref=model_ref(serving.ref),
                 dimensions=serving.model.manifest.dimensions,
                 default_weights=serving.model.default_weights,
+                viewpoints={n: pb.Viewpoint(**v.model_dump()) for n, v in serving.model.manifest.viewpoints.items()},
                 limits=limits_of(settings, serving.model) | entry.caller.limits(),
             )
 

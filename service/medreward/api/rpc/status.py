@@ -48,6 +48,7 @@ GRPC_STATUS: Final[dict[Code, grpc.StatusCode]] = {
     Code.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     Code.HOST_REFUSED: grpc.StatusCode.INVALID_ARGUMENT,
     Code.QUOTA_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.VIEWPOINT_UNKNOWN: grpc.StatusCode.INVALID_ARGUMENT,
     Code.POLICY_UNKNOWN: grpc.StatusCode.NOT_FOUND,
     Code.POLICY_REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
     Code.MODEL_REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
