@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from medreward.cli.options import F, local_options, nearest, option
 from medreward.clients import Tls
-from medreward.types import DIMENSIONS, Thinking, TooLong
+from medreward.types import DIMENSIONS, Steps, Thinking, TooLong
 
 
 class WholeText(click.types.StringParamType):
@@ -111,23 +111,26 @@ def where_options(command: F) -> F:
     return command
 
 
+too_long_option = option(
+    "--too-long",
+    type=click.Choice([str(choice) for choice in TooLong]),
+    default=str(TooLong.ERROR),
+    show_default=True,
+    help="for a response over the model's limit: an error, or cut its middle out, which may raise its reward",
+)
+
+
 def text_options(command: F) -> F:
     """Adds the flags that say what is done with a text."""
     for decorate in (
         option(
             "--thinking",
-            type=click.Choice([str(choice) for choice in Thinking]),
+            type=click.Choice([str(Thinking.KEEP), str(Thinking.STRIP)]),
             default=str(Thinking.KEEP),
             show_default=True,
             help="strip: leave out what stands between <think> tags and their like in responses; see docs/text.md",
         ),
-        option(
-            "--too-long",
-            type=click.Choice([str(choice) for choice in TooLong]),
-            default=str(TooLong.ERROR),
-            show_default=True,
-            help="for a response over the model's limit: an error, or cut its middle out, which may raise its reward",
-        ),
+        too_long_option,
     ):
         command = decorate(command)
     return command
@@ -157,7 +160,29 @@ def asking_options(command: F) -> F:
             raise click.UsageError("--weights and --viewpoint exclude each other: a viewpoint is a set of weights")
         return command(*args, weights=weights, viewpoint=viewpoint, **given)
 
-    return weights_option(viewpoint_option(text_options(cast(F, with_one_weighting))))
+    wrapped = cast(F, with_one_weighting)
+    for decorate in (
+        option(
+            "--steps",
+            type=click.Choice([str(choice) for choice in Steps]),
+            default=str(Steps.NONE),
+            show_default=True,
+            help="also score each response up to the end of each of these, as if it ended there; see docs/steps.md",
+        ),
+        option(
+            "--thinking",
+            type=click.Choice([str(choice) for choice in Thinking]),
+            default=str(Thinking.KEEP),
+            show_default=True,
+            help="strip: leave out what stands between <think> tags and their like in responses; both: keep it, and "
+            "also score without it; see docs/text.md",
+        ),
+        too_long_option,
+        viewpoint_option,
+        weights_option,
+    ):
+        wrapped = decorate(wrapped)
+    return wrapped
 
 
 def chosen_url(context: click.Context, url: str | None, model: str | None) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final
 
 from medreward.cli.rows import import_pyarrow, is_parquet, open_parquet
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, Thinking
 
 CHUNK_ROWS: Final = 1024
 POLICY_FIELDS: Final = ("name", "version", "digest")
@@ -32,6 +32,7 @@ class RunRecord:
     weights: dict[str, float] | None
     too_long: str
     thinking: str
+    steps: str | None = None  # None: none
     policy: str | None = None  # digest; None: nothing is decided
     viewpoint: str | None = None
 
@@ -43,7 +44,7 @@ class Output:
         self._path = path
         self._journal = path.with_name(f"{path.name}.part.jsonl") if is_parquet(path) else path
         claim(path, record)
-        self._decides = record.policy is not None
+        self._record = record
         self.done = is_parquet(path) and path.exists() and not self._journal.exists()
         self._file: BinaryIO | None = None
         if self.done:
@@ -67,7 +68,7 @@ class Output:
         self.close()
         if is_parquet(self._path) and not self.done:
             draft = self._path.with_name(f"{self._path.name}.tmp")
-            _write_parquet(self._journal, draft, id_type, self._decides)
+            _write_parquet(self._journal, draft, id_type, self._record)
             draft.replace(self._path)
             self._journal.unlink()
 
@@ -157,10 +158,10 @@ def _count(rows: Iterator[dict[str, Any]]) -> tuple[int, int]:
     return total, failed
 
 
-def _write_parquet(journal: Path, to: Path, id_type: Any, decides: bool) -> None:
+def _write_parquet(journal: Path, to: Path, id_type: Any, record: RunRecord) -> None:
     """Writes the journal's rows as a Parquet file."""
     pyarrow = import_pyarrow()
-    schema = _parquet_schema(pyarrow, id_type, decides)
+    schema = _parquet_schema(pyarrow, id_type, record)
     rows = _lines(journal)
     with pyarrow.parquet.ParquetWriter(to, schema) as writer:
         while chunk := list(islice(rows, CHUNK_ROWS)):
@@ -169,25 +170,30 @@ def _write_parquet(journal: Path, to: Path, id_type: Any, decides: bool) -> None
             writer.write_batch(pyarrow.RecordBatch.from_pylist(chunk, schema=schema))
 
 
-def _parquet_schema(pyarrow: Any, id_type: Any, decides: bool) -> Any:
+def _parquet_schema(pyarrow: Any, id_type: Any, record: RunRecord) -> Any:
     text, number, place = pyarrow.string(), pyarrow.float64(), pyarrow.int32()
     six = pyarrow.struct([(dimension, number) for dimension in DIMENSIONS])
     error = pyarrow.struct([("code", text), ("message", text), ("field", text)])
     reason = pyarrow.struct([("rule", text), ("dimension", text), ("value", number), ("threshold", number)])
+    decides = record.policy is not None
     verdict = [("verdict", text), ("reasons", pyarrow.list_(reason)), ("margin", number)] if decides else []
     policy = pyarrow.struct([(name, text) for name in POLICY_FIELDS])
     decided = [("verdict", text), ("policy", policy)] if decides else []
+    numbers = [("scores", six), ("logits", six), ("uncertainty", six), ("reward", number)]
+    step = pyarrow.struct([("end", pyarrow.int64()), ("logits", six), ("reward", number), ("error", error)])
+    steps = [("steps", pyarrow.list_(step))] if record.steps else []
+    flags = ("flags", pyarrow.list_(text))
+    aside = [("without_thinking", pyarrow.struct([*numbers, flags, ("error", error)]))]
     result = pyarrow.struct(
         [
             ("item", place),
             ("response", place),
             ("status", text),
             ("error", error),
-            ("scores", six),
-            ("logits", six),
-            ("uncertainty", six),
-            ("reward", number),
-            ("flags", pyarrow.list_(text)),
+            *numbers,
+            flags,
+            *steps,
+            *(aside if record.thinking == Thinking.BOTH else []),
             *verdict,
         ]
     )

@@ -40,6 +40,7 @@ from medreward.clients import AsyncClient, ClientError, Refused, Tls
 from medreward.clients.errors import is_server_away
 from medreward.clients.score import Score
 from medreward.errors import ITEM_CODES, RETRYABLE, ConfigurationError, MedRewardError
+from medreward.types import Steps
 
 
 @click.command("score-file")
@@ -63,6 +64,7 @@ def command(
     viewpoint: str | None,
     too_long: str,
     thinking: str,
+    steps: str,
     concurrency: int,
     retry_seconds: float,
     as_json: bool,
@@ -75,7 +77,13 @@ def command(
     """
     if source.suffix not in SUFFIXES or target.suffix != source.suffix:
         raise click.UsageError("IN and OUT must both end in .jsonl or both in .parquet")
-    options = {"weights": weights, "too_long": too_long, "thinking": thinking, "viewpoint": viewpoint}
+    options = {
+        "weights": weights,
+        "too_long": too_long,
+        "thinking": thinking,
+        "steps": steps,
+        "viewpoint": viewpoint,
+    }
     chosen = chosen_url(context, url, local["model"])
     how: dict[str, Any] = {"tls": tls, "concurrency": concurrency, "retry_seconds": retry_seconds}
 
@@ -83,7 +91,14 @@ def command(
         async with open_client(chosen, key, local, **how) as client:
             model = await client.pin_model()
             record = RunRecord(
-                digest, model.fingerprint, model.runtime.dtype, weights, too_long, thinking, viewpoint=viewpoint
+                digest,
+                model.fingerprint,
+                model.runtime.dtype,
+                weights,
+                too_long,
+                thinking,
+                steps=None if steps == Steps.NONE else steps,
+                viewpoint=viewpoint,
             )
             output = Output(target, record)
             with contextlib.closing(output):
@@ -105,7 +120,7 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Scores the rows of a file; `options` are those of each call: weights, too_long, thinking."""
+    """Scores the rows of a file; `options` are those of each call: weights, too_long, thinking, steps."""
 
     source: Path
     options: Mapping[str, Any]

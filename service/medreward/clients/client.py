@@ -175,7 +175,9 @@ class AsyncClient:
         )
         if any(score.reward is None and not score.error for score in scores):
             raise ValueError("a weight is on a dimension that the model has not, so that there is no reward to rank by")
-        given = weights or (await self._insist(self._transport.default_weights) if len(scores) > 1 else {})
+        given = weights or {}
+        if len(scores) > 1 and not given:
+            given = await self._insist(self._transport.default_weights)
         logits = [None if score.logits is None else tuple(map(score.logits.get, DIMENSIONS)) for score in scores]
         found = ranking([score.reward for score in scores], logits, given)
         return Best(
