@@ -122,6 +122,7 @@ class Item:
     images: tuple[ImageSource, ...] = ()
     history: tuple[Turn, ...] = ()
     is_raw: bool = False  # a text whose parts could not be told apart: its question may be empty
+    department: str = ""  # whose expert scores, where the model has one for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,7 @@ class Scored:
     flags: tuple[Flag, ...] = ()
     cached: bool = False
     explain: tuple[Contribution, ...] | None = None  # None where it was not asked for, or the response was cut
+    expert: str = ""  # of the model, who gave the numbers; empty for the model itself
     viewpoints: Mapping[str, float] | None = None  # the reward under each viewpoint; None where it was not asked for
 
     @property

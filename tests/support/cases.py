@@ -378,6 +378,7 @@ def to_message(body: Body) -> pb.ScoreRequest:
             question=written["question"],
             responses=responses_of(written),
             history=[pb.Turn(**turn) for turn in written.get("history", [])],
+            department=written.get("department"),
         )
         for written in items_of(body)
     ]

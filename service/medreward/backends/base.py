@@ -35,12 +35,13 @@ class Group:
     image: ModelImage | None
     prompt: Sequence[int]
     answers: Sequence[Sequence[int]]
+    expert: str = ""  # of the model, who scores it; empty for the model itself
 
     @property
     def key(self) -> str:
-        """The key of what caches keep of image and prompt together."""
+        """The key of what caches keep of image and prompt together, as one expert reads them."""
         prompt = blake2b(array("Q", self.prompt).tobytes(), digest_size=16).hexdigest()
-        return f"{self.image.key if self.image else ''}/{prompt}"
+        return f"{self.image.key if self.image else ''}/{prompt}{self.expert}"
 
 
 @dataclass(frozen=True, slots=True)

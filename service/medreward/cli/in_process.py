@@ -74,6 +74,7 @@ def score_of(result: Result) -> Score:
         uncertainty,
         result.flags,
         explain=explain,
+        expert=result.expert,
         viewpoints=result.viewpoints,
         viewpoint_spread=result.viewpoint_spread,
         cached=result.cached,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from medreward.clients.images import File, ImageLike, Source, load
@@ -22,6 +22,7 @@ class Triple:
     image: ImageLike
     question: str
     response: str
+    department: str = ""  # whose expert scores it, where the model has one
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +35,7 @@ class Group:
     question: str
     history: tuple[Turn, ...]
     left: list[tuple[int, str]]
+    department: str = ""
     forgotten: int = 0  # times the server did not know the image that was stored there
 
     @property
@@ -50,22 +52,29 @@ class Group:
             sources = (InlineImage(self.image.data),)
         elif isinstance(self.image, UrlImage | StoredImage):
             sources = (self.image,)
-        return Item(self.question, tuple(response for _, response in self.left), sources, self.history)
+        responses = tuple(response for _, response in self.left)
+        return Item(self.question, responses, sources, self.history, department=self.department)
 
 
 async def group_by_question(triples: Sequence[Triple]) -> list[Group]:
-    """Returns a group for each image and question in order of first appearance; none is larger than a call may be."""
+    """Returns a group for each image, question and department in order of first appearance, none larger than a call
+    may be.
+    """
     objects = {id(triple.image): triple.image for triple in triples}
     loaded = await asyncio.gather(*map(load_aside, objects.values()))
     sources = dict(zip(objects, loaded, strict=True))
-    answers: dict[tuple[Source | str, str], list[tuple[int, str]]] = {}
+    answers: dict[tuple[Source | str, str, str], list[tuple[int, str]]] = {}
     images: dict[Source | str, Source] = {}
     for place, triple in enumerate(triples):
         source = sources[id(triple.image)]
         key = source.sha256 if isinstance(source, File) else source
         images.setdefault(key, source)
-        answers.setdefault((key, triple.question), []).append((place, triple.response))
-    return [group for (key, question), left in answers.items() for group in of_call_size(images[key], question, left)]
+        answers.setdefault((key, triple.question, triple.department), []).append((place, triple.response))
+    return [
+        group
+        for (key, question, department), left in answers.items()
+        for group in of_call_size(images[key], question, left, department=department)
+    ]
 
 
 async def load_aside(image: ImageLike) -> Source:
@@ -74,11 +83,15 @@ async def load_aside(image: ImageLike) -> Source:
 
 
 def of_call_size(
-    image: Source, question: str, left: list[tuple[int, str]], history: tuple[Turn, ...] = ()
+    image: Source,
+    question: str,
+    left: list[tuple[int, str]],
+    history: tuple[Turn, ...] = (),
+    department: str = "",
 ) -> Iterator[Group]:
     """Yields groups of at most as many responses as a call may have."""
     for start in range(0, len(left), CALL_RESPONSES):
-        yield Group(image, question, history, left[start : start + CALL_RESPONSES])
+        yield Group(image, question, history, left[start : start + CALL_RESPONSES], department)
 
 
 def pack(groups: Iterable[Group], one_image: bool) -> Iterator[list[Group]]:
@@ -117,8 +130,4 @@ def halves(call: list[Group]) -> tuple[list[Group], list[Group]] | None:
     if len(group.left) < 2:
         return None
     middle = len(group.left) // 2
-    first, second = (
-        [Group(group.image, group.question, group.history, left, group.forgotten)]
-        for left in (group.left[:middle], group.left[middle:])
-    )
-    return first, second
+    return [replace(group, left=group.left[:middle])], [replace(group, left=group.left[middle:])]

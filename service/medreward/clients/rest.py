@@ -61,6 +61,7 @@ class Result(msgspec.Struct):
     error: Error | None = None
     cached: bool = False
     explain: list[Part] | None = None
+    expert: str = ""
     viewpoints: dict[str, float] | None = None
     viewpoint_spread: float | None = None
 
@@ -77,6 +78,7 @@ class Result(msgspec.Struct):
             self.uncertainty,
             self.flags,
             explain=explain,
+            expert=self.expert,
             viewpoints=self.viewpoints,
             viewpoint_spread=self.viewpoint_spread,
             cached=self.cached,
@@ -259,6 +261,8 @@ def _body(request: ScoreRequest) -> bytes:
             fields["history"] = [{"role": turn.role, "content": turn.content} for turn in item.history]
         if isinstance(request, ScreenRequest) and request.department:
             fields["department"] = request.department
+        elif item.department:
+            fields["department"] = item.department
         items.append(fields)
     body: dict[str, object] = {"items": items}
     if request.weights:

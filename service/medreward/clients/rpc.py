@@ -138,6 +138,7 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
             question=item.question,
             responses=item.responses,
             history=[pb.Turn(role=turn.role, content=turn.content) for turn in item.history],
+            department=item.department,
         )
         for item in request.items
     ]
@@ -174,6 +175,7 @@ def _score(result: pb.Result, lists_viewpoints: bool = False) -> Score:
         _six(result.uncertainty) if result.HasField("uncertainty") else None,
         tuple(result.flags),
         explain=tuple(map(_contribution, result.explain.sentences)) if result.HasField("explain") else None,
+        expert=result.expert,
         viewpoints=dict(result.viewpoints) if lists_viewpoints else None,
         viewpoint_spread=result.viewpoint_spread if result.HasField("viewpoint_spread") else None,
         cached=result.cached,

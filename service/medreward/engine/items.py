@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -26,8 +26,8 @@ QUICK_CHARS: Final = 20_000  # of a request: tokenised within a few milliseconds
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """A request under way: its deadline, how its logits become scores, its timings, what it may still fetch, and the
-    SHA-256 of each image that was opened, by the item's place."""
+    """A request under way: its deadline, how logits of the model and of its experts become scores, its timings, what it
+    may still fetch, and the SHA-256 of each image that was opened, by the item's place."""
 
     request: ScoreRequest
     deadline: float
@@ -35,6 +35,7 @@ class RequestContext:
     timings: Timings
     allowance: Allowance
     opened: dict[int, str] = field(default_factory=dict)
+    of_experts: Mapping[str, Scoring] = field(default_factory=dict)  # by expert, each of which has its own calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +98,15 @@ class Items:
         file = await self._images.open(item.images[0], request.tenant, context.allowance) if item.images else None
         if file:
             context.opened[i] = file.digest
-        key = GroupKey(request.lane, request.tenant, file.digest if file else "", prompt_digest(prompt.ids))
+        expert = self._model.manifest.expert_of(item.department)
+        scoring = context.of_experts.get(expert, context.scoring)
+        key = GroupKey(request.lane, request.tenant, file.digest if file else "", prompt_digest(prompt.ids), expert)
         flags = prompt.flags if file else (Flag.NO_IMAGE, *prompt.flags)
         if item.is_raw:
             flags = (*flags, Flag.RAW_TEXT)
         texts = [text for answer in answers for text in answer.texts()]
         ends = iter(await self._ends(key, prompt.ids, file, texts, context))
-        results += [_result(i, answer, ends, flags, context.scoring) for answer in answers]
+        results += [_result(i, answer, ends, flags, scoring) for answer in answers]
         return sorted(results, key=lambda result: result.response)
 
     async def _ends(

@@ -47,11 +47,12 @@ class GroupFrame(msgspec.Struct, array_like=True):
     tenant: str
     prompt: Sequence[int]
     answers: Sequence[Sequence[int]]
+    expert: str = ""
 
     def group(self, memory: PixelMemory) -> Group:
         """What a backend is asked to score; the image's pixels are a view of the memory."""
         image = ModelImage(self.digest, memory.pixels(self.place), self.tenant) if self.place else None
-        return Group(image, self.prompt, self.answers)
+        return Group(image, self.prompt, self.answers, self.expert)
 
 
 class Run(msgspec.Struct, tag=True):

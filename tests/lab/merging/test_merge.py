@@ -26,7 +26,10 @@ from lab.merging.experts import (
 from medreward.artifacts.manifest import read_manifest
 from medreward.errors import ConfigurationError
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft 0.21 still asks
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),  # peft 0.21 still asks
+    pytest.mark.filterwarnings("ignore:Adapter 'default'"),  # peft takes the bias of a B for a torn matrix
+]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ class Label(msgspec.Struct):
 
     image: str | None = None
     question: str | None = None
+    department: str = ""
 
     @property
     def images(self) -> tuple[ImageSource, ...]:
@@ -32,7 +33,8 @@ def read_label(label: object) -> Label:
         if isinstance(label, str) and label.lstrip().startswith("{"):
             return msgspec.json.decode(label, type=Label)
     except (ValueError, RecursionError):
-        detail = 'a label that is a JSON object must be like {"image": "…", "question": "…"}, both of them texts'
+        like = '{"image": "…", "question": "…", "department": "…"}'
+        detail = f"a label that is a JSON object must be like {like}, with texts"
         raise ItemError(Code.IMAGE_INVALID, detail, "label") from None
     if label is None or isinstance(label, str):
         return Label(image=label)

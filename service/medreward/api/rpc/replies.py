@@ -66,6 +66,7 @@ def _result(result: Result) -> pb.Result:
         flags=result.flags,
         cached=result.cached,
         explain=_explanation(result, result.explain) if result.explain is not None else None,
+        expert=result.expert,
         viewpoints=result.viewpoints,
         viewpoint_spread=result.viewpoint_spread,
     )

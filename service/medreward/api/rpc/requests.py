@@ -91,7 +91,7 @@ def score_request(request: Scorable, context: Context, entry: Entry, id_: str) -
 
 def screen_request(request: pb.ScreenRequest, context: Context, entry: Entry) -> ScreenRequest:
     """Returns what the screening is asked. Refuses departments that are not one for each item."""
-    departments = tuple(request.departments)
+    departments = tuple(request.departments) or tuple(item.department for item in request.items)
     if departments and len(departments) != len(request.items):
         detail = f"there must be a department for each of the {len(request.items)} items, or none"
         raise RequestError(Code.INVALID_FIELD, detail, "/departments")
@@ -111,7 +111,10 @@ def _item(i: int, item: pb.Item) -> Item:
             )
     images = tuple(_image(image) for image in item.images)
     turns = tuple(Turn(turn.role, turn.content) for turn in item.history)
-    return Item(item.question, tuple(item.responses), images, turns)
+    if len(item.department) > DEPARTMENT_CHARS:
+        detail = f"a department's name has at most {DEPARTMENT_CHARS} characters"
+        raise RequestError(Code.INVALID_FIELD, detail, f"/items/{i}/department")
+    return Item(item.question, tuple(item.responses), images, turns, department=item.department)
 
 
 def _image(image: pb.Image) -> ImageSource:

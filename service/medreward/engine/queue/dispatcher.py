@@ -202,6 +202,7 @@ class Dispatcher:
 
 def _frame(flights: Sequence[Flight]) -> GroupFrame:
     prompt, answers, picture = flights[0].prompt, [flight.answer for flight in flights], flights[0].picture
+    expert = flights[0].key.expert
     if picture is None:
-        return GroupFrame(None, "", "", prompt, answers)
-    return GroupFrame(picture.place, picture.digest, picture.tenant, prompt, answers)
+        return GroupFrame(None, "", "", prompt, answers, expert)
+    return GroupFrame(picture.place, picture.digest, picture.tenant, prompt, answers, expert)

@@ -82,6 +82,11 @@ class Lora:
                 self._whole[name.replace(".base_layer.", ".")] = key
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it has nothing but matrices beside those of its base, so that it can be taken off again."""
+        return not self._whole and self._config.get("bias", "none") == "none"
+
+    @property
     def names(self) -> Collection[str]:
         """The names of the weights that it changes, in the loaded model."""
         biased = [f"{module}.bias" for module, pieces in self._pieces.items() if "lora_B.bias" in pieces]
