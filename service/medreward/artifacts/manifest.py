@@ -6,19 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from medreward.artifacts.toml import parse_toml, read_toml
+from medreward.artifacts.toml import Section, parse_toml, read_toml
 from medreward.encoding.thinking import Pair, ThinkingTags
 from medreward.types import DIMENSIONS, Evidence
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Image(Section):
@@ -55,6 +51,22 @@ def _image_section(image: Any) -> Any:
     return (ImageOfOwnSize if image.get("fit") == "own" else Image).model_validate(image)
 
 
+class Turns(Section):
+    """How turns before the question are written: each begins and ends as the question and its answer do."""
+
+    between: tuple[str, ...]  # from the end of an answer to what the user says next
+    system: tuple[str, ...] = ()  # stands for what the prompt begins with; holds "{system}" once; empty: none is read
+    images: Literal["in_place", "first"] = "in_place"  # where the images of a turn stand among its texts
+
+    @model_validator(mode="after")
+    def has_its_places(self) -> Self:
+        if not self.between:
+            raise ValueError("between needs at least one piece, or an answer would run on into the next question")
+        if self.system and self.system.count("{system}") != 1:
+            raise ValueError("system needs {system} once")
+        return self
+
+
 class Text(Section):
     """The template in pieces: names of control tokens, plain text, and the places of the user's texts."""
 
@@ -63,11 +75,15 @@ class Text(Section):
     answer: tuple[str, ...]  # holds "{response}" once
     max_tokens: PositiveInt  # prompt and answer together
     thinking_tags: tuple[Pair, ...] = ()  # beside the known ones: what `thinking: strip` leaves out
+    turns: Turns | None = None  # None for a model that reads no turns before the question
 
     @model_validator(mode="after")
     def has_its_places(self) -> Self:
         if self.prompt.count("{question}") != 1 or self.answer.count("{response}") != 1:
             raise ValueError("the prompt needs {question} once and the answer {response} once")
+        before = self.prompt[self.prompt.index("{question}") - 1]
+        if self.turns and "{image}" in self.prompt and before != "{image}":
+            raise ValueError("with [text.turns] the prompt needs {image} directly before {question}")
         ThinkingTags(self.thinking_tags)
         return self
 
@@ -161,15 +177,15 @@ class Manifest(Section):
     card: FileName | None = None
     golden: FileName | None = None
     measured: FileName | None = None  # the figures behind the card
-    files: dict[FileName, Sha256] = {}
+    files: dict[FileName, Sha256] = Field(default_factory=dict)
     image: Annotated[Image | ImageOfOwnSize, BeforeValidator(_image_section)]
     text: Text
     onnx: Onnx | None = None
     reading: Reading | None = None
     vlm: Vlm | None = None
     weights: dict[str, float]
-    viewpoints: dict[Name, Viewpoint] = {}
-    experts: dict[Name, ExpertFiles] = {}
+    viewpoints: dict[Name, Viewpoint] = Field(default_factory=dict)
+    experts: dict[Name, ExpertFiles] = Field(default_factory=dict)
     calibration: dict[str, Calibration]
 
     @model_validator(mode="after")
@@ -241,6 +257,8 @@ class Manifest(Section):
         decides = self.model_dump(mode="json", include={"runtime", "image", "text", "onnx", "weights", "calibration"})
         if not self.text.thinking_tags:  # a model without own tags has the fingerprint it had before there were any
             del decides["text"]["thinking_tags"]
+        if self.text.turns is None:  # likewise
+            del decides["text"]["turns"]
         if self.reading:
             decides["reading"] = self.reading.model_dump(mode="json")
         if self.vlm:

@@ -145,8 +145,7 @@ def command(
 async def add_golden(merged: "Merged") -> None:
     """Scores a few phantoms with the merged model in this process, and pins their logits in its golden.json."""
     from medreward.cli.golden import golden_json
-    from medreward.lab.merging.manifests import rewrite_manifest
-    from medreward.lab.merging.merge import GOLDEN
+    from medreward.lab.merging.manifests import GOLDEN, rewrite_manifest
 
     (merged.folder / GOLDEN).write_text(await golden_json(merged.folder), "utf-8")
     rewrite_manifest(merged.folder, merged.fields)

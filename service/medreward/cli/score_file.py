@@ -31,7 +31,7 @@ from medreward.cli.rows import (
     group_rows,
     is_parquet,
     open_parquet,
-    read_image,
+    read_images,
     read_item,
     read_rows,
 )
@@ -70,7 +70,8 @@ def command(
 ) -> int:
     """Score the rows of a JSONL or Parquet file. Started again, it goes on where it stopped.
 
-    A row has a question, a response or responses, and an image: a path relative to IN, base64, bytes, or null.
+    A row has a question, a response or responses, and an image: a path relative to IN, base64, bytes, or null. For a
+    model that reads them it may have images, a list, and history, the turns before the question.
     """
     if source.suffix not in SUFFIXES or target.suffix != source.suffix:
         raise click.UsageError("IN and OUT must both end in .jsonl or both in .parquet")
@@ -147,7 +148,7 @@ class Job:
             await asyncio.gather(*flying, return_exceptions=True)
 
     async def score(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Scores rows that share image and question as one group.
+        """Scores rows that share images, turns and question as one group.
 
         Raises Refused where going on would fail every row.
         """
@@ -162,8 +163,8 @@ class Job:
         if to_ask:
             first, texts = to_ask[0], [text for item in to_ask for text in item.texts]
             try:
-                image = await asyncio.to_thread(read_image, first, self.source.parent)
-                answers = self.client.score(image, first.question, texts, history=first.history, **self.options)
+                images = await asyncio.to_thread(read_images, first, self.source.parent)
+                answers = self.client.score(images, first.question, texts, history=first.turns, **self.options)
                 scores = iter(await answers)
             except MedRewardError as error:
                 items = [error if isinstance(item, ItemShape) else item for item in items]

@@ -129,7 +129,8 @@ class RewardSource:
         return self._rewards(_put_together(asked, future.result()))
 
     def _asked(self, asked: Sequence[Triple | Score]) -> Future[list[Score]]:
-        return self.client.submit([one for one in asked if isinstance(one, Triple)], **self._how)
+        triples = [one for one in asked if isinstance(one, Triple)]
+        return self.client.submit(triples, unread_turns="leave_out", **self._how)
 
     def _say_waiting(self, future: Future[Any] | asyncio.Future[Any], count: int) -> None:
         if not future.done():

@@ -41,8 +41,8 @@ def reward_funcs(
 
     Images are those of `image_column`, by default `images` or `image`, and where there is none, those in the prompt. A
     prompt that shows an image of which none is found raises ValueError, unless `allow_text_only`. The question is the
-    text of `question_column`, by default the prompt's last user turn: earlier turns are not sent, because no model
-    reads them yet.
+    text of `question_column`, by default the prompt's last user turn, with the turns before it, which show their images
+    where the prompt has them. A model that reads no turns is asked without them, and a warning says so once.
 
     The model that gave the rewards is noted in the trainer's log, which its checkpoints hold. With `pin` true, Client's
     default, a run that is resumed against another model raises VersionChanged; a fingerprint as `pin` accepts that one.
@@ -118,7 +118,8 @@ class Batches:
         return self._last.answer(function, triples, ask)
 
     def _asked(self, triples: Sequence[Triple | Score]) -> Batch:
-        answers = iter(self.client.score_many([t for t in triples if isinstance(t, Triple)], **self._how))
+        asked = [triple for triple in triples if isinstance(triple, Triple)]
+        answers = iter(self.client.score_many(asked, unread_turns="leave_out", **self._how))
         scores = [next(answers) if isinstance(triple, Triple) else triple for triple in triples]
         if self._strict:
             for score in scores:
@@ -142,7 +143,7 @@ class Function:
 
     def rewards(self, prompts: Sequence[Text], completions: Sequence[Text], columns: Mapping[str, Any]) -> Rewards:
         batch = self.batches.get(self.__name__, prompts, completions, columns)
-        groups = [(t.image, t.question) if isinstance(t, Triple) else None for t in batch.triples]
+        groups = [(t.image, t.question, t.history) if isinstance(t, Triple) else None for t in batch.triples]
         lengths = [len(t.response) if isinstance(t, Triple) else 0 for t in batch.triples]
         if self._dimension is None:
             log_dimensions(batch.scores, columns)

@@ -16,13 +16,23 @@ class Image(_message.Message):
     url: str
     def __init__(self, data: _Optional[bytes] = ..., sha256: _Optional[str] = ..., url: _Optional[str] = ...) -> None: ...
 
+class Part(_message.Message):
+    __slots__ = ("text", "image")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    image: int
+    def __init__(self, text: _Optional[str] = ..., image: _Optional[int] = ...) -> None: ...
+
 class Turn(_message.Message):
-    __slots__ = ("role", "content")
+    __slots__ = ("role", "content", "parts")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     role: str
     content: str
-    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ...) -> None: ...
+    parts: _containers.RepeatedCompositeFieldContainer[Part]
+    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("images", "question", "responses", "history", "department")
@@ -39,16 +49,20 @@ class Item(_message.Message):
     def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., question: _Optional[str] = ..., responses: _Optional[_Iterable[str]] = ..., history: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., department: _Optional[str] = ...) -> None: ...
 
 class Options(_message.Message):
-    __slots__ = ("too_long", "thinking", "explain", "viewpoints")
+    __slots__ = ("too_long", "thinking", "explain", "steps", "step_ends", "viewpoints")
     TOO_LONG_FIELD_NUMBER: _ClassVar[int]
     THINKING_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEP_ENDS_FIELD_NUMBER: _ClassVar[int]
     VIEWPOINTS_FIELD_NUMBER: _ClassVar[int]
     too_long: str
     thinking: str
     explain: str
+    steps: str
+    step_ends: _containers.RepeatedScalarFieldContainer[int]
     viewpoints: str
-    def __init__(self, too_long: _Optional[str] = ..., thinking: _Optional[str] = ..., explain: _Optional[str] = ..., viewpoints: _Optional[str] = ...) -> None: ...
+    def __init__(self, too_long: _Optional[str] = ..., thinking: _Optional[str] = ..., explain: _Optional[str] = ..., steps: _Optional[str] = ..., step_ends: _Optional[_Iterable[int]] = ..., viewpoints: _Optional[str] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
     __slots__ = ("request_id", "items", "weights", "options", "lane", "expect_fingerprint", "viewpoint")
@@ -121,8 +135,42 @@ class Explanation(_message.Message):
     sentences: _containers.RepeatedCompositeFieldContainer[Contribution]
     def __init__(self, sentences: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ...) -> None: ...
 
+class Step(_message.Message):
+    __slots__ = ("end", "logits", "reward", "error")
+    END_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    end: int
+    logits: Dimensions
+    reward: float
+    error: Error
+    def __init__(self, end: _Optional[int] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
+class Steps(_message.Message):
+    __slots__ = ("steps",)
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    steps: _containers.RepeatedCompositeFieldContainer[Step]
+    def __init__(self, steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ...) -> None: ...
+
+class Aside(_message.Message):
+    __slots__ = ("scores", "logits", "uncertainty", "reward", "flags", "error")
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    UNCERTAINTY_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    FLAGS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    scores: Dimensions
+    logits: Dimensions
+    uncertainty: Dimensions
+    reward: float
+    flags: _containers.RepeatedScalarFieldContainer[str]
+    error: Error
+    def __init__(self, scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
 class Result(_message.Message):
-    __slots__ = ("item", "response", "scores", "logits", "uncertainty", "reward", "flags", "cached", "error", "explain", "viewpoints", "expert", "viewpoint_spread")
+    __slots__ = ("item", "response", "scores", "logits", "uncertainty", "reward", "flags", "cached", "error", "explain", "steps", "without_thinking", "viewpoints", "viewpoint_spread", "expert")
     class ViewpointsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -140,9 +188,11 @@ class Result(_message.Message):
     CACHED_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_THINKING_FIELD_NUMBER: _ClassVar[int]
     VIEWPOINTS_FIELD_NUMBER: _ClassVar[int]
-    EXPERT_FIELD_NUMBER: _ClassVar[int]
     VIEWPOINT_SPREAD_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_FIELD_NUMBER: _ClassVar[int]
     item: int
     response: int
     scores: Dimensions
@@ -153,10 +203,12 @@ class Result(_message.Message):
     cached: bool
     error: Error
     explain: Explanation
+    steps: Steps
+    without_thinking: Aside
     viewpoints: _containers.ScalarMap[str, float]
-    expert: str
     viewpoint_spread: float
-    def __init__(self, item: _Optional[int] = ..., response: _Optional[int] = ..., scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., cached: bool = ..., error: _Optional[_Union[Error, _Mapping]] = ..., explain: _Optional[_Union[Explanation, _Mapping]] = ..., viewpoints: _Optional[_Mapping[str, float]] = ..., expert: _Optional[str] = ..., viewpoint_spread: _Optional[float] = ...) -> None: ...
+    expert: str
+    def __init__(self, item: _Optional[int] = ..., response: _Optional[int] = ..., scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., cached: bool = ..., error: _Optional[_Union[Error, _Mapping]] = ..., explain: _Optional[_Union[Explanation, _Mapping]] = ..., steps: _Optional[_Union[Steps, _Mapping]] = ..., without_thinking: _Optional[_Union[Aside, _Mapping]] = ..., viewpoints: _Optional[_Mapping[str, float]] = ..., viewpoint_spread: _Optional[float] = ..., expert: _Optional[str] = ...) -> None: ...
 
 class ModelRef(_message.Message):
     __slots__ = ("name", "version", "fingerprint", "runtime", "evidence")
@@ -195,6 +247,34 @@ class ScoreResponse(_message.Message):
     results: _containers.RepeatedCompositeFieldContainer[Result]
     timings: Timings
     def __init__(self, request_id: _Optional[str] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class Tie(_message.Message):
+    __slots__ = ("responses",)
+    RESPONSES_FIELD_NUMBER: _ClassVar[int]
+    responses: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, responses: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class RankResponse(_message.Message):
+    __slots__ = ("request_id", "model", "results", "timings", "order", "ties", "unscored", "first_beats_second", "by_dimension")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    TIES_FIELD_NUMBER: _ClassVar[int]
+    UNSCORED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_BEATS_SECOND_FIELD_NUMBER: _ClassVar[int]
+    BY_DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model: ModelRef
+    results: _containers.RepeatedCompositeFieldContainer[Result]
+    timings: Timings
+    order: _containers.RepeatedScalarFieldContainer[int]
+    ties: _containers.RepeatedCompositeFieldContainer[Tie]
+    unscored: _containers.RepeatedScalarFieldContainer[int]
+    first_beats_second: float
+    by_dimension: Dimensions
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., order: _Optional[_Iterable[int]] = ..., ties: _Optional[_Iterable[_Union[Tie, _Mapping]]] = ..., unscored: _Optional[_Iterable[int]] = ..., first_beats_second: _Optional[float] = ..., by_dimension: _Optional[_Union[Dimensions, _Mapping]] = ...) -> None: ...
 
 class ScreenRequest(_message.Message):
     __slots__ = ("request_id", "items", "weights", "options", "lane", "expect_fingerprint", "policy", "departments", "on_unscored", "viewpoint")

@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,21 @@ from backends.torch_vlm.checkpoints import (
 )
 from medreward.backends.base import Backend, Counts, Group, ModelImage
 from medreward.backends.torch_vlm.backend import TorchVlmBackend
+from medreward.backends.torch_vlm.reference import compare
+from medreward.encoding.text import EncodedText
+from medreward.engine.model import open_model
 from medreward.errors import ItemError
+from medreward.settings import Settings
+from medreward.types import Options, Turn
 from medreward.workers.device.runner import Runner
 
+CONVERSATION = (
+    Turn("system", "no"),
+    Turn("user", ("the left lung", 0, "normal ?")),
+    Turn("assistant", "the heart is enlarged"),
+)
+TEXT_ALONE = (Turn("user", "is the heart large ?"), Turn("assistant", "yes"))
+NOTHING = EncodedText([])
 EXACT = 1e-4  # against another implementation, in fp32
 SAME = 1e-5  # against itself in other company: matmuls change with the shape
 
@@ -96,6 +109,37 @@ def test_every_logit_is_that_of_a_plain_forward_of_the_whole_sequence(loaded: Lo
     assert np.std(spread, axis=0).min() > 0.05  # numbers that could be told apart
     one, other = backend.score([Group(image(n), asked[0].prompt, asked[0].answers) for n in (1, 2)])
     assert np.abs(one - other).max() > 0.01  # the image shows
+
+
+def test_a_conversation_with_two_images_has_the_logits_of_plain_transformers(loaded: Loaded) -> None:
+    """A system turn, two turns and a question; the first turn shows one image between two texts, the question another.
+    In one batch with the images in the other order, one image alone, and none."""
+    model = open_model(Settings(model=str(loaded.folder)))
+    answers = [model.text.answer(NOTHING, said, Options()).ids for said in ("no fracture", "a large effusion")]
+    first, second = image(1), image(2)
+    asked = []
+    for history, images in (
+        (CONVERSATION, (first, second)),
+        (CONVERSATION, (second, first)),
+        (CONVERSATION[1:], (first, second)),
+        ((), (first, second)),
+        (CONVERSATION, (first,)),
+        (TEXT_ALONE, ()),
+    ):
+        prompt = model.text.prompt("is there a fracture ?", images=len(images), history=history)
+        shown = [images[place] for place in prompt.images]
+        asked.append(Group(shown[0] if shown else None, prompt.ids, answers, tuple(shown[1:])))
+    plain = Plain(loaded.folder, loaded.family)
+    logits = loaded.backend().score(asked)
+    for group, rows in zip(asked, logits, strict=True):
+        pixels = [each.pixels for each in group.images]
+        for answer, row in zip(group.answers, rows, strict=True):
+            expected = plain.logits(pixels[0] if pixels else None, group.prompt, answer, pixels[1:]).numpy()
+            assert np.abs(row - expected).max() <= EXACT
+    for one, other in combinations(logits, 2):
+        assert np.abs(one - other).max() > 0.01  # order and number of images show, and the turns
+    compared = compare(loaded.backend(), asked)
+    assert max(each.largest for each in compared) <= EXACT
 
 
 def test_bits_are_the_same_after_the_device_was_given_back_and_taken_again(loaded: Loaded) -> None:

@@ -64,7 +64,7 @@ def together(made: Path) -> Backend:
 
 
 def group(expert: str, digest: str = "a") -> Group:
-    return Group(ModelImage(digest, PIXELS), PROMPT, [ANSWER, OTHER], expert)
+    return Group(ModelImage(digest, PIXELS), PROMPT, [ANSWER, OTHER], expert=expert)
 
 
 @pytest.mark.parametrize("name", ["", *EXPERTS])
@@ -164,7 +164,9 @@ async def test_the_client_names_a_department(server: Server, scheme: str) -> Non
     port = server.port if scheme == "http" else server.grpc_port
     async with AsyncClient(f"{scheme}://127.0.0.1:{port}") as client:
         [one] = await client.score(None, "is there a fracture ?", ["yes"], department="brain")
-        triples = [Triple(None, "is there a fracture ?", "yes", department) for department in ("brain", "skin", "")]
+        triples = [
+            Triple(None, "is there a fracture ?", "yes", department=department) for department in ("brain", "skin", "")
+        ]
         many = await client.score_many(triples)
     assert [score.expert for score in (one, *many)] == ["brain", "brain", "skin", ""]
     assert one == many[0]

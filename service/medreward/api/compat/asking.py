@@ -26,6 +26,7 @@ from medreward.api.rest.schemas import Shape
 from medreward.api.rest.status import Unscored
 from medreward.api.structure import check_json
 from medreward.engine.engine import Engine
+from medreward.engine.model import Model
 from medreward.errors import RETRYABLE, Code, ItemError, MedRewardError, RequestError
 from medreward.settings import Settings
 from medreward.types import (
@@ -93,10 +94,17 @@ def text_sample(pointer: str, parts: Parts, label: object = None) -> Sample:
         about = read_label(label)
         question = parts.question if about.question is None else about.question
         return Sample(
-            pointer, Item(question, (parts.response,), about.images, parts.history, parts.is_raw, about.department)
+            pointer, Item(question, (parts.response,), about.sources, parts.history, parts.is_raw, about.department)
         )
     except ItemError as error:
         return Sample(pointer, error)
+
+
+def without_unread_system(item: Item, model: Model) -> Item:
+    """Returns the item as these routes ask it: without turns of the system where the model does not read them."""
+    if model.reads_system or not item.history:
+        return item
+    return replace(item, history=tuple(turn for turn in item.history if turn.role != "system"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +205,8 @@ async def score(engine: Engine, call: Call, samples: Sequence[Sample], patience:
     items, places = _grouped(samples)
     results: dict[tuple[int, int], Result] = {}
     if items:
-        response = await _response(engine, replace(call.request, items=items), patience)
+        request = replace(call.request, items=items)
+        response = await _response(engine, request, patience)
         call.entry.add(response)
         results = {(result.item, result.response): result for result in response.results}
     answers = [
@@ -246,7 +255,9 @@ async def _response(engine: Engine, request: ScoreRequest, patience: float) -> S
     until = time.monotonic() + patience
     while True:
         try:
-            response = await engine.score(request)
+            model = engine.serving.model
+            items = tuple(without_unread_system(item, model) for item in request.items)
+            response = await engine.score(replace(request, items=items))
             errors = [result.error for result in response.results if isinstance(result, Failed)]
         except RequestError as refusal:
             if not _may_pass(engine, [refusal], until):

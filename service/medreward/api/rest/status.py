@@ -23,6 +23,7 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.UNSUPPORTED_FIELD: 422,
     Code.EMPTY_QUESTION: 422,
     Code.BAD_TEXT: 422,
+    Code.BAD_STEPS: 422,
     Code.TOO_LONG: 422,
     Code.NON_FINITE_SCORE: 500,
     Code.WORKER_LOST: 503,

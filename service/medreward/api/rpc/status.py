@@ -22,6 +22,7 @@ GRPC_STATUS: Final[dict[Code, grpc.StatusCode]] = {
     Code.UNSUPPORTED_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
     Code.EMPTY_QUESTION: grpc.StatusCode.INVALID_ARGUMENT,
     Code.BAD_TEXT: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.BAD_STEPS: grpc.StatusCode.INVALID_ARGUMENT,
     Code.TOO_LONG: grpc.StatusCode.INVALID_ARGUMENT,
     Code.NON_FINITE_SCORE: grpc.StatusCode.INTERNAL,
     Code.WORKER_LOST: grpc.StatusCode.UNAVAILABLE,

@@ -20,6 +20,7 @@ from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
 from medreward.backends.torch_vlm import adapter
 from medreward.backends.torch_vlm.backbone import Backbone, Features, Prefix, load
 from medreward.backends.torch_vlm.heads import Heads, TrainedHeads
+from medreward.backends.torch_vlm.packing import ALIKE_TOKENS
 from medreward.backends.torch_vlm.sharing import held_bytes, join
 from medreward.backends.torch_vlm.verbaliser import VerbaliserHeads
 from medreward.caches import MIB, ByteCache
@@ -56,7 +57,9 @@ class TorchVlmBackend:
     @property
     def cost(self) -> CostModel:
         pixels, image = self.backbone.token_pixels, self.backbone.image_tokens
-        return CostModel(image=image, pixels=pixels, row=sum(map(len, self.heads.tails)), shares_prompt=True)
+        alike = 0 if self.heads.tails or self.backbone.alone else ALIKE_TOKENS
+        row = sum(map(len, self.heads.tails))
+        return CostModel(image=image, pixels=pixels, row=row, shares_prompt=True, alike=alike)
 
     @torch.inference_mode()
     def score(self, groups: Sequence[Group]) -> list[Logits]:
@@ -118,7 +121,7 @@ class TorchVlmBackend:
         sharing = Counter(keys)
         joins = not self.heads.tails and not self.backbone.alone
         alone = {key for key, group in missing.items() if joins and sharing[key] == len(group.answers) == 1}
-        features = self._image_features([group.image for group in missing.values() if group.image])
+        features = self._image_features([image for group in missing.values() for image in group.images])
         with self._counts.timed("prompt"):
             ran = self._run_prompts(missing, features, alone)
         states |= {key: state for key, (state, _) in ran.items()}
@@ -134,7 +137,7 @@ class TorchVlmBackend:
         ends: dict[str, tuple[Prefix, Tensor]] = {}
         for has_image in (True, False):
             some = {key: group for key, group in groups.items() if bool(group.image) == has_image}
-            images = [features[group.image.key] for group in some.values() if group.image]
+            images = [[features[image.key] for image in group.images] for group in some.values()] if has_image else []
             follow = [group.answers[0] if key in alone else () for key, group in some.items()]
             ran = self.backbone.prefixes([group.prompt for group in some.values()], images, follow)
             ends |= zip(some, ran, strict=True)

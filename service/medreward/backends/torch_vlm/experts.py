@@ -89,10 +89,11 @@ class ExpertsBackend:
             self._backend.heads = self._experts[GENERAL].heads
 
     def _seen(self, group: Group) -> Group:
-        """Returns the group with an image of the expert's own, where its adapter changes what images look like."""
-        if group.image is None or not self._experts[group.expert].sees:
+        """Returns the group with images of the expert's own, where its adapter changes what images look like."""
+        if not group.images or not self._experts[group.expert].sees:
             return group
-        return replace(group, image=replace(group.image, tenant=f"{group.image.tenant}/{group.expert}"))
+        first, *further = (replace(image, tenant=f"{image.tenant}/{group.expert}") for image in group.images)
+        return replace(group, image=first, further=tuple(further))
 
 
 def open_experts(folder: Path, manifest: Manifest, backend: TorchVlmBackend) -> ExpertsBackend:

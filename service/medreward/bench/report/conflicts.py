@@ -54,7 +54,7 @@ def _chart(layers: Sequence[Mapping[str, Any]]) -> Markup:
         for label, (values, colour, marker, fill) in series.items():
             there = [(value, row) for row, value in enumerate(values) if value is not None]
             if there:
-                look = {"color": colour, "markerfacecolor": fill, "markersize": 7, "markeredgewidth": 1.6}
+                look: Any = {"color": colour, "markerfacecolor": fill, "markersize": 7, "markeredgewidth": 1.6}
                 axes.plot(*zip(*there, strict=True), marker, label=label, **look)
         axes.set_yticks(range(len(layers)), [_short(layer["layer"]) for layer in layers])
         axes.set_ylim(len(layers) - 0.4, -0.6)
