@@ -399,6 +399,7 @@ def to_message(body: Body) -> pb.ScoreRequest:
             question=written["question"],
             responses=responses_of(written),
             history=[_turn(turn) for turn in written.get("history", [])],
+            department=written.get("department"),
         )
         for written in items_of(body)
     ]

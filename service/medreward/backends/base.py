@@ -41,6 +41,7 @@ class Group:
     prompt: Sequence[int]
     answers: Sequence[Sequence[int]]
     further: tuple[ModelImage, ...] = ()
+    expert: str = ""  # of the model, who scores it; empty for the model itself
 
     @property
     def images(self) -> tuple[ModelImage, ...]:
@@ -49,9 +50,9 @@ class Group:
 
     @property
     def key(self) -> str:
-        """The key of what caches keep of images and prompt together."""
+        """The key of what caches keep of images and prompt together, as one expert reads them."""
         prompt = blake2b(array("Q", self.prompt).tobytes(), digest_size=16).hexdigest()
-        return f"{','.join(image.key for image in self.images)}/{prompt}"
+        return f"{','.join(image.key for image in self.images)}/{prompt}{self.expert}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ def score_of(result: Result) -> Score:
         explain=None if result.explain is None else tuple(map(_contribution, result.explain)),
         steps=None if result.steps is None else tuple(map(_step, result.steps)),
         without_thinking=_aside(aside) if aside else None,
+        expert=result.expert,
         viewpoints=result.viewpoints,
         viewpoint_spread=result.viewpoint_spread,
         cached=result.cached,

@@ -119,6 +119,7 @@ class AsyncClient:
         steps: str | Sequence[int] = Steps.NONE,
         viewpoint: str | None = None,
         viewpoints: Viewpoints | str = Viewpoints.NONE,
+        department: str = "",
     ) -> list[Score]:
         """Returns a Score for each response to one question about an image, a list of images, or None.
 
@@ -127,7 +128,8 @@ class AsyncClient:
         if isinstance(responses, str):
             raise TypeError("responses is a list of texts, not one text")
         request = self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints)
-        groups = of_call_size(await load_aside(image), question, list(enumerate(responses)), _turns(history))
+        turns, answers = _turns(history), list(enumerate(responses))
+        groups = of_call_size(await load_aside(image), question, answers, turns, department)
         return self._strictly(await self._score(list(groups), len(responses), request, None))
 
     async def score_many(

@@ -88,6 +88,7 @@ class Result(Aside, kw_only=True):
     explain: list[Part] | None = None
     steps: list[Cut] | None = None
     without_thinking: Aside | None = None
+    expert: str = ""
     viewpoints: dict[str, float] | None = None
     viewpoint_spread: float | None = None
 
@@ -97,6 +98,7 @@ class Result(Aside, kw_only=True):
             explain=None if self.explain is None else tuple(part.contribution() for part in self.explain),
             steps=None if self.steps is None else tuple(cut.step() for cut in self.steps),
             without_thinking=self.without_thinking.score() if self.without_thinking else None,
+            expert=self.expert,
             viewpoints=self.viewpoints,
             viewpoint_spread=self.viewpoint_spread,
             cached=self.cached,
@@ -293,6 +295,8 @@ def _body(request: ScoreRequest) -> bytes:
             fields["history"] = [{"role": turn.role, "content": _content(turn)} for turn in item.history]
         if isinstance(request, ScreenRequest) and request.department:
             fields["department"] = request.department
+        elif item.department:
+            fields["department"] = item.department
         items.append(fields)
     body: dict[str, object] = {"items": items}
     if request.weights:

@@ -150,6 +150,7 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
             question=item.question,
             responses=item.responses,
             history=[_turn(turn) for turn in item.history],
+            department=item.department,
         )
         for item in request.items
     ]
@@ -195,6 +196,7 @@ def _score(result: pb.Result, lists_viewpoints: bool = False) -> Score:
         explain=tuple(map(_contribution, result.explain.sentences)) if result.HasField("explain") else None,
         steps=tuple(map(_step, result.steps.steps)) if result.HasField("steps") else None,
         without_thinking=_numbers(result.without_thinking) if result.HasField("without_thinking") else None,
+        expert=result.expert,
         viewpoints=dict(result.viewpoints) if lists_viewpoints else None,
         viewpoint_spread=result.viewpoint_spread if result.HasField("viewpoint_spread") else None,
         cached=result.cached,

@@ -94,9 +94,11 @@ class Client:
         responses: Sequence[str],
         *,
         history: History = (),
+        department: str = "",
         **options: Unpack[AskOptions],
     ) -> list[Score]:
-        return self._run(self._client.score(image, question, responses, history=history, **options))
+        how: dict[str, Any] = {"history": history, "department": department, **options}
+        return self._run(self._client.score(image, question, responses, **how))
 
     def score_many(
         self,

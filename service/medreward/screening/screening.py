@@ -143,7 +143,12 @@ class Screening:
             raise RequestError(Code.INVALID_FIELD, detail, "/options/thinking")
         ref = self._engine.serving.ref
         policy, decider = self.policies.get(request.policy)
-        asked = replace(request.asked, fingerprint=_pinned(request.asked, policy.policy.fingerprint))
+        items = request.asked.items
+        if request.departments:
+            pairs = zip(items, request.departments, strict=True)
+            items = tuple(replace(item, department=department) for item, department in pairs)
+        pinned = _pinned(request.asked, policy.policy.fingerprint)
+        asked = replace(request.asked, items=items, fingerprint=pinned)
         try:
             response = await self._engine.score(asked)
         except RequestError as refusal:

@@ -93,7 +93,9 @@ def text_sample(pointer: str, parts: Parts, label: object = None) -> Sample:
     try:
         about = read_label(label)
         question = parts.question if about.question is None else about.question
-        return Sample(pointer, Item(question, (parts.response,), about.sources, parts.history, parts.is_raw))
+        return Sample(
+            pointer, Item(question, (parts.response,), about.sources, parts.history, parts.is_raw, about.department)
+        )
     except ItemError as error:
         return Sample(pointer, error)
 

@@ -135,6 +135,7 @@ async def model(request: Request) -> Response:
         "dimensions": served.model.manifest.dimensions,
         "default_weights": served.model.default_weights,
         "viewpoints": {name: each.model_dump() for name, each in served.model.manifest.viewpoints.items()},
+        "experts": {name: each.departments for name, each in served.model.manifest.experts.items()},
         "uncertainty": served.uncertainty,
         "card": served.model.card,
     }

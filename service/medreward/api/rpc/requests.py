@@ -98,7 +98,7 @@ def score_request(request: Scorable, context: Context, entry: Entry, id_: str) -
 
 def screen_request(request: pb.ScreenRequest, context: Context, entry: Entry) -> ScreenRequest:
     """Returns what the screening is asked. Refuses departments that are not one for each item."""
-    departments = tuple(request.departments)
+    departments = tuple(request.departments) or tuple(item.department for item in request.items)
     if departments and len(departments) != len(request.items):
         detail = f"there must be a department for each of the {len(request.items)} items, or none"
         raise RequestError(Code.INVALID_FIELD, detail, "/departments")
@@ -126,8 +126,11 @@ def _item(i: int, item: pb.Item) -> Item:
                 Code.INVALID_FIELD, f"role must be one of: {', '.join(ROLES)}", f"/items/{i}/history/{t}/role"
             )
     images = tuple(_image(image) for image in item.images)
+    if len(item.department) > DEPARTMENT_CHARS:
+        detail = f"a department's name has at most {DEPARTMENT_CHARS} characters"
+        raise RequestError(Code.INVALID_FIELD, detail, f"/items/{i}/department")
     turns = tuple(_turn(turn, f"/items/{i}/history/{t}") for t, turn in enumerate(item.history))
-    return Item(item.question, tuple(item.responses), images, turns)
+    return Item(item.question, tuple(item.responses), images, turns, department=item.department)
 
 
 def _turn(turn: pb.Turn, pointer: str) -> Turn:
