@@ -20,6 +20,7 @@ class Code(StrEnum):
     INVALID_FIELD = "invalid_field"  # of a whole request too
     EMPTY_QUESTION = "empty_question"
     BAD_TEXT = "bad_text"
+    BAD_STEPS = "bad_steps"
     TOO_LONG = "too_long"
     NON_FINITE_SCORE = "non_finite_score"
     WORKER_LOST = "worker_lost"
@@ -45,6 +46,7 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden"
     HOST_REFUSED = "host_refused"
     QUOTA_EXCEEDED = "quota_exceeded"
+    VIEWPOINT_UNKNOWN = "viewpoint_unknown"
     POLICY_UNKNOWN = "policy_unknown"
     POLICY_REFUSED = "policy_refused"
     MODEL_REFUSED = "model_refused"

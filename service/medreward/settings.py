@@ -161,6 +161,9 @@ class Settings(BaseSettings):
     explain_sentences: PositiveInt = Field(
         sentences.MOST, description="most sentences of a response that are explained one by one; see docs/explain.md"
     )
+    steps: PositiveInt = Field(
+        sentences.MOST_STEPS, description="most steps of a response that are scored; see docs/steps.md"
+    )
     image_bytes: PositiveInt = Field(20 * MIB, description="largest image file")
     image_pixels: PositiveInt = Field(40_000_000, description="most pixels in an image")
     image_side: PositiveInt = Field(16_384, description="longest side of an image, in pixels")

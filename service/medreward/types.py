@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, get_args
 
 from medreward.errors import ItemError
 
-DIMENSIONS: Final = ("accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall")
+Dimension = Literal["accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall"]
+DIMENSIONS: Final[tuple[str, ...]] = get_args(Dimension)
 
 #: Gives seconds that never go back, as time.monotonic does; tests hand in one that they can move.
 Clock = Callable[[], float]
@@ -29,11 +30,36 @@ class TooLong(StrEnum):
 class Thinking(StrEnum):
     KEEP = "keep"
     STRIP = "strip"
+    BOTH = "both"  # kept, and beside it the numbers of the response without its thoughts
 
 
 class Explain(StrEnum):
     NONE = "none"
     SENTENCES = "sentences"
+
+
+class Steps(StrEnum):
+    """Where the steps of a response end."""
+
+    NONE = "none"
+    SENTENCES = "sentences"
+    PARAGRAPHS = "paragraphs"
+
+
+#: Where steps end: by a rule, or just behind these characters of the response as it was sent.
+StepEnds = Steps | tuple[int, ...]
+
+
+def step_ends(given: str | Iterable[int]) -> StepEnds:
+    """Returns the rule that a text names, or the numbers as they are. Raises ValueError for a text that names none."""
+    return Steps(given) if isinstance(given, str) else tuple(given)
+
+
+class Viewpoints(StrEnum):
+    """Whether a reply has the reward under each viewpoint of the model."""
+
+    NONE = "none"
+    ALL = "all"
 
 
 class Flag(StrEnum):
@@ -141,11 +167,18 @@ class Options:
     too_long: TooLong = TooLong.ERROR
     thinking: Thinking = Thinking.KEEP
     explain: Explain = Explain.NONE
+    steps: StepEnds = Steps.NONE
+    viewpoints: Viewpoints = Viewpoints.NONE
 
-    def given(self) -> dict[str, str]:
+    @property
+    def ask_for_more(self) -> bool:
+        """Whether more than the response itself is to be scored."""
+        return self.explain is not Explain.NONE or self.steps is not Steps.NONE or self.thinking is Thinking.BOTH
+
+    def given(self) -> dict[str, Any]:
         """Returns the options that differ from their defaults, by name: an older server knows fewer of them."""
         usual = asdict(Options())
-        return {name: str(value) for name, value in asdict(self).items() if value != usual[name]}
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
 
 class Phase(NamedTuple):
@@ -194,6 +227,7 @@ class ScoreRequest:
     deadline_s: float | None = None
     fingerprint: str | None = None
     tenant: str = ""
+    viewpoint: str | None = None  # of the model: its weights make the reward
     trace: Trace | None = field(default=None, compare=False)
 
     @property
@@ -218,6 +252,28 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """The numbers of a response that ends behind its first `end` characters; where that was not scored, why."""
+
+    end: int
+    logits: Six | None
+    reward: float | None
+    error: ItemError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """The numbers of a response without its thoughts. Where that was not scored, `error` says why."""
+
+    logits: Six | None
+    scores: Six | None
+    uncertainty: Six | None
+    reward: float | None
+    flags: tuple[Flag, ...] = ()
+    error: ItemError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """What a model says of one response."""
 
@@ -230,6 +286,15 @@ class Scored:
     flags: tuple[Flag, ...] = ()
     cached: bool = False
     explain: tuple[Contribution, ...] | None = None  # None where it was not asked for, or the response was cut
+    steps: tuple[Step, ...] | None = None  # None where none were asked for, or the response was cut
+    without_thinking: Aside | None = None  # with Thinking.BOTH
+    viewpoints: Mapping[str, float] | None = None  # the reward under each viewpoint; None where it was not asked for
+
+    @property
+    def viewpoint_spread(self) -> float | None:
+        """The highest reward under a viewpoint less the lowest; None where there is no reward under any."""
+        rewards = (self.viewpoints or {}).values()
+        return max(rewards) - min(rewards) if rewards else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +363,7 @@ class ScoreResponse:
     results: tuple[Result, ...]
     timings: Timings = field(default_factory=Timings)
     images: tuple[tuple[str, ...], ...] = ()  # of each item: the SHA-256 of the image files that were opened for it
+    weights: Mapping[str, float] = field(default_factory=dict)  # that made the rewards
 
     @classmethod
     def failed(cls, request: ScoreRequest, model: ModelRef, error: ItemError) -> Self:

@@ -6,18 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from medreward.artifacts.toml import parse_toml, read_toml
+from medreward.artifacts.toml import Section, parse_toml, read_toml
 from medreward.encoding.thinking import Pair, ThinkingTags
 from medreward.types import DIMENSIONS, Evidence
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+ViewpointName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 class Image(Section):
@@ -147,6 +144,14 @@ class Vlm(Section):
         return self
 
 
+class Viewpoint(Section):
+    """A weighting of the dimensions that has a name: what a guideline counts in an answer."""
+
+    title: str  # of the guideline, for readers
+    source: str  # where it can be read, or the words that the weights follow; for readers
+    weights: Annotated[dict[str, float], Field(min_length=1)]
+
+
 class Manifest(Section):
     """All of `model.toml`. The order of the checks decides which fault is reported."""
 
@@ -162,13 +167,14 @@ class Manifest(Section):
     card: FileName | None = None
     golden: FileName | None = None
     measured: FileName | None = None  # the figures behind the card
-    files: dict[FileName, Sha256] = {}
+    files: dict[FileName, Sha256] = Field(default_factory=dict)
     image: Annotated[Image | ImageOfOwnSize, BeforeValidator(_image_section)]
     text: Text
     onnx: Onnx | None = None
     reading: Reading | None = None
     vlm: Vlm | None = None
     weights: dict[str, float]
+    viewpoints: dict[ViewpointName, Viewpoint] = Field(default_factory=dict)
     calibration: dict[str, Calibration]
 
     @model_validator(mode="after")
@@ -179,6 +185,9 @@ class Manifest(Section):
             raise ValueError("calibration must name each of the model's dimensions, and no other")
         if not set(self.weights) <= set(self.dimensions):
             raise ValueError("weights may only name the model's dimensions")
+        for name, viewpoint in self.viewpoints.items():
+            if not set(viewpoint.weights) <= set(self.dimensions):
+                raise ValueError(f"the weights of viewpoint {name} may only name the model's dimensions")
         if self.runtime == "onnx" and not (self.onnx and self.text.tokenizer):
             raise ValueError("runtime onnx needs [onnx] and a tokenizer under [text]")
         if isinstance(self.image, ImageOfOwnSize) and not self.vlm:
@@ -215,7 +224,8 @@ class Manifest(Section):
 
     @cached_property
     def fingerprint(self) -> str:
-        """The digest of all that decides a score: files, template, preprocessing, calibration, limits, weights."""
+        """The digest of all that decides a score: files, template, preprocessing, calibration, limits, weights,
+        those of viewpoints included."""
         decides = self.model_dump(mode="json", include={"runtime", "image", "text", "onnx", "weights", "calibration"})
         if not self.text.thinking_tags:  # a model without own tags has the fingerprint it had before there were any
             del decides["text"]["thinking_tags"]
@@ -225,6 +235,8 @@ class Manifest(Section):
             decides["reading"] = self.reading.model_dump(mode="json")
         if self.vlm:
             decides["vlm"] = self.vlm.model_dump(mode="json")
+        if self.viewpoints:  # what a guideline is called, and where it stands, decides no reward
+            decides["viewpoints"] = {name: viewpoint.weights for name, viewpoint in self.viewpoints.items()}
         beside = (self.card, self.golden, self.measured)
         decides["files"] = {name: digest for name, digest in self.files.items() if name not in beside}
         canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))

@@ -141,9 +141,23 @@ weights_option = option(
 )
 
 
+viewpoint_option = option(
+    "--viewpoint",
+    metavar="NAME",
+    help="viewpoint of the model whose weights make the reward; GET /v1/model and `medreward models inspect` list them",
+)
+
+
 def asking_options(command: F) -> F:
-    """Adds the flags of what a request says beside its items."""
-    return weights_option(text_options(command))
+    """Adds the flags of what a request says beside its items; the command fails where two of them say the weights."""
+
+    @wraps(command)
+    def with_one_weighting(*args: Any, weights: dict[str, float] | None, viewpoint: str | None, **given: Any) -> Any:
+        if weights and viewpoint is not None:
+            raise click.UsageError("--weights and --viewpoint exclude each other: a viewpoint is a set of weights")
+        return command(*args, weights=weights, viewpoint=viewpoint, **given)
+
+    return weights_option(viewpoint_option(text_options(cast(F, with_one_weighting))))
 
 
 def chosen_url(context: click.Context, url: str | None, model: str | None) -> str | None:

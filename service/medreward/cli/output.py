@@ -33,6 +33,7 @@ class RunRecord:
     too_long: str
     thinking: str
     policy: str | None = None  # digest; None: nothing is decided
+    viewpoint: str | None = None
 
 
 class Output:

@@ -14,7 +14,7 @@ from medreward.cli.show import print_json, print_table
 from medreward.clients import Tls
 from medreward.clients.score import Reply, Score
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS, Explain, InlineImage, Item
+from medreward.types import DIMENSIONS, Explain, InlineImage, Item, Viewpoints
 
 
 @click.command("score")
@@ -29,6 +29,7 @@ from medreward.types import DIMENSIONS, Explain, InlineImage, Item
     "--response", "responses", type=WholeText(), multiple=True, required=True, help="response to score; may be repeated"
 )
 @option("--explain", is_flag=True, help="say for each sentence of a response what it adds to the reward")
+@option("--viewpoints", is_flag=True, help="say what the reward is under each viewpoint of the model")
 @where_options
 @asking_options
 @json_option
@@ -40,10 +41,12 @@ def command(
     question: str,
     responses: tuple[str, ...],
     explain: bool,
+    viewpoints: bool,
     url: str | None,
     key: str | None,
     tls: Tls | None,
     weights: dict[str, float] | None,
+    viewpoint: str | None,
     too_long: str,
     thinking: str,
     as_json: bool,
@@ -59,7 +62,15 @@ def command(
         async with open_client(chosen_url(context, url, local["model"]), key, local, tls=tls) as client:
             item = Item(question, responses, images)
             why = Explain.SENTENCES if explain else Explain.NONE
-            return await client.ask([item], weights=weights, too_long=too_long, thinking=thinking, explain=why)
+            return await client.ask(
+                [item],
+                weights=weights,
+                too_long=too_long,
+                thinking=thinking,
+                explain=why,
+                viewpoint=viewpoint,
+                viewpoints=Viewpoints.ALL if viewpoints else Viewpoints.NONE,
+            )
 
     reply = reply_json(asyncio.run(ask()))
     if as_json:
@@ -70,6 +81,8 @@ def command(
         if explain:
             rows = (row for each in reply["results"] for row in _sentence_rows(each, responses[each["response"]]))
             print_table(["response", "adds to the reward", "sentence"], rows, ["adds to the reward"])
+        if viewpoints:
+            _print_viewpoints(reply["results"])
         model = reply["model"]
         click.echo(f"{model['name']} {model['version']}, {model['runtime']}, evidence: {model['evidence']}")
         click.echo(model["fingerprint"])
@@ -83,6 +96,7 @@ def reply_json(reply: Reply) -> dict[str, Any]:
         result_json(score, place, item)
         | ({} if score.error else {"cached": score.cached})
         | _explain_json(score, place)
+        | _viewpoints_json(score)
         for place, score in enumerate(reply.scores[0])
     ]
     return {"id": reply.id, "model": reply.model.as_json(), "results": results, "timings_ms": reply.timings_ms}
@@ -97,6 +111,26 @@ def _explain_json(score: Score, place: int) -> dict[str, Any]:
         for part in score.explain
     ]
     return {"explain": parts}
+
+
+def _viewpoints_json(score: Score) -> dict[str, Any]:
+    if score.viewpoints is None:
+        return {}
+    return {"viewpoints": score.viewpoints, "viewpoint_spread": score.viewpoint_spread}
+
+
+def _print_viewpoints(results: list[dict[str, Any]]) -> None:
+    """Prints the reward of each response under each viewpoint, and how far these lie apart."""
+    names = list(next((result["viewpoints"] for result in results if result.get("viewpoints")), {}))
+    if not names:
+        click.echo("the model has no viewpoints")
+        return
+    rows = [
+        [str(result["response"]), *(f"{n:.3f}" for n in (*result["viewpoints"].values(), result["viewpoint_spread"]))]
+        for result in results
+        if result["status"] == "ok"
+    ]
+    print_table(["response", *names, "spread"], rows, [*names, "spread"])
 
 
 def _table_row(result: dict[str, Any]) -> list[str]:

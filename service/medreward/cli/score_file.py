@@ -60,6 +60,7 @@ def command(
     key: str | None,
     tls: Tls | None,
     weights: dict[str, float] | None,
+    viewpoint: str | None,
     too_long: str,
     thinking: str,
     concurrency: int,
@@ -74,14 +75,16 @@ def command(
     """
     if source.suffix not in SUFFIXES or target.suffix != source.suffix:
         raise click.UsageError("IN and OUT must both end in .jsonl or both in .parquet")
-    options = {"weights": weights, "too_long": too_long, "thinking": thinking}
+    options = {"weights": weights, "too_long": too_long, "thinking": thinking, "viewpoint": viewpoint}
     chosen = chosen_url(context, url, local["model"])
     how: dict[str, Any] = {"tls": tls, "concurrency": concurrency, "retry_seconds": retry_seconds}
 
     async def run(digest: str) -> Output:
         async with open_client(chosen, key, local, **how) as client:
             model = await client.pin_model()
-            record = RunRecord(digest, model.fingerprint, model.runtime.dtype, weights, too_long, thinking)
+            record = RunRecord(
+                digest, model.fingerprint, model.runtime.dtype, weights, too_long, thinking, viewpoint=viewpoint
+            )
             output = Output(target, record)
             with contextlib.closing(output):
                 if not output.done:

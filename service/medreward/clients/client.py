@@ -27,10 +27,25 @@ from medreward.clients.calls import (
 from medreward.clients.errors import NotScored, Refused, Unreachable, VersionChanged, describe
 from medreward.clients.images import File, Unreadable
 from medreward.clients.retries import Attempts, Patience, RetryBudget
-from medreward.clients.score import Reply, Score, Screened, ScreenRequest
+from medreward.clients.score import Best, Reply, Score, Screened, ScreenRequest
 from medreward.clients.transport import Tls, Transport
 from medreward.errors import RETRYABLE, Code
-from medreward.types import DIMENSIONS, Explain, Item, Lane, ModelRef, Options, ScoreRequest, Thinking, TooLong, Turn
+from medreward.ranking import ranking
+from medreward.types import (
+    DIMENSIONS,
+    Explain,
+    Item,
+    Lane,
+    ModelRef,
+    Options,
+    ScoreRequest,
+    Steps,
+    Thinking,
+    TooLong,
+    Turn,
+    Viewpoints,
+    step_ends,
+)
 
 KNOWN_IMAGES: Final = 100_000
 INTERNAL_TRIES: Final = 3  # a fault of the server may pass, but is not waited out
@@ -101,6 +116,9 @@ class AsyncClient:
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> list[Score]:
         """Returns a Score for each response to one question about an image, a list of images, or None.
 
@@ -108,7 +126,7 @@ class AsyncClient:
         """
         if isinstance(responses, str):
             raise TypeError("responses is a list of texts, not one text")
-        request = self._request(weights, too_long, thinking, explain)
+        request = self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints)
         groups = of_call_size(await load_aside(image), question, list(enumerate(responses)), _turns(history))
         return self._strictly(await self._score(list(groups), len(responses), request, None))
 
@@ -120,6 +138,9 @@ class AsyncClient:
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
         unread_turns: UnreadTurns = "send",
         progress: Progress | None = None,
     ) -> list[Score]:
@@ -128,11 +149,44 @@ class AsyncClient:
         A server whose model reads no turns refuses triples that have some; with `unread_turns="leave_out"` it is asked
         without them, and one warning is logged. `progress` is called with (done, all) after each call to the server.
         """
-        request = self._request(weights, too_long, thinking, explain)
+        request = self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints)
         listed = [triple if isinstance(triple, Triple) else Triple(*triple) for triple in triples]
         if unread_turns == "leave_out" and any(triple.history for triple in listed) and not await self._reads_turns():
             listed = [replace(triple, history=()) for triple in listed]
         return self._strictly(await self._score(await group_by_question(listed), len(listed), request, progress))
+
+    async def best(
+        self,
+        image: Images,
+        question: str,
+        responses: Sequence[str],
+        *,
+        weights: Mapping[str, float] | None = None,
+        history: History = (),
+        too_long: TooLong | str = TooLong.ERROR,
+        thinking: Thinking | str = Thinking.KEEP,
+    ) -> Best:
+        """Returns which of the responses is the best, their order, and how sure the model is of the first.
+
+        Raises ValueError where a weight is on a dimension that the model has not: then there is no reward to rank by.
+        """
+        scores = await self.score(
+            image, question, responses, weights=weights, history=history, too_long=too_long, thinking=thinking
+        )
+        if any(score.reward is None and not score.error for score in scores):
+            raise ValueError("a weight is on a dimension that the model has not, so that there is no reward to rank by")
+        given = weights or (await self._insist(self._transport.default_weights) if len(scores) > 1 else {})
+        logits = [None if score.logits is None else tuple(map(score.logits.get, DIMENSIONS)) for score in scores]
+        found = ranking([score.reward for score in scores], logits, given)
+        return Best(
+            response=responses[found.order[0]] if len(found.unscored) < len(scores) else None,
+            scores=tuple(scores),
+            order=found.order,
+            ties=found.ties,
+            unscored=found.unscored,
+            first_beats_second=found.first_beats_second,
+            by_dimension=dict(zip(DIMENSIONS, found.by_dimension, strict=True)) if found.by_dimension else None,
+        )
 
     async def screen(
         self,
@@ -181,12 +235,17 @@ class AsyncClient:
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> Reply:
         """Returns the server's reply to one call, which is sent as it stands: nothing is stored, joined or split.
 
         Raises Refused where the server refuses the call and another try would not mend it.
         """
-        request = replace(self._request(weights, too_long, thinking, explain), items=tuple(items))
+        request = replace(
+            self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints), items=tuple(items)
+        )
         async with self._slots:
             return await self._insist(lambda: self._reply(request, None))
 
@@ -238,13 +297,20 @@ class AsyncClient:
         too_long: TooLong | str,
         thinking: Thinking | str,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> ScoreRequest:
+        if weights and viewpoint is not None:
+            raise ValueError("weights and viewpoint exclude each other: a viewpoint is a set of weights")
         for name, weight in (weights or {}).items():
             if name not in DIMENSIONS or not math.isfinite(weight):
                 dimensions = ", ".join(DIMENSIONS)
                 raise ValueError(f"the weight {name}={weight} is wrong: give finite numbers for some of {dimensions}")
-        options = Options(TooLong(too_long), Thinking(thinking), Explain(explain))
-        return ScoreRequest("", (), weights, options, self._lane, self._timeout)
+        options = Options(
+            TooLong(too_long), Thinking(thinking), Explain(explain), step_ends(steps), Viewpoints(viewpoints)
+        )
+        return ScoreRequest("", (), weights, options, self._lane, self._timeout, viewpoint=viewpoint)
 
     async def _score(
         self, groups: list[Group], count: int, request: ScoreRequest, progress: Progress | None

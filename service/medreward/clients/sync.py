@@ -12,9 +12,9 @@ from medreward.clients.calls import Images, Triple
 from medreward.clients.client import AsyncClient, History, OnFailure, Progress, UnreadTurns
 from medreward.clients.errors import Closed
 from medreward.clients.retries import Patience
-from medreward.clients.score import Score, Screened
+from medreward.clients.score import Best, Score, Screened
 from medreward.clients.transport import Tls
-from medreward.types import Explain, Lane, ModelRef, Thinking, TooLong
+from medreward.types import Explain, Lane, ModelRef, Thinking, TooLong, Viewpoints
 
 T = TypeVar("T")
 
@@ -42,10 +42,18 @@ class ScoreOptions(TypedDict, total=False):
     thinking: Thinking | str
 
 
-class AskOptions(ScoreOptions, total=False):
-    """The options of a call to score that an adapter for a trainer has no use for, beside those that it has."""
+class RewardOptions(ScoreOptions, total=False):
+    """The options of a call to score that an adapter for a trainer has a use for."""
+
+    viewpoint: str | None
+    viewpoints: Viewpoints | str
+
+
+class AskOptions(RewardOptions, total=False):
+    """All options of a call to score."""
 
     explain: Explain | str
+    steps: str | Sequence[int]
 
 
 class ScreenOptions(ScoreOptions, total=False):
@@ -100,6 +108,17 @@ class Client:
     ) -> list[Score]:
         """`progress` is called in the client's own thread, and may not call the client."""
         return self._run(self._client.score_many(triples, progress=progress, unread_turns=unread_turns, **options))
+
+    def best(
+        self,
+        image: Images,
+        question: str,
+        responses: Sequence[str],
+        *,
+        history: History = (),
+        **options: Unpack[ScoreOptions],
+    ) -> Best:
+        return self._run(self._client.best(image, question, responses, history=history, **options))
 
     def screen(
         self,

@@ -50,6 +50,9 @@ class Transport(Protocol):
     async def limits(self) -> Mapping[str, float]:
         """Returns the server's limits by name."""
 
+    async def default_weights(self) -> Mapping[str, float]:
+        """Returns the weights of a request that gives none, by dimension."""
+
     async def close(self) -> None:
         """Gives back all connections."""
 

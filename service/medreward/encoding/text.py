@@ -13,7 +13,7 @@ import tokenizers
 from medreward.encoding import sentences
 from medreward.encoding.thinking import Pair, ThinkingTags
 from medreward.errors import Code, ConfigurationError, ItemError
-from medreward.types import Flag, Options, Thinking, TooLong, Turn
+from medreward.types import Flag, Options, Steps, Thinking, TooLong, Turn
 
 BAD_CHARACTER: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x80-\x9f\ud800-\udfff]")
 MARKER_LOOK: Final = re.compile(r"<\S+>|\[\S+\]")
@@ -99,12 +99,14 @@ class TextEncoder:
         image_template: Sequence[str] = (),
         own_thinking_tags: Iterable[Pair] = (),
         max_sentences: int = sentences.MOST,
+        max_steps: int = sentences.MOST_STEPS,
         turns: TurnTemplate | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._max_chars = max_chars
         self._max_sentences = max_sentences
+        self._max_steps = max_steps
         self._thinking_tags = ThinkingTags(own_thinking_tags)
         self._control_token = re.compile(_any_of(tokenizer.control_tokens))
         self._prompt_template = prompt_template
@@ -183,9 +185,33 @@ class TextEncoder:
         """
         if len(response) > self._max_chars:
             return []
-        strips = options.thinking is Thinking.STRIP
-        scored = self._thinking_tags.blanked(response) if strips else response
-        return sentences.merged(sentences.split(scored), self._max_sentences)
+        return sentences.merged(sentences.split(self._scored(response, options)), self._max_sentences)
+
+    def step_ends(self, response: str, options: Options) -> Sequence[int]:
+        """Returns where the steps of the response end, in characters, rising.
+
+        Over the limit, the steps of a rule are runs of neighbouring ones.
+        Empty for a response with more characters than are scored at all. Raises ItemError for an end that was given and
+        lies beyond the response, or within a block of thoughts that is stripped.
+        """
+        if len(response) > self._max_chars or options.steps is Steps.NONE:
+            return []
+        if isinstance(options.steps, tuple):
+            thoughts = self._thinking_tags.thoughts(response) if options.thinking is Thinking.STRIP else []
+            for place, end in enumerate(options.steps):
+                if end > len(response):
+                    detail = f"the step ends at {end}, and the response has {len(response)} characters"
+                    raise ItemError(Code.BAD_STEPS, detail, f"/options/steps/{place}")
+                if any(start < end < behind for start, behind in thoughts):
+                    detail = f"the step ends at {end}, within thoughts that options.thinking strips"
+                    raise ItemError(Code.BAD_STEPS, detail, f"/options/steps/{place}")
+            return options.steps
+        split = sentences.split if options.steps is Steps.SENTENCES else sentences.paragraphs
+        return [end for _, end in sentences.merged(split(self._scored(response, options)), self._max_steps)]
+
+    def _scored(self, response: str, options: Options) -> str:
+        """Returns the response with spaces for the thoughts that are not scored."""
+        return self._thinking_tags.blanked(response) if options.thinking is Thinking.STRIP else response
 
     def _begin(self, system: Sequence[int] | None = None) -> list[Piece]:
         """Returns what stands before the first thing that the user says."""

@@ -2,14 +2,31 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Final
 
+from medreward.artifacts.manifest import Viewpoint
 from medreward.engine.model import Model
 from medreward.errors import Code, ItemError, RequestError
 from medreward.settings import Settings
-from medreward.types import DIMENSIONS, Flag, Item, ScoreRequest, Turn
+from medreward.types import DIMENSIONS, Flag, Item, ScoreRequest, StepEnds, Turn
 
 LARGEST_WEIGHT: Final = 1_000_000  # a reward stays a finite number
+
+
+def check_steps(steps: StepEnds, limits: Settings) -> None:
+    """Refuses a list of ends of steps that is empty, too long or does not rise. Responses are not looked at."""
+    if not isinstance(steps, tuple):
+        return
+    field = "/options/steps"
+    if not steps:
+        raise RequestError(Code.INVALID_FIELD, "give the end of one step at least, or leave steps out", field)
+    if len(steps) > limits.steps:
+        raise RequestError(Code.TOO_MANY, f"the request has more than {limits.steps} steps", field)
+    for place, (before, end) in enumerate(pairwise((-1, *steps))):
+        if end <= before:
+            detail = "the end of a step must be 0 or more, and lie behind that of the step before it"
+            raise RequestError(Code.INVALID_FIELD, detail, f"{field}/{place}")
 
 
 def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None:
@@ -20,6 +37,7 @@ def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None
             Code.VERSION_CHANGED,
             f"the server has {ours.name} {ours.version}, {ours.fingerprint}: it is not the model that was asked for",
         )
+    check_steps(request.options.steps, limits)
     if not request.items:
         raise RequestError(Code.INVALID_FIELD, "at least one item is needed", "/items")
     if len(request.items) > limits.items:
@@ -40,7 +58,12 @@ def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None
 
 
 def weights_of(request: ScoreRequest, model: Model) -> Mapping[str, float]:
-    """Returns the request's weights, or the model's where it gives none. Refuses weights that are wrong."""
+    """Returns the weights of the reward: the request's, those of the viewpoint that it names, or else the model's.
+
+    Refuses weights that are wrong, a viewpoint that the model has not, and weights beside a viewpoint.
+    """
+    if request.viewpoint is not None:
+        return _weights_of_viewpoint(request.viewpoint, request, model.manifest.viewpoints)
     if not request.weights:
         return model.default_weights
     for name, weight in request.weights.items():
@@ -50,6 +73,17 @@ def weights_of(request: ScoreRequest, model: Model) -> Mapping[str, float]:
             detail = f"a weight must lie between -{LARGEST_WEIGHT} and {LARGEST_WEIGHT}"
             raise RequestError(Code.INVALID_FIELD, detail, f"/weights/{name}")
     return request.weights
+
+
+def _weights_of_viewpoint(name: str, request: ScoreRequest, viewpoints: Mapping[str, Viewpoint]) -> Mapping[str, float]:
+    if request.weights:
+        detail = "weights and viewpoint exclude each other, because a viewpoint is a set of weights: send one of them"
+        raise RequestError(Code.INVALID_FIELD, detail, "/viewpoint")
+    if name not in viewpoints:
+        there = f"it has {', '.join(viewpoints)}" if viewpoints else "it has none"
+        detail = f"the model that is served has no viewpoint of this name: {there}"
+        raise RequestError(Code.VIEWPOINT_UNKNOWN, detail, "/viewpoint")
+    return viewpoints[name].weights
 
 
 def readable(item: Item, model: Model, limits: Settings) -> tuple[Item, tuple[Flag, ...]]:

@@ -2,13 +2,13 @@
 
 import asyncio
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from medreward.backends.base import CostModel, HeadOutputs
-from medreward.encoding.sentences import Span, without
+from medreward.backends.base import CostModel
 from medreward.encoding.text import EncodedText, TextEncoder
+from medreward.engine.answers import Answer, End, answer_of, result_of
 from medreward.engine.checks import readable
 from medreward.engine.images.fetch import Allowance
 from medreward.engine.images.pictures import Pictures
@@ -17,10 +17,10 @@ from medreward.engine.images.slots import Picture
 from medreward.engine.model import Model
 from medreward.engine.queue.flights import Flight, Flights, Landed, flight_id, prompt_digest
 from medreward.engine.queue.scheduler import GroupKey, Scheduler
-from medreward.engine.scoring import Scoring, contribution
+from medreward.engine.scoring import Scoring
 from medreward.errors import Code, ItemError
 from medreward.settings import Settings
-from medreward.types import Clock, Explain, Failed, Flag, Item, Options, Result, ScoreRequest, Timings
+from medreward.types import Clock, Failed, Flag, Item, Options, Result, ScoreRequest, Timings
 
 QUICK_CHARS: Final = 20_000  # of a request: tokenised within a few milliseconds
 
@@ -36,32 +36,6 @@ class RequestContext:
     timings: Timings
     allowance: Allowance
     opened: dict[int, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """An answer that is scored beside that of a response, because it says something about a stretch of the response."""
-
-    stretch: Span
-    text: EncodedText | ItemError
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A response as token ids, with its branches: for each sentence, the answer without it."""
-
-    place: int  # among the item's responses
-    text: EncodedText
-    branches: tuple[Branch, ...] | None = None  # None where none are asked for, or the response was cut
-
-    def texts(self) -> list[EncodedText]:
-        """Returns all that is to be scored: the answer itself, then those of its branches that could be encoded."""
-        branches = [branch.text for branch in self.branches or ()]
-        return [self.text, *(text for text in branches if isinstance(text, EncodedText))]
-
-
-#: What came of one triple, and whether it was known before.
-End = tuple[HeadOutputs | ItemError, bool]
 
 
 class Items:
@@ -95,7 +69,7 @@ class Items:
         item, flags = readable(item, self._model, self._limits)
         chars = len(item.question) + sum(map(len, item.responses)) + sum(len(turn.text) for turn in item.history)
         encode = functools.partial(_encode, i, item, request.options, self._model.text)
-        is_long = chars * len(request.items) > QUICK_CHARS or request.options.explain is not Explain.NONE
+        is_long = chars * len(request.items) > QUICK_CHARS or request.options.ask_for_more
         prompt, answers, results = await asyncio.to_thread(encode) if is_long else encode()
         opened = await self._open(item, context)
         context.opened[i] = tuple(file.digest for file in opened)
@@ -106,7 +80,7 @@ class Items:
             flags = (*flags, Flag.RAW_TEXT)
         texts = [text for answer in answers for text in answer.texts()]
         ends = iter(await self._ends(key, prompt.ids, files, texts, context))
-        results += [_result(i, answer, ends, flags, context.scoring) for answer in answers]
+        results += [result_of(i, answer, ends, flags, context.scoring) for answer in answers]
         return sorted(results, key=lambda result: result.response)
 
     async def _open(self, item: Item, context: RequestContext) -> list[ImageFile]:
@@ -154,7 +128,7 @@ class Items:
         Fails with an ItemError when the answers are not admitted or an image cannot be decoded.
         """
         deadline, timings = context.deadline, context.timings
-        costs = [self._cost.answer(len(prompt), len(ids)) for _, ids in answers]
+        costs = self._cost.answers(len(prompt), [ids for _, ids in answers])
         # An image counts at the size at which the model sees it.
         pixels = sum(self._model.image.of(file.header.width, file.header.height).pixels for file in files)
         costs[0] += self._cost.group(len(prompt), pixels, len(files))
@@ -233,55 +207,7 @@ def _encode(i: int, item: Item, options: Options, text: TextEncoder) -> tuple[En
     failed: list[Result] = []
     for place, response in enumerate(item.responses):
         try:
-            encoded = text.answer(prompt, response, options)
+            answers.append(answer_of(place, prompt, response, options, text))
         except ItemError as error:
             failed.append(Failed(i, place, error))
-            continue
-        # Without one of its sentences, a cut response would be cut elsewhere: the difference would say nothing of it.
-        explains = options.explain is Explain.SENTENCES and Flag.CUT_MIDDLE not in encoded.flags
-        answers.append(Answer(place, encoded, _without_each(prompt, response, options, text) if explains else None))
     return prompt, answers, failed
-
-
-def _without_each(prompt: EncodedText, response: str, options: Options, text: TextEncoder) -> tuple[Branch, ...]:
-    """Returns a branch for each sentence of the response: the answer without it, or why it is none."""
-    branches = []
-    spans = text.sentences(response, options)
-    for place, span in enumerate(spans):
-        try:
-            rest: EncodedText | ItemError = text.answer(prompt, without(response, spans, place), options)
-        except ItemError as error:
-            rest = error
-        branches.append(Branch(span, rest))
-    return tuple(branches)
-
-
-def _result(i: int, answer: Answer, ends: Iterator[End], flags: tuple[Flag, ...], scoring: Scoring) -> Result:
-    """Returns what is answered about one response. It takes from `ends` what came of each of the answer's texts."""
-    outcome, cached = next(ends)
-    all_flags = tuple(dict.fromkeys((*flags, *answer.text.flags))) if answer.text.flags else flags
-    result = _of_outcome(i, answer.place, outcome, all_flags, scoring, cached)
-    if answer.branches is None:
-        return result
-    without_each = [
-        (branch, Failed(i, answer.place, branch.text))
-        if isinstance(branch.text, ItemError)
-        else (branch, _of_outcome(i, answer.place, next(ends)[0], (), scoring))
-        for branch in answer.branches
-    ]
-    if isinstance(result, Failed):
-        return result
-    return replace(result, explain=tuple(contribution(*branch.stretch, result, rest) for branch, rest in without_each))
-
-
-def _of_outcome(
-    i: int,
-    place: int,
-    outcome: HeadOutputs | ItemError,
-    flags: tuple[Flag, ...],
-    scoring: Scoring,
-    cached: bool = False,
-) -> Result:
-    if isinstance(outcome, ItemError):
-        return Failed(i, place, outcome, flags)
-    return scoring.result(i, place, outcome, flags, cached)

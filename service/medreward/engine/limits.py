@@ -21,6 +21,7 @@ _LIMITS = (
     "text_chars",
     "explain_sentences",
     "images_pixels",
+    "steps",
     "image_bytes",
     "image_pixels",
     "image_side",

@@ -14,6 +14,7 @@ from medreward.screening.deciding import Decision
 from medreward.screening.drift import Drift, DriftAccount
 from medreward.screening.policies import Policies
 from medreward.screening.policy import PolicyFile
+from medreward.screening.policy_folder import Served
 from medreward.screening.shadow import Shadow
 from medreward.types import Failed, ScoreRequest, ScoreResponse, Verdict
 
@@ -103,9 +104,7 @@ class Screening:
         settings, manifest = self._engine.settings, serving.model.manifest
         policies = Policies(settings.policies, settings.default_policy)
         policies.load(
-            serving.ref.fingerprint,
-            tuple(manifest.dimensions),
-            serving.uncertainty is not None,
+            Served(serving.ref.fingerprint, tuple(manifest.dimensions), serving.uncertainty is not None),
             serving.model.default_weights,
             serving.model.folder / "policies" if serving.model.folder else None,
         )

@@ -56,6 +56,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "it may pass later, else with 422), `null`, or a number",
     "weights": "weight of each dimension in the reward, as `accuracy:2,overall:1`; one not named weighs 0, and without "
     "this the model's own count",
+    "viewpoint": "name of a viewpoint of the model, whose weights make the reward; not beside `weights`",
     "too_long": "`error` (the default) or `cut_middle`",
     "thinking": "`keep` (the default) or `strip`",
 }
@@ -143,6 +144,7 @@ def read_call(route: str, entry: Entry, parameters: Mapping[str, str], headers: 
         deadline_s=read_deadline(headers.get("x-deadline-ms")),
         fingerprint=headers.get("x-model-fingerprint"),
         tenant=entry.caller.tenant,
+        viewpoint=parameters.get("viewpoint") or None,
         trace=entry.recorded,
     )
     fill = None if on_error in ("raise", "null") else _number(on_error, "on_error", "raise, null or a finite number")

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from medreward.api.examples import GROUPED_EXAMPLE, PROBLEM_EXAMPLE, REPLY_EXAMPLE, TRIPLE_EXAMPLE
+from medreward.api.examples import GROUPED_EXAMPLE, PROBLEM_EXAMPLE, RANK_EXAMPLE, REPLY_EXAMPLE, TRIPLE_EXAMPLE
 from medreward.api.fields import ItemPointers
 from medreward.errors import ITEM_CODES, Code
 from medreward.types import (
@@ -21,6 +21,8 @@ from medreward.types import (
     TooLong,
     Turn,
     UrlImage,
+    Viewpoints,
+    step_ends,
 )
 
 #: What each flag means for the response that has it.
@@ -68,19 +70,18 @@ class ImageObject(Shape):
         return UrlImage(self.url or "")
 
 
-#: The names of the forms of an image or of a turn's content in the path of a validation error. No key of a body has
-#: such a name.
-FORMS: Final = ("(text)", "(object)", "(parts)")
+#: The names of the two forms of a value in the path of a validation error. No key of a body has such a name.
+FORMS: Final = ("(text)", "(other)")
 
 
-def _image_form(value: object) -> str:
+def _form(value: object) -> str:
     """Returns the form that was meant, so that an error is about it and not about the other."""
     return FORMS[0] if isinstance(value, str) else FORMS[1]
 
 
 Image = Annotated[
     Annotated[str, Tag(FORMS[0])] | Annotated[ImageObject, Tag(FORMS[1])],
-    Discriminator(_image_form),
+    Discriminator(_form),
     Field(description="base64 of a JPEG, PNG, WebP or DICOM file, or an object"),
 ]
 
@@ -103,14 +104,9 @@ class PartShape(Shape):
         return self.text if self.text is not None else self.image or 0
 
 
-def _content_form(value: object) -> str:
-    """Returns the form of a turn's content that was meant, so that an error is about it and not about the other."""
-    return FORMS[2] if isinstance(value, list) else FORMS[0]
-
-
 Content = Annotated[
-    Annotated[str, Tag(FORMS[0])] | Annotated[list[PartShape], Tag(FORMS[2])],
-    Discriminator(_content_form),
+    Annotated[str, Tag(FORMS[0])] | Annotated[list[PartShape], Tag(FORMS[1])],
+    Discriminator(_form),
     Field(description="a text, or texts and images in their order"),
 ]
 
@@ -126,24 +122,44 @@ class TurnShape(Shape):
         return Turn(self.role, content)
 
 
+StepsShape = Annotated[
+    Annotated[Literal["none", "sentences", "paragraphs"], Tag(FORMS[0])] | Annotated[list[int], Tag(FORMS[1])],
+    Discriminator(_form),
+]
+
+
 class OptionsShape(Shape):
     too_long: Literal["error", "cut_middle"] = Field(
         "error",
         description="for a response over the model's limit of tokens: an error, or cut out its middle, which is "
         "flagged as cut_middle and may raise its reward",
     )
-    thinking: Literal["keep", "strip"] = Field(
+    thinking: Literal["keep", "strip", "both"] = Field(
         "keep",
         description="strip: leave out what stands between <think> and </think>, <thinking>, <reasoning>, <thought>, "
-        "◁think▷ and the server's own tags",
+        "◁think▷ and the server's own tags. both: keep it, and say in without_thinking what strip would have given",
     )
-
     explain: Literal["none", "sentences"] = Field(
         "none", description="sentences: say for each sentence of a response what it adds to its numbers"
     )
+    steps: StepsShape = Field(
+        "none",
+        description="sentences, paragraphs, or the places behind which steps end, rising, in Unicode characters: give "
+        "the numbers of each response cut there, as if it ended so",
+    )
+
+    viewpoints: Literal["none", "all"] = Field(
+        "none", description="all: say for each response what its reward is under each viewpoint of the model"
+    )
 
     def to_options(self) -> Options:
-        return Options(TooLong(self.too_long), Thinking(self.thinking), Explain(self.explain))
+        return Options(
+            TooLong(self.too_long),
+            Thinking(self.thinking),
+            Explain(self.explain),
+            step_ends(self.steps),
+            Viewpoints(self.viewpoints),
+        )
 
 
 class Question(Shape):
@@ -165,11 +181,15 @@ class Question(Shape):
     def pointers(self, item: str, response: str | None) -> ItemPointers:
         return ItemPointers(item, "images/0" if self.images is not None else "image", response)
 
-    def to_item(self, responses: list[str]) -> Item:
+    def texts(self) -> list[str]:
+        """Returns the responses."""
+        raise NotImplementedError
+
+    def to_item(self) -> Item:
         images = self.images if self.images is not None else [self.image] if self.image is not None else []
         sources = tuple(Base64Image(image) if isinstance(image, str) else image.to_source() for image in images)
         turns = tuple(turn.to_turn() for turn in self.history or ())
-        return Item(self.question, tuple(responses), sources, turns)
+        return Item(self.question, tuple(self.texts()), sources, turns)
 
 
 class ItemShape(Question):
@@ -190,6 +210,9 @@ class ItemShape(Question):
 
 class Beside(Shape):
     weights: dict[str, float] | None = Field(None, description="dimension to weight; one not named weighs 0")
+    viewpoint: str | None = Field(
+        None, description="name of a viewpoint of the model, whose weights make the reward; not beside weights"
+    )
     options: OptionsShape = OptionsShape()
 
 
@@ -199,6 +222,20 @@ class TripleRequest(Question, Beside):
     model_config = ConfigDict(json_schema_extra={"example": TRIPLE_EXAMPLE})
 
     response: str
+
+    def texts(self) -> list[str]:
+        return [self.response]
+
+
+class RankRequest(Question, Beside):
+    """One image, one question and the responses to rank: an item of the grouped form by itself."""
+
+    model_config = ConfigDict(json_schema_extra={"example": RANK_EXAMPLE})
+
+    responses: list[str] = Field(min_length=1)
+
+    def texts(self) -> list[str]:
+        return self.responses
 
 
 class GroupedRequest(Beside):
@@ -236,6 +273,28 @@ class ContributionShape(Shape):
     error: ErrorShape | None = Field(None, description="why the response without the sentence was not scored")
 
 
+class StepShape(Shape):
+    """The numbers of a response that is cut at the end of a step, as /score gives them to the cut text by itself."""
+
+    end: int = Field(description="just behind the step's last character, in Unicode characters of the response as sent")
+    logits: Six | None = Field(description="null where the cut response was not scored")
+    reward: float | None
+    error: ErrorShape | None = Field(None, description="why the cut response was not scored")
+
+
+class AsideShape(Shape):
+    """The numbers of a response without its thoughts, as options.thinking: strip gives them."""
+
+    scores: Six | None
+    logits: Six | None
+    uncertainty: Six | None
+    reward: float | None
+    flags: list[Flag] = Field(
+        description="thinking_stripped where there were thoughts; without them, the numbers are the same"
+    )
+    error: ErrorShape | None = Field(None, description="why it was not scored")
+
+
 class ResultShape(Shape):
     """Of one response: its numbers, or why there are none."""
 
@@ -260,6 +319,19 @@ class ResultShape(Shape):
         None,
         description="with options.explain: what each sentence adds. Not there where the response was not scored, nor "
         "where it was cut",
+    )
+    steps: list[StepShape] | None = Field(
+        None,
+        description="with options.steps, rising. Not there where the response was not scored, nor where it was cut",
+    )
+    without_thinking: AsideShape | None = Field(
+        None, description="with options.thinking: both. Not there where the response was not scored"
+    )
+    viewpoints: dict[str, float] | None = Field(
+        None, description="with options.viewpoints: the reward under each viewpoint; empty for a model without any"
+    )
+    viewpoint_spread: float | None = Field(
+        None, description="the highest of these rewards less the lowest; null for a model without viewpoints"
     )
 
 
@@ -297,9 +369,18 @@ class StoredReply(Shape):
     height: int
 
 
+class ViewpointShape(Shape):
+    """A weighting of the dimensions that follows a guideline."""
+
+    title: str
+    source: str = Field(description="where the guideline can be read, or the words that the weights follow")
+    weights: dict[str, float]
+
+
 class ModelReply(ModelRefShape):
     dimensions: list[str]
     default_weights: dict[str, float]
+    viewpoints: dict[str, ViewpointShape] = Field(description="by the name that a request gives as its viewpoint")
     backend: str
     device: str
     uncertainty: str | None = Field(

@@ -21,11 +21,14 @@ from medreward.types import (
     Lane,
     Options,
     ScoreRequest,
+    StepEnds,
+    Steps,
     StoredImage,
     Thinking,
     TooLong,
     Turn,
     UrlImage,
+    Viewpoints,
 )
 
 ROLES: Final = ("system", "user", "assistant")
@@ -78,11 +81,14 @@ def score_request(request: Scorable, context: Context, entry: Entry, id_: str) -
             option(TooLong, request.options.too_long or TooLong.ERROR, "/options/too_long"),
             option(Thinking, request.options.thinking or Thinking.KEEP, "/options/thinking"),
             option(Explain, request.options.explain or Explain.NONE, "/options/explain"),
+            _steps(request.options),
+            option(Viewpoints, request.options.viewpoints or Viewpoints.NONE, "/options/viewpoints"),
         ),
         lane=entry.lane,
         deadline_s=min((deadline for deadline in deadlines if deadline is not None), default=None),
         fingerprint=request.expect_fingerprint or metadata.get("x-model-fingerprint"),
         tenant=entry.caller.tenant,
+        viewpoint=request.viewpoint or None,
         trace=entry.recorded,
     )
 
@@ -99,6 +105,15 @@ def screen_request(request: pb.ScreenRequest, context: Context, entry: Entry) ->
             raise RequestError(Code.INVALID_FIELD, detail, f"/departments/{i}")
     asked = score_request(request, context, entry, entry.request_id)
     return ScreenRequest(asked, request.policy or None, departments, entry.caller.id)
+
+
+def _steps(options: pb.Options) -> StepEnds:
+    """Returns where steps end; refuses a message that says so twice."""
+    if not options.step_ends:
+        return option(Steps, options.steps or Steps.NONE, "/options/steps")
+    if options.steps:
+        raise RequestError(Code.INVALID_FIELD, "steps and step_ends exclude each other", "/options/steps")
+    return tuple(options.step_ends)
 
 
 def _item(i: int, item: pb.Item) -> Item:

@@ -20,6 +20,7 @@ from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
 from medreward.backends.torch_vlm import adapter
 from medreward.backends.torch_vlm.backbone import Backbone, Features, Prefix, load
 from medreward.backends.torch_vlm.heads import Heads, TrainedHeads
+from medreward.backends.torch_vlm.packing import ALIKE_TOKENS
 from medreward.backends.torch_vlm.sharing import held_bytes, join
 from medreward.backends.torch_vlm.verbaliser import VerbaliserHeads
 from medreward.caches import MIB, ByteCache
@@ -56,7 +57,9 @@ class TorchVlmBackend:
     @property
     def cost(self) -> CostModel:
         pixels, image = self.backbone.token_pixels, self.backbone.image_tokens
-        return CostModel(image=image, pixels=pixels, row=sum(map(len, self.heads.tails)), shares_prompt=True)
+        alike = 0 if self.heads.tails or self.backbone.alone else ALIKE_TOKENS
+        row = sum(map(len, self.heads.tails))
+        return CostModel(image=image, pixels=pixels, row=row, shares_prompt=True, alike=alike)
 
     @torch.inference_mode()
     def score(self, groups: Sequence[Group]) -> list[Logits]:

@@ -7,6 +7,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from medreward.backends.base import trunks
+
 ROW_TOKENS: Final = 256  # most tokens of several answers in a row: each is compared with all of them
 ALIKE_TOKENS: Final = 16  # that two answers must begin with alike before the second is run from where it differs
 LONGEST_TAIL: Final = 4  # rows' worth of tokens that may follow an answer with which others begin alike
@@ -49,12 +51,12 @@ def pack(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Packed
     """Returns rows of at most `most` tokens, or of one answer that has more."""
     after = sum(map(len, tails))
     rows: list[Packed] = []
-    beginnings: dict[tuple[int, ...], tuple[Packed, int]] = {}  # the first answer with each, and its row
-    for index, answer in enumerate(answers):
-        beginning = tuple(answer[:ALIKE_TOKENS])
-        if beginning in beginnings:
-            row, trunk = beginnings[beginning]
-            shared = _alike(answers[trunk], answer)
+    rows_of: dict[int, Packed] = {}  # of answers that others begin like
+    begin_like = trunks(answers, ALIKE_TOKENS) if most and not tails else [None] * len(answers)
+    for index, (answer, begins_like) in enumerate(zip(answers, begin_like, strict=True)):
+        if begins_like:
+            trunk, shared = begins_like
+            row = rows_of[trunk]
             if len(row.ids) + len(answer) - shared <= len(answers[trunk]) + LONGEST_TAIL * most:
                 row.answers.append(index)
                 row.append(answer[shared:], shared, index, trunk)
@@ -63,8 +65,7 @@ def pack(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Packed
         if not rows or len(rows[-1].ids) + len(answer) + after > most:
             rows.append(Packed([], [], [], [], [], [], []))
         row, owner = rows[-1], index * (1 + len(tails))
-        if most and not tails and len(answer) > ALIKE_TOKENS:
-            beginnings.setdefault(beginning, (row, index))
+        rows_of[index] = row
         row.answers.append(index)
         row.append(answer, 0, owner, NOBODY)
         for place, tail in enumerate(tails, 1):
@@ -73,12 +74,6 @@ def pack(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Packed
         if not tails:
             row.lasts.append(len(row.ids) - 1)
     return rows
-
-
-def _alike(one: Ids, other: Ids) -> int:
-    """Returns with how many tokens both begin alike, of which the other has at least one more."""
-    pairs = enumerate(zip(one, other[:-1], strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other) - 1))
 
 
 def runs(lengths: Sequence[int], behind: Sequence[int], most: int) -> Iterator[list[int]]:
