@@ -16,7 +16,7 @@ FORGETTINGS: Final = 2  # of an image, before it travels with the call
 
 
 #: One image, several in a list or tuple, or None.
-Images: TypeAlias = "ImageLike | list[ImageLike] | tuple[ImageLike, ...]"
+Images: TypeAlias = "ImageLike | Sequence[ImageLike]"
 
 
 @dataclass(frozen=True, slots=True)

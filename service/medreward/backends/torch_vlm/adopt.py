@@ -29,7 +29,7 @@ HEAD: Final = "reward_head.safetensors"
 VALUE_HEAD: Final = "value_head.safetensors"
 TOKENIZER: Final = "tokenizer.json"
 SIDE: Final = 448  # where the image processor takes any size
-MAX_TOKENS: Final = 4096
+MAX_TOKENS: Final = 20_480  # a prompt of 16,384 and an answer of 4,096
 IMAGE_TOKENS: Final = 1280  # most of an image at its own size; processors allow more than most devices bear
 WORDS: Final = (("Yes", "No"), ("yes", "no"))
 
