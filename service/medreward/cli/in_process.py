@@ -1,6 +1,6 @@
 """The client's third transport: the server's own engine, in this process."""
 
-from typing import Self
+from typing import Literal, Self
 
 from prometheus_client import CollectorRegistry
 
@@ -22,9 +22,9 @@ class EngineTransport:
         self._engine = engine
 
     @classmethod
-    async def start(cls, settings: Settings) -> Self:
+    async def start(cls, settings: Settings, isolation: Literal["process", "inline"] = "inline") -> Self:
         """Loads the model that the settings name; raises ConfigurationError where it cannot be served."""
-        engine = Engine(settings.model_copy(update={"isolation": "inline"}), Metrics(CollectorRegistry()))
+        engine = Engine(settings.model_copy(update={"isolation": isolation}), Metrics(CollectorRegistry()))
         await engine.start()
         return cls(engine)
 

@@ -66,7 +66,7 @@ class Output:
         self.close()
         if is_parquet(self._path) and not self.done:
             draft = self._path.with_name(f"{self._path.name}.tmp")
-            _write_parquet(self._journal, draft, id_type, self._decides)
+            write_parquet(_lines(self._journal), draft, id_type, self._decides)
             draft.replace(self._path)
             self._journal.unlink()
 
@@ -156,11 +156,10 @@ def _count(rows: Iterator[dict[str, Any]]) -> tuple[int, int]:
     return total, failed
 
 
-def _write_parquet(journal: Path, to: Path, id_type: Any, decides: bool) -> None:
-    """Writes the journal's rows as a Parquet file."""
+def write_parquet(rows: Iterator[dict[str, Any]], to: Any, id_type: Any, decides: bool) -> None:
+    """Writes rows as a Parquet file: to a path, or into an open file."""
     pyarrow = import_pyarrow()
     schema = _parquet_schema(pyarrow, id_type, decides)
-    rows = _lines(journal)
     with pyarrow.parquet.ParquetWriter(to, schema) as writer:
         while chunk := list(islice(rows, CHUNK_ROWS)):
             if id_type == pyarrow.string():

@@ -1,0 +1,82 @@
+"""Runs a class over pieces of work by Ray Data: in actors, each of which keeps what it made at its start."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from medreward.errors import ConfigurationError
+
+BLOCKS_PER_ACTOR: Final = 16  # so that an actor which starts late finds work
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What one actor takes of a node."""
+
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Connects to a cluster, or starts one of this machine for `local`, and leaves it. Raises ConfigurationError where
+    none is there."""
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"--ray {address}: there is no Ray cluster: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def device_of(device: str, threads: int, gpus: int = 1) -> Device:
+    """Returns what an actor of such settings takes: `gpus` GPUs where the cluster has any and may be asked for them,
+    else as many cores as the model has threads, by default all of the smallest node."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if device == "cuda" or (device == "auto" and any(node.get("GPU") for node in nodes)):
+        return Device(cpus=max(1, threads), gpus=gpus)
+    return Device(cpus=threads or min(node["CPU"] for node in nodes if node.get("CPU")), gpus=0)
+
+
+def room_for(device: Device) -> int:
+    """Returns how many actors the cluster has room for now, one at least."""
+    fits = 0
+    for node in (node["Resources"] for node in ray.nodes() if node["Alive"]):
+        of_gpus = node.get("GPU", 0) // device.gpus if device.gpus else float("inf")
+        fits += int(min(node.get("CPU", 0) // device.cpus, of_gpus))
+    return max(1, fits)
+
+
+def results(
+    kind: type, argument: Any, pieces: Sequence[Mapping[str, Any]], device: Device, actors: int | None
+) -> Iterator[dict[str, Any]]:
+    """Gives what `kind(argument)` returns for each piece, as it comes. An actor or a node that is lost is replaced, and
+    its piece given to another. What the class raises ends the run; ConfigurationError keeps its words."""
+    if not pieces:
+        return
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    most = min(actors or room_for(device), len(pieces))
+    blocks = min(len(pieces), BLOCKS_PER_ACTOR * most)
+    scored = ray.data.from_items([dict(piece) for piece in pieces], override_num_blocks=blocks).map_batches(
+        kind,
+        fn_constructor_args=(argument,),
+        batch_size=1,
+        compute=ActorPoolStrategy(min_size=1, max_size=most),
+        num_cpus=device.cpus,
+        **({"num_gpus": device.gpus} if device.gpus else {}),
+    )
+    try:
+        yield from scored.iter_rows()
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ConfigurationError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        raise ConfigurationError(str(cause or error).strip().splitlines()[-1]) from None
