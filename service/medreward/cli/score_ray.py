@@ -24,7 +24,7 @@ from medreward.cli.rows import SUFFIXES
 from medreward.cli.score_file import Job
 from medreward.cli.serve import read_settings
 from medreward.cli.show import progress_bar
-from medreward.clients import AsyncClient, ClientError, Patience
+from medreward.clients import AsyncClient, Patience
 from medreward.errors import ConfigurationError
 from medreward.scale.summary import Summary
 
@@ -51,12 +51,23 @@ class Parts:
     def __init__(self, asked: Asked, record: RunRecord) -> None:
         self._files, path = open_place(asked.target)
         run = sha256(repr((asked.batch_rows, asdict(record))).encode()).hexdigest()[:16]
+        self.run = run
+        self._summary = f"{path}.summary.json"
         self._parent = f"{path}.parts"
         self._folder = f"{self._parent}/{run}"
         self._is_local = "://" not in asked.target
 
     def _path(self, number: int) -> str:
         return f"{self._folder}/{number:08d}.jsonl"
+
+    def summary(self) -> dict[str, Any] | None:
+        """Returns the summary of the output where this run has finished it, else None."""
+        try:
+            with self._files.open_input_stream(self._summary, compression=None) as file:
+                summary = json.loads(file.read())
+        except (FileNotFoundError, ValueError):
+            return None
+        return summary if isinstance(summary, dict) and summary.get("run") == self.run else None
 
     def has(self, number: int) -> bool:
         from pyarrow import fs
@@ -83,7 +94,10 @@ class Parts:
             except FileNotFoundError:
                 raise ConfigurationError(f"part {number} of the output is not there; {NOT_SHARED}") from None
 
-    def delete(self) -> None:
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Writes the summary, which says that the output is whole, and deletes the parts."""
+        with self._files.open_output_stream(self._summary, compression=None) as file:
+            file.write(json.dumps(summary, indent=2).encode() + b"\n")
         self._files.delete_dir(self._parent)
 
 
@@ -111,13 +125,14 @@ class Scorer:
         self._model = model.as_json()
         self._record = RunRecord(self._input.digest(), model.fingerprint, model.runtime.dtype, **asked.options)
         self._parts = Parts(asked, self._record)
+        self._is_finished = self._parts.summary() is not None
         self._job = Job(Path(asked.source), asked.options, asked.concurrency, client)
 
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Writes the part of each piece that has none yet; returns the pieces' rows and which run they belong to."""
         pieces = [Piece(*values) for values in zip(*(columns[name].tolist() for name in Piece.__slots__), strict=True)]
         for piece in pieces:
-            if not self._parts.has(piece.number):
+            if not self._is_finished and not self._parts.has(piece.number):
                 self._parts.write(piece.number, self._run(self._score(piece)))
         about = json.dumps(asdict(self._record))
         return {"rows": [piece.rows for piece in pieces], "record": [about] * len(pieces)}
@@ -133,30 +148,30 @@ def score_on_ray(address: str, actors: int | None, asked: Asked) -> dict[str, An
     if not asked.target.endswith(SUFFIXES):
         raise click.UsageError("OUT must end in .jsonl or in .parquet")
     try:
-        from medreward.scale.batch import connected, device_of, results
+        from medreward.scale.batch import connected, device_of, results, room_for
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
         raise ConfigurationError(f"--ray needs Ray, which is not installed; run {install('ray')}") from None
     pieces = list(Input(asked.source).pieces(asked.batch_rows))
+    if not pieces:
+        raise ConfigurationError(f"{asked.source} has no rows")
     total, done, record = sum(piece.rows for piece in pieces), 0, ""
     settings = read_settings(**asked.local)
     with connected(address), progress_bar("rows") as advance:
         device = device_of(settings.device, settings.threads, settings.tensor_parallel)
-        try:
-            for finished in results(Scorer, asked, [asdict(piece) for piece in pieces], device, actors):
-                if record != finished["record"]:
-                    record = check_record(asked.target, record, finished["record"])
-                done += finished["rows"]
-                advance(done, total)
-        except ClientError as error:
-            raise ConfigurationError(f"stopped after {done} rows; run it again to go on: {error}") from None
-    if not pieces:
-        raise ConfigurationError(f"{asked.source} has no rows")
+        most = actors or room_for(device, settings.threads)
+        for scored in results(Scorer, asked, [asdict(piece) for piece in pieces], device, most):
+            if record != scored["record"]:
+                record = check_record(asked.target, record, scored["record"])
+            done += scored["rows"]
+            advance(done, total)
     parts = Parts(asked, RunRecord(**json.loads(record)))
-    summary = write_output(asked, parts.lines(range(len(pieces))))
-    parts.delete()
-    return summary.as_json()
+    if (finished := parts.summary()) is not None:
+        return finished
+    summary = {"run": parts.run, **write_output(asked, parts.lines(range(len(pieces)))).as_json()}
+    parts.finish(summary)
+    return summary
 
 
 def check_record(target: str, before: str, record: str) -> str:
@@ -170,7 +185,7 @@ def check_record(target: str, before: str, record: str) -> str:
 
 
 def write_output(asked: Asked, lines: Iterator[bytes]) -> Summary:
-    """Writes the parts' lines as one output, in their order, and the summary beside it."""
+    """Writes the parts' lines as one output, in their order, and returns what is in it."""
     summary = Summary()
 
     def counted() -> Iterator[bytes]:
@@ -187,8 +202,6 @@ def write_output(asked: Asked, lines: Iterator[bytes]) -> Summary:
         else:
             for line in counted():
                 file.write(line)
-    with files.open_output_stream(f"{path}.summary.json", compression=None) as file:
-        file.write(json.dumps(summary.as_json(), indent=2).encode() + b"\n")
     if draft != path:
         files.move(draft, path)
     return summary

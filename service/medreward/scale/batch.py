@@ -9,7 +9,7 @@ from typing import Any, Final
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
-from medreward.errors import ConfigurationError
+from medreward.errors import ConfigurationError, MedRewardError
 
 BLOCKS_PER_ACTOR: Final = 16  # so that an actor which starts late finds work
 
@@ -38,32 +38,31 @@ def connected(address: str) -> Iterator[None]:
 
 def device_of(device: str, threads: int, gpus: int = 1) -> Device:
     """Returns what an actor of such settings takes: `gpus` GPUs where the cluster has any and may be asked for them,
-    else as many cores as the model has threads, by default all of the smallest node."""
+    else a core for each thread of the model. Without a number of threads the model uses all cores of its node, as
+    `score-file` does, and the actor asks Ray for one, so that it starts beside whatever else is there."""
+    has_gpus = any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"])
+    return Device(cpus=threads or 1, gpus=gpus if device == "cuda" or (device == "auto" and has_gpus) else 0)
+
+
+def room_for(device: Device, threads: int) -> int:
+    """Returns how many actors the cluster has room for now, one at least: one a node where each uses all cores."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if device == "cuda" or (device == "auto" and any(node.get("GPU") for node in nodes)):
-        return Device(cpus=max(1, threads), gpus=gpus)
-    return Device(cpus=threads or min(node["CPU"] for node in nodes if node.get("CPU")), gpus=0)
-
-
-def room_for(device: Device) -> int:
-    """Returns how many actors the cluster has room for now, one at least."""
-    fits = 0
-    for node in (node["Resources"] for node in ray.nodes() if node["Alive"]):
-        of_gpus = node.get("GPU", 0) // device.gpus if device.gpus else float("inf")
-        fits += int(min(node.get("CPU", 0) // device.cpus, of_gpus))
-    return max(1, fits)
+    if device.gpus:
+        return max(1, sum(int(node.get("GPU", 0) // device.gpus) for node in nodes))
+    return max(1, sum(int(node.get("CPU", 0) // device.cpus) if threads else 1 for node in nodes if node.get("CPU")))
 
 
 def results(
-    kind: type, argument: Any, pieces: Sequence[Mapping[str, Any]], device: Device, actors: int | None
+    kind: type, argument: Any, pieces: Sequence[Mapping[str, Any]], device: Device, most: int
 ) -> Iterator[dict[str, Any]]:
     """Gives what `kind(argument)` returns for each piece, as it comes. An actor or a node that is lost is replaced, and
-    its piece given to another. What the class raises ends the run; ConfigurationError keeps its words."""
+    its piece given to another. What the class raises ends the run with a ConfigurationError."""
     if not pieces:
         return
     context = DataContext.get_current()
-    context.enable_progress_bars = False
-    most = min(actors or room_for(device), len(pieces))
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    most = min(most, len(pieces))
     blocks = min(len(pieces), BLOCKS_PER_ACTOR * most)
     scored = ray.data.from_items([dict(piece) for piece in pieces], override_num_blocks=blocks).map_batches(
         kind,
@@ -71,12 +70,14 @@ def results(
         batch_size=1,
         compute=ActorPoolStrategy(min_size=1, max_size=most),
         num_cpus=device.cpus,
+        ray_remote_args_fn=lambda: {"scheduling_strategy": "SPREAD"},
         **({"num_gpus": device.gpus} if device.gpus else {}),
     )
     try:
         yield from scored.iter_rows()
     except ray.exceptions.RayError as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ConfigurationError):
+        while cause is not None and not isinstance(cause, MedRewardError | ConfigurationError):
             cause = getattr(cause, "cause", None) or cause.__cause__
-        raise ConfigurationError(str(cause or error).strip().splitlines()[-1]) from None
+        why = str(cause or error).strip().splitlines()[-1]
+        raise ConfigurationError(f"stopped; what was scored is kept, and started again it goes on: {why}") from None
