@@ -85,8 +85,9 @@ def command(
     if ray:
         if chosen:
             raise click.UsageError("--ray and --url exclude each other: the actors hold the model themselves")
-        from medreward.cli.score_ray import Asked, score_on_ray
+        from medreward.cli.score_ray import Asked, score_on_ray, seen_from_a_node
 
+        source, target, local["model"] = map(seen_from_a_node, (source, target, local["model"]))
         asked = Asked(source, target, local, options, concurrency, retry_seconds, ray_batch_rows)
         summary = score_on_ray(ray, ray_actors, asked)
     else:

@@ -142,6 +142,13 @@ class Scorer:
         return b"".join(json.dumps(row, separators=(",", ":")).encode() + b"\n" for row in rows)
 
 
+def seen_from_a_node(place: str | None) -> Any:
+    """Returns a path as an actor finds it, which runs in another folder; URIs and names of models stay as they are."""
+    if place is None or "://" in place or not (Path(place).exists() or place.endswith(SUFFIXES)):
+        return place
+    return str(Path(place).absolute())
+
+
 def score_on_ray(address: str, actors: int | None, asked: Asked) -> dict[str, Any]:
     """Scores the input on the Ray cluster at `address` and returns a summary of the output, which it also writes
     beside it. Raises ConfigurationError where the run cannot go on; started again, it goes on where it stopped."""

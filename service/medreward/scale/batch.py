@@ -11,6 +11,8 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from medreward.errors import ConfigurationError, MedRewardError
 
+OUR_ERROR: Final = f"{ConfigurationError.__module__}.{ConfigurationError.__name__}: "  # where an actor did not start
+MOST_OF_A_NODE: Final = 0.75
 BLOCKS_PER_ACTOR: Final = 16  # so that an actor which starts late finds work
 
 
@@ -27,7 +29,7 @@ def connected(address: str) -> Iterator[None]:
     """Connects to a cluster, or starts one of this machine for `local`, and leaves it. Raises ConfigurationError where
     none is there."""
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, ignore_reinit_error=True)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigurationError(f"--ray {address}: there is no Ray cluster: {error}") from None
     try:
@@ -39,9 +41,12 @@ def connected(address: str) -> Iterator[None]:
 def device_of(device: str, threads: int, gpus: int = 1) -> Device:
     """Returns what an actor of such settings takes: `gpus` GPUs where the cluster has any and may be asked for them,
     else a core for each thread of the model. Without a number of threads the model uses all cores of its node, as
-    `score-file` does, and the actor asks Ray for one, so that it starts beside whatever else is there."""
-    has_gpus = any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"])
-    return Device(cpus=threads or 1, gpus=gpus if device == "cuda" or (device == "auto" and has_gpus) else 0)
+    `score-file` does: the actor takes so many that no second one fits beside it, and leaves some to others."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if device == "cuda" or (device == "auto" and any(node.get("GPU") for node in nodes)):
+        return Device(cpus=threads or 1, gpus=gpus)
+    smallest = min((node["CPU"] for node in nodes if node.get("CPU")), default=1)
+    return Device(cpus=threads or max(1, int(smallest * MOST_OF_A_NODE)), gpus=0)
 
 
 def room_for(device: Device, threads: int) -> int:
@@ -61,7 +66,7 @@ def results(
         return
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # tracebacks; what matters is raised here
     most = min(most, len(pieces))
     blocks = min(len(pieces), BLOCKS_PER_ACTOR * most)
     scored = ray.data.from_items([dict(piece) for piece in pieces], override_num_blocks=blocks).map_batches(
@@ -70,7 +75,6 @@ def results(
         batch_size=1,
         compute=ActorPoolStrategy(min_size=1, max_size=most),
         num_cpus=device.cpus,
-        ray_remote_args_fn=lambda: {"scheduling_strategy": "SPREAD"},
         **({"num_gpus": device.gpus} if device.gpus else {}),
     )
     try:
@@ -79,5 +83,5 @@ def results(
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, MedRewardError | ConfigurationError):
             cause = getattr(cause, "cause", None) or cause.__cause__
-        why = str(cause or error).strip().splitlines()[-1]
+        why = str(cause or error).strip().splitlines()[-1].removeprefix(OUR_ERROR)
         raise ConfigurationError(f"stopped; what was scored is kept, and started again it goes on: {why}") from None

@@ -22,7 +22,6 @@ from medreward.errors import ConfigurationError
 from medreward.metrics import Metrics
 from medreward.scale.fleet import Member
 from medreward.scale.policy import COST
-from medreward.scale.ray_fleet import join_fleet
 from medreward.scale.rpc import RayRpc
 from medreward.screening.screening import Screening
 from medreward.settings import Settings
@@ -61,7 +60,7 @@ class Replica:
         release = Release(**config)
         if self._release is None:
             await self._start(release)
-        elif release != self._release:
+        elif release.model != self._release.model:
             await self._engine.models.swap(Change(release.model, release.require_evidence))
         self._release = release
         await self._join()
@@ -71,16 +70,18 @@ class Replica:
         self._settings = settings = Settings(**{**self._given, **chosen})
         logs.configure(settings.log_level)
         bindable(settings, "host")
-        admin = listen(bindable(settings, "admin_host"), settings.admin_port)
-        self._admin_at = f"{settings.admin_host}:{port_of(admin)}"
+        admin_host = bindable(settings, "admin_host")
         keys = Keyring(settings.keys_file)
         self._engine = engine = Engine(settings, Metrics(CollectorRegistry()))
         self._screening = Screening(engine)
         await engine.start()
         self._screening.start()
+        admin = listen(admin_host, settings.admin_port)
+        self._admin_at = f"{settings.admin_host}:{port_of(admin)}"
         self._rpc = RayRpc(engine, keys, self._screening)
         self._admin = Door(create_admin_app(engine, keys, self._screening), settings)
-        self._tasks = [asyncio.create_task(self._admin.serve([admin])), asyncio.create_task(keys.watch())]
+        self._serving = asyncio.create_task(self._admin.serve([admin]))
+        self._watching = asyncio.create_task(keys.watch())
         self._app = create_app(engine, keys, self._screening)
 
     async def _join(self) -> None:
@@ -89,6 +90,8 @@ class Replica:
         has, wanted = self._engine.serving.ref.fingerprint, self._release.fingerprint
         if wanted and has != wanted:
             raise ConfigurationError(f"the model {self._release.model} has the fingerprint {has}, not {wanted}")
+        from medreward.scale.ray_fleet import join_fleet  # there is no Ray outside of its processes
+
         refused = await join_fleet(lambda me: Member(me, self._release.name, has, self._admin_at))
         if refused:
             raise ConfigurationError(refused)
@@ -123,7 +126,7 @@ class Replica:
         serving = self._engine.models.current
         return {COST: float(serving.scheduler.room.all_taken if serving else 0)}
 
-    async def __del__(self) -> None:
+    async def close(self) -> None:
         """Ends the workers; Ray has waited until the requests under way were answered."""
         if self._app is None:
             return
@@ -131,10 +134,10 @@ class Replica:
         engine.stop()
         await engine.idle()
         self._admin.close()
+        self._watching.cancel()
+        await self._serving
         await self._screening.close()
         await engine.close()
-        for task in self._tasks:
-            task.cancel()
 
     # the gRPC ingress
 

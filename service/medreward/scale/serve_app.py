@@ -29,6 +29,13 @@ OPTIONS: Final = {
 }
 
 
+class Served(Replica):
+    """The replica as Ray ends it: by a finaliser that it awaits."""
+
+    async def __del__(self) -> None:
+        await self.close()
+
+
 def build(args: Mapping[str, Any]) -> Any:
     """Returns the application. `args` are settings of `medreward serve` by their names, and `fingerprint`, which the
     model must have. Raises ConfigurationError for one that is unknown, wrong, or Ray's own business."""
@@ -44,10 +51,12 @@ def build(args: Mapping[str, Any]) -> Any:
         first = error.errors()[0]
         raise ConfigurationError(f"setting {first['loc'][0]}: {first['msg']}") from None
     release = Release(model=settings.model, fingerprint=fingerprint, require_evidence=settings.require_evidence)
+    for name in ("model", "require_evidence"):
+        given.pop(name, None)  # they stand in `user_config` alone, where another release is no other deployment
     router = RequestRouterConfig(
         request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
     )
-    deployment = serve.deployment(serve.ingress()(Replica)).options(
+    deployment = serve.deployment(serve.ingress()(Served)).options(
         name="medreward",
         user_config=release.model_dump(),
         request_router_config=router,
