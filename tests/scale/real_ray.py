@@ -8,6 +8,7 @@ import logging
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -22,24 +23,37 @@ APPLICATION = DEPLOYMENT = "medreward"
 PATIENCE_S = 600  # on a busy machine
 
 
+def patiently(start: Callable[[], object], undo: Callable[[], object] = lambda: None) -> None:
+    """Starts something of Ray, whose own limits of 30 and 60 seconds are too short for a busy machine."""
+    for _ in range(5):
+        try:
+            start()
+            return
+        except Exception as error:
+            last = error
+            undo()
+    raise last
+
+
 class Cluster:
     def __init__(self, temp: str) -> None:
         self.ports = {"port": free_port(), "grpc_port": free_port()}
-        ray.init(
-            address="local",
-            num_cpus=16,  # of which each replica takes a part; the machine has fewer
-            include_dashboard=False,
-            object_store_memory=80_000_000,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace=NAMESPACE,
-            _temp_dir=temp,
+        patiently(
+            lambda: ray.init(
+                address="local",
+                num_cpus=16,  # of which each replica takes a part; the machine has fewer
+                include_dashboard=False,
+                object_store_memory=80_000_000,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                namespace=NAMESPACE,
+                _temp_dir=temp,
+            ),
+            ray.shutdown,
         )
-        serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": "127.0.0.1", "port": self.ports["port"]},
-            grpc_options={"port": self.ports["grpc_port"], "grpc_servicer_functions": [GRPC_SERVICER]},
-        )
+        grpc_options = {"port": self.ports["grpc_port"], "grpc_servicer_functions": [GRPC_SERVICER]}
+        http_options = {"host": "127.0.0.1", "port": self.ports["port"]}
+        patiently(lambda: serve.start(proxy_location="HeadOnly", http_options=http_options, grpc_options=grpc_options))
 
     def deploy(self, settings: dict[str, Any], **options: Any) -> dict[str, int]:
         """Serves with these settings and options of the deployment; called again, it is an update."""

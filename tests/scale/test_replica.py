@@ -56,13 +56,14 @@ async def replica(release: dict[str, Any], **settings: Any) -> AsyncIterator[tup
 class Call:
     """What Ray passes to a replica of a gRPC call."""
 
-    def __init__(self, *metadata: tuple[str, str]) -> None:
+    def __init__(self, *metadata: tuple[str, str], peer: str = "ipv4:127.0.0.1:5000") -> None:
         self.sent = [*metadata]
+        self._peer = peer
         self.code: grpc.StatusCode | None = None
         self.trailing: dict[str, str] = {}
 
     def peer(self) -> str:
-        return "ipv4:127.0.0.1:5000"
+        return self._peer
 
     def invocation_metadata(self) -> list[tuple[str, str]]:
         return self.sent
@@ -102,14 +103,28 @@ async def test_a_refused_call_has_the_status_and_metadata_of_the_grpc_door(tmp_p
     key = keys.new()
     async with replica({"model": "fake"}, keys_file=str(keys.path)) as (one, client):
         assert (await client.post("/score", json=BODY)).status_code == 401
-        for answering in (one.GetModel(pb.GetModelRequest(), call := Call()),):
-            assert await answering == pb.Model()
-            assert call.code is grpc.StatusCode.UNAUTHENTICATED
-            assert call.trailing["x-error-code"] == "unauthenticated"
+        call = Call()
+        assert await one.GetModel(pb.GetModelRequest(), call) == pb.Model()
+        assert call.code is grpc.StatusCode.UNAUTHENTICATED
+        assert call.trailing["x-error-code"] == "unauthenticated"
         call = Call(("authorization", f"Bearer {key}"))
         assert (await one.GetModel(pb.GetModelRequest(), call)).ref.name == "fake"
         assert await one.Score(pb.ScoreRequest(), call) == pb.ScoreResponse()
         assert call.trailing["x-error-code"] == "invalid_field"
+
+
+async def test_without_keys_other_machines_are_refused_at_both_doors() -> None:
+    async with replica({"model": "fake"}) as (one, _):
+        app = one.__serve_build_asgi_app__()
+        far = httpx.ASGITransport(app, client=("192.0.2.7", 5000))
+        async with httpx.AsyncClient(transport=far, base_url="http://127.0.0.1") as stranger:
+            reply = await stranger.post("/score", json=BODY)
+        assert (reply.status_code, reply.json()["code"]) == (403, "forbidden")
+        for peer in ("ipv4:192.0.2.7:5000", "ipv6:%5B2001:db8::7%5D:5000"):
+            call = Call(peer=peer)
+            assert await one.GetModel(pb.GetModelRequest(), call) == pb.Model()
+            assert call.code is grpc.StatusCode.PERMISSION_DENIED
+        assert (await one.GetModel(pb.GetModelRequest(), Call(peer="ipv6:%5B::1%5D:5000"))).ref.name == "fake"
 
 
 async def test_another_release_is_taken_over_in_place_and_pinned_runs_keep_the_old_one(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
@@ -12,9 +13,12 @@ from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
 from medreward import logs
+from medreward.api.access.hosts import is_loopback
 from medreward.api.access.keyring import Keyring
 from medreward.api.admin import create_admin_app
+from medreward.api.observing import Entry
 from medreward.api.rest.app import create_app
+from medreward.api.rest.status import problem
 from medreward.api.server import Door, bindable, listen, port_of
 from medreward.engine.engine import Engine
 from medreward.engine.models import Change
@@ -22,7 +26,7 @@ from medreward.errors import ConfigurationError
 from medreward.metrics import Metrics
 from medreward.scale.fleet import Member
 from medreward.scale.policy import COST
-from medreward.scale.rpc import RayRpc
+from medreward.scale.rpc import STRANGER, RayRpc, refuses_strangers
 from medreward.screening.screening import Screening
 from medreward.settings import Settings
 
@@ -109,6 +113,10 @@ class Replica:
                     message["headers"] = [pair for pair in message["headers"] if pair[0].lower() != b"x-request-id"]
                 await send(message)
 
+            client = scope.get("client")
+            if refuses_strangers(self._settings) and not (client and is_loopback(client[0])):
+                await problem(STRANGER, Entry(uuid.uuid4().hex, id_replaced=False, client=""))(scope, receive, answer)
+                return
             await self._app(scope, receive, answer)
 
         return app

@@ -7,12 +7,16 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import Message
 
+from medreward.api.access.hosts import is_loopback
 from medreward.api.access.keyring import Keyring
-from medreward.api.rpc.middleware import AccessCheck, Observe
+from medreward.api.rpc.middleware import AccessCheck, Observe, new_entry
 from medreward.api.rpc.service import SERVICE, RewardService
+from medreward.api.rpc.status import abort
 from medreward.engine.engine import Engine
+from medreward.errors import Code, RequestError
 from medreward.proto import reward_pb2 as pb
 from medreward.screening.screening import Screening
+from medreward.settings import Settings
 
 REPLIES: Final[Mapping[str, type[Message]]] = {
     "Score": pb.ScoreResponse,
@@ -21,6 +25,17 @@ REPLIES: Final[Mapping[str, type[Message]]] = {
     "PutImage": pb.PutImageResponse,
     "GetModel": pb.Model,
 }
+
+
+#: Ray's proxies listen where they are told to, and its gRPC one everywhere; a replica learns of it from its callers.
+STRANGER: Final = RequestError(
+    Code.FORBIDDEN, "this server has no keys, and without them it answers callers of its own machine alone"
+)
+
+
+def refuses_strangers(settings: Settings) -> bool:
+    """Returns whether callers of other machines are refused, as `serve` refuses to listen for them without keys."""
+    return not (settings.keys_file or settings.insecure)
 
 
 class Ended(Exception):
@@ -60,7 +75,7 @@ class RayRpc:
     """The gRPC door of a replica: keys, ids, counts and errors are those of the service's own gRPC port."""
 
     def __init__(self, engine: Engine, keys: Keyring, screening: Screening) -> None:
-        settings = engine.settings
+        self._settings = settings = engine.settings
         self._access = AccessCheck(keys, engine.metrics, settings.request_ids)
         self._handlers = RewardService(engine, screening, Observe(engine.metrics, settings)).handlers()
 
@@ -93,7 +108,14 @@ class RayRpc:
             yield REPLIES[method]()
 
     async def _handler(self, method: str, ray_context: Any) -> Any:
-        """Returns what answers the method, or what refuses it where the call's key does not open it."""
+        """Returns what answers the method, or what refuses it: for its key, or for where it comes from."""
+        entry = new_entry(CallContext(ray_context), self._settings.request_ids)  # type: ignore[arg-type]  # part of it
+        if refuses_strangers(self._settings) and not is_loopback(entry.client):
+
+            async def refuse(_: Any, context: Any) -> None:
+                await abort(context, entry, STRANGER)
+
+            return SimpleNamespace(unary_unary=refuse, stream_stream=refuse)
         details = SimpleNamespace(method=f"/{SERVICE}/{method}", invocation_metadata=ray_context.invocation_metadata())
 
         async def unchecked(call: Any) -> Any:
