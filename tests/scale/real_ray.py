@@ -63,6 +63,10 @@ class Cluster:
         serve.run(bound, name=APPLICATION, route_prefix="/")
         return self.ports
 
+    def address(self) -> str:
+        """Returns where other programs connect to the cluster."""
+        return str(ray.get_runtime_context().gcs_address)
+
     def members(self) -> list[dict[str, str]]:
         found = ray.get(fleet_of(APPLICATION, DEPLOYMENT).members.remote(), timeout=PATIENCE_S)
         return [asdict(member) for member in found]

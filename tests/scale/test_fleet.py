@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from medreward.scale.fleet import Fleet, Member
+from medreward.scale.replicas import as_targets
 
 ONE = Member("one", "release", "sha256:a", "127.0.0.1:1")
 TWO = replace(ONE, replica="two", metrics="127.0.0.1:2")
@@ -38,3 +39,10 @@ def test_a_replica_that_died_binds_nobody() -> None:
     fleet = Fleet()
     fleet.join(ONE, EVERYONE)
     assert fleet.join(replace(TWO, fingerprint="sha256:b"), {"two"}) is None
+
+
+def test_prometheus_reads_where_the_metrics_of_each_replica_are() -> None:
+    assert as_targets([ONE, TWO]) == [
+        {"targets": ["127.0.0.1:1"], "labels": {"replica": "one", "fingerprint": "sha256:a"}},
+        {"targets": ["127.0.0.1:2"], "labels": {"replica": "two", "fingerprint": "sha256:a"}},
+    ]

@@ -9,7 +9,7 @@ import io
 import json
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -165,6 +165,7 @@ def score_on_ray(address: str, actors: int | None, asked: Asked) -> dict[str, An
         raise ConfigurationError(f"{asked.source} has no rows")
     total, done, record = sum(piece.rows for piece in pieces), 0, ""
     settings = read_settings(**asked.local)
+    asked = replace(asked, local=settings.model_dump())  # an actor has another environment
     with connected(address), progress_bar("rows") as advance:
         device = device_of(settings.device, settings.threads, settings.tensor_parallel)
         most = actors or room_for(device, settings.threads)

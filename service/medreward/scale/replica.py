@@ -90,13 +90,13 @@ class Replica:
 
     async def _join(self) -> None:
         """Raises ConfigurationError where this model is not the release's, or not the one of the other replicas."""
-        assert self._release
-        has, wanted = self._engine.serving.ref.fingerprint, self._release.fingerprint
-        if wanted and has != wanted:
-            raise ConfigurationError(f"the model {self._release.model} has the fingerprint {has}, not {wanted}")
+        release, has = self._release, self._engine.serving.ref.fingerprint
+        assert release
+        if release.fingerprint not in (None, has):
+            raise ConfigurationError(f"the model {release.model} has the fingerprint {has}, not {release.fingerprint}")
         from medreward.scale.ray_fleet import join_fleet  # there is no Ray outside of its processes
 
-        refused = await join_fleet(lambda me: Member(me, self._release.name, has, self._admin_at))
+        refused = await join_fleet(lambda me: Member(me, release.name, has, self._admin_at))
         if refused:
             raise ConfigurationError(refused)
 
