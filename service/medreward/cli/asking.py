@@ -104,6 +104,31 @@ retry_seconds_option = option(
 )
 
 
+def ray_options(command: F) -> F:
+    """Adds the flags that say on which Ray cluster a file is scored, and by how many actors."""
+    for decorate in (
+        option(
+            "--ray-batch-rows",
+            type=click.IntRange(1),
+            default=256,
+            show_default=True,
+            help="rows that an actor scores at a time, which is the most that each loses when it is killed",
+        ),
+        option(
+            "--ray-actors",
+            type=click.IntRange(1),
+            help="most actors, each with a model of its own; by default as many as the cluster has room for",
+        ),
+        option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Ray cluster to score on: host:port, auto for the one of this machine, or local to start one here",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
 def where_options(command: F) -> F:
     """Adds the flags that say where scores come from: a server, or a model in this process."""
     for decorate in (local_options, caller_options, url_option(read_url)):
