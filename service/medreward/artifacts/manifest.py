@@ -127,6 +127,16 @@ class Vlm(Section):
         return self
 
 
+class Training(Section):
+    """How `medreward train` made a model out of another one; for readers, not in the fingerprint."""
+
+    base: str  # its fingerprint, or the name of one that has none
+    data: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
+    seed: int
+    steps: PositiveInt
+    versions: tuple[str, ...]  # of the libraries
+
+
 class Manifest(Section):
     """All of `model.toml`. The order of the checks decides which fault is reported."""
 
@@ -148,6 +158,7 @@ class Manifest(Section):
     onnx: Onnx | None = None
     reading: Reading | None = None
     vlm: Vlm | None = None
+    training: Training | None = None
     weights: dict[str, float]
     calibration: dict[str, Calibration]
 
