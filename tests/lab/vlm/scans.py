@@ -1,5 +1,6 @@
 """Rows about drawn scans of chest and brain, in which the image alone tells which claim is true."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medreward.lab.phantoms.benchmark import png
-from medreward.lab.phantoms.draw import draw
+from medreward.lab.phantoms.draw import draw, imagine
 from medreward.types import DIMENSIONS
 
 QUESTION = "What kind of image is this?"
@@ -21,15 +22,19 @@ MORE = {
 }
 
 
-def write_scans(folder: Path, count: int, side: int, first: int = 0) -> Path:
-    """Writes two pairs about each scan, with labels on all dimensions, and returns the file of rows."""
+def write_scans(folder: Path, count: int, side: int, held_out: bool = False) -> Path:
+    """Writes two pairs about each scan, with labels on all dimensions, and returns the file of rows.
+
+    The findings are of families to learn from or, `held_out`, of the others.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    dice = np.random.default_rng(first)
+    dice = np.random.default_rng(0)
     rows = []
-    for number in range(first, first + count):
-        organ = ("chest", "brain")[number % 2]
-        name = f"{organ}-{number}.png"
-        (folder / name).write_bytes(png(draw(number, organ, size=side)))
+    seeds = {organ: (s for s in itertools.count() if imagine(s, organ).held_out is held_out) for organ in CLAIMS}
+    for organ in itertools.islice(itertools.cycle(CLAIMS), count):
+        seed = next(seeds[organ])
+        name = f"{organ}-{seed}.png"
+        (folder / name).write_bytes(png(draw(seed, organ, size=side)))
         rows += [{"image": name, "organ": organ, **_pair(organ, dice)} for _ in range(2)]
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")

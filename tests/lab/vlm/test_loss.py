@@ -61,7 +61,7 @@ def test_forwards_of_a_step_add_up_to_its_loss() -> None:
         step_loss(logits[:3], examples[:2], seen[:2], of, Loss()),
         step_loss(logits[3:], examples[2:], seen[2:], of, Loss()),
     ]
-    assert float(sum(parts)) == pytest.approx(float(whole), abs=1e-6)
+    assert sum(part.item() for part in parts) == pytest.approx(whole.item(), abs=1e-6)
     (told,) = torch.autograd.grad(step_loss(logits, examples, seen, of, PLAIN), logits)
     assert told[0, 0].any()
     assert not told[0, 1].any(), "a head learns from an example that it does not see"

@@ -60,7 +60,7 @@ def loss_and_gradients(folder: Path, **learn: bool) -> tuple[float, dict[str, Te
     examples = [PAIR, PAIR, PAIR, GRADED]
     logits = scorer(groups_of(Reader(base.folder, base.manifest)))
     loss = step_loss(logits, examples, torch.ones(4, 2), counts(examples), Loss())
-    loss.backward()
+    torch.autograd.backward(loss)
     return loss.item(), {n: weight.grad for n, weight in scorer.named_parameters() if weight.grad is not None}
 
 

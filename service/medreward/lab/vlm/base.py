@@ -1,5 +1,6 @@
 """The checkpoint that a fine-tuning starts from: its text and image sizes, its weights, and which of them learn."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -150,8 +151,9 @@ def _with_adapter(model: Any, tune: Tune, name: str) -> Any:
     ]
     if not places:
         raise ConfigurationError(f"no linear layer of the base is named {', '.join(tune.lora.modules)}")
-    adapted = get_peft_model(
-        model, LoraConfig(r=tune.lora.rank, lora_alpha=tune.lora.alpha, target_modules=places, lora_dropout=0.0)
-    )
+    config = LoraConfig(r=tune.lora.rank, lora_alpha=tune.lora.alpha, target_modules=places, lora_dropout=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft asks transformers by a name that is deprecated there
+        adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = name
     return adapted

@@ -146,6 +146,8 @@ def export(opened: Opened, base: Base, recipe: Recipe, held: Sequence[Example], 
     )
     (draft / GOLDEN).write_text(golden(served), "utf-8")
     manifest = about.write(draft, calibration)
+    for path in draft.iterdir():
+        path.chmod(0o644)  # safetensors gives its files to their owner alone
     shutil.rmtree(to, ignore_errors=True)
     draft.rename(to)
     return manifest

@@ -36,7 +36,8 @@ def logits_of(ask: Ask, examples: Sequence[Example], shown: Shown = lambda pictu
         for example in examples
         for answer in example.answers
     ]
-    return ask(rows).astype(np.float64).mean(1)
+    logits: Numbers = ask(rows).astype(np.float64).mean(1)
+    return logits
 
 
 def measure_held(ask: Ask, held: Sequence[Example], weights: Mapping[str, float], probed: int) -> dict[str, Any]:
@@ -63,8 +64,8 @@ def measure_held(ask: Ask, held: Sequence[Example], weights: Mapping[str, float]
 def _by_dimension(pairs: Sequence[Example], seen: Numbers, grey: Numbers, none: Numbers) -> dict[str, Any]:
     found = {}
     for place, name in enumerate(DIMENSIONS):
-        told = np.flatnonzero(~np.isnan(seen[:, place]))
-        if len(told):
+        told = np.flatnonzero(~np.isnan(seen[:, place])).tolist()
+        if told:
             found[name] = _told([pairs[row] for row in told], *(each[told, place] for each in (seen, grey, none)))
     return found
 
@@ -92,7 +93,7 @@ def _told(pairs: Sequence[Example], seen: Numbers, grey: Numbers, none: Numbers)
 def _calibration(pairs: Sequence[Example], seen: Numbers) -> dict[str, Any]:
     found = {}
     for place, name in enumerate(DIMENSIONS):
-        told = np.flatnonzero(~np.isnan(seen[:, place]))
+        told = np.flatnonzero(~np.isnan(seen[:, place])).tolist()
         if len(told) >= FEWEST:
             mine = seen[told, place]
             halves = across_halves(mine, [pairs[row].subject for row in told])

@@ -21,7 +21,8 @@ def ahead(logits: Numbers, examples: Sequence[Example]) -> Numbers:
     pairs = np.array([len(example.answers) == 2 for example in examples], bool)
     wins = np.array([example.wins for example in examples], np.float64).reshape(-1, len(DIMENSIONS))[pairs]
     sign = np.where(np.isnan(wins) | (wins == TIE), np.nan, np.where(wins > TIE, 1.0, -1.0))
-    return sign * (logits[first[pairs]] - logits[first[pairs] + 1])
+    leads: Numbers = sign * (logits[first[pairs]] - logits[first[pairs] + 1])
+    return leads
 
 
 def shares_right(leads: Numbers) -> dict[str, float]:

@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,42 +21,35 @@ from medreward.lab.training.phantoms import FIRST_SEED, TAUGHT
 from medreward.types import DIMENSIONS, Evidence
 
 ROWS: Final = "rows.jsonl"
+SIDE: Final = 128
 DECISIVE: Final = 0.5  # share of pairs that differ in what they claim and in nothing else
 
 
-def write_rows(
-    folder: Path, images: int, seed: int = 0, side: int = 128, regions: Collection[str] = REGIONS, kind: str = ""
-) -> int:
-    """Writes so many images of these regions in turn, a pair for each question about them, and returns the pairs.
+def write_rows(folder: Path, images: int, seed: int = 0, kinds: Collection[str] = (), turns: int = 1) -> int:
+    """Writes so many images of all regions in turn and a pair for each question about them; returns the pairs.
 
-    With `kind`, questions of that kind alone are asked.
+    Everything is asked `turns` times, in other words. With `kinds`, questions of these kinds alone are asked.
     """
     folder.mkdir(parents=True, exist_ok=True)
     dice = np.random.default_rng([seed, FIRST_SEED])
-    written = 0
-    with (folder / ROWS).open("w", encoding="utf-8") as file:
-        for phantom in _taught(images, seed, tuple(regions)):
-            name = f"{phantom.region}-{phantom.seed}.png"
-            (folder / name).write_bytes(png(draw(phantom.seed, phantom.region, size=side).pixels))
-            for question in questions(phantom, phantom.seed, TAUGHT):
-                if question.held_out or kind not in ("", question.kind):
-                    continue
-                row = _row(phantom, question, dice)
-                if row:
-                    file.write(json.dumps({"image": name, **row}) + "\n")
-                    written += 1
-    return written
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for phantom in _taught(images, seed):
+        name = f"{phantom.region}-{phantom.seed}.png"
+        (folder / name).write_bytes(png(draw(phantom.seed, phantom.region, size=SIDE).pixels))
+        for turn in range(turns):
+            for question in questions(phantom, turns * phantom.seed + turn, TAUGHT):
+                wanted = not question.held_out and (not kinds or question.kind in kinds)
+                if wanted and (row := _row(phantom, question, dice)):
+                    rows[name, question.text] = {"image": name, **row}
+    lines = (json.dumps(row) + "\n" for row in rows.values())
+    (folder / ROWS).write_text("".join(lines), "utf-8")
+    return len(rows)
 
 
-def _taught(count: int, seed: int, regions: tuple[str, ...]) -> Iterator[Phantom]:
-    first, found = FIRST_SEED * (1 + seed), 0
-    for number in range(first, first + 10 * count):
-        phantom = imagine(number, regions[found % len(regions)])
-        if not phantom.held_out:
-            found += 1
-            yield phantom
-            if found == count:
-                return
+def _taught(count: int, seed: int) -> Iterator[Phantom]:
+    numbers = range(FIRST_SEED * (1 + seed), FIRST_SEED * (2 + seed))
+    drawn = (imagine(number, REGIONS[place % len(REGIONS)]) for place, number in enumerate(numbers))
+    yield from islice((phantom for phantom in drawn if not phantom.held_out), count)
 
 
 def _row(phantom: Phantom, question: Question, dice: Generator) -> dict[str, Any] | None:
@@ -102,9 +96,11 @@ def _letter(first: float, second: float) -> str:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--images", default=600, show_default=True, help="how many phantoms to draw")
 @click.option("--seed", default=0, show_default=True, help="another number draws others")
-def main(folder: Path, images: int, seed: int) -> None:
+@click.option("--kind", "kinds", multiple=True, help="ask questions of this kind alone; may be repeated")
+@click.option("--turns", default=1, show_default=True, help="how often everything is asked, in other words")
+def main(folder: Path, images: int, seed: int, kinds: tuple[str, ...], turns: int) -> None:
     """Write pairs about phantoms into FOLDER, to fine-tune on."""
-    click.echo(f"{folder / ROWS}: {write_rows(folder, images, seed)} pairs about {images} images")
+    click.echo(f"{folder / ROWS}: {write_rows(folder, images, seed, kinds, turns)} pairs about {images} images")
 
 
 if __name__ == "__main__":

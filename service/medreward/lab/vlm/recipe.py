@@ -105,7 +105,7 @@ class Recipe(Section):
     evidence: Evidence
     license: str
     provenance: str
-    weights: dict[Dimension, float]  # of the dimensions in the reward
+    weights: dict[str, float]  # of the dimensions in the reward
     seed: int = 0
     tune: Tune = Tune()
     heads: Heads = Heads()
@@ -118,6 +118,8 @@ class Recipe(Section):
     def can_be_run(self) -> Self:
         if self.learn.batch % self.learn.at_once and self.learn.at_once < self.learn.batch:
             raise ValueError("learn.batch must be a multiple of learn.at_once")
+        if strange := sorted(set(self.weights) - set(DIMENSIONS)):
+            raise ValueError(f"weights name {strange[0]!r}, which is no dimension")
         if not self.data.held_share:
             raise ValueError("data.held_share must be above 0: calibration and card are taken on that part")
         return self

@@ -225,7 +225,7 @@ def _image_of(row: Row) -> Any:
 def _picture(image: Any, folder: Path) -> Picture | None:
     """Returns the picture by the digest of its bytes. A text is a path from the file's folder, or a data URL."""
     if isinstance(image, dict):
-        image = image.get("bytes") or image.get("base64") or image.get("path")
+        image = image.get("bytes") or image.get("path")
     if image is None or image == b"":
         return None
     if isinstance(image, bytes):

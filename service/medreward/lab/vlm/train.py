@@ -131,7 +131,7 @@ class Run:
                 # Gradients of several processes are averaged, and each has a part of the sum.
                 accelerator.backward(part * accelerator.num_processes)
             loss += float(part.detach())
-        accelerator.clip_grad_norm_(self._learns.values(), 1.0)
+        accelerator.clip_grad_norm_([*self._learns.values()], 1.0)
         self._optimizer.step()
         return loss
 
