@@ -76,7 +76,7 @@ def test_grades_and_labels_of_a_classifier_are_pointwise(tmp_path: Path) -> None
     first, second, third = read(tmp_path, ours, six, one)
     assert {example.answers for example in (first, second, third)} == {("No.",)}
     assert first.grades[0] == 0.25
-    assert second.grades == (0, 0.2, 0.4, 0.6, 0.8, 1)
+    assert [*second.grades] == [0, 0.2, 0.4, 0.6, 0.8, 1]
     assert third.grades[-1] == 0.5
     assert all(map(math.isnan, (*first.grades[1:], *third.grades[:-1])))
 

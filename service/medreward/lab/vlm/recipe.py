@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from medreward.artifacts.toml import read_toml
-from medreward.types import Evidence
+from medreward.types import DIMENSIONS, Evidence
 
 KIND: Final = "vlm"
 Share = Annotated[float, Field(ge=0, lt=1)]
