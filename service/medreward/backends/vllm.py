@@ -17,7 +17,6 @@ from typing import Any, Final
 # Read when vLLM is imported: an engine in this process ends with it, and leaves its threads where we set them.
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
-logging.getLogger("vllm").setLevel(logging.ERROR)  # what it warns of is speed
 
 import numpy as np
 import torch
@@ -38,6 +37,8 @@ from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 from medreward.types import Runtime
+
+logging.getLogger("vllm").setLevel(logging.ERROR)  # what it warns of is speed
 
 FAMILIES: Final = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # whose scores were compared with transformers'
 DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16"}
@@ -106,11 +107,11 @@ class VllmBackend:
         The salt keeps what is kept of a tenant from others. Text alone does not say whose it is, so each such group has
         a salt of its own.
         """
-        image = group.image
-        about: dict[str, Any] = {"cache_salt": f"image/{image.tenant}" if image else f"text/{next(self._numbers)}"}
-        if image:
-            about |= {"multi_modal_data": {"image": Image.fromarray(image.pixels)}}
-            about |= {"multi_modal_uuids": {"image": image.key}}
+        images = group.images
+        about: dict[str, Any] = {"cache_salt": f"image/{images[0].tenant}" if images else f"text/{next(self._numbers)}"}
+        if images:
+            about |= {"multi_modal_data": {"image": [Image.fromarray(image.pixels) for image in images]}}
+            about |= {"multi_modal_uuids": {"image": [image.key for image in images]}}
         for answer in group.answers:
             yield {"prompt_token_ids": [*group.prompt, *answer], **about}
 
@@ -138,10 +139,10 @@ class VllmBackend:
         """
         if cached:
             self._counts.prefix_hits += 1
-            self._counts.image_hits += bool(group.image)
+            self._counts.image_hits += len(group.images)
         else:
             self._counts.prefix_runs += 1
-            self._counts.image_encodes += bool(group.image)
+            self._counts.image_encodes += len(group.images)
 
 
 @register_model_loader(HEADLESS)
@@ -199,6 +200,8 @@ def _refuse(folder: Path, manifest: Manifest, settings: Settings, config: Any) -
         raise ConfigurationError(f"--backend vllm runs {known}, and {manifest.name} is {config.model_type}")
     if manifest.vlm is None or manifest.vlm.head is None:
         raise ConfigurationError(f"--backend vllm needs a trained head, and {manifest.name} has a verbaliser")
+    if manifest.experts:
+        raise ConfigurationError(f"--backend vllm takes no experts, and {manifest.name} has some")
     if (folder / ADAPTER).exists():
         raise ConfigurationError(f"--backend vllm merges no adapter: save {manifest.name} with its adapter merged")
     if settings.deterministic or settings.tensor_parallel > 1:
@@ -233,7 +236,7 @@ def _image_cost(manifest: Manifest, config: Any) -> tuple[int, int]:
 def _engine(folder: Path, manifest: Manifest, settings: Settings, config: Any, dtype: str, image: int) -> LLMEngine:
     """Returns an engine that has loaded the checkpoint. Fails with a ConfigurationError that quotes vLLM."""
     text = config.get_text_config()
-    longest = min(manifest.text.max_tokens + image + 8, text.max_position_embeddings)
+    longest = min(manifest.text.max_tokens + image * settings.images, text.max_position_embeddings)
     at_once = max(min(settings.batch_cost, STEP_TOKENS), image)
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     token = 2 * text.num_hidden_layers * text.num_key_value_heads * head * getattr(torch, dtype).itemsize
@@ -253,7 +256,7 @@ def _engine(folder: Path, manifest: Manifest, settings: Settings, config: Any, d
         enable_prefix_caching=True,
         block_size=BLOCK_TOKENS,
         kv_cache_memory_bytes=room,
-        limit_mm_per_prompt={"image": 1, "video": 0},
+        limit_mm_per_prompt={"image": settings.images, "video": 0},
         mm_processor_cache_gb=settings.feature_cache_bytes / GIB,
         mm_processor_kwargs=given or None,
         enforce_eager=True,

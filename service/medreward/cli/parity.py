@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from medreward.types import Options, Runtime, TooLong
 from medreward.workers.device.loading import open_vlm
 from medreward.workers.device.process_worker import ProcessWorker
 from medreward.workers.device.worker import WorkerLost
-from medreward.workers.frames import GroupFrame
+from medreward.workers.frames import GroupFrame, ImageFrame
 from medreward.workers.memory import PixelMemory, Place, anonymous_memory
 
 PHANTOMS = 4
@@ -76,15 +75,17 @@ async def scores_elsewhere(settings: Settings, model: Model, groups: Sequence[Gr
     """Returns the logits that a worker of another interpreter gives, and its runtime. Fails with a ConfigurationError
     where it does not start, or cannot score a group.
     """
-    sizes = [group.image.pixels.nbytes if group.image else 0 for group in groups]
+    sizes = [sum(image.pixels.nbytes for image in group.images) for group in groups]
     fd = anonymous_memory(max(1, sum(sizes)))
-    frames = []
-    for group, start in zip(groups, accumulate(sizes, initial=0), strict=False):
-        image, place = group.image, None
-        if image:
+    memory, frames, start = PixelMemory(fd), [], 0
+    for group in groups:
+        images = []
+        for image in group.images:
             place = Place(start, *image.pixels.shape[:2])
-            PixelMemory(fd).pixels(place)[:] = image.pixels
-        frames.append(GroupFrame(place, image.digest if image else "", "", group.prompt, group.answers))
+            memory.pixels(place)[:] = image.pixels
+            images.append(ImageFrame(place, image.digest, ""))
+            start += place.size
+        frames.append(GroupFrame(images, group.prompt, group.answers))
     worker = ProcessWorker(settings, model.manifest, model.folder, fd, lambda _: None, verified_at=model.verified_at)
     try:
         await worker.start()
