@@ -16,7 +16,7 @@ LOCK := deploy/locks/serve.txt
 PLACE := $(shell $(PYTHON) -c 'import platform, sys; print(*sys.version_info[:2], sys.platform, platform.machine(), sep="-")')
 TRAINERS := $(if $(filter 3-11-linux-x86_64,$(PLACE)),.venv/trainers/.made)
 
-.PHONY: serve test quick image-test image-test-all ray trainers peers setup check lint-deploy generated proto lock newest floors audit sbom
+.PHONY: serve test quick image-test image-test-all ray trainers peers peers-test setup check lint-deploy generated proto lock newest floors audit sbom
 
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
@@ -38,6 +38,9 @@ ray: .venv/ray/.made  ## Ray, for the tests of a real cluster, on top of .venv
 trainers: .venv/trainers/.made  ## the trainers whose own clients the tests run, on top of .venv
 
 peers: .venv/peers/.made  ## vLLM and LitServe, which loadtest/ measures beside us, apart from .venv; 2.5 GB
+
+peers-test: .venv/.test .venv/peers/.made  ## scores of `--backend vllm` beside transformers', in some minutes
+	$(BIN)/python -m pytest -m vllm tests/backends/test_vllm.py $(ARGS)
 
 setup: .venv/.test  ## everything for working on the code
 

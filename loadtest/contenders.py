@@ -226,7 +226,7 @@ def run_plain(pipe: Connection, folder: Path, dtype: str, device: str) -> None:
         with torch.inference_mode():
             for start in range(0, len(rows), PLAIN_ROWS):
                 images, prompts, answers = zip(*rows[start : start + PLAIN_ROWS], strict=True)
-                hidden = backend.backbone.whole(images, prompts, answers)
+                hidden = backend.backbone.whole([[image] for image in images], prompts, answers)
                 logits.append(backend.heads(hidden[:, None])[:, 0].cpu().numpy())
         pipe.send(np.concatenate(logits).astype(np.float64))
 

@@ -48,7 +48,7 @@ def serving(command: Sequence[str], ready_url: str, cores: set[int], patience: f
 
 def _start(command: Sequence[str], cores: set[int], log: IO[bytes]) -> subprocess.Popen[bytes]:
     own = os.sched_getaffinity(0)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'service'}", "RAY_USAGE_STATS_ENABLED": "0"}
     os.sched_setaffinity(0, cores)  # a child inherits it from its first instruction on
     try:
         return subprocess.Popen(
