@@ -1,4 +1,4 @@
-"""The bundled model behind our server and behind LitServe, from the same code, in turns: groups of 8 and single answers.
+"""The bundled model behind our server and behind LitServe, from the same code, in turns: groups and single answers.
 
 Images come again, as they do in training, and both keep them; every response is one that was never sent before.
 LitServe runs with one worker on all cores and with a worker a core, and its better rate counts. It comes from the

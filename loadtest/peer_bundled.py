@@ -1,7 +1,8 @@
 """The bundled model in LitServe, as somebody would serve it who knows it: our backend, our rules for texts and images,
 batches across requests, and images that are decoded and encoded once a worker. No lanes, no limits, no checks.
 
-`python -m loadtest.peer_bundled PORT WORKERS` runs it; our package need only be on the path. It shares the cores among its workers.
+`python -m loadtest.peer_bundled PORT WORKERS` runs it, with our package on the path. It shares the
+cores among its workers.
 """
 
 import os

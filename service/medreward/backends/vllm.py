@@ -261,6 +261,7 @@ def _engine(folder: Path, manifest: Manifest, settings: Settings, config: Any, d
         mm_processor_kwargs=given or None,
         enforce_eager=True,
         disable_log_stats=True,
+        use_tqdm_on_load=False,
     )
     try:
         return LLMEngine.from_engine_args(args)
