@@ -46,7 +46,7 @@ def check_parity(settings: Settings, as_json: bool) -> int:
     groups = phantom_groups(model, image_limits(settings))
     both = compare(backend, [*groups.values()])
     runtime = backend.runtime
-    if settings.worker_python:
+    if settings.worker_python or settings.backend == "vllm":
         logits, runtime = asyncio.run(scores_elsewhere(settings, model, [*groups.values()]))
         both = [Compared(ours, each.plain) for ours, each in zip(logits, both, strict=True)]
     differences = {name: each.largest for name, each in zip(groups, both, strict=True)}

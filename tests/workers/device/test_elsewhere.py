@@ -122,6 +122,6 @@ async def test_vllm_is_asked_for_where_it_is_not(bare: Path, tmp_path: Path) -> 
 
 
 async def test_vllm_runs_no_other_model(bare: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is for models of runtime torch_vlm, and fake is none"):
+    with pytest.raises(ConfigurationError, match="is for models of runtime torch_vlm, and fake has fake"):
         async with started(bare, [], backend="vllm"):
             pass

@@ -47,7 +47,9 @@ def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) ->
 def open_in_vllm(settings: Settings, manifest: Manifest, folder: Path | None) -> Backend:
     """Returns the backend that runs a VLM in vLLM. Fails with a ConfigurationError, also where there is no vLLM."""
     if folder is None or manifest.runtime != "torch_vlm":
-        raise ConfigurationError(f"--backend vllm is for models of runtime torch_vlm, and {manifest.name} is none")
+        raise ConfigurationError(
+            f"--backend vllm is for models of runtime torch_vlm, and {manifest.name} has {manifest.runtime}"
+        )
     try:
         from medreward.backends.vllm import open_vllm  # loads vLLM
     except ModuleNotFoundError as error:
