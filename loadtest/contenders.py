@@ -205,7 +205,7 @@ def run_plain(pipe: Connection, folder: Path, dtype: str, device: str) -> None:
     from medreward.settings import Settings
     from medreward.types import Options
 
-    settings = Settings(model=str(folder), dtype=dtype, device=device, isolation="inline")  # type: ignore[arg-type]
+    settings = Settings(model=str(folder), dtype=dtype, device=device, isolation="inline")
     model = open_model(settings)
     assert model.folder
     backends = {dtype: open_torch_vlm(model.folder, model.manifest, settings)}
