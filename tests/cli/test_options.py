@@ -99,3 +99,17 @@ def test_every_command_explains_itself(command: str) -> None:
     shown = CliRunner().invoke(app, [*command.split(), "--help"])
     assert shown.exit_code == 0
     assert "Usage:" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("command", "url", "says"),
+    [
+        (["score-file", "in.jsonl", "out.jsonl"], "http://a,ftp://b", "'ftp://b' must begin with"),
+        (["score-file", "in.jsonl", "out.jsonl"], "http://a,", "'' must begin with"),
+        (["bench", "gate", "--candidate", "run"], "http://a,http://b", "names several servers"),
+    ],
+)
+def test_a_wrong_url_among_several_is_named(command: list[str], url: str, says: str) -> None:
+    done = CliRunner().invoke(app, command, env={"MEDREWARD_URL": url})
+    assert done.exit_code == 2
+    assert says in done.output
