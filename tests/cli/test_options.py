@@ -44,7 +44,8 @@ def flags() -> list[click.Option]:
 def test_every_flag_has_the_variable_of_its_name() -> None:
     assert len(flags()) > 20
     others = {flag.envvar for flag in flags() if flag.envvar != variable(flag.opts[0])}
-    assert others == {"MEDREWARD_ADMIN_URL"}  # `--url` of a command that asks the admin port, which is another port
+    # `--url` of a command that asks the admin port, which is another port; the device of a plan is no device here
+    assert others == {"MEDREWARD_ADMIN_URL", "MEDREWARD_PLAN_DEVICE"}
 
 
 def test_a_variable_means_the_same_to_every_command() -> None:

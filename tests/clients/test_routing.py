@@ -56,10 +56,10 @@ def test_a_place_that_was_left_out_gets_one_call_and_after_an_answer_all_of_its_
     routing.leave_out(place, "it is dead")
     clock.now += LONGEST_REST_S
     assert home(routing, key) == "a"
-    began = routing.begin(place)
+    trip = routing.begin(place)
     assert home(routing, key) != "a"
-    routing.answered(place, began)
-    routing.end(place, began)
+    routing.answered(place, trip)
+    routing.end(place, trip)
     assert home(routing, key) == "a"
 
 
@@ -69,7 +69,7 @@ def test_a_full_place_passes_new_keys_on_and_each_to_one_other(routing: Routing[
         routing.begin(routing.places[0])
     moved = home(routing, mine[0])
     assert moved != "a"
-    routing.places[0].calls.clear()
+    routing.places[0].trips.clear()
     assert home(routing, mine[0]) == moved  # which has the image now
     assert home(routing, mine[1]) == "a"
 
@@ -78,10 +78,10 @@ def test_a_place_that_takes_ten_times_as_long_is_left_out_and_the_last_half_neve
     routing: Routing[Place], clock: Clock
 ) -> None:
     def answer(place: Place, seconds: float) -> None:
-        began = routing.begin(place)
+        trip = routing.begin(place)
         clock.now += seconds
-        routing.answered(place, began)
-        routing.end(place, began)
+        routing.answered(place, trip)
+        routing.end(place, trip)
 
     a, b, c = routing.places
     for _ in range(3):
@@ -115,3 +115,19 @@ def test_a_single_place_is_chosen_whatever_happens(clock: Clock) -> None:
     routing = Routing([Place("only")], clock)
     routing.leave_out(routing.places[0], "it is dead", 60.0)
     assert home(routing, "any") == "only"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_place_with_more_calls_than_the_others_is_not_slow_for_that(
+    routing: Routing[Place], clock: Clock, at_once: bool
+) -> None:
+    """Neither where a server takes its calls one by one, nor where it takes all of them at once."""
+    a, b, c = routing.places
+    for place, calls in ((b, 1), (c, 1), (b, 1), (c, 1), (b, 1), (c, 1), (a, 20)):
+        trips = [routing.begin(place) for _ in range(calls)]
+        clock.now += 1.0 if at_once else 0.0
+        for trip in trips:
+            clock.now += 0.0 if at_once else 1.0
+            routing.answered(place, trip)
+            routing.end(place, trip)
+    assert a.takes(clock.now)

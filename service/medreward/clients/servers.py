@@ -1,6 +1,7 @@
 """The servers that a client asks: one, or several among which it divides its calls by their images."""
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,12 +10,14 @@ from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 from medreward.clients.errors import Refused, Unreachable, VersionChanged, is_server_away
-from medreward.clients.routing import Place, Routing
+from medreward.clients.routing import Place, Routing, Trip
 from medreward.clients.transport import Transport
 from medreward.errors import Code
 
 OVERDUE_S: Final = 1.0  # that a call waits at the least, before another server is asked because the first is slow
 LOOK_S: Final = 0.25  # between two looks at how long a call has waited
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -33,7 +36,7 @@ class Server(Place):
 class Servers:
     def __init__(self, transports: Mapping[str, Transport], clock: Callable[[], float] = time.monotonic) -> None:
         self._all = [Server(name=name, transport=transport) for name, transport in transports.items()]
-        self._routing = Routing(self._all, clock)
+        self._routing = Routing(self._all, clock, tell=log.warning)
 
     @property
     def several(self) -> bool:
@@ -46,9 +49,9 @@ class Servers:
         model than the pinned one raises Refused as long as a server may still have the pinned one, then VersionChanged.
         """
         server = self._routing.choose(key)
-        began = self._routing.begin(server)
+        trip = self._routing.begin(server)
         try:
-            answer = await self._in_time(server, began, call(server))
+            answer = await self._in_time(server, trip, call(server))
         except VersionChanged as changed:
             server.is_changed = True
             self._routing.leave_out(server, "it serves another model")
@@ -59,9 +62,9 @@ class Servers:
             self._note(server, refused)
             raise
         finally:
-            self._routing.end(server, began)
+            self._routing.end(server, trip)
         server.is_changed = server.is_gone = False
-        self._routing.answered(server, began)
+        self._routing.answered(server, trip)
         return answer
 
     def retry_after(self, refused: Refused) -> float | None:
@@ -83,16 +86,15 @@ class Servers:
         if is_server_away(refused.code) or refused.code == Code.ASLEEP:
             self._routing.leave_out(server, refused.message, refused.retry_after or 0.0)
 
-    async def _in_time(self, server: Server, began: float, call: Awaitable[T]) -> T:
+    async def _in_time(self, server: Server, trip: Trip, call: Awaitable[T]) -> T:
         """Returns the answer, and looks meanwhile whether the server is far behind the others."""
         if not self.several:
             return await call
         trying = asyncio.ensure_future(call)
         try:
             while not (await asyncio.wait({trying}, timeout=LOOK_S))[0]:
-                waited = self._routing.clock() - began
-                if waited > OVERDUE_S and self._routing.is_far_behind(server, waited - OVERDUE_S):
-                    why = f"{server.name} gave no answer after {waited:.1f} s, much longer than the others take"
+                if self._routing.is_overdue(server, trip, OVERDUE_S):
+                    why = f"{server.name} gave no answer for much longer than the others take"
                     raise Refused("unreachable", why, retryable=True)
             return trying.result()
         finally:
