@@ -38,6 +38,8 @@ class ItemPointers:
     def to(self, failed: Failed) -> str:
         """Returns the pointer to what the engine refused: a part of the item, or all of it."""
         part = failed.error.field
+        if part.startswith("/"):  # of the request, beside the items
+            return part
         if part == "image":
             part = self.image
         elif part == "response":
