@@ -183,6 +183,7 @@ class Item:
     images: tuple[ImageSource, ...] = ()
     history: tuple[Turn, ...] = ()
     is_raw: bool = False  # a text whose parts could not be told apart: its question may be empty
+    department: str = ""  # whose expert scores, where the model has one for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +312,7 @@ class Scored:
     explain: tuple[Contribution, ...] | None = None  # None where it was not asked for, or the response was cut
     steps: tuple[Step, ...] | None = None  # None where none were asked for, or the response was cut
     without_thinking: Aside | None = None  # with Thinking.BOTH
+    expert: str = ""  # of the model, who gave the numbers; empty for the model itself
     viewpoints: Mapping[str, float] | None = None  # the reward under each viewpoint; None where it was not asked for
 
     @property

@@ -131,13 +131,6 @@ GOOD = [
     triple("steps by paragraph", options={"steps": "paragraphs"}),
     triple("steps that are named", options={"steps": [0, 3, len(ANSWER)]}),
     triple("no steps", options={"steps": "none"}),
-    triple("a step beyond the response", Bad("bad_steps", "/options/steps/1"), options={"steps": [1, len(ANSWER) + 1]}),
-    grouped(
-        "a step beyond one of two responses",
-        item(responses=["yes", "no"]),
-        expect=[NO_IMAGE, Bad("bad_steps", "/options/steps/0")],
-        options={"steps": [3]},
-    ),
     triple("thinking both ways", response=THOUGHT, options={"thinking": "both"}),
     triple("empty options", options={}),
     triple("one weight", weights={"accuracy": 2}),
@@ -214,6 +207,7 @@ BAD = [
     triple("a turn before", Bad("unsupported_field", "history"), history=[{"role": "user", "content": "Hello"}]),
     triple("empty question", EMPTY_QUESTION, question=""),
     triple("white question", EMPTY_QUESTION, question=" \t\n"),
+    triple("a step beyond the response", Bad("bad_steps", "/options/steps/1"), options={"steps": [1, len(ANSWER) + 1]}),
     triple("NUL in the question", Bad("bad_text", "question"), question="a\x00b"),
     triple("NUL in the response", BAD_ANSWER, response="\x00"),
     triple("C1 in the response", BAD_ANSWER, response="a\x85b"),
@@ -250,6 +244,12 @@ MIXED = [
         "one response too long",
         item(image=SCAN, responses=[ANSWER, LONG, ""]),
         expect=[Ok(), Bad("too_long", "responses/1"), Ok(("empty_response",))],
+    ),
+    grouped(
+        "a step beyond one of two responses",
+        item(responses=["yes", "no"]),
+        expect=[NO_IMAGE, Bad("bad_steps", "/options/steps/0")],
+        options={"steps": [3]},
     ),
     grouped(
         "one response cut, one stripped",
@@ -399,6 +399,7 @@ def to_message(body: Body) -> pb.ScoreRequest:
             question=written["question"],
             responses=responses_of(written),
             history=[_turn(turn) for turn in written.get("history", [])],
+            department=written.get("department"),
         )
         for written in items_of(body)
     ]

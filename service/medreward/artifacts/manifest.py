@@ -14,7 +14,7 @@ from medreward.types import DIMENSIONS, Evidence
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-ViewpointName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 class Image(Section):
@@ -144,12 +144,32 @@ class Vlm(Section):
         return self
 
 
+class ExpertFiles(Section):
+    """An expert on the model's base: a LoRA adapter and a head, for the departments that it knows."""
+
+    departments: Annotated[tuple[str, ...], Field(min_length=1)]
+    adapter: FileName
+    adapter_config: FileName
+    head: FileName
+    calibration: dict[str, Calibration]
+
+
 class Viewpoint(Section):
     """A weighting of the dimensions that has a name: what a guideline counts in an answer."""
 
     title: str  # of the guideline, for readers
     source: str  # where it can be read, or the words that the weights follow; for readers
     weights: Annotated[dict[str, float], Field(min_length=1)]
+
+
+class Training(Section):
+    """How `medreward train` made a model out of another one; for readers, not in the fingerprint."""
+
+    base: str  # its fingerprint, or the name of one that has none
+    data: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
+    seed: int
+    steps: PositiveInt
+    versions: tuple[str, ...]  # of the libraries
 
 
 class Manifest(Section):
@@ -173,8 +193,10 @@ class Manifest(Section):
     onnx: Onnx | None = None
     reading: Reading | None = None
     vlm: Vlm | None = None
+    training: Training | None = None
     weights: dict[str, float]
-    viewpoints: dict[ViewpointName, Viewpoint] = Field(default_factory=dict)
+    viewpoints: dict[Name, Viewpoint] = Field(default_factory=dict)
+    experts: dict[Name, ExpertFiles] = Field(default_factory=dict)
     calibration: dict[str, Calibration]
 
     @model_validator(mode="after")
@@ -206,7 +228,9 @@ class Manifest(Section):
             raise ValueError("[reading] is for runtime onnx and an answer of {response} and one closing token")
         if self.reading and "responsiveness" not in self.dimensions:
             raise ValueError("[reading] weighs windows by responsiveness, which the model has to give")
+        self._check_experts()
         used = [self.text.tokenizer, self.card, self.golden, self.measured]
+        used += [file for each in self.experts.values() for file in (each.adapter, each.adapter_config, each.head)]
         if self.onnx:
             used += [self.onnx.image_graph, self.onnx.score_graph]
         if self.vlm:
@@ -215,6 +239,21 @@ class Manifest(Section):
         if missing:
             raise ValueError(f"no digest under [files] for {', '.join(missing)}")
         return self
+
+    def _check_experts(self) -> None:
+        """Fails for an expert without logits on the same dimensions, and for a department of two experts."""
+        if self.experts and not (self.vlm and self.vlm.head):
+            raise ValueError("[experts] are for models with [vlm] and a head, which scores for all other departments")
+        for name, expert in self.experts.items():
+            if set(expert.calibration) != set(self.dimensions):
+                raise ValueError(f"calibration of expert {name} must name each of the model's dimensions, and no other")
+        departments = [department for expert in self.experts.values() for department in expert.departments]
+        if twice := sorted({department for department in departments if departments.count(department) > 1}):
+            raise ValueError(f"two experts are for department {twice[0]}")
+
+    def expert_of(self, department: str) -> str:
+        """Returns the name of the expert that is for the department, empty where the general model is."""
+        return next((name for name, expert in self.experts.items() if department in expert.departments), "")
 
     @property
     def one_size(self) -> Image:
@@ -237,6 +276,8 @@ class Manifest(Section):
             decides["vlm"] = self.vlm.model_dump(mode="json")
         if self.viewpoints:  # what a guideline is called, and where it stands, decides no reward
             decides["viewpoints"] = {name: viewpoint.weights for name, viewpoint in self.viewpoints.items()}
+        if self.experts:
+            decides["experts"] = {name: expert.model_dump(mode="json") for name, expert in self.experts.items()}
         beside = (self.card, self.golden, self.measured)
         decides["files"] = {name: digest for name, digest in self.files.items() if name not in beside}
         canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))

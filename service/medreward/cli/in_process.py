@@ -1,7 +1,7 @@
 """The client's third transport: the server's own engine, in this process."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Literal, Self
 
 from prometheus_client import CollectorRegistry
 
@@ -24,9 +24,9 @@ class EngineTransport:
         self._engine = engine
 
     @classmethod
-    async def start(cls, settings: Settings) -> Self:
+    async def start(cls, settings: Settings, isolation: Literal["process", "inline"] = "inline") -> Self:
         """Loads the model that the settings name; raises ConfigurationError where it cannot be served."""
-        engine = Engine(settings.model_copy(update={"isolation": "inline"}), Metrics(CollectorRegistry()))
+        engine = Engine(settings.model_copy(update={"isolation": isolation}), Metrics(CollectorRegistry()))
         await engine.start()
         return cls(engine)
 
@@ -51,11 +51,11 @@ class EngineTransport:
     async def model(self) -> ModelRef:
         return self._engine.serving.ref
 
-    async def limits(self) -> Mapping[str, float]:
-        return limits_of(self._engine.settings, self._engine.serving.model)
-
     async def default_weights(self) -> Mapping[str, float]:
         return self._engine.serving.model.default_weights
+
+    async def limits(self) -> Mapping[str, float]:
+        return limits_of(self._engine.settings, self._engine.serving.model)
 
     async def close(self) -> None:
         await self._engine.close()
@@ -83,6 +83,7 @@ def score_of(result: Result) -> Score:
         explain=None if result.explain is None else tuple(map(_contribution, result.explain)),
         steps=None if result.steps is None else tuple(map(_step, result.steps)),
         without_thinking=_aside(aside) if aside else None,
+        expert=result.expert,
         viewpoints=result.viewpoints,
         viewpoint_spread=result.viewpoint_spread,
         cached=result.cached,

@@ -16,13 +16,14 @@ from medreward.errors import ConfigurationError
 from medreward.types import Options, Thinking, TooLong
 
 if TYPE_CHECKING:
+    from medreward.artifacts.manifest import Manifest
     from medreward.bench.cases import DataSet
     from medreward.bench.finished import FinishedRun
     from medreward.bench.gate.checks import Check
     from medreward.bench.gate.policy import Policy
     from medreward.lab.merging.merge import Merged
 
-METHODS: Final = ("linear", "ties", "dare_ties", "ram")
+METHODS: Final = ("linear", "ties", "dare_ties", "ram", "apart")
 FOLDER: Final = "merge"  # of what is about the merge, in the merged model's own
 AT_ONCE: Final = 4  # cases in flight
 
@@ -38,6 +39,12 @@ def read_numbers(context: click.Context, flag: click.Parameter, text: str | None
     if not numbers or not all(0 <= number < float("inf") for number in numbers) or not any(numbers):
         raise click.BadParameter("give a number of 0 or more for each expert, as in 1,0.5; one of them above 0")
     return numbers
+
+
+def folder_and_department(text: str) -> tuple[Path, str | None]:
+    """Returns what `DEPARTMENT=DIR` or `DIR` names; a folder may have the sign in its own name."""
+    department, _, folder = text.partition("=")
+    return (Path(folder), department) if folder and not Path(text).is_dir() else (Path(text), None)
 
 
 @click.command("merge")
@@ -101,19 +108,26 @@ def command(
     EXPERT is the folder of an adapter or of a whole checkpoint, with its manifest and its head. It may be written as
     DEPARTMENT=DIR: with --data it is then tested on the cases of that department or organ. Exit 1 if the experts cannot
     be merged, or if the data do not show that the merged model is as good as each of them on its own cases.
+
+    The method apart merges nothing: it puts the base and the adapters of experts into one folder, to be served
+    together. Each scores the items of its departments, written as A,B=DIR, and the base all others.
     """
     from medreward.backends.torch_vlm.adopt import plain_name
+    from medreward.lab.merging.apart import put_together
     from medreward.lab.merging.merge import Named, merge
     from medreward.lab.merging.methods import How, Method
 
     if expert_weights and len(expert_weights) != len(experts):
         raise click.UsageError(f"--expert-weights has {len(expert_weights)} numbers for {len(experts)} experts")
+    name = name or plain_name(out.resolve().name)
+    named = [Named(*folder_and_department(text)) for text in experts]
     measuring = Measuring.read(data, policy) if data else None
-    how = How(Method(method), expert_weights or (1.0,) * len(experts), density, scale, seed)
-    named = [Named(Path(text.rpartition("=")[2]), text.rpartition("=")[0] or None) for text in experts]
     try:
+        if method == "apart":
+            return _print_together(put_together(base, named, out, name), out, as_json)
+        how = How(Method(method), expert_weights or (1.0,) * len(experts), density, scale, seed)
         with progress_bar("weights") as progress:
-            merged = merge(base, named, how, out, name or plain_name(out.resolve().name), progress)
+            merged = merge(base, named, how, out, name, progress)
     except ConfigurationError as refusal:
         click.echo(f"medreward: the experts were not merged: {refusal}", err=True)
         return 1
@@ -131,8 +145,7 @@ def command(
 async def add_golden(merged: "Merged") -> None:
     """Scores a few phantoms with the merged model in this process, and pins their logits in its golden.json."""
     from medreward.cli.golden import golden_json
-    from medreward.lab.merging.manifests import rewrite_manifest
-    from medreward.lab.merging.merge import GOLDEN
+    from medreward.lab.merging.manifests import GOLDEN, rewrite_manifest
 
     (merged.folder / GOLDEN).write_text(await golden_json(merged.folder), "utf-8")
     rewrite_manifest(merged.folder, merged.fields)
@@ -194,6 +207,18 @@ def write_report(merged: "Merged", checks: Sequence["Check"]) -> None:
     report = {**merged.conflicts, "checks": [asdict(check) for check in checks]}
     (folder / "conflicts.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     (folder / "conflicts.html").write_text(conflicts_page(merged.manifest.name, merged.conflicts, checks), "utf-8")
+
+
+def _print_together(manifest: "Manifest", out: Path, as_json: bool) -> int:
+    """Prints what was put together, and returns 0."""
+    experts = {name: list(expert.departments) for name, expert in manifest.experts.items()}
+    if as_json:
+        facts = {"name": manifest.name, "fingerprint": manifest.fingerprint, "folder": str(out)}
+        print_json({**facts, "experts": experts})
+    else:
+        print_table(["expert", "departments"], [[name, ", ".join(some)] for name, some in experts.items()])
+        click.echo(f"{manifest.name} in {out}, {manifest.fingerprint}")
+    return 0
 
 
 def facts_of(merged: "Merged", checks: Sequence["Check"]) -> dict[str, Any]:

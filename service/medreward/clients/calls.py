@@ -1,9 +1,10 @@
 """Puts triples that share image and question into groups, and groups into calls."""
 
 import asyncio
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias, cast
 
 from medreward.clients.images import File, ImageLike, Source, load
 from medreward.types import ImageSource, InlineImage, Item, StoredImage, Turn, UrlImage
@@ -27,6 +28,7 @@ class Triple:
     question: str
     response: str
     history: tuple[Turn, ...] = ()
+    department: str = ""  # whose expert scores it, where the model has one
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +41,7 @@ class Group:
     question: str
     history: tuple[Turn, ...]
     left: list[tuple[int, str]]
+    department: str = ""
     forgotten: int = 0  # times the server did not know an image that was stored there
 
     @property
@@ -60,26 +63,46 @@ class Group:
                 sources.append(StoredImage(image.sha256) if stored else InlineImage(image.data))
             elif isinstance(image, UrlImage | StoredImage):
                 sources.append(image)
-        return Item(self.question, tuple(response for _, response in self.left), tuple(sources), self.history)
+        responses = tuple(response for _, response in self.left)
+        return Item(self.question, responses, tuple(sources), self.history, department=self.department)
+
+
+def home_of(asked: Group | Item) -> str:
+    """Returns the key by which one of several servers is chosen: the image, or the question where there is none.
+
+    What has the same key belongs together, for a server does the work on an image and a question once.
+    """
+    if isinstance(asked, Group) and asked.files:
+        return asked.files[0].sha256
+    item = asked.item() if isinstance(asked, Group) else asked
+    match item.images:
+        case (StoredImage(sha256), *_):
+            return sha256
+        case (InlineImage(data), *_):
+            return hashlib.sha256(data).hexdigest()
+        case (UrlImage(url), *_):
+            return url
+    return item.question
 
 
 async def group_by_question(triples: Sequence[Triple]) -> list[Group]:
-    """Returns a group for each question with its images and turns, in order of first appearance; none is larger than a
-    call may be."""
+    """Returns a group for each question with its images, turns and department, in order of first appearance; none is
+    larger than a call may be."""
     objects = {id(image): image for triple in triples for image in listed(triple.image)}
     loaded = await asyncio.gather(*(asyncio.to_thread(load, image) for image in objects.values()))
     sources = dict(zip(objects, loaded, strict=True))
-    answers: dict[tuple[tuple[Source | str, ...], str, tuple[Turn, ...]], list[tuple[int, str]]] = {}
+    answers: dict[tuple[tuple[Source | str, ...], str, tuple[Turn, ...], str], list[tuple[int, str]]] = {}
     images: dict[tuple[Source | str, ...], tuple[Source, ...]] = {}
     for place, triple in enumerate(triples):
         own = tuple(sources[id(image)] for image in listed(triple.image))
         key = tuple(image.sha256 if isinstance(image, File) else image for image in own)
         images.setdefault(key, own)
-        answers.setdefault((key, triple.question, triple.history), []).append((place, triple.response))
+        asked = key, triple.question, triple.history, triple.department
+        answers.setdefault(asked, []).append((place, triple.response))
     return [
         group
-        for (key, question, history), left in answers.items()
-        for group in of_call_size(images[key], question, left, history)
+        for (key, question, history, department), left in answers.items()
+        for group in of_call_size(images[key], question, left, history, department)
     ]
 
 
@@ -89,7 +112,7 @@ def listed(images: Images) -> Sequence[ImageLike]:
         if any(image is None for image in images):
             raise TypeError("an image in the list is None: leave it out")
         return images
-    return () if images is None else (images,)
+    return () if images is None else (cast("ImageLike", images),)  # the only sequences are lists and tuples
 
 
 async def load_aside(images: Images) -> tuple[Source, ...]:
@@ -98,11 +121,15 @@ async def load_aside(images: Images) -> tuple[Source, ...]:
 
 
 def of_call_size(
-    images: tuple[Source, ...], question: str, left: list[tuple[int, str]], history: tuple[Turn, ...] = ()
+    images: tuple[Source, ...],
+    question: str,
+    left: list[tuple[int, str]],
+    history: tuple[Turn, ...] = (),
+    department: str = "",
 ) -> Iterator[Group]:
     """Yields groups of at most as many responses as a call may have."""
     for start in range(0, len(left), CALL_RESPONSES):
-        yield Group(images, question, history, left[start : start + CALL_RESPONSES])
+        yield Group(images, question, history, left[start : start + CALL_RESPONSES], department)
 
 
 def pack(groups: Iterable[Group], one_image: bool) -> Iterator[list[Group]]:
@@ -142,8 +169,4 @@ def halves(call: list[Group]) -> tuple[list[Group], list[Group]] | None:
     if len(group.left) < 2:
         return None
     middle = len(group.left) // 2
-    first, second = (
-        [Group(group.images, group.question, group.history, left, group.forgotten)]
-        for left in (group.left[:middle], group.left[middle:])
-    )
-    return first, second
+    return [replace(group, left=group.left[:middle])], [replace(group, left=group.left[middle:])]

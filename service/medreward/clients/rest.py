@@ -87,6 +87,7 @@ class Result(Aside, kw_only=True):
     explain: list[Part] | None = None
     steps: list[Cut] | None = None
     without_thinking: Aside | None = None
+    expert: str = ""
     viewpoints: dict[str, float] | None = None
     viewpoint_spread: float | None = None
 
@@ -96,6 +97,7 @@ class Result(Aside, kw_only=True):
             explain=None if self.explain is None else tuple(part.contribution() for part in self.explain),
             steps=None if self.steps is None else tuple(cut.step() for cut in self.steps),
             without_thinking=self.without_thinking.score() if self.without_thinking else None,
+            expert=self.expert,
             viewpoints=self.viewpoints,
             viewpoint_spread=self.viewpoint_spread,
             cached=self.cached,
@@ -219,13 +221,13 @@ class RestTransport:
         model: Model = await self._decoded(await self._send("GET", "/v1/model", {}), Model)
         return model.ref()
 
-    async def limits(self) -> Mapping[str, float]:
-        limits: dict[str, float] = await self._decoded(await self._send("GET", "/v1/limits", {}), dict[str, float])
-        return limits
-
     async def default_weights(self) -> Mapping[str, float]:
         served: Served = await self._decoded(await self._send("GET", "/v1/model", {}), Served)
         return served.default_weights
+
+    async def limits(self) -> Mapping[str, float]:
+        limits: dict[str, float] = await self._decoded(await self._send("GET", "/v1/limits", {}), dict[str, float])
+        return limits
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -292,6 +294,8 @@ def _body(request: ScoreRequest) -> bytes:
             fields["history"] = [turn.as_json() for turn in item.history]
         if isinstance(request, ScreenRequest) and request.department:
             fields["department"] = request.department
+        elif item.department:
+            fields["department"] = item.department
         items.append(fields)
     body: dict[str, object] = {"items": items}
     if request.weights:

@@ -85,7 +85,7 @@ class RpcTransport:
         return Reply(_ref(reply.model), by_item(request, results), reply.request_id, _timings(reply.timings))
 
     async def put_image(self, data: bytes, digest: str) -> None:
-        metadata = [*self._metadata, ("x-affinity-key", digest)]
+        metadata = [*self._metadata, *_affinity(digest)]
         reply = await self._call(self._stub.PutImage, pb.PutImageRequest(data=data), metadata)
         if reply.sha256 != digest:
             raise garbled()
@@ -93,12 +93,12 @@ class RpcTransport:
     async def model(self) -> ModelRef:
         return _ref((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).ref)
 
-    async def limits(self) -> Mapping[str, float]:
-        return dict((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).limits)
-
     async def default_weights(self) -> Mapping[str, float]:
         served = await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)
         return dict(served.default_weights)
+
+    async def limits(self) -> Mapping[str, float]:
+        return dict((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).limits)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -108,7 +108,7 @@ class RpcTransport:
         if request.deadline_s:
             metadata.append(("x-deadline-ms", str(max(1, round(request.deadline_s * 1000)))))
         if affinity:
-            metadata.append(("x-affinity-key", affinity))
+            metadata += _affinity(affinity)
         reply = await self._call(method, message, metadata)
         if reply.request_id != request.id:
             raise garbled()
@@ -150,6 +150,7 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
             question=item.question,
             responses=item.responses,
             history=[_turn(turn) for turn in item.history],
+            department=item.department,
         )
         for item in request.items
     ]
@@ -164,18 +165,18 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
     }
 
 
-def _turn(turn: Turn) -> pb.Turn:
-    if isinstance(turn.content, str):
-        return pb.Turn(role=turn.role, content=turn.content)
-    parts = [pb.Part(text=part) if isinstance(part, str) else pb.Part(image=part) for part in turn.content]
-    return pb.Turn(role=turn.role, parts=parts)
-
-
 def _options(options: Options) -> pb.Options:
     given = options.given()
     if isinstance(options.steps, tuple):
         given["step_ends"] = given.pop("steps")
     return pb.Options(**given)
+
+
+def _turn(turn: Turn) -> pb.Turn:
+    if isinstance(turn.content, str):
+        return pb.Turn(role=turn.role, content=turn.content)
+    parts = [pb.Part(text=part) if isinstance(part, str) else pb.Part(image=part) for part in turn.content]
+    return pb.Turn(role=turn.role, parts=parts)
 
 
 def _image(image: ImageSource) -> pb.Image:
@@ -195,6 +196,7 @@ def _score(result: pb.Result, lists_viewpoints: bool = False) -> Score:
         explain=tuple(map(_contribution, result.explain.sentences)) if result.HasField("explain") else None,
         steps=tuple(map(_step, result.steps.steps)) if result.HasField("steps") else None,
         without_thinking=_numbers(result.without_thinking) if result.HasField("without_thinking") else None,
+        expert=result.expert,
         viewpoints=dict(result.viewpoints) if lists_viewpoints else None,
         viewpoint_spread=result.viewpoint_spread if result.HasField("viewpoint_spread") else None,
         cached=result.cached,
@@ -253,3 +255,8 @@ def _six(values: pb.Dimensions) -> dict[str, float | None]:
 
 def _ref(model: pb.ModelRef) -> ModelRef:
     return ModelRef(model.name, model.version, model.fingerprint, Runtime.of(model.runtime), Evidence(model.evidence))
+
+
+def _affinity(key: str) -> list[tuple[str, str]]:
+    """Returns the key as balancers read it, and as Ray Serve does, which knows no other name over gRPC."""
+    return [("x-affinity-key", key), ("session_id", key)]

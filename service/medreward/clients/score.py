@@ -54,6 +54,7 @@ class Score:
     explain: tuple[Contribution, ...] | None = None  # with explain="sentences"; None where the response was cut
     steps: tuple[Step, ...] | None = None  # with steps=...; None where the response was cut
     without_thinking: "Score | None" = None  # with thinking="both": what thinking="strip" gives
+    expert: str = ""  # of the model, who gave the numbers; empty for the model itself
     viewpoints: Mapping[str, float] | None = None  # with viewpoints="all": the reward under each viewpoint of the model
     viewpoint_spread: float | None = None  # the highest of these less the lowest; None for a model without viewpoints
     # Where in the call the error is, and whether the server knew the answer: how it came about, not what it says.

@@ -71,7 +71,7 @@ class Client:
     A call fails with Closed once the client is closed, and in a process that was forked off after it was made.
     """
 
-    def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
+    def __init__(self, url: str | Sequence[str], **options: Unpack[ClientOptions]) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="medreward-client", daemon=True)
         self._submitting = threading.Lock()
@@ -94,9 +94,11 @@ class Client:
         responses: Sequence[str],
         *,
         history: History = (),
+        department: str = "",
         **options: Unpack[AskOptions],
     ) -> list[Score]:
-        return self._run(self._client.score(image, question, responses, history=history, **options))
+        how: dict[str, Any] = {"history": history, "department": department, **options}
+        return self._run(self._client.score(image, question, responses, **how))
 
     def score_many(
         self,

@@ -47,11 +47,11 @@ class Transport(Protocol):
     async def model(self) -> ModelRef:
         """Returns what the server serves now."""
 
-    async def limits(self) -> Mapping[str, float]:
-        """Returns the server's limits by name."""
-
     async def default_weights(self) -> Mapping[str, float]:
         """Returns the weights of a request that gives none, by dimension."""
+
+    async def limits(self) -> Mapping[str, float]:
+        """Returns the server's limits by name."""
 
     async def close(self) -> None:
         """Gives back all connections."""

@@ -256,8 +256,16 @@ class Engine:
             viewpoints = {name: viewpoint.weights for name, viewpoint in manifest.viewpoints.items()}
         weights = weights_of(request, serving.model)
         scoring = Scoring(manifest.calibration, weights, viewpoints)
+        of_experts = {
+            name: Scoring(expert.calibration, weights, viewpoints, name) for name, expert in manifest.experts.items()
+        }
         context = RequestContext(
-            request, deadline, scoring, Timings(), Allowance(self.settings.body_bytes, request.trace)
+            request,
+            deadline,
+            scoring,
+            Timings(),
+            Allowance(self.settings.body_bytes, request.trace),
+            of_experts=of_experts,
         )
         calls = [self._score_item(i, item, context, serving) for i, item in enumerate(request.items)]
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)

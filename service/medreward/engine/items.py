@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,8 +27,8 @@ QUICK_CHARS: Final = 20_000  # of a request: tokenised within a few milliseconds
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """A request under way: its deadline, how its logits become scores, its timings, what it may still fetch, and the
-    SHA-256 of the images that were opened, by the item's place."""
+    """A request under way: its deadline, how logits of the model and of its experts become scores, its timings, what it
+    may still fetch, and the SHA-256 of the images that were opened, by the item's place."""
 
     request: ScoreRequest
     deadline: float
@@ -36,6 +36,7 @@ class RequestContext:
     timings: Timings
     allowance: Allowance
     opened: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    of_experts: Mapping[str, Scoring] = field(default_factory=dict)  # by expert, each of which has its own calibration
 
 
 class Items:
@@ -74,13 +75,16 @@ class Items:
         opened = await self._open(item, context)
         context.opened[i] = tuple(file.sha256 for file in opened)
         files = [opened[place] for place in prompt.images]
-        key = GroupKey(request.lane, request.tenant, ",".join(f.digest for f in files), prompt_digest(prompt.ids))
+        expert = self._model.manifest.expert_of(item.department)
+        digests = ",".join(file.digest for file in files)
+        key = GroupKey(request.lane, request.tenant, digests, prompt_digest(prompt.ids), expert)
         flags = (*flags, *prompt.flags) if files else (Flag.NO_IMAGE, *flags, *prompt.flags)
         if item.is_raw:
             flags = (*flags, Flag.RAW_TEXT)
         texts = [text for answer in answers for text in answer.texts()]
         ends = iter(await self._ends(key, prompt.ids, files, texts, context))
-        results += [result_of(i, answer, ends, flags, context.scoring) for answer in answers]
+        scoring = context.of_experts.get(expert, context.scoring)
+        results += [result_of(i, answer, ends, flags, scoring) for answer in answers]
         return sorted(results, key=lambda result: result.response)
 
     async def _open(self, item: Item, context: RequestContext) -> list[ImageFile]:

@@ -11,7 +11,7 @@ from medreward.types import DIMENSIONS, Aside, Contribution, Failed, Flag, Resul
 
 
 class Scoring:
-    """The calibration of one model, which names its dimensions, and the weights of one request.
+    """The calibration of one model or expert, which names its dimensions, and the weights of one request.
 
     `viewpoints` holds the weights of each viewpoint under which the reward is wanted too; None where none is.
     """
@@ -21,10 +21,12 @@ class Scoring:
         calibration: Mapping[str, Calibration],
         weights: Mapping[str, float],
         viewpoints: Mapping[str, Mapping[str, float]] | None = None,
+        expert: str = "",
     ) -> None:
         own = [d for d in DIMENSIONS if d in calibration]
         self._calibration = [(calibration[d].median, calibration[d].scale) for d in own]
         self._weights = [weights.get(d, 0.0) for d in own]
+        self._expert = expert
         self._viewpoints = None
         if viewpoints is not None:
             self._viewpoints = {name: [each.get(d, 0.0) for d in own] for name, each in viewpoints.items()}
@@ -56,10 +58,11 @@ class Scoring:
         if self._viewpoints is not None:
             viewpoints = {name: _reward(weights, logits) for name, weights in self._viewpoints.items()}
         if self._places is None:
-            return Scored(item, response, logits, scores, spread, reward, flags, cached, viewpoints=viewpoints)
+            own = (logits, scores, spread, reward)
+            return Scored(item, response, *own, flags, cached, expert=self._expert, viewpoints=viewpoints)
         six = (self._six(logits), self._six(scores), self._six(spread) if spread else None)
         own_reward = reward if self._has_reward else None
-        return Scored(item, response, *six, own_reward, flags, cached, viewpoints=viewpoints)
+        return Scored(item, response, *six, own_reward, flags, cached, expert=self._expert, viewpoints=viewpoints)
 
     def _six(self, values: Sequence[float]) -> Six:
         return tuple(None if place is None else values[place] for place in self._places or ())

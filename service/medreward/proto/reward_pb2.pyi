@@ -39,16 +39,18 @@ class Turn(_message.Message):
     def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
 
 class Item(_message.Message):
-    __slots__ = ("images", "question", "responses", "history")
+    __slots__ = ("images", "question", "responses", "history", "department")
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     RESPONSES_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    DEPARTMENT_FIELD_NUMBER: _ClassVar[int]
     images: _containers.RepeatedCompositeFieldContainer[Image]
     question: str
     responses: _containers.RepeatedScalarFieldContainer[str]
     history: _containers.RepeatedCompositeFieldContainer[Turn]
-    def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., question: _Optional[str] = ..., responses: _Optional[_Iterable[str]] = ..., history: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ...) -> None: ...
+    department: str
+    def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., question: _Optional[str] = ..., responses: _Optional[_Iterable[str]] = ..., history: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., department: _Optional[str] = ...) -> None: ...
 
 class Options(_message.Message):
     __slots__ = ("too_long", "thinking", "explain", "steps", "step_ends", "viewpoints")
@@ -172,7 +174,7 @@ class Aside(_message.Message):
     def __init__(self, scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("item", "response", "scores", "logits", "uncertainty", "reward", "flags", "cached", "error", "explain", "steps", "without_thinking", "viewpoints", "viewpoint_spread")
+    __slots__ = ("item", "response", "scores", "logits", "uncertainty", "reward", "flags", "cached", "error", "explain", "steps", "without_thinking", "viewpoints", "viewpoint_spread", "expert")
     class ViewpointsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +196,7 @@ class Result(_message.Message):
     WITHOUT_THINKING_FIELD_NUMBER: _ClassVar[int]
     VIEWPOINTS_FIELD_NUMBER: _ClassVar[int]
     VIEWPOINT_SPREAD_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_FIELD_NUMBER: _ClassVar[int]
     item: int
     response: int
     scores: Dimensions
@@ -208,7 +211,8 @@ class Result(_message.Message):
     without_thinking: Aside
     viewpoints: _containers.ScalarMap[str, float]
     viewpoint_spread: float
-    def __init__(self, item: _Optional[int] = ..., response: _Optional[int] = ..., scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., cached: bool = ..., error: _Optional[_Union[Error, _Mapping]] = ..., explain: _Optional[_Union[Explanation, _Mapping]] = ..., steps: _Optional[_Union[Steps, _Mapping]] = ..., without_thinking: _Optional[_Union[Aside, _Mapping]] = ..., viewpoints: _Optional[_Mapping[str, float]] = ..., viewpoint_spread: _Optional[float] = ...) -> None: ...
+    expert: str
+    def __init__(self, item: _Optional[int] = ..., response: _Optional[int] = ..., scores: _Optional[_Union[Dimensions, _Mapping]] = ..., logits: _Optional[_Union[Dimensions, _Mapping]] = ..., uncertainty: _Optional[_Union[Dimensions, _Mapping]] = ..., reward: _Optional[float] = ..., flags: _Optional[_Iterable[str]] = ..., cached: bool = ..., error: _Optional[_Union[Error, _Mapping]] = ..., explain: _Optional[_Union[Explanation, _Mapping]] = ..., steps: _Optional[_Union[Steps, _Mapping]] = ..., without_thinking: _Optional[_Union[Aside, _Mapping]] = ..., viewpoints: _Optional[_Mapping[str, float]] = ..., viewpoint_spread: _Optional[float] = ..., expert: _Optional[str] = ...) -> None: ...
 
 class ModelRef(_message.Message):
     __slots__ = ("name", "version", "fingerprint", "runtime", "evidence")
@@ -394,8 +398,14 @@ class Viewpoint(_message.Message):
     weights: _containers.ScalarMap[str, float]
     def __init__(self, title: _Optional[str] = ..., source: _Optional[str] = ..., weights: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
+class Departments(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class Model(_message.Message):
-    __slots__ = ("ref", "dimensions", "default_weights", "limits", "viewpoints")
+    __slots__ = ("ref", "dimensions", "default_weights", "limits", "viewpoints", "experts")
     class DefaultWeightsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -417,14 +427,23 @@ class Model(_message.Message):
         key: str
         value: Viewpoint
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Viewpoint, _Mapping]] = ...) -> None: ...
+    class ExpertsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Departments
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Departments, _Mapping]] = ...) -> None: ...
     REF_FIELD_NUMBER: _ClassVar[int]
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     VIEWPOINTS_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_FIELD_NUMBER: _ClassVar[int]
     ref: ModelRef
     dimensions: _containers.RepeatedScalarFieldContainer[str]
     default_weights: _containers.ScalarMap[str, float]
     limits: _containers.ScalarMap[str, float]
     viewpoints: _containers.MessageMap[str, Viewpoint]
-    def __init__(self, ref: _Optional[_Union[ModelRef, _Mapping]] = ..., dimensions: _Optional[_Iterable[str]] = ..., default_weights: _Optional[_Mapping[str, float]] = ..., limits: _Optional[_Mapping[str, float]] = ..., viewpoints: _Optional[_Mapping[str, Viewpoint]] = ...) -> None: ...
+    experts: _containers.MessageMap[str, Departments]
+    def __init__(self, ref: _Optional[_Union[ModelRef, _Mapping]] = ..., dimensions: _Optional[_Iterable[str]] = ..., default_weights: _Optional[_Mapping[str, float]] = ..., limits: _Optional[_Mapping[str, float]] = ..., viewpoints: _Optional[_Mapping[str, Viewpoint]] = ..., experts: _Optional[_Mapping[str, Departments]] = ...) -> None: ...

@@ -53,11 +53,13 @@ class GroupFrame(msgspec.Struct, array_like=True):
     images: Sequence[ImageFrame]
     prompt: Sequence[int]
     answers: Sequence[Sequence[int]]
+    expert: str = ""
 
     def group(self, memory: PixelMemory) -> Group:
         """What a backend is asked to score; the pixels of its images are views of the memory."""
         images = [ModelImage(image.digest, memory.pixels(image.place), image.tenant) for image in self.images]
-        return Group(images[0] if images else None, self.prompt, self.answers, tuple(images[1:]))
+        further = tuple(images[1:])
+        return Group(images[0] if images else None, self.prompt, self.answers, further, self.expert)
 
 
 class Run(msgspec.Struct, tag=True):

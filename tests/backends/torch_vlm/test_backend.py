@@ -78,7 +78,7 @@ def ids(rng: np.random.Generator, longest: int) -> list[int]:
 
 def groups(family: str) -> list[Group]:
     """Two questions about one image, one about another, one about none; answers of up to 60 tokens, two of them equal,
-    and some that begin alike, as in an explanation.
+    and some that begin alike, as in an explanation and as in steps.
     """
     rng = np.random.default_rng(3)
     placeholder = [TOKENS[piece] for piece in FAMILIES[family].image]
@@ -88,7 +88,8 @@ def groups(family: str) -> list[Group]:
         answers = [ids(rng, 60) for _ in range(1 + 2 * number)]
         longest = max(answers, key=len)
         alike = [[*longest[:k], *longest[k + 10 :]] for k in (20, 30)] if number == 2 else []
-        made.append(Group(picture, prompt, [*answers, *alike]))
+        cut = [[*longest[:k], TOKENS["</s>"]] for k in (40, 30, 20)] if number == 2 else []
+        made.append(Group(picture, prompt, [*answers, *alike, *cut]))
     return [*made, Group(made[0].image, made[0].prompt, [made[0].answers[0], [5]])]
 
 

@@ -18,6 +18,7 @@ class Label(msgspec.Struct):
     image: str | None = None
     images: list[str] = []
     question: str | None = None
+    department: str = ""
 
     @property
     def sources(self) -> tuple[ImageSource, ...]:
@@ -35,8 +36,8 @@ def read_label(label: object) -> Label:
             return msgspec.json.decode(label, type=Label)
     except (ValueError, RecursionError):
         detail = (
-            'a label that is a JSON object must be like {"image": "…", "question": "…"}, both of them texts, or have '
-            '"images", a list of texts'
+            'a label that is a JSON object must be like {"image": "…", "question": "…", "department": "…"}, all of '
+            'them texts, or have "images", a list of texts'
         )
         raise ItemError(Code.IMAGE_INVALID, detail, "label") from None
     if label is None or isinstance(label, str):

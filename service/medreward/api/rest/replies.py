@@ -60,6 +60,8 @@ def _result(result: Result, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
         "flags": result.flags,
         "cached": result.cached,
     }
+    if result.expert:
+        numbers["expert"] = result.expert
     if result.viewpoints is not None:
         numbers |= {"viewpoints": result.viewpoints, "viewpoint_spread": result.viewpoint_spread}
     if result.explain is not None:

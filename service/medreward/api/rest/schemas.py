@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from medreward.api.examples import GROUPED_EXAMPLE, PROBLEM_EXAMPLE, RANK_EXAMPLE, REPLY_EXAMPLE, TRIPLE_EXAMPLE
-from medreward.api.fields import MOST_FRAMES, ItemPointers
+from medreward.api.fields import DEPARTMENT_CHARS, MOST_FRAMES, ItemPointers
 from medreward.errors import ITEM_CODES, Code
 from medreward.types import (
     Base64Image,
@@ -196,6 +196,11 @@ class Question(Shape):
     )
     question: str
     history: list[TurnShape] | None = Field(None, description="the turns before the question")
+    department: str = Field(
+        "",
+        max_length=DEPARTMENT_CHARS,
+        description="whose expert scores, where the model has one; whose thresholds decide, where a policy names it",
+    )
 
     @model_validator(mode="after")
     def names_its_images_once(self) -> Self:
@@ -215,7 +220,7 @@ class Question(Shape):
         listed = [[Base64Image(image)] if isinstance(image, str) else image.to_sources() for image in images]
         sources = tuple(source for own in listed for source in own)
         turns = tuple(turn.to_turn() for turn in self.history or ())
-        return Item(self.question, tuple(self.texts()), sources, turns)
+        return Item(self.question, tuple(self.texts()), sources, turns, department=self.department)
 
 
 class ItemShape(Question):
@@ -353,6 +358,9 @@ class ResultShape(Shape):
     without_thinking: AsideShape | None = Field(
         None, description="with options.thinking: both. Not there where the response was not scored"
     )
+    expert: str | None = Field(
+        None, description="the expert of the item's department, who gave the numbers; not there for the model itself"
+    )
     viewpoints: dict[str, float] | None = Field(
         None, description="with options.viewpoints: the reward under each viewpoint; empty for a model without any"
     )
@@ -407,6 +415,7 @@ class ModelReply(ModelRefShape):
     dimensions: list[str]
     default_weights: dict[str, float]
     viewpoints: dict[str, ViewpointShape] = Field(description="by the name that a request gives as its viewpoint")
+    experts: dict[str, list[str]] = Field(description="the departments that each expert of the model scores for")
     backend: str
     device: str
     uncertainty: str | None = Field(

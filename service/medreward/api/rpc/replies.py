@@ -96,6 +96,7 @@ def _result(result: Result) -> pb.Result:
         explain=_explanation(result, result.explain) if result.explain is not None else None,
         steps=_steps(result, result.steps) if result.steps is not None else None,
         without_thinking=_aside(result, result.without_thinking) if result.without_thinking is not None else None,
+        expert=result.expert,
         viewpoints=result.viewpoints,
         viewpoint_spread=result.viewpoint_spread,
     )

@@ -9,6 +9,7 @@ from medreward.api.fields import DEPARTMENT_CHARS, MOST_FRAMES, option, read_dea
 from medreward.api.observing import Entry
 from medreward.api.rpc.status import Context
 from medreward.api.structure import check_message
+from medreward.engine.checks import check_step_count
 from medreward.errors import Code, RequestError
 from medreward.proto import reward_pb2 as pb
 from medreward.screening.screening import ScreenRequest
@@ -52,6 +53,8 @@ def read_message(kind: type[M], message: bytes, settings: Settings) -> M:
     read.DiscardUnknownFields()
     if read.ByteSize() < size:
         raise RequestError(Code.UNKNOWN_FIELD, "the message has a field that is not known")
+    if isinstance(read, Scorable):  # before millions of numbers, which a small message may hold, are objects
+        check_step_count(len(read.options.step_ends), settings)
     return read
 
 
@@ -97,7 +100,7 @@ def score_request(request: Scorable, context: Context, entry: Entry, id_: str) -
 
 def screen_request(request: pb.ScreenRequest, context: Context, entry: Entry) -> ScreenRequest:
     """Returns what the screening is asked. Refuses departments that are not one for each item."""
-    departments = tuple(request.departments)
+    departments = tuple(request.departments) or tuple(item.department for item in request.items)
     if departments and len(departments) != len(request.items):
         detail = f"there must be a department for each of the {len(request.items)} items, or none"
         raise RequestError(Code.INVALID_FIELD, detail, "/departments")
@@ -125,8 +128,11 @@ def _item(i: int, item: pb.Item) -> Item:
                 Code.INVALID_FIELD, f"role must be one of: {', '.join(ROLES)}", f"/items/{i}/history/{t}/role"
             )
     images = tuple(source for n, image in enumerate(item.images) for source in _images(image, f"/items/{i}/images/{n}"))
+    if len(item.department) > DEPARTMENT_CHARS:
+        detail = f"a department's name has at most {DEPARTMENT_CHARS} characters"
+        raise RequestError(Code.INVALID_FIELD, detail, f"/items/{i}/department")
     turns = tuple(_turn(turn, f"/items/{i}/history/{t}") for t, turn in enumerate(item.history))
-    return Item(item.question, tuple(item.responses), images, turns)
+    return Item(item.question, tuple(item.responses), images, turns, department=item.department)
 
 
 def _turn(turn: pb.Turn, pointer: str) -> Turn:

@@ -135,6 +135,7 @@ class RewardService:
                 dimensions=serving.model.manifest.dimensions,
                 default_weights=serving.model.default_weights,
                 viewpoints={n: pb.Viewpoint(**v.model_dump()) for n, v in serving.model.manifest.viewpoints.items()},
+                experts={n: pb.Departments(names=e.departments) for n, e in serving.model.manifest.experts.items()},
                 limits=limits_of(settings, serving.model) | entry.caller.limits(),
             )
 

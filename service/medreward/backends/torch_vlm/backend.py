@@ -220,14 +220,14 @@ def open_torch_vlm(
     dtype = DTYPES[AUTO[device] if settings.dtype == "auto" else settings.dtype]
     speaks, ranks = manifest.vlm.verbaliser is not None, seat.ranks if seat else 1
     model, image_processor = load(folder, device, dtype, speaks, ranks)
-    backbone = Backbone(model, image_processor, *_image_size(manifest.image), settings.deterministic)
+    backbone = Backbone(model, image_processor, *image_size(manifest.image), settings.deterministic)
     tokenizer = FileTokenizer(folder / (manifest.text.tokenizer or ""))
     _refuse_other_placeholders(backbone, manifest.vlm, tokenizer)
     heads = _heads(folder, manifest.vlm, manifest.dimensions, tokenizer, model)
     return TorchVlmBackend(backbone, heads, settings.feature_cache_bytes, settings.prefix_cache_bytes)
 
 
-def _image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
+def image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
     """Returns height and width of every image, and 0; where sizes differ, those of the largest square, and the pixels
     of a token.
     """

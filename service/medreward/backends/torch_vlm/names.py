@@ -31,4 +31,4 @@ def file_names(folder: Path, there: Collection[str]) -> dict[str, str]:
     except Exception as error:  # what it does with tensors of another shape is its own business
         family = config.model_type
         raise ConfigurationError(f"weights of {family} are stored otherwise than they are loaded: {error}") from error
-    return {name: found for name in loaded for found in (name, by_name.get(name)) if found in there}
+    return {name: found for name in loaded for found in (name, by_name.get(name, name)) if found in there}

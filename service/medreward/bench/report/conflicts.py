@@ -54,7 +54,7 @@ def _chart(layers: Sequence[Mapping[str, Any]]) -> Markup:
         for label, (values, colour, marker, fill) in series.items():
             there = [(value, row) for row, value in enumerate(values) if value is not None]
             if there:
-                look = {"color": colour, "markerfacecolor": fill, "markersize": 7, "markeredgewidth": 1.6}
+                look: Any = {"color": colour, "markerfacecolor": fill, "markersize": 7, "markeredgewidth": 1.6}
                 axes.plot(*zip(*there, strict=True), marker, label=label, **look)
         axes.set_yticks(range(len(layers)), [_short(layer["layer"]) for layer in layers])
         axes.set_ylim(len(layers) - 0.4, -0.6)
@@ -63,10 +63,10 @@ def _chart(layers: Sequence[Mapping[str, Any]]) -> Markup:
         axes.grid(True)
         axes.set_xlim(min([0.0, *(c for c in lowest if c is not None)]) - 0.05, 1.05)
         axes.set_xlabel("share, or cosine (-1 to 1)")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+        axes.figure.legend(loc="outside upper left", ncols=3, frameon=False)  # wider than what is left beside names
     return result.inline()
 
 
 def _short(layer: str) -> str:
     """Returns the end of a layer's name, which tells it from its neighbours and leaves room for the chart."""
-    return ".".join(layer.split(".")[-3:])
+    return ".".join(layer.removeprefix("model.").split(".")[-3:])

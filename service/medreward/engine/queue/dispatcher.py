@@ -201,5 +201,6 @@ class Dispatcher:
 
 
 def _frame(flights: Sequence[Flight]) -> GroupFrame:
-    images = [ImageFrame(picture.place, picture.digest, picture.tenant) for picture in flights[0].pictures]
-    return GroupFrame(images, flights[0].prompt, [flight.answer for flight in flights])
+    first = flights[0]
+    images = [ImageFrame(picture.place, picture.digest, picture.tenant) for picture in first.pictures]
+    return GroupFrame(images, first.prompt, [flight.answer for flight in flights], first.key.expert)

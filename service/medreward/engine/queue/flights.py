@@ -122,9 +122,9 @@ def _quarantined() -> ItemError:
 
 
 def flight_id(key: GroupKey, answer: Sequence[int]) -> str:
-    """Returns an id that the same triple of the same tenant in the same lane has, and no other."""
-    about = f"{key.lane}/{key.image}/{key.tenant}".encode()
-    return blake2b(array("Q", answer).tobytes(), key=blake2b(about + key.prompt, digest_size=32).digest()).hexdigest()
+    """Returns an id that the same triple of the same tenant, lane and expert has, and no other."""
+    about = f"{key.lane}/{key.image}/{key.tenant}".encode() + key.prompt + key.expert.encode()
+    return blake2b(array("Q", answer).tobytes(), key=blake2b(about, digest_size=32).digest()).hexdigest()
 
 
 def prompt_digest(prompt: Sequence[int]) -> bytes:

@@ -29,6 +29,7 @@ class GroupKey:
     tenant: str
     image: str  # digests of its images in their order, with commas between; empty without one
     prompt: bytes  # digest
+    expert: str = ""  # of the model, who scores it
 
 
 @dataclass(slots=True, eq=False)

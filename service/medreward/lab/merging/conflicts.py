@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from medreward.lab.merging.methods import Resolved
@@ -65,8 +66,8 @@ class Conflict:
 def conflict(deltas: Sequence[Tensor], resolved: Resolved) -> Conflict:
     """Returns what the experts' differences to one weight have in common, and what of them counts."""
     changes = [delta != 0 for delta in deltas]
-    several = sum(change.int() for change in changes) > 1
-    up, down = (sum((sign * delta > 0).int() for delta in deltas) > 0 for sign in (1, -1))
+    several = torch.stack(changes).sum(0) > 1
+    up, down = (torch.stack([sign * delta > 0 for delta in deltas]).any(0) for sign in (1, -1))
     flat = [delta.flatten().double() for delta in deltas]
     return Conflict(
         changed=sum(int(change.sum()) for change in changes),

@@ -13,6 +13,7 @@ from medreward.artifacts.manifest import Manifest, read_manifest
 from medreward.artifacts.repository import MANIFEST_FILE
 from medreward.backends.torch_vlm.adapter import has_adapter
 from medreward.backends.torch_vlm.heads import TrainedHeads
+from medreward.backends.torch_vlm.names import file_names
 from medreward.errors import ConfigurationError
 from medreward.lab.merging.heads import Head
 from medreward.lab.merging.lora import Lora
@@ -33,9 +34,9 @@ class Changes(Protocol):
 class Checkpoint:
     """A whole model that was tuned in all its weights."""
 
-    def __init__(self, folder: Path, file_names: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, names: Mapping[str, str]) -> None:
         self._weights = Weights(folder)
-        self._file_names = file_names
+        self._file_names = names
 
     @property
     def names(self) -> Collection[str]:
@@ -76,7 +77,18 @@ class Expert:
         return self.department or self.folder.resolve().name
 
 
-def open_expert(folder: Path, base: Weights, file_names: Mapping[str, str], department: str | None) -> Expert:
+def open_base(folder: Path) -> tuple[Weights, dict[str, str]]:
+    """Returns the base's weights, and their names in its files by their names in the loaded model.
+
+    Fails with a ConfigurationError for a base that has an adapter beside it: it is not what its files say.
+    """
+    if has_adapter(folder):
+        raise ConfigurationError(f"{folder} has an adapter beside its weights: name the plain base as --base")
+    weights = Weights(folder)
+    return weights, file_names(folder, weights.names)
+
+
+def open_expert(folder: Path, base: Weights, names: Mapping[str, str], department: str | None) -> Expert:
     """Returns the expert in the folder: an adapter, with or without its base beside it, or a whole checkpoint.
 
     Fails with a ConfigurationError for one that has no manifest or no head, or is of another base.
@@ -87,15 +99,15 @@ def open_expert(folder: Path, base: Weights, file_names: Mapping[str, str], depa
     manifest = read_manifest(folder / MANIFEST_FILE)
     if manifest.vlm is None or manifest.vlm.head is None:
         raise ConfigurationError(f"{folder} has no head: only vision-language models with a head can be merged")
-    changes = _changes(folder, manifest, base, file_names)
+    changes = _changes(folder, manifest, base, names)
     width = AutoConfig.from_pretrained(base.folder, local_files_only=True).get_text_config().hidden_size
     head = TrainedHeads(folder / manifest.vlm.head, width, len(manifest.dimensions), torch.device("cpu")).weights
     return Expert(folder, manifest, changes, head, department)
 
 
-def _changes(folder: Path, manifest: Manifest, base: Weights, file_names: Mapping[str, str]) -> Changes:
+def _changes(folder: Path, manifest: Manifest, base: Weights, names: Mapping[str, str]) -> Changes:
     if not has_adapter(folder):
-        checkpoint = Checkpoint(folder, file_names)
+        checkpoint = Checkpoint(folder, names)
         checkpoint.refuse_another_architecture(base)
         return checkpoint
     own = {path.name for path in backbone_files(folder)} | (base.shards.keys() & manifest.files.keys())
@@ -104,6 +116,6 @@ def _changes(folder: Path, manifest: Manifest, base: Weights, file_names: Mappin
         if manifest.files.get(name) != digests.get(name):
             raise ConfigurationError(f"{folder} was trained on another base: its {name} is not that of {base.folder}")
     adapter = Lora(folder)
-    if strange := sorted(set(adapter.names) - file_names.keys()):
+    if strange := sorted(set(adapter.names) - names.keys()):
         raise ConfigurationError(f"the adapter in {folder} is of another base, which has no {', '.join(strange[:3])}")
     return adapter

@@ -64,10 +64,11 @@ class Lora:
         self._folder = folder
         try:
             self._config: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
-            self._file: Any = safe_open(folder / WEIGHTS, "pt")
-            keys: list[str] = list(self._file.keys())
+            file: Any = safe_open(folder / WEIGHTS, "pt")
+            keys: list[str] = [*file.keys()]
         except (OSError, ValueError, SafetensorError) as error:
             raise ConfigurationError(f"the adapter in {folder} cannot be read: {error}") from None
+        self._file = file
         self._refuse_unknown_options()
         self._pieces: dict[str, dict[str, str]] = {}  # by module: names of its tensors
         self._whole: dict[str, str] = {}  # by weight: the name of what takes its place
@@ -80,6 +81,11 @@ class Lora:
                 self._pieces.setdefault(module, {})[kind if part != ".bias" else f"{kind}.bias"] = key
             else:
                 self._whole[name.replace(".base_layer.", ".")] = key
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has nothing but matrices beside those of its base, so that it can be taken off again."""
+        return not self._whole and self._config.get("bias", "none") == "none"
 
     @property
     def names(self) -> Collection[str]:
@@ -97,7 +103,8 @@ class Lora:
         pieces = self._pieces.get(module, {})
         total = None
         if key := self._whole.get(name):
-            total = self._read(key) - self._fitting(name, self._read(key).shape, wide)
+            own = self._read(key)
+            total = own - self._fitting(name, own.shape, wide)
         if kind == "bias" and "lora_B.bias" in pieces:
             learnt = self._scaling(module, pieces) * self._read(pieces["lora_B.bias"])
             total = learnt if total is None else total + learnt
@@ -123,13 +130,13 @@ class Lora:
         if is_embedding:
             raise ConfigurationError(f"the adapter in {self._folder} has a DoRA for the embedding {module}")
         tuned = base + delta
-        scale = self._read(magnitude).view(-1, 1) / torch.linalg.norm(tuned, dim=1, keepdim=True)
+        scale: Tensor = self._read(magnitude).view(-1, 1) / torch.linalg.norm(tuned, dim=1, keepdim=True)
         return scale * tuned - base
 
     def _scaling(self, module: str, pieces: Mapping[str, str]) -> float:
         down = pieces.get("lora_A") or pieces["lora_embedding_A"]
         rank: int = self._file.get_slice(down).get_shape()[0]
-        alpha: float = self._config["lora_alpha"]
+        alpha: float = self._config.get("lora_alpha", 8)
         for pattern, value in (self._config.get("alpha_pattern") or {}).items():
             if re.fullmatch(rf"(.*\.)?({pattern})", module):
                 alpha = value

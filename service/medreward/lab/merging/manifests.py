@@ -44,7 +44,7 @@ def merged_manifest(
     first = experts[0].manifest
     shares = [weight / sum(how.weights) for weight in how.weights]
     parts = [
-        f"{expert.manifest.name} {expert.manifest.version} ({expert.manifest.fingerprint}) by {weight:g}"
+        f"{expert.name} by {weight:g} ({expert.manifest.name} {expert.manifest.version}, {expert.manifest.fingerprint})"
         for expert, weight in zip(experts, how.weights, strict=True)
     ]
     settings = f"density {how.density:g}, scale {how.scale:g}, seed {how.seed}"

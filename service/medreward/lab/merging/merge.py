@@ -15,11 +15,10 @@ from medreward.artifacts.repository import transformers_files
 from medreward.backends.torch_vlm.adapter import CONFIG
 from medreward.backends.torch_vlm.adopt import HEAD
 from medreward.backends.torch_vlm.heads import SCORE
-from medreward.backends.torch_vlm.names import file_names
 from medreward.errors import ConfigurationError
 from medreward.lab.merging import heads
 from medreward.lab.merging.conflicts import Conflict, by_layer, conflict, whole
-from medreward.lab.merging.experts import Expert, open_expert
+from medreward.lab.merging.experts import Expert, open_base, open_expert
 from medreward.lab.merging.manifests import CARD, GOLDEN, merged_manifest, refuse_different, rewrite_manifest
 from medreward.lab.merging.methods import How, resolve
 from medreward.lab.merging.weights import Weights, added
@@ -56,8 +55,7 @@ def merge(base: Path, named: Sequence[Named], how: How, out: Path, name: str, pr
     """
     if out.exists():
         raise ConfigurationError(f"{out} already exists; name a folder that does not exist yet")
-    weights = Weights(base)
-    names = file_names(base, weights.names)
+    weights, names = open_base(base)
     experts = [open_expert(one.folder, weights, names, one.department) for one in named]
     if len({expert.name for expert in experts}) < len(experts):
         raise ConfigurationError("two experts have one name: name their departments, as in chest=DIR")
@@ -73,7 +71,7 @@ def merge(base: Path, named: Sequence[Named], how: How, out: Path, name: str, pr
     try:
         conflicts = _write_weights(weights, names, experts, how, out, progress)
         save_file(head, out / HEAD)
-        _copy_beside(base, out)
+        copy_beside(base, out)
         (out / CARD).write_text(_card(fields), "utf-8")
         manifest = rewrite_manifest(out, fields)
     except BaseException:
@@ -111,14 +109,17 @@ def _write_weights(
     return conflicts
 
 
-def _copy_beside(base: Path, out: Path) -> None:
-    """Copies what transformers reads beside weights: configuration, tokenizer, image processor, chat template."""
+def copy_beside(base: Path, out: Path) -> None:
+    """Copies what transformers reads beside weights: configuration, tokenizer, image processor, chat template.
+
+    An index of weights loses the heads, which are in files of their own.
+    """
     weights = {path.name for path in base.glob("*.safetensors")}
     for path in transformers_files(base):
         if path.name in weights or path.name in NOT_COPIED:
             continue
         shutil.copyfile(path, out / path.name)
-    if (out / INDEX).exists():  # heads were left out of the files
+    if (out / INDEX).exists():
         index = json.loads((out / INDEX).read_bytes())
         index["weight_map"] = {n: f for n, f in index["weight_map"].items() if not n.startswith(SCORE)}
         (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
