@@ -151,9 +151,18 @@ class Settings(BaseSettings):
     grpc_calls: PositiveInt = Field(4096, description="most gRPC calls under way")
     items: PositiveInt = Field(64, description="most items in a request")
     responses: PositiveInt = Field(256, description="most responses in an item")
+    images: PositiveInt = Field(16, description="most images in an item, for models that read several")
+    images_pixels: PositiveInt = Field(160_000_000, description="most pixels of all images of an item together")
+    turns: PositiveInt = Field(64, description="most turns before a question, for models that read turns")
+    unread_history: Literal["refuse", "ignore"] = Field(
+        "refuse", description="turns for a model that reads none: refuse them, or ignore them and say so by a flag"
+    )
     text_chars: PositiveInt = Field(200_000, description="most characters in one text")
     explain_sentences: PositiveInt = Field(
         sentences.MOST, description="most sentences of a response that are explained one by one; see docs/explain.md"
+    )
+    response_steps: PositiveInt = Field(
+        sentences.MOST_STEPS, description="most steps of a response that are scored; see docs/steps.md"
     )
     image_bytes: PositiveInt = Field(20 * MIB, description="largest image file")
     image_pixels: PositiveInt = Field(40_000_000, description="most pixels in an image")

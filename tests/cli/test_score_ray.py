@@ -81,7 +81,7 @@ def finish(about: Asked, scorer: Scorer) -> tuple[RunRecord, dict[str, Any]]:
     pieces = [*Input(about.source).pieces(about.batch_rows)]
     records = {record for piece in reversed(pieces) for record in scorer(columns([piece]))["record"]}
     (record,) = (RunRecord(**json.loads(check_record(about.target, "", record))) for record in records)
-    summary = write_output(about, Parts(about, record).lines(range(len(pieces)))).as_json()
+    summary = write_output(about, record, Parts(about, record).lines(range(len(pieces)))).as_json()
     return record, summary
 
 

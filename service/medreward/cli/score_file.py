@@ -33,7 +33,7 @@ from medreward.cli.rows import (
     group_rows,
     is_parquet,
     open_parquet,
-    read_image,
+    read_images,
     read_item,
     read_rows,
 )
@@ -63,8 +63,10 @@ def command(
     key: str | None,
     tls: Tls | None,
     weights: dict[str, float] | None,
+    viewpoint: str | None,
     too_long: str,
     thinking: str,
+    steps: str,
     concurrency: int,
     retry_seconds: float,
     ray: str | None,
@@ -75,12 +77,19 @@ def command(
 ) -> int:
     """Score the rows of a JSONL or Parquet file. Started again, it goes on where it stopped.
 
-    A row has a question, a response or responses, and an image: a path relative to IN, base64, bytes, or null.
+    A row has a question, a response or responses, and an image: a path relative to IN, base64, bytes, or null. For a
+    model that reads them it may have images, a list, and history, the turns before the question.
 
     With --ray the rows are scored on a Ray cluster, and the output is the same. IN may then be a folder of such files
     too, and IN, OUT and images may be URIs of object storage such as s3://bucket/rows.parquet; see docs/ray.md.
     """
-    options = {"weights": weights, "too_long": too_long, "thinking": thinking}
+    options = {
+        "weights": weights,
+        "too_long": too_long,
+        "thinking": thinking,
+        "steps": steps,
+        "viewpoint": viewpoint,
+    }
     chosen = chosen_url(context, url, local["model"])
     if ray:
         if chosen:
@@ -130,7 +139,7 @@ def score_here(
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Scores the rows of a file; `options` are those of each call: weights, too_long, thinking."""
+    """Scores the rows of a file; `options` are those of each call: weights, too_long, thinking, steps."""
 
     source: Path
     options: Mapping[str, Any]
@@ -174,7 +183,7 @@ class Job:
             await asyncio.gather(*flying, return_exceptions=True)
 
     async def score(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Scores rows that share image and question as one group.
+        """Scores rows that share images, turns and question as one group.
 
         Raises Refused where going on would fail every row.
         """
@@ -189,8 +198,8 @@ class Job:
         if to_ask:
             first, texts = to_ask[0], [text for item in to_ask for text in item.texts]
             try:
-                image = await asyncio.to_thread(read_image, first, self.source.parent)
-                answers = self.client.score(image, first.question, texts, history=first.history, **self.options)
+                images = await asyncio.to_thread(read_images, first, self.source.parent)
+                answers = self.client.score(images, first.question, texts, history=first.turns, **self.options)
                 scores = iter(await answers)
             except MedRewardError as error:
                 items = [error if isinstance(item, ItemShape) else item for item in items]

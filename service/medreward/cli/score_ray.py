@@ -39,7 +39,7 @@ class Asked:
     source: str
     target: str
     local: Mapping[str, Any]  # settings of the model
-    options: Mapping[str, Any]  # of each call: weights, too_long, thinking
+    options: Mapping[str, Any]  # of each call: weights, too_long, thinking, steps, viewpoint
     concurrency: int
     retry_seconds: float
     batch_rows: int
@@ -50,8 +50,8 @@ class Parts:
 
     def __init__(self, asked: Asked, record: RunRecord) -> None:
         self._files, path = open_place(asked.target)
-        run = sha256(repr((asked.batch_rows, asdict(record))).encode()).hexdigest()[:16]
-        self.run = run
+        run = sha256(json.dumps([asked.batch_rows, asdict(record)]).encode()).hexdigest()[:16]
+        self.record, self.run = record, run
         self._summary = f"{path}.summary.json"
         self._parent = f"{path}.parts"
         self._folder = f"{self._parent}/{run}"
@@ -177,7 +177,7 @@ def score_on_ray(address: str, actors: int | None, asked: Asked) -> dict[str, An
     parts = Parts(asked, RunRecord(**json.loads(record)))
     if (finished := parts.summary()) is not None:
         return finished
-    summary = {"run": parts.run, **write_output(asked, parts.lines(range(len(pieces)))).as_json()}
+    summary = {"run": parts.run, **write_output(asked, parts.record, parts.lines(range(len(pieces)))).as_json()}
     parts.finish(summary)
     return summary
 
@@ -192,7 +192,7 @@ def check_record(target: str, before: str, record: str) -> str:
     return record
 
 
-def write_output(asked: Asked, lines: Iterator[bytes]) -> Summary:
+def write_output(asked: Asked, record: RunRecord, lines: Iterator[bytes]) -> Summary:
     """Writes the parts' lines as one output, in their order, and returns what is in it."""
     summary = Summary()
 
@@ -206,7 +206,7 @@ def write_output(asked: Asked, lines: Iterator[bytes]) -> Summary:
     draft = path if "://" in asked.target else f"{path}.tmp"
     with files.open_output_stream(draft, compression=None) as file:
         if path.endswith(".parquet"):
-            write_parquet(map(json.loads, counted()), file, Input(asked.source).id_type(), decides=False)
+            write_parquet(map(json.loads, counted()), file, Input(asked.source).id_type(), record)
         else:
             for line in counted():
                 file.write(line)

@@ -55,7 +55,7 @@ def group(n: int) -> Group:
 
 
 def frame(n: int) -> GroupFrame:
-    return GroupFrame(None, "", "", (n,), ((1,),))
+    return GroupFrame([], (n,), ((1,),))
 
 
 async def test_a_group_that_fails_leaves_its_neighbours_their_scores() -> None:

@@ -43,7 +43,7 @@ from waiting import until
 EXACT = 1e-4
 FAMILY = "qwen2_5_vl"
 TEXT_ALONE = Group(None, [TOKENS["<s>"], 12], [[13, 14], [15]])
-FRAME = GroupFrame(None, "", "", TEXT_ALONE.prompt, TEXT_ALONE.answers)
+FRAME = GroupFrame([], TEXT_ALONE.prompt, TEXT_ALONE.answers)
 
 
 @pytest.fixture(scope="module")

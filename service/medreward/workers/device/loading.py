@@ -26,9 +26,16 @@ def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) ->
 
         return FakeBackend(settings.fake_delay_ms / 1000)
     if settings.tensor_parallel > 1:
+        if manifest.experts:
+            raise ConfigurationError(f"{manifest.name} has experts, which --tensor-parallel cannot spread")
         return Spread(settings, manifest, folder)
     if manifest.runtime == "torch_vlm":
-        return open_vlm(settings, manifest, folder)
+        backend = open_vlm(settings, manifest, folder)
+        if not manifest.experts:
+            return backend
+        from medreward.backends.torch_vlm.experts import open_experts  # loads torch
+
+        return open_experts(folder, manifest, backend)
     from medreward.backends.onnx import OnnxBackend  # loads the runtime
 
     return OnnxBackend(folder, manifest, settings.device, settings.threads, settings.feature_cache_bytes)
