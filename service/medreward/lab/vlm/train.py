@@ -85,7 +85,9 @@ class Run:
     def finish(self) -> None:
         """Runs what is left; then the model has the weights that the dev part liked best."""
         learn, examples = self._recipe.learn, self._parts.train
-        self._accelerator.init_trackers("medreward", self._recipe.model_dump(mode="json") if learn.track else None)
+        self._accelerator.init_trackers(
+            "medreward", {"recipe": self._recipe.model_dump_json()}
+        )  # of plain values alone
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         shown = self._console.is_terminal and self.leads
         began = saved = time.monotonic()
