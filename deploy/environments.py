@@ -33,6 +33,7 @@ ENVIRONMENTS = {
     "vlm": ("cpu", "otel", "vlm"),
     "gpu": ("gpu", "otel", "vlm"),
     "bench": ("cpu", "bench"),
+    "ray": ("cpu", "ray"),
 }
 #: Environments of programs that never run beside the service.
 TOOLS = {

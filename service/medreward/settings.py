@@ -161,7 +161,7 @@ class Settings(BaseSettings):
     explain_sentences: PositiveInt = Field(
         sentences.MOST, description="most sentences of a response that are explained one by one; see docs/explain.md"
     )
-    steps: PositiveInt = Field(
+    response_steps: PositiveInt = Field(
         sentences.MOST_STEPS, description="most steps of a response that are scored; see docs/steps.md"
     )
     image_bytes: PositiveInt = Field(20 * MIB, description="largest image file")

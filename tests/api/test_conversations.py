@@ -26,7 +26,7 @@ TEXTS = ("the left lung", "normal ?")
 SYSTEM = {"role": "system", "content": "no"}
 SHOWN = {"role": "user", "content": [{"text": TEXTS[0]}, {"image": 0}, {"text": TEXTS[1]}]}
 REPLIED = {"role": "assistant", "content": "the heart is enlarged"}
-HISTORY = [SYSTEM, SHOWN, REPLIED]
+HISTORY: list[dict[str, Any]] = [SYSTEM, SHOWN, REPLIED]
 FILES = [pictures.png(seed, SIDE, SIDE) for seed in (1, 2)]
 IMAGES = [base64.b64encode(file).decode() for file in FILES]
 

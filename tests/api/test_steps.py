@@ -87,8 +87,8 @@ async def test_an_empty_response_has_no_step(fake: Server) -> None:
 
 
 async def test_over_the_limit_steps_of_a_rule_are_runs_of_neighbours() -> None:
-    async with running(steps=2) as server:
-        assert (await server.rest.get("/v1/limits")).json()["steps"] == 2
+    async with running(response_steps=2) as server:
+        assert (await server.rest.get("/v1/limits")).json()["response_steps"] == 2
         (result,) = await results(server, asked(RESPONSE, steps="sentences"))
         refused = await post(server, asked(RESPONSE, steps=[1, 2, 3]))
     assert [step["end"] for step in result["steps"]] == [SENTENCE_ENDS[1], SENTENCE_ENDS[3]]

@@ -1,5 +1,6 @@
 """Shaping: what every trainer's user may rely on, whatever the numbers are."""
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from medreward.clients.shaping import (
     normalised,
     normalised_sum,
     penalised,
+    potential_differences,
     viewpoint_advantages,
 )
 from medreward.types import DIMENSIONS
@@ -274,6 +276,29 @@ def test_what_adds_dimensions_up_itself_needs_weights(step: dict[str, Any]) -> N
 def test_a_step_that_makes_no_sense_is_refused(step: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(step))):
         Shaping(**step)
+
+
+def test_potential_differences_by_hand_and_their_sum() -> None:
+    potentials = [0.5, 2.0, 1.0, 3.0]  # of the empty answer, and of what each of three steps leaves
+    assert potential_differences(potentials) == [1.5, -1.0, 2.0]
+    assert potential_differences(potentials, 0.5) == [0.5 * 2.0 - 0.5, 0.5 * 1.0 - 2.0, 0.5 * 3.0 - 1.0]
+    discounted = sum(0.5**t * step for t, step in enumerate(potential_differences(potentials, 0.5)))
+    assert discounted == 0.5**3 * 3.0 - 0.5  # whatever lay between
+
+
+def test_a_longer_way_to_the_same_answer_earns_no_more() -> None:
+    assert sum(filter(None, potential_differences([0.0, 1.0, 2.0, 2.0, 2.0]))) == sum([*potential_differences([0, 2])])
+
+
+def test_a_step_without_a_score_leaves_no_difference_on_either_side() -> None:
+    assert potential_differences([0.0, None, 2.0, 5.0]) == [None, None, 3.0]
+    assert potential_differences([1.0]) == potential_differences([]) == []
+
+
+@pytest.mark.parametrize("gamma", [0.0, -1.0, 1.1, math.nan])
+def test_a_gamma_that_discounts_nothing_sensibly_is_refused(gamma: float) -> None:
+    with pytest.raises(ValueError, match="gamma"):
+        potential_differences([0.0, 1.0], gamma)
 
 
 def guided(first: float, second: float) -> Score:

@@ -12,7 +12,7 @@ def ranked(response: ScoreResponse) -> Ranking:
         detail = "a weight is on a dimension that the model has not, so that there is no reward to rank by"
         raise RequestError(Code.INVALID_FIELD, detail, "/weights")
     return ranking(
-        [result and result.reward for result in scored],
-        [result and result.logits for result in scored],
+        [result.reward if result else None for result in scored],
+        [result.logits if result else None for result in scored],
         response.weights,
     )

@@ -162,6 +162,16 @@ class Viewpoint(Section):
     weights: Annotated[dict[str, float], Field(min_length=1)]
 
 
+class Training(Section):
+    """How `medreward train` made a model out of another one; for readers, not in the fingerprint."""
+
+    base: str  # its fingerprint, or the name of one that has none
+    data: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
+    seed: int
+    steps: PositiveInt
+    versions: tuple[str, ...]  # of the libraries
+
+
 class Manifest(Section):
     """All of `model.toml`. The order of the checks decides which fault is reported."""
 
@@ -183,6 +193,7 @@ class Manifest(Section):
     onnx: Onnx | None = None
     reading: Reading | None = None
     vlm: Vlm | None = None
+    training: Training | None = None
     weights: dict[str, float]
     viewpoints: dict[Name, Viewpoint] = Field(default_factory=dict)
     experts: dict[Name, ExpertFiles] = Field(default_factory=dict)

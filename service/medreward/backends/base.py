@@ -73,6 +73,10 @@ class CostModel:
         image = pixels // self.pixels if self.pixels else self.image * images if pixels else 0
         return image + (self._padded(prompt) if self.shares_prompt else 0)
 
+    def answer(self, prompt: int, answer: int) -> int:
+        """Returns the cost of one answer, from the lengths of its prompt and of itself."""
+        return self.row + self._padded(answer if self.shares_prompt else prompt + answer)
+
     def answers(self, prompt: int, answers: Sequence[Sequence[int]]) -> list[int]:
         """Returns the cost of each answer to a prompt of this length, in order.
 
@@ -80,8 +84,7 @@ class CostModel:
         """
         begin_like = trunks(answers, self.alike) if self.alike else [None] * len(answers)
         shared = [trunk[1] if trunk else 0 for trunk in begin_like]
-        before = 0 if self.shares_prompt else prompt
-        return [self.row + self._padded(before + len(ids) - has) for ids, has in zip(answers, shared, strict=True)]
+        return [self.answer(prompt, len(ids) - has) for ids, has in zip(answers, shared, strict=True)]
 
     def _padded(self, length: int) -> int:
         return max(1, -(-length // self.pad_to)) * self.pad_to
@@ -96,11 +99,12 @@ def trunks(answers: Sequence[Sequence[int]], least: int) -> list[tuple[int, int]
     found: list[tuple[int, int] | None] = []
     whole: dict[tuple[int, ...], list[int]] = {}
     for index, answer in enumerate(answers):
-        earlier = whole.setdefault(tuple(answer[:least]), []) if len(answer) > least else []
+        earlier = whole.setdefault(tuple(answer[:least]), [])
         trunk = max(((alike(answers[place], answer), -place) for place in earlier), default=(0, 0))
         next_alike = alike(answer, answers[index + 1]) if earlier and index + 1 < len(answers) else 0
         if not earlier or next_alike >= 2 * trunk[0]:
-            earlier.append(index)
+            if len(answer) > least:
+                earlier.append(index)
             found.append(None)
         else:
             found.append((-trunk[1], trunk[0]))

@@ -1,7 +1,7 @@
 """The client's third transport: the server's own engine, in this process."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Literal, Self
 
 from prometheus_client import CollectorRegistry
 
@@ -24,9 +24,9 @@ class EngineTransport:
         self._engine = engine
 
     @classmethod
-    async def start(cls, settings: Settings) -> Self:
+    async def start(cls, settings: Settings, isolation: Literal["process", "inline"] = "inline") -> Self:
         """Loads the model that the settings name; raises ConfigurationError where it cannot be served."""
-        engine = Engine(settings.model_copy(update={"isolation": "inline"}), Metrics(CollectorRegistry()))
+        engine = Engine(settings.model_copy(update={"isolation": isolation}), Metrics(CollectorRegistry()))
         await engine.start()
         return cls(engine)
 

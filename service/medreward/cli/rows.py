@@ -102,11 +102,16 @@ def _json_rows(path: Path, start: int) -> Iterator[Row]:
         for number, line in enumerate(line for line in file if not line.isspace()):
             if number < start:
                 continue
-            try:
-                fields = json.loads(line)
-            except (ValueError, RecursionError):
-                fields = None
-            yield Row(number, fields if isinstance(fields, dict) else None)
+            yield json_row(number, line)
+
+
+def json_row(number: int, line: bytes) -> Row:
+    """Returns the row of a line, without fields where the line is no JSON object."""
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        fields = None
+    return Row(number, fields if isinstance(fields, dict) else None)
 
 
 def _parquet_rows(path: Path, start: int, wanted: Collection[str]) -> Iterator[Row]:

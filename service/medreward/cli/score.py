@@ -14,7 +14,7 @@ from medreward.cli.show import print_json, print_table
 from medreward.clients import Tls
 from medreward.clients.score import Reply, Score
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS, Explain, InlineImage, Item, Viewpoints
+from medreward.types import DIMENSIONS, Explain, InlineImage, Item, Steps, Thinking, Viewpoints
 
 
 @click.command("score")
@@ -49,6 +49,7 @@ def command(
     viewpoint: str | None,
     too_long: str,
     thinking: str,
+    steps: str,
     as_json: bool,
     **local: Any,
 ) -> int:
@@ -68,6 +69,7 @@ def command(
                 too_long=too_long,
                 thinking=thinking,
                 explain=why,
+                steps=steps,
                 viewpoint=viewpoint,
                 viewpoints=Viewpoints.ALL if viewpoints else Viewpoints.NONE,
             )
@@ -81,6 +83,12 @@ def command(
         if explain:
             rows = (row for each in reply["results"] for row in _sentence_rows(each, responses[each["response"]]))
             print_table(["response", "adds to the reward", "sentence"], rows, ["adds to the reward"])
+        if steps != Steps.NONE:
+            rows = (row for each in reply["results"] for row in _step_rows(each, responses[each["response"]]))
+            print_table(["response", "reward up to here", "step"], rows, ["reward up to here"])
+        if thinking == Thinking.BOTH:
+            rows = (row for each in reply["results"] for row in _aside_rows(each))
+            print_table(["response", "reward without thinking", "flags"], rows, ["reward without thinking"])
         if viewpoints:
             _print_viewpoints(reply["results"])
         model = reply["model"]
@@ -141,6 +149,23 @@ def _table_row(result: dict[str, Any]) -> list[str]:
     numbers = [*(result["scores"][dimension] for dimension in DIMENSIONS), result["reward"]]
     cells = ["-" if number is None else f"{number:.3f}" for number in numbers]
     return [str(result["response"]), *cells, " ".join(result["flags"])]
+
+
+def _step_rows(result: dict[str, Any], response: str) -> Iterator[list[str]]:
+    """Yields a row for each step of the response. A response that was cut or not scored has none."""
+    start = 0
+    for step in result.get("steps", ()):
+        reward = "-" if step["reward"] is None else f"{step['reward']:.3f}"
+        text = " ".join(response[start : step["end"]].split())
+        why = f" ({step['error']['code']}: {step['error']['message']})" if "error" in step else ""
+        yield [str(result["response"]), reward, f"{text}{why}"]
+        start = step["end"]
+
+
+def _aside_rows(result: dict[str, Any]) -> Iterator[list[str]]:
+    if aside := result.get("without_thinking"):
+        why = f"{aside['error']['code']}: {aside['error']['message']}" if "error" in aside else " ".join(aside["flags"])
+        yield [str(result["response"]), "-" if aside["reward"] is None else f"{aside['reward']:.3f}", why]
 
 
 def _sentence_rows(result: dict[str, Any], response: str) -> Iterator[list[str]]:

@@ -1,6 +1,7 @@
 """Puts triples that share image and question into groups, and groups into calls."""
 
 import asyncio
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
@@ -16,7 +17,7 @@ FORGETTINGS: Final = 2  # of an image, before it travels with the call
 
 
 #: One image, several in a list or tuple, or None.
-Images: TypeAlias = "ImageLike | list[ImageLike] | tuple[ImageLike, ...]"
+Images: TypeAlias = "ImageLike | Sequence[ImageLike]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,24 @@ class Group:
                 sources.append(image)
         responses = tuple(response for _, response in self.left)
         return Item(self.question, responses, tuple(sources), self.history, department=self.department)
+
+
+def home_of(asked: Group | Item) -> str:
+    """Returns the key by which one of several servers is chosen: the image, or the question where there is none.
+
+    What has the same key belongs together, for a server does the work on an image and a question once.
+    """
+    if isinstance(asked, Group) and asked.files:
+        return asked.files[0].sha256
+    item = asked.item() if isinstance(asked, Group) else asked
+    match item.images:
+        case (StoredImage(sha256), *_):
+            return sha256
+        case (InlineImage(data), *_):
+            return hashlib.sha256(data).hexdigest()
+        case (UrlImage(url), *_):
+            return url
+    return item.question
 
 
 async def group_by_question(triples: Sequence[Triple]) -> list[Group]:

@@ -85,7 +85,7 @@ class RpcTransport:
         return Reply(_ref(reply.model), by_item(request, results), reply.request_id, _timings(reply.timings))
 
     async def put_image(self, data: bytes, digest: str) -> None:
-        metadata = [*self._metadata, ("x-affinity-key", digest)]
+        metadata = [*self._metadata, *_affinity(digest)]
         reply = await self._call(self._stub.PutImage, pb.PutImageRequest(data=data), metadata)
         if reply.sha256 != digest:
             raise garbled()
@@ -108,7 +108,7 @@ class RpcTransport:
         if request.deadline_s:
             metadata.append(("x-deadline-ms", str(max(1, round(request.deadline_s * 1000)))))
         if affinity:
-            metadata.append(("x-affinity-key", affinity))
+            metadata += _affinity(affinity)
         reply = await self._call(method, message, metadata)
         if reply.request_id != request.id:
             raise garbled()
@@ -255,3 +255,8 @@ def _six(values: pb.Dimensions) -> dict[str, float | None]:
 
 def _ref(model: pb.ModelRef) -> ModelRef:
     return ModelRef(model.name, model.version, model.fingerprint, Runtime.of(model.runtime), Evidence(model.evidence))
+
+
+def _affinity(key: str) -> list[tuple[str, str]]:
+    """Returns the key as balancers read it, and as Ray Serve does, which knows no other name over gRPC."""
+    return [("x-affinity-key", key), ("session_id", key)]

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import fmean, stdev
 
 from medreward.clients.score import Score
@@ -125,6 +126,20 @@ def length_correlation(rewards: MaybeRewards, lengths: Sequence[float], groups: 
     if not of_rewards or not of_lengths:
         return None
     return sum(y * x for y, x in away) / of_rewards / of_lengths
+
+
+def potential_differences(potentials: MaybeRewards, gamma: float = 1.0) -> Rewards:
+    """Returns what each step adds: gamma * potentials[t + 1] - potentials[t], one fewer than there are potentials.
+
+    Rewards of cut answers, added as they are, pay a policy for every step it makes, so that it makes many. Differences
+    do not: they add up to gamma^n * the last potential - the first, whatever lies between, so that which answer is the
+    best stays as it was (Ng, Harada and Russell, 1999). The first potential is that of the answer before its first
+    step: the empty answer's, or 0. Where the trainer also adds the reward of the whole answer, the last must be 0.
+    None on either side gives None. Raises ValueError unless gamma lies above 0 and is at most 1.
+    """
+    if not 0 < gamma <= 1:
+        raise ValueError(f"gamma is {gamma}: it must lie above 0, and be at most 1")
+    return [None if a is None or b is None else gamma * b - a for a, b in pairwise(potentials)]
 
 
 def clipped(rewards: MaybeRewards, low: float, high: float) -> Rewards:

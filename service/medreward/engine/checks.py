@@ -14,6 +14,13 @@ from medreward.types import DIMENSIONS, Flag, Item, ScoreRequest, StepEnds, Turn
 LARGEST_WEIGHT: Final = 1_000_000  # a reward stays a finite number
 
 
+def check_step_count(count: int, limits: Settings) -> None:
+    """Refuses more ends of steps than a response may have."""
+    if count > limits.response_steps:
+        detail = f"the request has more than {limits.response_steps} steps"
+        raise RequestError(Code.TOO_MANY, detail, "/options/steps")
+
+
 def check_steps(steps: StepEnds, limits: Settings) -> None:
     """Refuses a list of ends of steps that is empty, too long or does not rise. Responses are not looked at."""
     if not isinstance(steps, tuple):
@@ -21,8 +28,7 @@ def check_steps(steps: StepEnds, limits: Settings) -> None:
     field = "/options/steps"
     if not steps:
         raise RequestError(Code.INVALID_FIELD, "give the end of one step at least, or leave steps out", field)
-    if len(steps) > limits.steps:
-        raise RequestError(Code.TOO_MANY, f"the request has more than {limits.steps} steps", field)
+    check_step_count(len(steps), limits)
     for place, (before, end) in enumerate(pairwise((-1, *steps))):
         if end <= before:
             detail = "the end of a step must be 0 or more, and lie behind that of the step before it"

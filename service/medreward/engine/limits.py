@@ -20,7 +20,7 @@ _LIMITS = (
     "responses",
     "text_chars",
     "explain_sentences",
-    "steps",
+    "response_steps",
     "images_pixels",
     "image_bytes",
     "image_pixels",

@@ -108,7 +108,7 @@ def _assemble(
         manifest.vlm.image if manifest.vlm else (),
         manifest.text.thinking_tags,
         settings.explain_sentences,
-        settings.steps,
+        settings.response_steps,
         TurnTemplate(turns.between, turns.system, turns.images == "first") if turns else None,
     )
     golden = read_golden(folder / manifest.golden) if folder and manifest.golden else ()

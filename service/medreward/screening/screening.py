@@ -16,7 +16,7 @@ from medreward.screening.policies import Policies
 from medreward.screening.policy import PolicyFile
 from medreward.screening.policy_folder import Served
 from medreward.screening.shadow import Shadow
-from medreward.types import Failed, ScoreRequest, ScoreResponse, Verdict
+from medreward.types import Failed, ScoreRequest, ScoreResponse, Thinking, Verdict
 
 #: Causes for which a request that is right has no scores now. Each of its responses is then unscored.
 UNSCORED: Final = frozenset(
@@ -138,6 +138,9 @@ class Screening:
 
         Fails with a RequestError for a request that is wrong, and where an account refuses it.
         """
+        if request.asked.options.thinking is Thinking.BOTH:
+            detail = "a verdict is on one text: thinking must be keep or strip here"
+            raise RequestError(Code.INVALID_FIELD, detail, "/options/thinking")
         ref = self._engine.serving.ref
         policy, decider = self.policies.get(request.policy)
         items = request.asked.items

@@ -134,13 +134,16 @@ def read_call(route: str, entry: Entry, parameters: Mapping[str, str], headers: 
     entry.lane = read_lane(headers.get("x-lane"))
     entry.caller.check_lane(entry.lane)
     on_error = parameters.get("on_error", "raise")
+    thinking = option(Thinking, parameters.get("thinking") or Thinking.KEEP, "thinking")
+    if thinking is Thinking.BOTH:
+        raise RequestError(Code.INVALID_FIELD, "a trainer gets one reward: this must be keep or strip", "thinking")
     request = ScoreRequest(
         id=entry.request_id,
         items=(),
         weights=_weights(parameters.get("weights")),
         options=Options(
             option(TooLong, parameters.get("too_long") or TooLong.ERROR, "too_long"),
-            option(Thinking, parameters.get("thinking") or Thinking.KEEP, "thinking"),
+            thinking,
         ),
         lane=entry.lane,
         deadline_s=read_deadline(headers.get("x-deadline-ms")),

@@ -9,6 +9,7 @@ from medreward.api.fields import DEPARTMENT_CHARS, option, read_deadline, read_l
 from medreward.api.observing import Entry
 from medreward.api.rpc.status import Context
 from medreward.api.structure import check_message
+from medreward.engine.checks import check_step_count
 from medreward.errors import Code, RequestError
 from medreward.proto import reward_pb2 as pb
 from medreward.screening.screening import ScreenRequest
@@ -50,6 +51,8 @@ def read_message(kind: type[M], message: bytes, settings: Settings) -> M:
     read.DiscardUnknownFields()
     if read.ByteSize() < size:
         raise RequestError(Code.UNKNOWN_FIELD, "the message has a field that is not known")
+    if isinstance(read, Scorable):  # before millions of numbers, which a small message may hold, are objects
+        check_step_count(len(read.options.step_ends), settings)
     return read
 
 

@@ -29,7 +29,7 @@ HEAD: Final = "reward_head.safetensors"
 VALUE_HEAD: Final = "value_head.safetensors"
 TOKENIZER: Final = "tokenizer.json"
 SIDE: Final = 448  # where the image processor takes any size
-MAX_TOKENS: Final = 4096
+MAX_TOKENS: Final = 20_480  # a prompt of 16,384 and an answer of 4,096
 IMAGE_TOKENS: Final = 1280  # most of an image at its own size; processors allow more than most devices bear
 WORDS: Final = (("Yes", "No"), ("yes", "no"))
 
@@ -84,7 +84,7 @@ def make_manifest(folder: Path, name: str, verbalise: bool, side: int | None) ->
 
 def _read_checkpoint(folder: Path, name: str, verbalise: bool, side: int | None) -> Adoption:
     config, own, image_processor = _open(folder)
-    head, dimensions = (None, DIMENSIONS) if verbalise else _head(folder)
+    head, dimensions = (None, DIMENSIONS) if verbalise else head_of(folder)
     if head:  # as it will be read
         TrainedHeads(folder / head, config.get_text_config().hidden_size, len(dimensions), torch.device("cpu"))
     tokenizer = FileTokenizer(folder / TOKENIZER)
@@ -159,8 +159,11 @@ def _open(folder: Path) -> tuple[Any, Any, Any]:
         raise ConfigurationError(f"transformers cannot read it: {error}") from error
 
 
-def _head(folder: Path) -> tuple[str, tuple[str, ...]]:
-    """Returns the file of the head, and its dimensions. A head of one row is that of `overall`."""
+def head_of(folder: Path) -> tuple[str, tuple[str, ...]]:
+    """Returns the file of the head in a checkpoint without a manifest, and its dimensions; fails where it has none.
+
+    A head of one row is that of `overall`.
+    """
     if (folder / HEAD).exists():
         return HEAD, DIMENSIONS
     labels: dict[str, int] = {}

@@ -26,6 +26,7 @@ from transformers.utils import logging
 from medreward.backends.torch_vlm.adapter import base_of, has_adapter, merge
 from medreward.backends.torch_vlm.heads import SCORE
 from medreward.backends.torch_vlm.packing import (
+    BLOCK,
     FILLER,
     NOBODY,
     PROMPT_TOKENS,
@@ -153,12 +154,37 @@ class Backbone:
         rows = [(g, row) for g, (_, answers) in enumerate(groups) for row in pack(answers, tails, self._row_tokens)]
         shape = (max(1, len(tails)), self.width)
         states = [torch.empty(len(answers), *shape, device=self.device) for _, answers in groups]
+        long = {(g, row.answers[0]) for g, row in rows if len(row.answers) == 1}
+        long = {(g, place) for g, place in long if len(groups[g][1][place]) > BLOCK}
+        for g, place in sorted(long):
+            prefix, answers = groups[g]
+            states[g][place] = self._long_answer(prefix, answers[place], tails)
+        rows = [(g, row) for g, row in rows if (g, row.answers[0]) not in long or len(row.answers) > 1]
         for run in runs([len(row.ids) for _, row in rows], [groups[g][0].length for g, _ in rows], self._run_tokens):
             hidden = self._rows([(groups[rows[i][0]][0], rows[i][1]) for i in run])
             for place, i in enumerate(run):
                 g, row = rows[i]
                 states[g][row.answers] = hidden[place, row.lasts].float().view(-1, *shape)
         return states
+
+    def extend(self, prefix: Prefix, ids: Ids) -> tuple[Prefix, Tensor]:
+        """Runs text behind a state, a block at a time. Returns the state behind it, and its last hidden state."""
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(prefix.layers):
+            cache.update(keys[None], values[None], layer)
+        for start in range(0, len(ids), BLOCK):
+            block = torch.tensor([ids[start : start + BLOCK]], device=self.device)
+            positions = torch.arange(block.shape[1], device=self.device)[None] + prefix.start + start
+            hidden = self._decoder(
+                input_ids=block, position_ids=positions, use_cache=True, **{self._cache_name: cache}
+            ).last_hidden_state
+        return Prefix([(keys[0], values[0]) for keys, values, *_ in cache], prefix.start + len(ids)), hidden[
+            0, -1
+        ].float()
+
+    def _long_answer(self, prefix: Prefix, answer: Ids, tails: Sequence[Ids]) -> Tensor:
+        state, last = self.extend(prefix, answer)
+        return self.answers([(state, tails)])[0][:, 0] if tails else last[None]
 
     def whole(
         self, images: Sequence[Sequence[NDArray[np.uint8]]], prompts: Sequence[Ids], answers: Sequence[Ids]

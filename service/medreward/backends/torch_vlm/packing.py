@@ -15,10 +15,19 @@ LONGEST_TAIL: Final = 4  # rows' worth of tokens that may follow an answer with 
 RUN_TOKENS: Final = 16_384  # most tokens in a forward, what its rows look back on and padding included
 PROMPT_TOKENS: Final = {"cpu": 4096, "cuda": RUN_TOKENS}  # the same of prompts: few of them fill a CPU, many its caches
 ENOUGH: Final = 1024  # tokens that are worth a forward of their own; below, rows are padded instead
+BLOCK: Final = 1024  # tokens of a long prompt or answer that run at a time, so that their length costs no memory
 FILLER: Final = -1  # the owner of what fills a row up
 NOBODY: Final = -2
 
 Ids = Sequence[int]
+
+
+def pieces_of(prompt: Ids, image_token: int) -> list[int]:
+    """Returns where the pieces end in which a prompt is run: at its end, or, where much text follows its last image, at
+    that image too and behind each whole block of the text."""
+    behind = next((n for n, id_ in enumerate(reversed(prompt)) if id_ == image_token), len(prompt))
+    head = len(prompt) - behind or BLOCK
+    return [*range(head, len(prompt) - 1, BLOCK), len(prompt)] if behind > BLOCK else [len(prompt)]
 
 
 @dataclass(frozen=True, slots=True)
