@@ -105,6 +105,7 @@ class Run:
                     self._save()
                     saved = time.monotonic()
         self._save()
+        self._accelerator.wait_for_everyone()  # the first process writes what all read
         if self._parts.dev:
             self._put(load_file(self._out / BEST))
         self._accelerator.end_training()
