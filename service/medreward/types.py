@@ -124,7 +124,23 @@ class FileImage:
     path: str  # below --image-root
 
 
-ImageSource = InlineImage | Base64Image | StoredImage | UrlImage | FileImage
+FileSource = InlineImage | Base64Image | StoredImage | UrlImage | FileImage
+
+
+@dataclass(frozen=True, slots=True)
+class FrameImage:
+    """One frame of a file of several, counted from 0; or, with `of`, one of so many that lie evenly over the file."""
+
+    file: FileSource
+    frame: int
+    of: int | None = None
+
+    def number(self, frames: int) -> int:
+        """Returns the frame's number in a file of so many. It may be too large."""
+        return self.frame if self.of is None else (2 * self.frame + 1) * frames // (2 * self.of)
+
+
+ImageSource = FileSource | FrameImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +160,13 @@ class Turn:
     def images(self) -> tuple[int, ...]:
         """Returns the places of the images that the turn shows."""
         return tuple(part for part in self.parts if isinstance(part, int))
+
+    def as_json(self) -> dict[str, object]:
+        """Returns the turn as a request over REST has it."""
+        if isinstance(self.content, str):
+            return {"role": self.role, "content": self.content}
+        parts = [{"text": part} if isinstance(part, str) else {"image": part} for part in self.content]
+        return {"role": self.role, "content": parts}
 
     @property
     def text(self) -> str:

@@ -294,3 +294,43 @@ async def test_the_messages_of_a_chat_are_the_same_conversation(vlm: Server) -> 
     assert isinstance(expected, list)
     assert isinstance(expected[0], Numbers)
     assert reply["data"][0]["probs"] == [*expected[0].logits, expected[0].reward]
+
+
+FRAMES = 5
+SERIES = base64.b64encode(pictures.dicom_series(FRAMES)).decode()
+
+
+async def test_frames_of_a_series_are_images_by_the_written_rule(vlm: Server) -> None:
+    """Frame i of n lies at (i + 1/2) / n of the file; one is the middle frame, as without `frames`."""
+    even = item(images=[{"base64": SERIES, "frames": 3}], history=[])
+    by_number = item(images=[{"base64": SERIES, "frames": [0, 2, 4]}], history=[])
+    apart = item(images=[{"base64": SERIES, "frames": [number]} for number in (0, 2, 4)], history=[])
+    other = item(images=[{"base64": SERIES, "frames": [4, 2, 0]}], history=[])
+    middle = [item(images=[image], history=[]) for image in (SERIES, {"base64": SERIES, "frames": 1})]
+    answers = await both(vlm, even, by_number, apart, other, *middle)
+    assert isinstance(answers, list)
+    logits = [answer.logits for answer in answers[:: len(SAID)] if isinstance(answer, Numbers)]
+    assert logits[0] == logits[1] == logits[2] != logits[3]
+    assert logits[4] == logits[5] != logits[0]
+
+
+@pytest.mark.parametrize(("file", "frames"), [(SERIES, [5]), (SERIES, [0, 99]), (IMAGES[0], [1]), (IMAGES[0], 2)])
+async def test_a_frame_that_the_file_has_not_got_is_refused(vlm: Server, file: str, frames: object) -> None:
+    answers = await both(vlm, item(images=[{"base64": file, "frames": frames}], history=[], responses=["no"]))
+    assert isinstance(answers, list)
+    assert [answer.code for answer in answers if isinstance(answer, NoNumbers)] == ["image_invalid"]
+
+
+@pytest.mark.parametrize("frames", [0, -1, [], [-1], "3", 1025, True])
+async def test_frames_of_a_wrong_shape_are_no_request(vlm: Server, frames: object) -> None:
+    answer = await over_rest(vlm, {"items": [item(images=[{"base64": SERIES, "frames": frames}])]})
+    assert isinstance(answer, Refusal)
+    assert (answer.status, answer.code) == (422, "invalid_field")
+
+
+async def test_a_model_of_one_image_takes_one_frame(fake: Server) -> None:
+    one = await over_rest(fake, {"items": [item(images=[{"base64": SERIES, "frames": [4]}], history=[])]})
+    assert isinstance(one, list)
+    assert isinstance(one[0], Numbers)
+    three = await over_rest(fake, {"items": [item(images=[{"base64": SERIES, "frames": 3}], history=[])]})
+    assert three == [NoNumbers(0, n, "unsupported_field", "/items/0/images") for n in range(2)]

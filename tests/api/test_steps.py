@@ -180,3 +180,15 @@ async def test_a_message_that_gives_steps_twice_is_refused(fake: Server) -> None
     message.options.steps = "sentences"
     refusal = await refused(fake.stub.Score(message))
     assert (refusal.code, refusal.field) == ("invalid_field", "/options/steps")
+
+
+async def test_what_gives_one_number_takes_no_thinking_both_ways(fake: Server) -> None:
+    body = {"question": "q", "response": THOUGHT, "options": {"thinking": "both"}}
+    check_problem(await fake.rest.post("/v1/screen", json=body), 422, "invalid_field", "/options/thinking")
+    trainer = {"query": ["q r"], "prompts": ["q "], "labels": [None]}
+    check_problem(await fake.rest.post("/get_reward?thinking=both", json=trainer), 422, "invalid_field", "thinking")
+
+
+async def test_a_message_of_many_steps_is_refused_by_their_count(fake: Server) -> None:
+    refusal = await refused(fake.stub.Score(to_message(asked(RESPONSE, steps=[*range(100_000)]))))
+    assert (refusal.code, refusal.field) == ("too_many", "/options/steps")

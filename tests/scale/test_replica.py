@@ -1,5 +1,6 @@
 """One replica, without Ray around it: what it answers, what it takes over, and what it refuses."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +18,9 @@ from medreward.proto import reward_pb2 as pb
 from medreward.scale.fleet import Fleet, Member
 from medreward.scale.policy import COST
 from medreward.scale.replica import Replica
+from medreward.scale.rpc import REPLIES
 from sisters import sister
+from waiting import until
 
 QUESTION = "Is there a fracture?"
 BODY = {"image": None, "question": QUESTION, "response": "No."}
@@ -98,6 +101,14 @@ async def test_it_answers_both_doors_alike_and_leaves_the_request_id_to_rays_pro
         await one.check_health()
 
 
+def test_every_method_of_the_grpc_service_has_its_place_in_a_replica() -> None:
+    methods = {
+        method.name: method.output_type.name for method in pb.DESCRIPTOR.services_by_name["RewardService"].methods
+    }
+    assert methods == {name: reply.DESCRIPTOR.name for name, reply in REPLIES.items()}
+    assert all(callable(getattr(Replica, name)) for name in methods)
+
+
 async def test_a_refused_call_has_the_status_and_metadata_of_the_grpc_door(tmp_path: Path) -> None:
     keys = KeysFile(tmp_path / "keys.json")
     key = keys.new()
@@ -111,6 +122,18 @@ async def test_a_refused_call_has_the_status_and_metadata_of_the_grpc_door(tmp_p
         assert (await one.GetModel(pb.GetModelRequest(), call)).ref.name == "fake"
         assert await one.Score(pb.ScoreRequest(), call) == pb.ScoreResponse()
         assert call.trailing["x-error-code"] == "invalid_field"
+
+
+async def test_a_request_that_ray_cancels_counts_as_one_whose_client_left() -> None:
+    async with replica({"model": "fake"}, fake_delay_ms=1000) as (one, client):
+        asking = asyncio.create_task(client.post("/score", json=BODY))
+        await until(lambda: bool(one.record_autoscaling_stats()[COST]))
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        registry = one._engine.metrics.registry
+        labels = {"route": "/score", "lane": "bulk", "code": "499"}
+        assert registry.get_sample_value("medreward_requests_total", labels) == 1
 
 
 async def test_without_keys_other_machines_are_refused_at_both_doors() -> None:

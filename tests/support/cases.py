@@ -421,6 +421,9 @@ def _turn(turn: dict[str, Any]) -> pb.Turn:
 
 def _image(image: str | dict[str, str]) -> pb.Image:
     named: dict[str, Any] = image if isinstance(image, dict) else {"base64": image}
+    frames = named.get("frames")
+    wanted = {"even_frames" if isinstance(frames, int) else "frames": frames} if frames is not None else {}
+    named = {name: value for name, value in named.items() if name != "frames"}
     if "base64" in named:
-        return pb.Image(data=base64.b64decode(named["base64"]))
-    return pb.Image(**named)
+        return pb.Image(data=base64.b64decode(named["base64"]), **wanted)
+    return pb.Image(**named, **wanted)

@@ -10,6 +10,7 @@ from medreward.types import Failed, Lane
 E = TypeVar("E", bound=StrEnum)
 
 DEPARTMENT_CHARS: Final = 64
+MOST_FRAMES: Final = 1024  # of one file in one request; the limit on images is lower
 
 
 class OnUnscored(StrEnum):

@@ -42,14 +42,19 @@ def read_weights(context: click.Context, flag: click.Parameter, text: str | None
 
 
 def read_url(context: click.Context, flag: click.Parameter, url: str | None) -> str | None:
-    """Returns the URL without a slash at its end; raises BadParameter where no client of ours speaks its scheme."""
-    if url and not url.startswith(("http://", "https://", "grpc://", "grpcs://")):
-        raise click.BadParameter(f"{url!r} must begin with http://, https://, grpc:// or grpcs://")
-    return url.rstrip("/") if url else None
+    """Returns the URL, or several with commas between them, without slashes at their ends; raises BadParameter where no
+    client of ours speaks a scheme.
+    """
+    urls = [each.strip().rstrip("/") for each in url.split(",")] if url else []
+    for each in urls:
+        if not each.startswith(("http://", "https://", "grpc://", "grpcs://")):
+            raise click.BadParameter(f"{each!r} must begin with http://, https://, grpc:// or grpcs://")
+    return ",".join(urls) or None
 
 
 def url_option(read: Callable[[click.Context, click.Parameter, str | None], str | None]) -> Callable[[F], F]:
-    return option("--url", callback=read, metavar="URL", help="server to ask, instead of scoring in this process")
+    metavar = "URL,…" if read is read_url else "URL"
+    return option("--url", callback=read, metavar=metavar, help="server to ask, instead of scoring in this process")
 
 
 key_option = option("--key", help="API key of the server to ask")

@@ -50,7 +50,7 @@ class Parts:
 
     def __init__(self, asked: Asked, record: RunRecord) -> None:
         self._files, path = open_place(asked.target)
-        run = sha256(repr((asked.batch_rows, asdict(record))).encode()).hexdigest()[:16]
+        run = sha256(json.dumps([asked.batch_rows, asdict(record)]).encode()).hexdigest()[:16]
         self.record, self.run = record, run
         self._summary = f"{path}.summary.json"
         self._parent = f"{path}.parts"

@@ -1,9 +1,10 @@
 """Puts triples that share image and question into groups, and groups into calls."""
 
 import asyncio
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from medreward.clients.images import File, ImageLike, Source, load
 from medreward.types import ImageSource, InlineImage, Item, StoredImage, Turn, UrlImage
@@ -66,6 +67,24 @@ class Group:
         return Item(self.question, responses, tuple(sources), self.history, department=self.department)
 
 
+def home_of(asked: Group | Item) -> str:
+    """Returns the key by which one of several servers is chosen: the image, or the question where there is none.
+
+    What has the same key belongs together, for a server does the work on an image and a question once.
+    """
+    if isinstance(asked, Group) and asked.files:
+        return asked.files[0].sha256
+    item = asked.item() if isinstance(asked, Group) else asked
+    match item.images:
+        case (StoredImage(sha256), *_):
+            return sha256
+        case (InlineImage(data), *_):
+            return hashlib.sha256(data).hexdigest()
+        case (UrlImage(url), *_):
+            return url
+    return item.question
+
+
 async def group_by_question(triples: Sequence[Triple]) -> list[Group]:
     """Returns a group for each question with its images, turns and department, in order of first appearance; none is
     larger than a call may be."""
@@ -93,7 +112,7 @@ def listed(images: Images) -> Sequence[ImageLike]:
         if any(image is None for image in images):
             raise TypeError("an image in the list is None: leave it out")
         return images
-    return () if images is None else (images,)
+    return () if images is None else (cast("ImageLike", images),)  # the only sequences are lists and tuples
 
 
 async def load_aside(images: Images) -> tuple[Source, ...]:

@@ -6,12 +6,11 @@ import asyncio
 import logging
 import math
 import uuid
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeAlias, TypeVar
-from weakref import WeakValueDictionary
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, cast
 
 from medreward.clients.calls import (
     FORGETTINGS,
@@ -20,6 +19,7 @@ from medreward.clients.calls import (
     Triple,
     group_by_question,
     halves,
+    home_of,
     load_aside,
     of_call_size,
     pack,
@@ -28,6 +28,7 @@ from medreward.clients.errors import NotScored, Refused, Unreachable, VersionCha
 from medreward.clients.images import File, Unreadable
 from medreward.clients.retries import Attempts, Patience, RetryBudget
 from medreward.clients.score import Best, Reply, Score, Screened, ScreenRequest
+from medreward.clients.servers import Server, Servers
 from medreward.clients.transport import Tls, Transport
 from medreward.errors import RETRYABLE, Code
 from medreward.ranking import ranking
@@ -66,6 +67,9 @@ log = logging.getLogger(__name__)
 class AsyncClient:
     """Scores over REST (`http://host:8000`) or gRPC (`grpc://host:8001`); with https and grpcs over TLS.
 
+    `url` may name several servers, as a list or with commas between them. Each image then belongs to one of them, which
+    gets all calls about it; a server that is dead, full or much slower than the others gets none until it is back.
+
     A response that cannot be scored gives a Score without numbers that says why; with `strict` it raises NotScored.
     A server that cannot be reached at all is waited for if it has answered before, otherwise Unreachable is raised.
     With `pin` (a fingerprint, or True for the first one seen) another model behind the URL raises VersionChanged.
@@ -76,7 +80,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str | Transport,
+        url: str | Sequence[str] | Transport,
         *,
         key: str | None = None,
         lane: Lane | str = Lane.BULK,
@@ -98,12 +102,15 @@ class AsyncClient:
         self._reached = False
         self._fingerprint = pin if isinstance(pin, str) else None
         self._strict = strict
-        self._affinity = affinity
         self._stores = store_images
         self._reading: dict[str, bool] = {}  # by fingerprint, whether the model reads turns
-        self._stored: OrderedDict[str, None] = OrderedDict()
-        self._storing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._transport = _transport(url, concurrency, timeout, key, tls) if isinstance(url, str) else url
+        urls = _urls(url) if isinstance(url, str | Sequence) else None
+        self._servers = Servers(
+            {_without_password(each): _transport(each, concurrency, timeout, key, tls) for each in urls}
+            if urls
+            else {"the transport": cast(Transport, url)}
+        )
+        self._affinity = affinity or self._servers.several
 
     async def score(
         self,
@@ -179,7 +186,7 @@ class AsyncClient:
             raise ValueError("a weight is on a dimension that the model has not, so that there is no reward to rank by")
         given = weights or {}
         if len(scores) > 1 and not given:
-            given = await self._insist(self._transport.default_weights)
+            given = await self._insist("", lambda server: server.transport.default_weights())
         logits = [None if score.logits is None else tuple(map(score.logits.get, DIMENSIONS)) for score in scores]
         found = ranking([score.reward for score in scores], logits, given)
         return Best(
@@ -251,16 +258,18 @@ class AsyncClient:
             self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints), items=tuple(items)
         )
         async with self._slots:
-            return await self._insist(lambda: self._reply(request, None))
+            return await self._insist(
+                home_of(request.items[0]) if items else "", lambda server: self._reply(request, None, server)
+            )
 
     async def model(self) -> ModelRef:
         """Returns what the server serves now."""
-        return await self._insist(self._transport.model)
+        return await self._insist("", lambda server: server.transport.model())
 
     async def limits(self) -> Mapping[str, float]:
         """Returns every limit of the server by its name. `turns` is 0 where its model reads no turns before a question,
         and `images` is 1 where it reads one image at a time."""
-        return await self._insist(self._transport.limits)
+        return await self._insist("", lambda server: server.transport.limits())
 
     async def pin_model(self) -> ModelRef:
         """Returns what the server serves now, and pins this client to it."""
@@ -284,8 +293,8 @@ class AsyncClient:
         return self._served_by
 
     async def close(self) -> None:
-        """Closes the transport. A closed client cannot be used again."""
-        await self._transport.close()
+        """Closes all connections. A closed client cannot be used again."""
+        await self._servers.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -354,9 +363,10 @@ class AsyncClient:
         """Returns whether the server takes turns before a question. It is asked once for each model that served."""
         served = self._served_by.fingerprint if self._served_by else ""
         if served not in self._reading:
-            self._reading[served] = bool((await self.limits()).get("turns", 0))
-            if not self._reading[served]:
+            reads = bool((await self.limits()).get("turns", 0))
+            if not reads and False not in self._reading.values():
                 log.warning("the server's model reads no turns before a question: they are left out")
+            self._reading[served] = reads
         return self._reading[served]
 
     async def _finish(self, call: list[Group], request: ScoreRequest, scores: list[Score]) -> None:
@@ -367,9 +377,9 @@ class AsyncClient:
         attempts = Attempts(self._budget)
         while call := list(filter(_unfinished, call)):
             retry_after = None
+            home, ask = home_of(call[0]), partial(self._attempt, call, request, scores)
             try:
-                await self._store_images(call, scores)
-                if await self._ask(list(filter(_unfinished, call)), request, scores):
+                if await self._try(home, ask):
                     continue
             except Refused as refused:
                 if self._is_nobody_there(refused, attempts):
@@ -383,28 +393,28 @@ class AsyncClient:
                     return
                 if refused.code == Code.INTERNAL and attempts.failed + 1 >= INTERNAL_TRIES:
                     return
-                retry_after = refused.retry_after
+                retry_after = self._servers.retry_after(refused)
             pause = attempts.pause(retry_after)
             if pause is None:
                 return  # what is left holds the error of its last try
             await asyncio.sleep(pause)
 
-    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _insist(self, key: str, call: Callable[[Server], Awaitable[T]]) -> T:
         """Returns the answer of the first try that has one; raises a refusal that another try would not mend."""
         attempts = Attempts(self._budget)
         while True:
             try:
-                return await self._try(call())
+                return await self._try(key, call)
             except Refused as refused:
-                pause = attempts.pause(refused.retry_after)
+                pause = attempts.pause(self._servers.retry_after(refused))
                 if not refused.retryable or pause is None or self._is_nobody_there(refused, attempts):
                     raise
             await asyncio.sleep(pause)
 
-    async def _try(self, call: Awaitable[T]) -> T:
+    async def _try(self, key: str, call: Callable[[Server], Awaitable[T]]) -> T:
         """Returns the answer, and notes that a server is there, whatever it answers."""
         try:
-            answer = await call
+            answer = await self._servers.ask(key, call)
         except Refused as refused:
             self._reached |= not isinstance(refused, Unreachable)
             raise
@@ -416,34 +426,36 @@ class AsyncClient:
         URL.
         """
         waited = attempts.seconds >= self._budget.patience.start_seconds
-        return isinstance(refused, Unreachable) and not self._reached and waited
+        return isinstance(refused, Unreachable) and self._servers.are_all_gone and not self._reached and waited
 
-    async def _ask(self, call: list[Group], request: ScoreRequest, scores: list[Score]) -> bool:
+    async def _attempt(self, call: list[Group], request: ScoreRequest, scores: list[Score], server: Server) -> bool:
         """Makes one try. Returns False if what is left then is better asked after a pause."""
+        await self._store_images(call, scores, server)
+        call = list(filter(_unfinished, call))
         if not call:
             return True
         items = tuple(group.item() for group in call)
         images = {tuple(file.sha256 for file in group.files) for group in call if group.files}
         affinity = images.pop()[0] if len(images) == 1 else None
-        reply = await self._try(self._reply(replace(request, items=items), affinity))
-        settled = [self._settle(*answered, scores) for answered in zip(call, reply.scores, strict=True)]
+        reply = await self._reply(replace(request, items=items), affinity, server)
+        settled = [self._settle(*answered, scores, server) for answered in zip(call, reply.scores, strict=True)]
         return all(settled)
 
-    async def _reply(self, request: ScoreRequest, affinity: str | None) -> Reply:
+    async def _reply(self, request: ScoreRequest, affinity: str | None, server: Server) -> Reply:
         """Returns the reply to one try; raises VersionChanged where another model gave it than the pinned one."""
         # A policy is made for its model, so verdicts may come from any; only a pin that names one holds for them.
         pins = isinstance(self._pin, str) if isinstance(request, ScreenRequest) else self._pin
         request = replace(request, id=uuid.uuid4().hex, fingerprint=self._fingerprint if pins else None)
         try:
             if isinstance(request, ScreenRequest):
-                reply = await self._transport.screen(request, affinity)
+                reply = await server.transport.screen(request, affinity)
             else:
-                reply = await self._transport.score(request, affinity)
+                reply = await server.transport.score(request, affinity)
         except Refused as refused:
             if refused.code != Code.VERSION_CHANGED:
                 raise
             try:
-                served = await self._transport.model()
+                served = await server.transport.model()
             except Refused:
                 served = None
             if served and served.fingerprint == self._fingerprint:  # of another server behind the same address
@@ -468,7 +480,7 @@ class AsyncClient:
         )
         return VersionChanged(message, self._fingerprint, served)
 
-    def _settle(self, group: Group, answers: list[Score], scores: list[Score]) -> bool:
+    def _settle(self, group: Group, answers: list[Score], scores: list[Score], server: Server) -> bool:
         """Takes what is final out of what is left. Returns False if the rest needs time, and not only its image
         again.
         """
@@ -479,18 +491,18 @@ class AsyncClient:
                 group.left.append((place, response))
         if group.stored_images and any(score.error == Code.IMAGE_UNKNOWN for score in answers):
             for image in group.stored_images:
-                self._stored.pop(image.sha256, None)
+                server.stored.pop(image.sha256, None)
             group.forgotten += 1
         return not any(score.error in RETRYABLE for score in answers)
 
     # images
 
-    async def _store_images(self, call: list[Group], scores: list[Score]) -> None:
+    async def _store_images(self, call: list[Group], scores: list[Score], server: Server) -> None:
         """Stores each image of the call once. The refusal of an image is the error of the responses about it."""
         for group in call:
             for image in group.stored_images:
                 try:
-                    await self._store(image)
+                    await self._store(image, server)
                 except Refused as refused:
                     if refused.code == Code.IMAGE_TOO_LARGE:  # for the store, perhaps not for the model
                         group.forgotten = FORGETTINGS
@@ -501,14 +513,14 @@ class AsyncClient:
                     group.left = []
                     break
 
-    async def _store(self, image: File) -> None:
-        async with self._storing.setdefault(image.sha256, asyncio.Lock()):
-            if image.sha256 in self._stored:
+    async def _store(self, image: File, server: Server) -> None:
+        async with server.storing.setdefault(image.sha256, asyncio.Lock()):
+            if image.sha256 in server.stored:
                 return
-            await self._try(self._transport.put_image(image.data, image.sha256))
-            self._stored[image.sha256] = None
-            if len(self._stored) > KNOWN_IMAGES:
-                self._stored.popitem(last=False)
+            await server.transport.put_image(image.data, image.sha256)
+            server.stored[image.sha256] = None
+            if len(server.stored) > KNOWN_IMAGES:
+                server.stored.popitem(last=False)
 
 
 async def _all(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -520,6 +532,21 @@ async def _all(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _urls(given: str | Sequence[str]) -> list[str]:
+    """Returns the URL of each server. Raises ValueError where one is missing or named twice."""
+    urls = [url.strip() for url in (given.split(",") if isinstance(given, str) else given)]
+    if not urls:
+        raise ValueError("no URL of a server is given")
+    if len({*map(_without_password, urls)}) < len(urls):
+        raise ValueError(f"the URL {given!r} names a server twice")
+    return urls
+
+
+def _without_password(url: str) -> str:
+    scheme, _, target = url.partition("://")
+    return f"{scheme}://{target.rpartition('@')[2]}"
 
 
 def _transport(url: str, connections: int, timeout: float, key: str | None, tls: Tls | None) -> Transport:

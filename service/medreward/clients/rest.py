@@ -24,7 +24,6 @@ from medreward.types import (
     Runtime,
     ScoreRequest,
     StoredImage,
-    Turn,
     UrlImage,
     Verdict,
 )
@@ -292,7 +291,7 @@ def _body(request: ScoreRequest) -> bytes:
         elif item.images:
             fields["images"] = [_image(image) for image in item.images]
         if item.history:
-            fields["history"] = [{"role": turn.role, "content": _content(turn)} for turn in item.history]
+            fields["history"] = [turn.as_json() for turn in item.history]
         if isinstance(request, ScreenRequest) and request.department:
             fields["department"] = request.department
         elif item.department:
@@ -308,13 +307,6 @@ def _body(request: ScoreRequest) -> bytes:
     if request.options != Options():
         body["options"] = request.options.given()
     return msgspec.json.encode(body)
-
-
-def _content(turn: Turn) -> object:
-    """Returns the turn's content as the body has it."""
-    if isinstance(turn.content, str):
-        return turn.content
-    return [{"text": part} if isinstance(part, str) else {"image": part} for part in turn.content]
 
 
 def _image(image: ImageSource) -> dict[str, str]:

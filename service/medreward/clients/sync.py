@@ -71,7 +71,7 @@ class Client:
     A call fails with Closed once the client is closed, and in a process that was forked off after it was made.
     """
 
-    def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
+    def __init__(self, url: str | Sequence[str], **options: Unpack[ClientOptions]) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="medreward-client", daemon=True)
         self._submitting = threading.Lock()

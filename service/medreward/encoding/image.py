@@ -50,9 +50,9 @@ def probe(data: bytes, limits: ImageLimits) -> ImageHeader:
         raise refused(Code.IMAGE_TOO_LARGE, f"the image is larger than {limits.bytes} bytes")
     kind = _sniff(data)
     with _library_errors():
-        width, height = dicom_size(data) if kind == "dicom" else picture_size(data, kind)
+        width, height, frames = dicom_size(data) if kind == "dicom" else (*picture_size(data, kind), 1)
     _check_size(width, height, limits)
-    return ImageHeader(kind, width, height)
+    return ImageHeader(kind, width, height, frames)
 
 
 def decode(data: bytes, header: ImageHeader, spec: ImageSpec) -> Pixels:
@@ -61,7 +61,9 @@ def decode(data: bytes, header: ImageHeader, spec: ImageSpec) -> Pixels:
         size = _fitted_size(header.width, header.height, spec)
         # An image at its own size has the very pixels that transformers' processors give it.
         least = (header.width, header.height) if spec.fit == "own" else size
-        image = dicom_picture(data) if header.kind == "dicom" else upright_picture(data, header.kind, least)
+        image = (
+            dicom_picture(data, header.frame) if header.kind == "dicom" else upright_picture(data, header.kind, least)
+        )
         fitted = image.resize(size, FILTERS[spec.fit]).convert("RGB")
         canvas = Image.new("RGB", (spec.width, spec.height))
         canvas.paste(fitted, ((spec.width - fitted.width) // 2, (spec.height - fitted.height) // 2))

@@ -71,6 +71,8 @@ class ImageHeader:
     kind: Kind
     width: int  # as displayed, after EXIF orientation
     height: int
+    frames: int = 1  # that the file says it has
+    frame: int | None = None  # the one to show; by default the middle one
 
     @property
     def pixels(self) -> int:

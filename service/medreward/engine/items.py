@@ -20,7 +20,7 @@ from medreward.engine.queue.scheduler import GroupKey, Scheduler
 from medreward.engine.scoring import Scoring
 from medreward.errors import Code, ItemError
 from medreward.settings import Settings
-from medreward.types import Clock, Failed, Flag, Item, Options, Result, ScoreRequest, Timings
+from medreward.types import Clock, Failed, FileSource, Flag, FrameImage, Item, Options, Result, ScoreRequest, Timings
 
 QUICK_CHARS: Final = 20_000  # of a request: tokenised within a few milliseconds
 
@@ -73,7 +73,7 @@ class Items:
         is_long = chars * len(request.items) > QUICK_CHARS or request.options.ask_for_more
         prompt, answers, results = await asyncio.to_thread(encode) if is_long else encode()
         opened = await self._open(item, context)
-        context.opened[i] = tuple(file.digest for file in opened)
+        context.opened[i] = tuple(file.sha256 for file in opened)
         files = [opened[place] for place in prompt.images]
         expert = self._model.manifest.expert_of(item.department)
         digests = ",".join(file.digest for file in files)
@@ -91,9 +91,16 @@ class Items:
         """Returns the files of the item's images. Fails with an ItemError that names the first that is refused, and
         where they have too many pixels together."""
         files: list[ImageFile] = []
+        several: dict[FileSource, ImageFile] = {}  # files of which there may be several frames
         for place, source in enumerate(item.images):
             try:
-                files.append(await self._images.open(source, context.request.tenant, context.allowance))
+                if not isinstance(source, FrameImage):
+                    files.append(await self._images.open(source, context.request.tenant, context.allowance))
+                    continue
+                if source.file not in several:
+                    opened = await self._images.open(source.file, context.request.tenant, context.allowance)
+                    several[source.file] = opened
+                files.append(several[source.file].frame(source))
             except ItemError as error:
                 raise _of_image(place, error) from None
         if sum(file.header.pixels for file in files) > self._limits.images_pixels:

@@ -50,6 +50,29 @@ class Release(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
+async def as_left_if_cancelled(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    """Runs the application. Where Ray cancels it, for its client has left, the application is told that the client has
+    left and ends by itself, so that it is logged and counted as that and not as a fault."""
+    left = asyncio.Event()
+
+    async def receive_until_left() -> Message:
+        receiving, leaving = asyncio.ensure_future(receive()), asyncio.ensure_future(left.wait())
+        try:
+            await asyncio.wait({receiving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            return {"type": "http.disconnect"} if left.is_set() else await receiving
+        finally:
+            receiving.cancel()
+            leaving.cancel()
+
+    answering = asyncio.ensure_future(app(scope, receive_until_left, send))
+    try:
+        await asyncio.shield(answering)
+    except asyncio.CancelledError:
+        left.set()
+        await asyncio.wait({answering})
+        raise
+
+
 class Replica:
     """Ray Serve makes one of these in each replica, then calls `reconfigure` with the release."""
 
@@ -117,7 +140,7 @@ class Replica:
             if refuses_strangers(self._settings) and not (client and is_loopback(client[0])):
                 await problem(STRANGER, Entry(uuid.uuid4().hex, id_replaced=False, client=""))(scope, receive, answer)
                 return
-            await self._app(scope, receive, answer)
+            await as_left_if_cancelled(self._app, scope, receive, answer)
 
         return app
 
@@ -151,6 +174,9 @@ class Replica:
 
     async def Score(self, message: Any, grpc_context: Any) -> Any:  # noqa: N802  # Ray finds a method by its gRPC name
         return await self._rpc.answer("Score", message, grpc_context)
+
+    async def Rank(self, message: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return await self._rpc.answer("Rank", message, grpc_context)
 
     async def Screen(self, message: Any, grpc_context: Any) -> Any:  # noqa: N802
         return await self._rpc.answer("Screen", message, grpc_context)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.vlm.scans import write_scans
+from medreward.lab.vlm.phantom_rows import write_rows
 from medreward.lab.vlm.tiny import Shape, write_tiny
 
 SMALL = Shape(side=48, patch=12, width=48, seen=48, layers=2)
@@ -24,4 +24,4 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scans(tmp_path_factory.mktemp("scans"), 60, SMALL.side)
+    return write_rows(tmp_path_factory.mktemp("scans"), 60, ("chest", "brain"), SMALL.side)

@@ -61,8 +61,8 @@ def create_app(engine: Engine, keys: Keyring, screening: Screening, tracing: "Tr
     for path in paths(*routers):
         engine.metrics.expect((path,), "200", in_lanes.get(path, (Lane.BULK,)))
     engine.metrics.expect_fills(compat.FILLING)
-    shapes = (TripleRequest, GroupedRequest, RankRequest, *screen.SHAPES, decisions.OverrideRequest, *compat.SHAPES)
-    describe(app, *shapes)
+    own = (TripleRequest, GroupedRequest, RankRequest)
+    describe(app, *own, *screen.SHAPES, decisions.OverrideRequest, *compat.SHAPES)
     return app
 
 

@@ -35,7 +35,9 @@ DETAILS: Final = {
     "dict_type": "this field must be an object",
     "model_type": "this field must be an object",
     "model_attributes_type": "this field must be an object",
-    "greater_than_equal": "this field must not be below 0",
+    "greater_than_equal": "this field is below what it may be",
+    "less_than_equal": "this field is above what it may be",
+    "too_long": "this list has too many entries",
 }
 ECHOED: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 

@@ -6,13 +6,15 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from medreward.api.examples import GROUPED_EXAMPLE, PROBLEM_EXAMPLE, RANK_EXAMPLE, REPLY_EXAMPLE, TRIPLE_EXAMPLE
-from medreward.api.fields import DEPARTMENT_CHARS, ItemPointers
+from medreward.api.fields import DEPARTMENT_CHARS, MOST_FRAMES, ItemPointers
 from medreward.errors import ITEM_CODES, Code
 from medreward.types import (
     Base64Image,
     Evidence,
     Explain,
+    FileSource,
     Flag,
+    FrameImage,
     ImageSource,
     Item,
     Options,
@@ -47,14 +49,35 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+#: The names of the two forms of a value in the path of a validation error. No key of a body has such a name.
+FORMS: Final = ("(text)", "(other)")
+
+
+def _frames_form(value: object) -> str:
+    """Returns the form that was meant, so that an error is about it and not about the other."""
+    return FORMS[1] if isinstance(value, list) else FORMS[0]
+
+
+FramesShape = Annotated[
+    Annotated[int, Field(ge=1, le=MOST_FRAMES), Tag(FORMS[0])]
+    | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_FRAMES), Tag(FORMS[1])],
+    Discriminator(_frames_form),
+]
+
+
 class ImageObject(Shape):
     """An image in exactly one of three ways."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 2})
 
     base64: str | None = None
     sha256: str | None = Field(None, description="of bytes stored with PUT /v1/images")
     url: str | None = Field(None, description="only where the server allows it")
+    frames: FramesShape | None = Field(
+        None,
+        description="of a DICOM file of several frames, as that many images: how many that lie evenly over the file, "
+        "or the numbers of those wanted, counted from 0; without it, the middle one",
+    )
 
     @model_validator(mode="after")
     def has_one_source(self) -> Self:
@@ -62,31 +85,28 @@ class ImageObject(Shape):
             raise ValueError("an image is one of base64, sha256 and url")
         return self
 
-    def to_source(self) -> ImageSource:
+    def to_sources(self) -> list[ImageSource]:
+        """Returns the image, or an image for each of its frames that are wanted."""
+        file: FileSource = UrlImage(self.url or "")
         if self.base64 is not None:
-            return Base64Image(self.base64)
-        if self.sha256 is not None:
-            return StoredImage(self.sha256)
-        return UrlImage(self.url or "")
+            file = Base64Image(self.base64)
+        elif self.sha256 is not None:
+            file = StoredImage(self.sha256)
+        if self.frames is None:
+            return [file]
+        if isinstance(self.frames, int):
+            return [FrameImage(file, place, self.frames) for place in range(self.frames)]
+        return [FrameImage(file, number) for number in self.frames]
 
 
-#: The names of the forms of a value in the path of a validation error. No key of a body has such a name.
-FORMS: Final = ("(text)", "(object)", "(list)")
-
-
-def _image_form(value: object) -> str:
-    """Returns the form of an image that was meant, so that an error is about it and not about the other."""
+def _form(value: object) -> str:
+    """Returns the form that was meant, so that an error is about it and not about the other."""
     return FORMS[0] if isinstance(value, str) else FORMS[1]
-
-
-def _list_form(value: object) -> str:
-    """Returns the form that was meant of what is either a text or a list."""
-    return FORMS[2] if isinstance(value, list) else FORMS[0]
 
 
 Image = Annotated[
     Annotated[str, Tag(FORMS[0])] | Annotated[ImageObject, Tag(FORMS[1])],
-    Discriminator(_image_form),
+    Discriminator(_form),
     Field(description="base64 of a JPEG, PNG, WebP or DICOM file, or an object"),
 ]
 
@@ -110,8 +130,8 @@ class PartShape(Shape):
 
 
 Content = Annotated[
-    Annotated[str, Tag(FORMS[0])] | Annotated[list[PartShape], Tag(FORMS[2])],
-    Discriminator(_list_form),
+    Annotated[str, Tag(FORMS[0])] | Annotated[list[PartShape], Tag(FORMS[1])],
+    Discriminator(_form),
     Field(description="a text, or texts and images in their order"),
 ]
 
@@ -128,8 +148,8 @@ class TurnShape(Shape):
 
 
 StepsShape = Annotated[
-    Annotated[Literal["none", "sentences", "paragraphs"], Tag(FORMS[0])] | Annotated[list[int], Tag(FORMS[2])],
-    Discriminator(_list_form),
+    Annotated[Literal["none", "sentences", "paragraphs"], Tag(FORMS[0])] | Annotated[list[int], Tag(FORMS[1])],
+    Discriminator(_form),
 ]
 
 
@@ -197,7 +217,8 @@ class Question(Shape):
 
     def to_item(self) -> Item:
         images = self.images if self.images is not None else [self.image] if self.image is not None else []
-        sources = tuple(Base64Image(image) if isinstance(image, str) else image.to_source() for image in images)
+        listed = [[Base64Image(image)] if isinstance(image, str) else image.to_sources() for image in images]
+        sources = tuple(source for own in listed for source in own)
         turns = tuple(turn.to_turn() for turn in self.history or ())
         return Item(self.question, tuple(self.texts()), sources, turns, department=self.department)
 

@@ -5,7 +5,7 @@ from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from medreward.api.fields import DEPARTMENT_CHARS, option, read_deadline, read_lane
+from medreward.api.fields import DEPARTMENT_CHARS, MOST_FRAMES, option, read_deadline, read_lane
 from medreward.api.observing import Entry
 from medreward.api.rpc.status import Context
 from medreward.api.structure import check_message
@@ -16,6 +16,8 @@ from medreward.screening.screening import ScreenRequest
 from medreward.settings import Settings
 from medreward.types import (
     Explain,
+    FileSource,
+    FrameImage,
     ImageSource,
     InlineImage,
     Item,
@@ -125,7 +127,7 @@ def _item(i: int, item: pb.Item) -> Item:
             raise RequestError(
                 Code.INVALID_FIELD, f"role must be one of: {', '.join(ROLES)}", f"/items/{i}/history/{t}/role"
             )
-    images = tuple(_image(image) for image in item.images)
+    images = tuple(source for n, image in enumerate(item.images) for source in _images(image, f"/items/{i}/images/{n}"))
     if len(item.department) > DEPARTMENT_CHARS:
         detail = f"a department's name has at most {DEPARTMENT_CHARS} characters"
         raise RequestError(Code.INVALID_FIELD, detail, f"/items/{i}/department")
@@ -148,7 +150,21 @@ def _turn(turn: pb.Turn, pointer: str) -> Turn:
     return Turn(turn.role, tuple(parts))
 
 
-def _image(image: pb.Image) -> ImageSource:
+def _images(image: pb.Image, pointer: str) -> list[ImageSource]:
+    """Returns the image, or an image for each of its frames that are wanted; refuses too many of them."""
+    file = _file(image)
+    if not image.even_frames and not image.frames:
+        return [file]
+    if image.even_frames and image.frames:
+        raise RequestError(Code.INVALID_FIELD, "even_frames and frames exclude each other", f"{pointer}/frames")
+    if max(image.even_frames, len(image.frames)) > MOST_FRAMES:
+        raise RequestError(Code.INVALID_FIELD, "this field is above what it may be", f"{pointer}/frames")
+    if image.frames:
+        return [FrameImage(file, number) for number in image.frames]
+    return [FrameImage(file, place, image.even_frames) for place in range(image.even_frames)]
+
+
+def _file(image: pb.Image) -> FileSource:
     match image.WhichOneof("source"):
         case "sha256":
             return StoredImage(image.sha256)

@@ -4,32 +4,36 @@ import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from io import BytesIO
+from typing import Final
 
 from PIL import Image
 
 from medreward.errors import ConfigurationError
 from medreward.lab.training.served import Picture
 from medreward.lab.vlm.examples import Example
+from medreward.lab.vlm.recipe import Data
 
 log = logging.getLogger("medreward")
-TELLING = 40  # characters from which a graded answer is known again by its text alone
+TELLING: Final = 80  # characters; shorter questions with yes and no are asked of many images
 
 
-def clean(examples: Sequence[Example], benchmark: Iterable[Example], contaminated: str) -> list[Example]:
+def clean(examples: Sequence[Example], benchmark: Iterable[Example], settings: Data) -> list[Example]:
     """Returns the examples without those that the benchmark has too.
 
     Fails with a ConfigurationError that counts them where the recipe does not say that they are to be dropped.
     """
     measured = list(benchmark)
-    pictures = {_pixels(picture) for picture in {example.picture for example in measured} if picture}
-    texts = {text for example in measured for text in _texts(example)}
-    known = {picture: _pixels(picture) in pictures for picture in {example.picture for example in examples} if picture}
+    by_image, by_text = ("image" in settings.compare), ("text" in settings.compare)
+    shown = {e.picture for e in (*examples, *measured) if e.picture and by_image}
+    pixels = {picture: _pixels(picture) for picture in shown}
+    pictures = {pixels[e.picture] for e in measured if e.picture in pixels}
+    texts = {text for e in measured for text in _texts(e) if by_text}
     same = [
         example
         for example in examples
-        if (example.picture and known[example.picture]) or any(text in texts for text in _texts(example))
+        if pixels.get(example.picture) in pictures or any(text in texts for text in _texts(example))
     ]
-    if same and contaminated == "refuse":
+    if same and settings.contaminated == "refuse":
         raise ConfigurationError(
             f"{len(same)} of {len(examples)} rows have an image or the texts of a case of the benchmark, "
             f"{same[0].where} first: leave them out, or set data.contaminated to drop"
@@ -51,7 +55,7 @@ def _pixels(picture: Picture) -> str:
 
 
 def _texts(example: Example) -> list[str]:
-    """Returns what the example is known by without its image: its question with both answers, or with a long one."""
+    """Returns the question with its answers, where that is long enough not to be alike by chance."""
     question, *answers = (" ".join(text.casefold().split()) for text in (example.question, *example.answers))
-    known = ["\n".join([question, *sorted(answers)])] if len(answers) == 2 else []
-    return known + [f"{question}\n{answer}" for answer in answers if len(answer) >= TELLING]
+    text = "\n".join([question, *sorted(answers)])
+    return [text] if len(text) >= TELLING else []

@@ -2,8 +2,10 @@
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -72,6 +74,31 @@ def with_ties(examples: Iterable[Example], ties: str) -> list[Example]:
         if not all(map(math.isnan, (*example.wins, *example.grades))):
             kept.append(example)
     return kept
+
+
+def held_pairs(held: Sequence[Example], most: int) -> list[Example]:
+    """Returns the pairs to measure on, with those that graded answers to one question about one image make.
+
+    Fails where none has an image: then nothing would tell what the image brings.
+    """
+    pairs = [example for example in held if len(example.answers) == 2]
+    graded: defaultdict[tuple[str, str], list[Example]] = defaultdict(list)
+    for example in held:
+        if len(example.answers) == 1:
+            graded[example.subject, example.question].append(example)
+    for answers in graded.values():
+        pairs += [_paired(one, other) for one, other in pairwise(answers)]
+    if not any(pair.picture for pair in pairs):
+        raise ConfigurationError(
+            "the held part has no two answers to one question about one image, so that nothing tells what the image "
+            "brings: give pairs, or more than one graded answer to a question"
+        )
+    return pairs[:most]
+
+
+def _paired(one: Example, other: Example) -> Example:
+    apart = np.sign(np.subtract(one.grades, other.grades))  # NaN where either is not graded
+    return replace(one, answers=(*one.answers, *other.answers), wins=tuple((apart / 2 + 0.5).tolist()), grades=UNKNOWN)
 
 
 def data_digest(examples: Iterable[Example]) -> str:

@@ -20,7 +20,6 @@ from medreward.backends.base import ModelImage
 from medreward.backends.torch_vlm import adapter
 from medreward.backends.torch_vlm.adopt import HEAD, VALUE_HEAD
 from medreward.backends.torch_vlm.backbone import load
-from medreward.errors import ConfigurationError
 from medreward.lab.training.calibrate import FEWEST, fit_temperature
 from medreward.lab.training.card import card
 from medreward.lab.training.export import CARD, EVIDENCE, GOLDEN, golden_examples
@@ -119,15 +118,12 @@ class TooLittleGain(Exception):
     """The image brings less than the recipe asks for; the message says so in one line."""
 
 
-def export(opened: Opened, base: Base, recipe: Recipe, held: Sequence[Example], learnt: Learnt, to: Path) -> Manifest:
-    """Writes the model as a folder that serves, calibrated and measured on the held part.
+def export(opened: Opened, base: Base, recipe: Recipe, pairs: Sequence[Example], learnt: Learnt, to: Path) -> Manifest:
+    """Writes the model as a folder that serves, calibrated and measured on pairs that were held back.
 
     Raises TooLittleGain where the image brings less than the recipe's bound; then only the figures are written, beside
     where the model would lie.
     """
-    pairs = [example for example in held if len(example.answers) == 2][: recipe.export.max_held]
-    if not any(pair.picture for pair in pairs):
-        raise ConfigurationError("the held part has no pair with an image, so that nothing tells what the image brings")
     draft = to.with_name(f"{to.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     write_weights(opened, base, recipe, draft)
@@ -139,12 +135,16 @@ def export(opened: Opened, base: Base, recipe: Recipe, held: Sequence[Example], 
     served = Served(draft, about.write(draft, NOT_CALIBRATED), device="auto")
     calibration = levels(logits_of(served, pairs))
     found = measure_held(served, pairs, recipe.weights, recipe.export.probed)
-    refuse_too_little_gain(found, recipe, to)
+    try:
+        refuse_too_little_gain(found, recipe, to)
+    except TooLittleGain:
+        shutil.rmtree(draft)
+        raise
     (draft / EVIDENCE).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     (draft / CARD).write_text(
         card(recipe.name, recipe.version, about.provenance, found, LABELS[recipe.evidence]), "utf-8"
     )
-    (draft / GOLDEN).write_text(golden(served), "utf-8")
+    (draft / GOLDEN).write_text(golden(served, manifest.image.required), "utf-8")
     manifest = about.write(draft, calibration)
     for path in draft.iterdir():
         path.chmod(0o644)  # safetensors gives its files to their owner alone
@@ -168,10 +168,11 @@ def refuse_too_little_gain(found: Mapping[str, Any], recipe: Recipe, to: Path) -
         )
 
 
-def golden(served: Served) -> str:
+def golden(served: Served, needs_image: bool) -> str:
     """Returns golden triples of phantoms, as JSON, with the logits that the folder gives them."""
     rows = []
-    for place, example in enumerate(golden_examples()):
+    examples = [example for example in golden_examples() if example.image or not needs_image]
+    for place, example in enumerate(examples):
         image = None if example.image is None else ModelImage(str(place), served.fitted(example.image))
         group = served.group(image, example.question, [example.response])
         logits = served.backend.score([group])[0][0].astype(np.float64).mean(0)
@@ -222,7 +223,8 @@ class _About:
         }
         tables: dict[str, Mapping[str, Any]] = {
             "image": base.image.model_dump(mode="json", exclude_defaults=True),
-            "text": base.text.model_dump(mode="json", exclude_defaults=True),
+            "text": base.text.model_dump(mode="json", exclude_defaults=True, exclude={"turns"}),
+            **({"text.turns": base.text.turns.model_dump(mode="json")} if base.text.turns else {}),
             "vlm": {"image": list(base.vlm.image), "head": HEAD},
             "weights": dict(recipe.weights),
             **{f"calibration.{name}": level.model_dump() for name, level in calibration.items()},

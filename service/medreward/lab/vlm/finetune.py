@@ -12,7 +12,7 @@ from medreward.artifacts.repository import MANIFEST_FILE
 from medreward.errors import ConfigurationError
 from medreward.lab.vlm.base import Base, read_base
 from medreward.lab.vlm.contamination import clean
-from medreward.lab.vlm.examples import Example, data_digest, split, with_ties
+from medreward.lab.vlm.examples import Example, data_digest, held_pairs, split, with_ties
 from medreward.lab.vlm.export import Learnt, TooLittleGain, export
 from medreward.lab.vlm.recipe import Recipe
 from medreward.lab.vlm.train import Run
@@ -38,8 +38,9 @@ def finetune(
     Fails with a ConfigurationError for what cannot be trained, and raises TooLittleGain where nothing is exported.
     """
     refuse_false_evidence(recipe, examples)
-    told = with_ties(clean(examples, benchmark, recipe.data.contaminated), recipe.loss.ties)
+    told = with_ties(clean(examples, benchmark, recipe.data), recipe.loss.ties)
     parts = split(told, recipe.data, recipe.seed)
+    pairs = held_pairs(parts.held, recipe.export.max_held)
     base, digest = read_base(recipe), data_digest(told)
     begin(out, recipe_file, digest)
     sizes = f"{len(parts.train)} examples to learn from, {len(parts.dev)} to stop by, {len(parts.held)} held back"
@@ -51,7 +52,7 @@ def finetune(
         return None
     with console.status("measuring"):
         learnt = Learnt(_name(base, recipe), digest, len(parts.train), run.steps)
-        return export(run.opened, base, recipe, parts.held, learnt, out / MODEL)
+        return export(run.opened, base, recipe, pairs, learnt, out / MODEL)
 
 
 def refuse_false_evidence(recipe: Recipe, examples: Sequence[Example]) -> None:

@@ -1,11 +1,12 @@
-"""Phantoms as rows to fine-tune on, with the families and phrasings left out that are held out for measuring.
+"""Rows about drawn scans, in which the image alone tells which claim is true: what a small model can learn in minutes.
 
-`python -m medreward.lab.vlm.phantom_rows DIR --images N` writes DIR/rows.jsonl and the images.
+`python -m medreward.lab.vlm.phantom_rows DIR` writes DIR/rows.jsonl and the images. Every claim is right as often as it
+is wrong, and the five other dimensions are decided by what an answer says beside its claim.
 """
 
 import json
-from collections.abc import Collection, Iterator
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,94 +14,72 @@ import click
 import numpy as np
 from numpy.random import Generator
 
-from medreward.lab.phantoms.answer import Answer, answers
-from medreward.lab.phantoms.ask import Question, questions
-from medreward.lab.phantoms.draw import REGIONS, Phantom, draw, imagine
-from medreward.lab.training.images import png
-from medreward.lab.training.phantoms import FIRST_SEED, TAUGHT
+from medreward.lab.phantoms.benchmark import png
+from medreward.lab.phantoms.draw import REGIONS, draw, imagine
 from medreward.types import DIMENSIONS, Evidence
 
 ROWS: Final = "rows.jsonl"
-SIDE: Final = 128
-DECISIVE: Final = 0.5  # share of pairs that differ in what they claim and in nothing else
+FOUR: Final = ("chest", "brain", "gastrointestinal_tract", "breast")
+QUESTIONS: Final = ("Which part of the body is shown?", "Name the region of the body in this picture.")
+#: What the better answer has more on a dimension, and what the worse one has.
+BESIDE: Final[Mapping[str, tuple[str, str]]] = {
+    "relevance": ("", "Please see a doctor."),
+    "comprehensiveness": ("The whole of the region is shown.", ""),
+    "creativity": ("Another projection would tell more.", ""),
+    "responsiveness": ("", "Hard to say, opinions will differ."),
+}
 
 
-def write_rows(folder: Path, images: int, seed: int = 0, kinds: Collection[str] = (), turns: int = 1) -> int:
-    """Writes so many images of all regions in turn and a pair for each question about them; returns the pairs.
+def write_rows(
+    folder: Path, images: int, regions: Sequence[str] = FOUR, side: int = 128, held_out: bool = False, pairs: int = 2
+) -> Path:
+    """Writes so many scans of the regions in turn, with so many pairs about each, and returns the file of rows.
 
-    Everything is asked `turns` times, in other words. With `kinds`, questions of these kinds alone are asked.
+    Their findings are of families to learn from or, with `held_out`, of those that are held out for measuring.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    dice = np.random.default_rng([seed, FIRST_SEED])
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for phantom in _taught(images, seed):
-        name = f"{phantom.region}-{phantom.seed}.png"
-        (folder / name).write_bytes(png(draw(phantom.seed, phantom.region, size=SIDE).pixels))
-        for turn in range(turns):
-            for question in questions(phantom, turns * phantom.seed + turn, TAUGHT):
-                wanted = not question.held_out and (not kinds or question.kind in kinds)
-                if wanted and (row := _row(phantom, question, dice)):
-                    rows[name, question.text] = {"image": name, **row}
-    lines = (json.dumps(row) + "\n" for row in rows.values())
-    (folder / ROWS).write_text("".join(lines), "utf-8")
-    return len(rows)
+    dice = np.random.default_rng(0)
+    seeds = {region: _seeds(region, held_out) for region in regions}
+    rows = []
+    for region in islice(cycle(regions), images):
+        seed = next(seeds[region])
+        name = f"{region}-{seed}.png"
+        (folder / name).write_bytes(png(draw(seed, region, size=side)))
+        rows += [{"image": name, "organ": region, **_pair(region, regions, dice)} for _ in range(pairs)]
+    file = folder / ROWS
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return file
 
 
-def _taught(count: int, seed: int) -> Iterator[Phantom]:
-    numbers = range(FIRST_SEED * (1 + seed), FIRST_SEED * (2 + seed))
-    drawn = (imagine(number, REGIONS[place % len(REGIONS)]) for place, number in enumerate(numbers))
-    yield from islice((phantom for phantom in drawn if not phantom.held_out), count)
+def _seeds(region: str, held_out: bool) -> Iterator[int]:
+    return (seed for seed in count() if imagine(seed, region).held_out is held_out)
 
 
-def _row(phantom: Phantom, question: Question, dice: Generator) -> dict[str, Any] | None:
-    """Returns question, two graded answers and labels; None where no two answers are there."""
-    given = answers(phantom, question, phantom.seed)
-    pair = _decisive(given, dice) if dice.random() < DECISIVE else None
-    if pair is None:
-        chosen = dice.permutation(len(given))[:2]
-        pair = [given[place] for place in chosen]
-    if len(pair) < 2 or pair[0].text == pair[1].text:
-        return None
-    pair = [pair[place] for place in dice.permutation(2)]
-    labels = {name: _letter(*(answer.grades[name] for answer in pair)) for name in DIMENSIONS}
+def _pair(region: str, regions: Sequence[str], dice: Generator) -> dict[str, Any]:
+    wins = dict(zip(DIMENSIONS, dice.integers(0, 2, len(DIMENSIONS)).tolist(), strict=True))
+    wins["overall"] = wins["accuracy"]
+    other = regions[(regions.index(region) + int(dice.integers(1, len(regions)))) % len(regions)]
+    claims = [f"It shows the {name.replace('_', ' ')}." for name in (region, other)]
+    said = [[claim] for claim in (claims if wins["accuracy"] else claims[::-1])]
+    for name, (better, worse) in BESIDE.items():
+        for parts, more in zip(said, (better, worse) if wins[name] else (worse, better), strict=True):
+            parts += [more] if more else []
     return {
-        "question": question.text,
-        "answers": [answer.text for answer in pair],
-        "labels": labels,
-        "organ": phantom.region,
+        "question": QUESTIONS[dice.integers(len(QUESTIONS))],
+        "answers": [" ".join(parts) for parts in said],
+        "labels": {name: "A" if won else "B" for name, won in wins.items()},
         "evidence": str(Evidence.CONSTRUCTED),
     }
 
 
-def _decisive(given: list[Answer], dice: Generator) -> list[Answer] | None:
-    """Returns a right and a wrong answer that are alike in all else, of either length."""
-    wrong = [answer for answer in given if answer.recipe.claim == "wrong"]
-    if not wrong:
-        return None
-    chosen = wrong[dice.integers(len(wrong))]
-    alike = [
-        answer
-        for answer in given
-        if answer.recipe.claim == "right"
-        and (answer.recipe.scope, answer.recipe.insight, answer.recipe.manner, answer.recipe.focus)
-        == (chosen.recipe.scope, chosen.recipe.insight, chosen.recipe.manner, chosen.recipe.focus)
-    ]
-    return [chosen, alike[dice.integers(len(alike))]] if alike else None
-
-
-def _letter(first: float, second: float) -> str:
-    return "tie" if first == second else "A" if first > second else "B"
-
-
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--images", default=600, show_default=True, help="how many phantoms to draw")
-@click.option("--seed", default=0, show_default=True, help="another number draws others")
-@click.option("--kind", "kinds", multiple=True, help="ask questions of this kind alone; may be repeated")
-@click.option("--turns", default=1, show_default=True, help="how often everything is asked, in other words")
-def main(folder: Path, images: int, seed: int, kinds: tuple[str, ...], turns: int) -> None:
-    """Write pairs about phantoms into FOLDER, to fine-tune on."""
-    click.echo(f"{folder / ROWS}: {write_rows(folder, images, seed, kinds, turns)} pairs about {images} images")
+@click.option("--images", default=400, show_default=True, help="how many scans to draw")
+@click.option("--region", "regions", type=click.Choice(REGIONS), multiple=True, default=FOUR, show_default=True)
+@click.option("--held-out", is_flag=True, help="draw findings of the families that are held out for measuring")
+def main(folder: Path, images: int, regions: tuple[str, ...], held_out: bool) -> None:
+    """Write pairs about scans into FOLDER, to fine-tune on."""
+    click.echo(write_rows(folder, images, regions, held_out=held_out))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ class Data(Section):
     held_share: Share = 0.1  # of the images: for the calibration and the card
     preference: tuple[Dimension, ...] = ("overall",)  # what a row without dimensions prefers an answer for
     contaminated: Literal["refuse", "drop"] = "refuse"  # rows that the benchmark has too
+    compare: tuple[Literal["image", "text"], ...] = ("image", "text")  # by which a case is known again
 
     @model_validator(mode="after")
     def leaves_something_to_learn(self) -> Self:
