@@ -8,7 +8,7 @@ environment that `make peers` makes. Prints a table of triples/s; the last line 
 import json
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -60,7 +60,7 @@ def rate(port: int, responses: int, seconds: float, connections: int) -> float:
     return report.achieved * responses
 
 
-def table(rates: dict[tuple[str, int], Sequence[float]]) -> str:
+def table(rates: Mapping[tuple[str, int], Sequence[float]]) -> str:
     lines = [
         "| server | answers of a request | triples/s (lowest to highest) | medreward / it |",
         "| --- | --- | --- | --- |",

@@ -161,12 +161,25 @@ def our_command(folder: Path, port: int, dtype: str, device: str) -> list[str]:
 
 
 def vllm_command(python: Path, folder: Path, port: int, dtype: str, kv_gib: int) -> list[str]:
-    """Returns how vLLM is started, with room for the states of the longest cell and for steps of 8,192 tokens."""
+    """Returns how vLLM is started, with room for the states of the longest cell and for steps of 8,192 tokens.
+
+    Its command `vllm` does not start where the package has another name, as its build for processors has.
+    """
     where = ["--host", "127.0.0.1", "--port", str(port)]
     how = ["--runner", "pooling", "--convert", "classify", "--dtype", VLLM_DTYPES[dtype]]
     room = ["--max-num-batched-tokens", str(STEP_TOKENS), "--kv-cache-memory-bytes", str(kv_gib * GIB)]
     images = ["--max-model-len", "4096", "--limit-mm-per-prompt", json.dumps({"image": 1, "video": 0})]
-    return [str(python.with_name("vllm")), "serve", str(folder), *where, *how, *room, *images]
+    return [
+        str(python),
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(folder),
+        *where,
+        *how,
+        *room,
+        *images,
+    ]
 
 
 def ask_group(group: Asked) -> list[tuple[str, bytes]]:
@@ -205,7 +218,7 @@ def run_plain(pipe: Connection, folder: Path, dtype: str, device: str) -> None:
     from medreward.settings import Settings
     from medreward.types import Options
 
-    settings = Settings(model=str(folder), dtype=dtype, device=device, isolation="inline")  # type: ignore[arg-type]
+    settings = Settings(model=str(folder), dtype=dtype, device=device, isolation="inline")
     model = open_model(settings)
     assert model.folder
     backends = {dtype: open_torch_vlm(model.folder, model.manifest, settings)}

@@ -117,7 +117,8 @@ def compare(cell: Cell, contenders: Sequence[Contender]) -> None:
 def measure(cell: Cell, contenders: Sequence[Contender], groups: int, rounds: int) -> None:
     rates: dict[str, list[float]] = {one.name: [] for one in contenders}
     for number in range(rounds):
-        order = contenders[number % len(contenders) :] + contenders[: number % len(contenders)]
+        first = number % len(contenders)
+        order = [*contenders[first:], *contenders[:first]]
         for place, one in enumerate(order):
             new = asked((time.time_ns(), place), groups, cell.n, cell.image_tokens, cell.answer)
             started = time.perf_counter()

@@ -12,6 +12,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+KEPT: list[MetaPathFinder] = []
+
 
 class NamesFirst(MetaPathFinder):
     """Tells torch the names of the operators just before torchvision is imported."""
@@ -23,10 +25,11 @@ class NamesFirst(MetaPathFinder):
             import torch
 
             if torch.version.cuda is None and "+" not in metadata.version("torchvision"):
-                names = torch.library.Library("torchvision", "DEF")
+                library: Any = torch.library
+                self.names = library.Library("torchvision", "DEF")  # the names end with it
                 for name in ("nms", "qnms"):
-                    names.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-                NamesFirst.names = names  # they end with the library
+                    self.names.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                KEPT.append(self)
         return None
 
 

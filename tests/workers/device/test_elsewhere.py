@@ -37,7 +37,7 @@ def environment(folder: Path, packages: tuple[str, ...]) -> Path:
     """Makes an environment with these packages of ours alone, and returns its interpreter."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
-    asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    asked = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     own = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
     for package in packages:
         (own / package).symlink_to(Path(sysconfig.get_path("purelib")) / package)
