@@ -371,9 +371,10 @@ class AsyncClient:
         """Returns whether the server takes turns before a question. It is asked once for each model that served."""
         served = self._served_by.fingerprint if self._served_by else ""
         if served not in self._reading:
-            self._reading[served] = bool((await self.limits()).get("turns", 0))
-            if not self._reading[served]:
+            reads = bool((await self.limits()).get("turns", 0))
+            if not reads and False not in self._reading.values():
                 log.warning("the server's model reads no turns before a question: they are left out")
+            self._reading[served] = reads
         return self._reading[served]
 
     async def _finish(self, call: list[Group], request: ScoreRequest, scores: list[Score]) -> None:
