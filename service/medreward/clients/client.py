@@ -174,19 +174,27 @@ class AsyncClient:
         history: History = (),
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
+        viewpoint: str | None = None,
     ) -> Best:
         """Returns which of the responses is the best, their order, and how sure the model is of the first.
 
         Raises ValueError where a weight is on a dimension that the model has not: then there is no reward to rank by.
         """
         scores = await self.score(
-            image, question, responses, weights=weights, history=history, too_long=too_long, thinking=thinking
+            image,
+            question,
+            responses,
+            weights=weights,
+            history=history,
+            too_long=too_long,
+            thinking=thinking,
+            viewpoint=viewpoint,
         )
         if any(score.reward is None and not score.error for score in scores):
             raise ValueError("a weight is on a dimension that the model has not, so that there is no reward to rank by")
         given = weights or {}
         if len(scores) > 1 and not given:
-            given = await self._insist("", lambda server: server.transport.default_weights())
+            given = await self._insist("", lambda server: server.transport.weights(viewpoint))
         logits = [None if score.logits is None else tuple(map(score.logits.get, DIMENSIONS)) for score in scores]
         found = ranking([score.reward for score in scores], logits, given)
         return Best(
