@@ -267,8 +267,8 @@ class AsyncClient:
         return await self._insist("", lambda server: server.transport.model())
 
     async def limits(self) -> Mapping[str, float]:
-        """Returns every limit of the server by its name. `item_turns` is 0 where its model reads no turns before a question,
-        and `item_images` is 1 where it reads one image at a time."""
+        """Returns every limit of the server by its name. `item_turns` is 0 where its model reads no turns before a
+        question, and `item_images` is 1 where it reads one image at a time."""
         return await self._insist("", lambda server: server.transport.limits())
 
     async def pin_model(self) -> ModelRef:
