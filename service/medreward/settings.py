@@ -67,6 +67,13 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="arithmetic of a VLM: fp32 or bf16; auto: bf16 on cuda, fp32 on cpu"
     )
+    backend: Literal["auto", "vllm"] = Field(
+        "auto",
+        description="auto: the model's own; vllm: VLMs run in vLLM, which --worker-python has; see docs/vlm.md",
+    )
+    worker_python: Path | None = Field(
+        None, description="interpreter that runs the workers, with an environment of its own; by default ours"
+    )
     threads: int = Field(0, ge=0, description="inference threads; 0: one a core")
     deterministic: bool = Field(
         False, description="VLMs: a triple gets the same bits whatever runs beside it, but later; see docs/vlm.md"

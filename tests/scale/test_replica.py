@@ -18,6 +18,7 @@ from medreward.proto import reward_pb2 as pb
 from medreward.scale.fleet import Fleet, Member
 from medreward.scale.policy import COST
 from medreward.scale.replica import Replica
+from medreward.scale.rpc import REPLIES
 from sisters import sister
 from waiting import until
 
@@ -98,6 +99,14 @@ async def test_it_answers_both_doors_alike_and_leaves_the_request_id_to_rays_pro
         assert streamed[0].results[0].reward == answer.results[0].reward
         assert one.record_autoscaling_stats() == {COST: 0}
         await one.check_health()
+
+
+def test_every_method_of_the_grpc_service_has_its_place_in_a_replica() -> None:
+    methods = {
+        method.name: method.output_type.name for method in pb.DESCRIPTOR.services_by_name["RewardService"].methods
+    }
+    assert methods == {name: reply.DESCRIPTOR.name for name, reply in REPLIES.items()}
+    assert all(callable(getattr(Replica, name)) for name in methods)
 
 
 async def test_a_refused_call_has_the_status_and_metadata_of_the_grpc_door(tmp_path: Path) -> None:

@@ -17,11 +17,13 @@ from pictures import png
 from scale.conftest import SETTINGS, Ray
 from serving import STUB, running
 from sisters import sister
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
 QUESTION = "Is there a fracture?"
 PATIENT = Patience(300)
+BUSY = {"X-Affinity-Key": "one replica for all of them"}
 ENCODES = "medreward_image_encodes_total"
 SCORED = 'medreward_items_total{outcome="ok"}'
 
@@ -63,10 +65,7 @@ async def test_answers_to_an_image_reach_one_replica(cluster: Ray, expected: dic
 async def test_a_full_replica_sends_on_to_the_next(cluster: Ray, http: httpx.AsyncClient) -> None:
     before = cluster.counts(SCORED)
     body = {"image": b64encode(png(600)).decode(), "question": QUESTION}
-    calls = [
-        http.post("/score", json={**body, "response": f"Reading {n}."}, headers={"X-Affinity-Key": "one image"})
-        for n in range(40)
-    ]
+    calls = [http.post("/score", json={**body, "response": f"Reading {n}."}, headers=BUSY) for n in range(40)]
     replies = await asyncio.gather(*calls)
     assert {reply.status_code for reply in replies} <= {200, 503}
     answered = [after - before for before, after in zip(before, cluster.counts(SCORED), strict=True)]
@@ -90,15 +89,9 @@ async def test_what_the_service_says_comes_through_the_proxy(cluster: Ray, http:
 
 
 async def test_overload_says_when_to_come_again(http: httpx.AsyncClient) -> None:
-    def flood(lane: str) -> list[Any]:
-        headers = {"X-Affinity-Key": "busy", "X-Lane": lane}
-        bodies = [
-            {"image": None, "question": QUESTION, "responses": [f"{lane} {n} {i} " + "x" * 3000 for i in range(8)]}
-            for n in range(24)
-        ]
-        return [http.post("/score", json={"items": [body]}, headers=headers) for body in bodies]
-
-    replies = await asyncio.gather(*flood("bulk"))
+    """Each of these nearly fills a replica's queue."""
+    bodies = [{"image": None, "question": QUESTION, "response": f"{n} ".ljust(3300, "x")} for n in range(24)]
+    replies = await asyncio.gather(*(http.post("/score", json=body, headers=BUSY) for body in bodies))
     refused = [reply for reply in replies if reply.status_code != 200]
     assert refused
     for reply in refused:
@@ -112,11 +105,7 @@ async def test_a_client_that_leaves_stops_its_work(cluster: Ray, http: httpx.Asy
     items = [{"image": None, "question": f"{QUESTION} {n}", "responses": ["x" * 400] * 8} for n in range(16)]
     with pytest.raises(httpx.ReadTimeout):
         await http.post("/score", json={"items": items}, timeout=httpx.Timeout(300, read=0.05))
-    for _ in range(600):
-        if sum(cluster.counts(left)) > before:
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("the replica never noticed")
+    await until(lambda: sum(cluster.counts(left)) > before)
 
 
 async def test_the_grpc_ingress_gives_the_same_numbers_and_errors(cluster: Ray, http: httpx.AsyncClient) -> None:

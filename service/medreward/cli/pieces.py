@@ -133,17 +133,23 @@ class _Images:
         self._last: tuple[str, bytes] = ("", b"")  # rows of one image follow each other
 
     def read(self, row: Row) -> Row:
-        """Returns the row with its image as bytes where a path in storage names it. One that cannot be read stays a
+        """Returns the row with its images as bytes where paths in storage name them. One that cannot be read stays a
         path, which is then the row's error."""
-        fields = row.fields or {}
-        image = fields.get("image")
+        fields = dict(row.fields or {})
+        if fields.get("image") is not None:
+            fields["image"] = self._image(fields["image"])
+        if isinstance(fields.get("images"), list):
+            fields["images"] = [self._image(image) for image in fields["images"]]
+        return replace(row, fields=fields) if row.fields is not None else row
+
+    def _image(self, image: Any) -> Any:
         path = image.get("path") if isinstance(image, Mapping) and not image.get("bytes") else image
         if not isinstance(path, str) or not 0 < len(path) < LONGEST_PATH or not self._is_stored(path):
-            return row
+            return image
         try:
-            return replace(row, fields={**fields, "image": self._read(path)})
+            return self._read(path)
         except (OSError, ValueError):  # pyarrow's errors are kinds of these
-            return row
+            return image
 
     def _is_stored(self, path: str) -> bool:
         return "://" in path or not (self._is_local or (len(path) > 256 and BASE64.fullmatch(path)))

@@ -1,6 +1,6 @@
 """Which replicas serve, and with which model: a replica whose model differs from its siblings' is refused."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from dataclasses import dataclass
 
 
@@ -34,6 +34,6 @@ class Fleet:
         self._members[member.replica] = member
         return None
 
-    def members(self, alive: Collection[str]) -> list[Member]:
-        """Returns the members that live, in the order in which they joined."""
-        return [member for name, member in self._members.items() if name in alive]
+    def members(self, alive: Set[str]) -> list[Member]:
+        """Returns the members that live, ordered by their ids."""
+        return [self._members[name] for name in sorted(self._members.keys() & alive)]

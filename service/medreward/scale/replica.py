@@ -175,6 +175,9 @@ class Replica:
     async def Score(self, message: Any, grpc_context: Any) -> Any:  # noqa: N802  # Ray finds a method by its gRPC name
         return await self._rpc.answer("Score", message, grpc_context)
 
+    async def Rank(self, message: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return await self._rpc.answer("Rank", message, grpc_context)
+
     async def Screen(self, message: Any, grpc_context: Any) -> Any:  # noqa: N802
         return await self._rpc.answer("Screen", message, grpc_context)
 

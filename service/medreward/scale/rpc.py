@@ -21,6 +21,7 @@ from medreward.settings import Settings
 REPLIES: Final[Mapping[str, type[Message]]] = {
     "Score": pb.ScoreResponse,
     "ScoreStream": pb.ScoreResponse,
+    "Rank": pb.RankResponse,
     "Screen": pb.ScreenResponse,
     "PutImage": pb.PutImageResponse,
     "GetModel": pb.Model,

@@ -182,6 +182,14 @@ def test_a_physicians_model_learns_from_no_row_that_a_rule_made(base: Path, scan
         run(recipe_of(base, learn={"steps": 1}, evidence="physician"), scans, tmp_path)
 
 
+def test_a_tracker_that_is_not_installed_stops_the_run_before_it_starts(
+    base: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medreward.lab.vlm.train.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"learn\.track names wandb, which is not installed"):
+        run(recipe_of(base, learn={"steps": 1, "track": ["wandb"]}), scans, tmp_path)
+
+
 def test_the_benchmarks_layout_is_read_as_it_is(tmp_path: Path) -> None:
     benchmark.write(tmp_path, count=2)
     labels = {case.question.text: case.human_answer for case in benchmark.cases(count=2)}

@@ -58,7 +58,7 @@ def _seeds(region: str, held_out: bool) -> Iterator[int]:
 def _pair(region: str, regions: Sequence[str], dice: Generator) -> dict[str, Any]:
     wins = dict(zip(DIMENSIONS, dice.integers(0, 2, len(DIMENSIONS)).tolist(), strict=True))
     wins["overall"] = wins["accuracy"]
-    other = regions[(regions.index(region) + dice.integers(1, len(regions))) % len(regions)]
+    other = regions[(regions.index(region) + int(dice.integers(1, len(regions)))) % len(regions)]
     claims = [f"It shows the {name.replace('_', ' ')}." for name in (region, other)]
     said = [[claim] for claim in (claims if wins["accuracy"] else claims[::-1])]
     for name, (better, worse) in BESIDE.items():
