@@ -275,8 +275,8 @@ class AsyncClient:
         return await self._insist("", lambda server: server.transport.model())
 
     async def limits(self) -> Mapping[str, float]:
-        """Returns every limit of the server by its name. `turns` is 0 where its model reads no turns before a question,
-        and `images` is 1 where it reads one image at a time."""
+        """Returns every limit of the server by its name. `item_turns` is 0 where its model reads no turns before a
+        question, and `item_images` is 1 where it reads one image at a time."""
         return await self._insist("", lambda server: server.transport.limits())
 
     async def pin_model(self) -> ModelRef:
@@ -371,7 +371,7 @@ class AsyncClient:
         """Returns whether the server takes turns before a question. It is asked once for each model that served."""
         served = self._served_by.fingerprint if self._served_by else ""
         if served not in self._reading:
-            reads = bool((await self.limits()).get("turns", 0))
+            reads = bool((await self.limits()).get("item_turns", 0))
             if not reads and False not in self._reading.values():
                 log.warning("the server's model reads no turns before a question: they are left out")
             self._reading[served] = reads
