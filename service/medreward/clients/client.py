@@ -3,17 +3,19 @@ model.
 """
 
 import asyncio
+import logging
 import math
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, cast
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, cast
 
 from medreward.clients.calls import (
     FORGETTINGS,
     Group,
+    Images,
     Triple,
     group_by_question,
     halves,
@@ -23,13 +25,28 @@ from medreward.clients.calls import (
     pack,
 )
 from medreward.clients.errors import NotScored, Refused, Unreachable, VersionChanged, describe
-from medreward.clients.images import File, ImageLike, Unreadable
+from medreward.clients.images import File, Unreadable
 from medreward.clients.retries import Attempts, Patience, RetryBudget
-from medreward.clients.score import Reply, Score, Screened, ScreenRequest
+from medreward.clients.score import Best, Reply, Score, Screened, ScreenRequest
 from medreward.clients.servers import Server, Servers
 from medreward.clients.transport import Tls, Transport
 from medreward.errors import RETRYABLE, Code
-from medreward.types import DIMENSIONS, Explain, Item, Lane, ModelRef, Options, ScoreRequest, Thinking, TooLong, Turn
+from medreward.ranking import ranking
+from medreward.types import (
+    DIMENSIONS,
+    Explain,
+    Item,
+    Lane,
+    ModelRef,
+    Options,
+    ScoreRequest,
+    Steps,
+    Thinking,
+    TooLong,
+    Turn,
+    Viewpoints,
+    step_ends,
+)
 
 KNOWN_IMAGES: Final = 100_000
 INTERNAL_TRIES: Final = 3  # a fault of the server may pass, but is not waited out
@@ -39,7 +56,12 @@ ABOUT_CONTENT: Final = frozenset({Code.INVALID_FIELD, Code.TOO_MANY, Code.BODY_T
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
+#: Turns before a question, each with a role and a content: a text, or a list of {"text": …} and {"image": place}.
+History: TypeAlias = Sequence[Mapping[str, Any] | Turn]
 OnFailure = Literal["raise", "unscored"]
+UnreadTurns = Literal["send", "leave_out"]
+
+log = logging.getLogger(__name__)
 
 
 class AsyncClient:
@@ -81,6 +103,7 @@ class AsyncClient:
         self._fingerprint = pin if isinstance(pin, str) else None
         self._strict = strict
         self._stores = store_images
+        self._reading: dict[str, bool] = {}  # by fingerprint, whether the model reads turns
         urls = _urls(url) if isinstance(url, str | Sequence) else None
         self._servers = Servers(
             {_without_password(each): _transport(each, concurrency, timeout, key, tls) for each in urls}
@@ -91,44 +114,94 @@ class AsyncClient:
 
     async def score(
         self,
-        image: ImageLike,
+        image: Images,
         question: str,
         responses: Sequence[str],
         *,
         weights: Mapping[str, float] | None = None,
-        history: Sequence[Mapping[str, str] | Turn] = (),
+        history: History = (),
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
+        department: str = "",
     ) -> list[Score]:
-        """Returns a Score for each response to one question about one image (or about none)."""
+        """Returns a Score for each response to one question about an image, a list of images, or None.
+
+        The `history` may show images by their place in that list; the others stand before the question.
+        """
         if isinstance(responses, str):
             raise TypeError("responses is a list of texts, not one text")
-        request = self._request(weights, too_long, thinking, explain)
-        groups = of_call_size(await load_aside(image), question, list(enumerate(responses)), _turns(history))
+        request = self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints)
+        turns, answers = _turns(history), list(enumerate(responses))
+        groups = of_call_size(await load_aside(image), question, answers, turns, department)
         return self._strictly(await self._score(list(groups), len(responses), request, None))
 
     async def score_many(
         self,
-        triples: Iterable[Triple | tuple[ImageLike, str, str]],
+        triples: Iterable[Triple | tuple[Images, str, str]],
         *,
         weights: Mapping[str, float] | None = None,
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
+        unread_turns: UnreadTurns = "send",
         progress: Progress | None = None,
     ) -> list[Score]:
-        """Returns a Score for each triple, in order. Triples that share image and question travel as one group.
+        """Returns a Score for each triple, in order. Triples that share images, turns and question travel as one group.
 
-        `progress` is called with (done, all) after each call to the server.
+        A server whose model reads no turns refuses triples that have some; with `unread_turns="leave_out"` it is asked
+        without them, and one warning is logged. `progress` is called with (done, all) after each call to the server.
         """
-        request = self._request(weights, too_long, thinking, explain)
+        request = self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints)
         listed = [triple if isinstance(triple, Triple) else Triple(*triple) for triple in triples]
+        if unread_turns == "leave_out" and any(triple.history for triple in listed) and not await self._reads_turns():
+            listed = [replace(triple, history=()) for triple in listed]
         return self._strictly(await self._score(await group_by_question(listed), len(listed), request, progress))
+
+    async def best(
+        self,
+        image: Images,
+        question: str,
+        responses: Sequence[str],
+        *,
+        weights: Mapping[str, float] | None = None,
+        history: History = (),
+        too_long: TooLong | str = TooLong.ERROR,
+        thinking: Thinking | str = Thinking.KEEP,
+    ) -> Best:
+        """Returns which of the responses is the best, their order, and how sure the model is of the first.
+
+        Raises ValueError where a weight is on a dimension that the model has not: then there is no reward to rank by.
+        """
+        scores = await self.score(
+            image, question, responses, weights=weights, history=history, too_long=too_long, thinking=thinking
+        )
+        if any(score.reward is None and not score.error for score in scores):
+            raise ValueError("a weight is on a dimension that the model has not, so that there is no reward to rank by")
+        given = weights or {}
+        if len(scores) > 1 and not given:
+            given = await self._insist("", lambda server: server.transport.default_weights())
+        logits = [None if score.logits is None else tuple(map(score.logits.get, DIMENSIONS)) for score in scores]
+        found = ranking([score.reward for score in scores], logits, given)
+        return Best(
+            response=responses[found.order[0]] if len(found.unscored) < len(scores) else None,
+            scores=tuple(scores),
+            order=found.order,
+            ties=found.ties,
+            unscored=found.unscored,
+            first_beats_second=found.first_beats_second,
+            by_dimension=dict(zip(DIMENSIONS, found.by_dimension, strict=True)) if found.by_dimension else None,
+        )
 
     async def screen(
         self,
-        image: ImageLike,
+        image: Images,
         question: str,
         responses: Sequence[str],
         *,
@@ -137,7 +210,7 @@ class AsyncClient:
         on_failure: OnFailure = "raise",
         lane: Lane | str = Lane.INTERACTIVE,
         weights: Mapping[str, float] | None = None,
-        history: Sequence[Mapping[str, str] | Turn] = (),
+        history: History = (),
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
     ) -> list[Screened]:
@@ -173,12 +246,17 @@ class AsyncClient:
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> Reply:
         """Returns the server's reply to one call, which is sent as it stands: nothing is stored, joined or split.
 
         Raises Refused where the server refuses the call and another try would not mend it.
         """
-        request = replace(self._request(weights, too_long, thinking, explain), items=tuple(items))
+        request = replace(
+            self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints), items=tuple(items)
+        )
         async with self._slots:
             return await self._insist(
                 home_of(request.items[0]) if items else "", lambda server: self._reply(request, None, server)
@@ -187,6 +265,11 @@ class AsyncClient:
     async def model(self) -> ModelRef:
         """Returns what the server serves now."""
         return await self._insist("", lambda server: server.transport.model())
+
+    async def limits(self) -> Mapping[str, float]:
+        """Returns every limit of the server by its name. `turns` is 0 where its model reads no turns before a question,
+        and `images` is 1 where it reads one image at a time."""
+        return await self._insist("", lambda server: server.transport.limits())
 
     async def pin_model(self) -> ModelRef:
         """Returns what the server serves now, and pins this client to it."""
@@ -227,20 +310,28 @@ class AsyncClient:
         too_long: TooLong | str,
         thinking: Thinking | str,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> ScoreRequest:
+        if weights and viewpoint is not None:
+            raise ValueError("weights and viewpoint exclude each other: a viewpoint is a set of weights")
         for name, weight in (weights or {}).items():
             if name not in DIMENSIONS or not math.isfinite(weight):
                 dimensions = ", ".join(DIMENSIONS)
                 raise ValueError(f"the weight {name}={weight} is wrong: give finite numbers for some of {dimensions}")
-        options = Options(TooLong(too_long), Thinking(thinking), Explain(explain))
-        return ScoreRequest("", (), weights, options, self._lane, self._timeout)
+        options = Options(
+            TooLong(too_long), Thinking(thinking), Explain(explain), step_ends(steps), Viewpoints(viewpoints)
+        )
+        return ScoreRequest("", (), weights, options, self._lane, self._timeout, viewpoint=viewpoint)
 
     async def _score(
         self, groups: list[Group], count: int, request: ScoreRequest, progress: Progress | None
     ) -> list[Score]:
         scores = [Score(error=Code.INTERNAL, message="not asked")] * count
-        if not self._stores:
-            for group in groups:
+        for group in groups:
+            # With affinity each image would be stored on the server of its own hash, and only one gets the call.
+            if not self._stores or (self._affinity and len(group.files) > 1):
                 group.forgotten = FORGETTINGS
         done = 0
 
@@ -267,6 +358,16 @@ class AsyncClient:
         return scores
 
     # one call
+
+    async def _reads_turns(self) -> bool:
+        """Returns whether the server takes turns before a question. It is asked once for each model that served."""
+        served = self._served_by.fingerprint if self._served_by else ""
+        if served not in self._reading:
+            reads = bool((await self.limits()).get("turns", 0))
+            if not reads and False not in self._reading.values():
+                log.warning("the server's model reads no turns before a question: they are left out")
+            self._reading[served] = reads
+        return self._reading[served]
 
     async def _finish(self, call: list[Group], request: ScoreRequest, scores: list[Score]) -> None:
         """Tries until every response of the call has its score, or an error that another try would not mend.
@@ -334,8 +435,8 @@ class AsyncClient:
         if not call:
             return True
         items = tuple(group.item() for group in call)
-        images = {group.image.sha256 for group in call if isinstance(group.image, File)}
-        affinity = images.pop() if len(images) == 1 else None
+        images = {tuple(file.sha256 for file in group.files) for group in call if group.files}
+        affinity = images.pop()[0] if len(images) == 1 else None
         reply = await self._reply(replace(request, items=items), affinity, server)
         settled = [self._settle(*answered, scores, server) for answered in zip(call, reply.scores, strict=True)]
         return all(settled)
@@ -386,10 +487,11 @@ class AsyncClient:
         left, group.left = group.left, []
         for (place, response), score in zip(left, answers, strict=True):
             scores[place] = score
-            if score.error in RETRYABLE or (score.error == Code.IMAGE_UNKNOWN and group.stored_image):
+            if score.error in RETRYABLE or (score.error == Code.IMAGE_UNKNOWN and group.stored_images):
                 group.left.append((place, response))
-        if group.stored_image and any(score.error == Code.IMAGE_UNKNOWN for score in answers):
-            server.stored.pop(group.stored_image.sha256, None)
+        if group.stored_images and any(score.error == Code.IMAGE_UNKNOWN for score in answers):
+            for image in group.stored_images:
+                server.stored.pop(image.sha256, None)
             group.forgotten += 1
         return not any(score.error in RETRYABLE for score in answers)
 
@@ -398,18 +500,18 @@ class AsyncClient:
     async def _store_images(self, call: list[Group], scores: list[Score], server: Server) -> None:
         """Stores each image of the call once. The refusal of an image is the error of the responses about it."""
         for group in call:
-            if not group.stored_image:
-                continue
-            try:
-                await self._store(group.stored_image, server)
-            except Refused as refused:
-                if refused.code == Code.IMAGE_TOO_LARGE:  # for the store, perhaps not for the model
-                    group.forgotten = FORGETTINGS
-                    continue
-                if not (refused.code == Code.BODY_TOO_LARGE or refused.code.startswith("image_")):
-                    raise
-                _fill([group], scores, refused)
-                group.left = []
+            for image in group.stored_images:
+                try:
+                    await self._store(image, server)
+                except Refused as refused:
+                    if refused.code == Code.IMAGE_TOO_LARGE:  # for the store, perhaps not for the model
+                        group.forgotten = FORGETTINGS
+                        break
+                    if not (refused.code == Code.BODY_TOO_LARGE or refused.code.startswith("image_")):
+                        raise
+                    _fill([group], scores, refused)
+                    group.left = []
+                    break
 
     async def _store(self, image: File, server: Server) -> None:
         async with server.storing.setdefault(image.sha256, asyncio.Lock()):
@@ -465,8 +567,16 @@ def _transport(url: str, connections: int, timeout: float, key: str | None, tls:
     return RestTransport(url, connections, timeout, headers, tls)
 
 
-def _turns(history: Sequence[Mapping[str, str] | Turn]) -> tuple[Turn, ...]:
-    return tuple(turn if isinstance(turn, Turn) else Turn(turn["role"], turn["content"]) for turn in history)
+def _turns(history: History) -> tuple[Turn, ...]:
+    return tuple(turn if isinstance(turn, Turn) else _turn(turn) for turn in history)
+
+
+def _turn(turn: Mapping[str, Any]) -> Turn:
+    """Returns the turn, whose content is a text or a list of {"text": …} and {"image": place}."""
+    content = turn["content"]
+    if isinstance(content, str):
+        return Turn(turn["role"], content)
+    return Turn(turn["role"], tuple(part["text"] if "text" in part else part["image"] for part in content))
 
 
 def _screened(place: int, score: Score, on_failure: OnFailure) -> Screened:
@@ -485,12 +595,14 @@ def _unfinished(group: Group) -> bool:
 def _refuse_unsendable(group: Group, scores: list[Score]) -> int:
     """Gives an error to each response that no call could carry; returns how many these are."""
     before = len(group.left)
-    if isinstance(group.image, Unreadable):
-        _fill([group], scores, Refused(Code.IMAGE_INVALID, group.image.reason, retryable=False))
+    unreadable = [image for image in group.images if isinstance(image, Unreadable)]
+    if unreadable:
+        _fill([group], scores, Refused(Code.IMAGE_INVALID, unreadable[0].reason, retryable=False))
         group.left = []
+    asked = [group.question, *(turn.text for turn in group.history)]
     bad = Score(error=Code.BAD_TEXT, message="the text has half of a surrogate pair, which is no Unicode text")
     for place, response in group.left:
-        if not (_is_unicode(group.question) and _is_unicode(response)):
+        if not all(map(_is_unicode, (*asked, response))):
             scores[place] = bad
     group.left = [(place, response) for place, response in group.left if scores[place] is not bad]
     return before - len(group.left)

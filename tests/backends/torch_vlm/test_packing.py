@@ -2,6 +2,7 @@
 
 import pytest
 
+from medreward.backends.base import CostModel
 from medreward.backends.torch_vlm.packing import ALIKE_TOKENS, ENOUGH, ROW_TOKENS, RUN_TOKENS, pack, runs
 
 
@@ -40,6 +41,18 @@ def test_of_answers_that_begin_alike_the_beginning_is_there_once() -> None:
     assert len(row.ids) == 100 + 80 + 60 + 40 + 20 + 1 + 1 + 1
     assert [row.ids[last] for last in row.lasts] == [answer[-1] for answer in answers]
     assert [row.offsets[last] for last in row.lasts] == [len(answer) - 1 for answer in answers]
+
+
+def test_steps_of_two_answers_that_begin_alike_share_each_its_own_answer() -> None:
+    """So that what is run of an answer does not grow with the number of its steps."""
+    beginning, end = [*range(20)], [1000]
+    one, other = [*beginning, *range(100, 200)], [*beginning, *range(300, 400)]
+    answers = [[*text[:k], *([] if k == 120 else end)] for text in (one, other) for k in (120, 90, 60, 30)]
+    rows = pack(answers, (), ROW_TOKENS)
+    assert sum(len(row.ids) for row in rows) == 2 * (120 + 3)
+    costs = CostModel(shares_prompt=True, alike=ALIKE_TOKENS).answers(50, answers)
+    assert costs == [120, 1, 1, 1] * 2
+    assert CostModel(shares_prompt=True).answers(50, answers) == [*map(len, answers)]
 
 
 @pytest.mark.parametrize(("tails", "most"), [([[7]], ROW_TOKENS), ((), 0)])

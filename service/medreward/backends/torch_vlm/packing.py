@@ -7,16 +7,27 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from medreward.backends.base import trunks
+
 ROW_TOKENS: Final = 256  # most tokens of several answers in a row: each is compared with all of them
 ALIKE_TOKENS: Final = 16  # that two answers must begin with alike before the second is run from where it differs
 LONGEST_TAIL: Final = 4  # rows' worth of tokens that may follow an answer with which others begin alike
 RUN_TOKENS: Final = 16_384  # most tokens in a forward, what its rows look back on and padding included
 PROMPT_TOKENS: Final = {"cpu": 4096, "cuda": RUN_TOKENS}  # the same of prompts: few of them fill a CPU, many its caches
 ENOUGH: Final = 1024  # tokens that are worth a forward of their own; below, rows are padded instead
+BLOCK: Final = 1024  # tokens of a long prompt or answer that run at a time, so that their length costs no memory
 FILLER: Final = -1  # the owner of what fills a row up
 NOBODY: Final = -2
 
 Ids = Sequence[int]
+
+
+def pieces_of(prompt: Ids, image_token: int) -> list[int]:
+    """Returns where the pieces end in which a prompt is run: at its end, or, where much text follows its last image, at
+    that image too and behind each whole block of the text."""
+    behind = next((n for n, id_ in enumerate(reversed(prompt)) if id_ == image_token), len(prompt))
+    head = len(prompt) - behind or BLOCK
+    return [*range(head, len(prompt) - 1, BLOCK), len(prompt)] if behind > BLOCK else [len(prompt)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +60,12 @@ def pack(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Packed
     """Returns rows of at most `most` tokens, or of one answer that has more."""
     after = sum(map(len, tails))
     rows: list[Packed] = []
-    beginnings: dict[tuple[int, ...], tuple[Packed, int]] = {}  # the first answer with each, and its row
-    for index, answer in enumerate(answers):
-        beginning = tuple(answer[:ALIKE_TOKENS])
-        if beginning in beginnings:
-            row, trunk = beginnings[beginning]
-            shared = _alike(answers[trunk], answer)
+    rows_of: dict[int, Packed] = {}  # of answers that others begin like
+    begin_like = trunks(answers, ALIKE_TOKENS) if most and not tails else [None] * len(answers)
+    for index, (answer, begins_like) in enumerate(zip(answers, begin_like, strict=True)):
+        if begins_like:
+            trunk, shared = begins_like
+            row = rows_of[trunk]
             if len(row.ids) + len(answer) - shared <= len(answers[trunk]) + LONGEST_TAIL * most:
                 row.answers.append(index)
                 row.append(answer[shared:], shared, index, trunk)
@@ -63,8 +74,7 @@ def pack(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Packed
         if not rows or len(rows[-1].ids) + len(answer) + after > most:
             rows.append(Packed([], [], [], [], [], [], []))
         row, owner = rows[-1], index * (1 + len(tails))
-        if most and not tails and len(answer) > ALIKE_TOKENS:
-            beginnings.setdefault(beginning, (row, index))
+        rows_of[index] = row
         row.answers.append(index)
         row.append(answer, 0, owner, NOBODY)
         for place, tail in enumerate(tails, 1):
@@ -73,12 +83,6 @@ def pack(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Packed
         if not tails:
             row.lasts.append(len(row.ids) - 1)
     return rows
-
-
-def _alike(one: Ids, other: Ids) -> int:
-    """Returns with how many tokens both begin alike, of which the other has at least one more."""
-    pairs = enumerate(zip(one, other[:-1], strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other) - 1))
 
 
 def runs(lengths: Sequence[int], behind: Sequence[int], most: int) -> Iterator[list[int]]:
