@@ -9,10 +9,12 @@ python -m loadtest.fleet draw docs/scale
 """
 
 import asyncio
+import hashlib
 import json
 import statistics
 import time
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -49,19 +51,26 @@ def main() -> None: ...
 @click.option("--groups", default=60, show_default=True, help="for each server")
 @click.option("--servers", default="1,2,3", show_default=True)
 def real(rounds: int, delay_ms: int, groups: int, servers: str) -> None:
-    rows = []
+    rows: list[dict[str, object]] = []
     for count in map(int, servers.split(",")):
-        rates = [uvloop.run(flood(count, delay_ms, groups * count, turn)) for turn in range(rounds)]
-        simulated = simulate(count, delay_ms, groups * count)
-        rate = statistics.median(rates)
-        rows.append({"servers": count, "real": rates, "simulated": simulated, "simulated / real": simulated / rate})
-        print(f"{count} servers: {rate:.1f} triples/s ({min(rates):.1f} to {max(rates):.1f}), "
-              f"simulated {simulated:.1f}: {simulated / rate:.3f}", flush=True)  # fmt: skip
+        turns = [uvloop.run(flood(count, delay_ms, groups * count, turn)) for turn in range(rounds)]
+        shares = [turn.simulated / turn.real for turn in turns]
+        rows.append({"servers": count, "turns": [asdict(turn) for turn in turns], "simulated / real": shares})
+        told = ", ".join(f"{turn.real:.1f} (simulated {turn.simulated:.1f})" for turn in turns)
+        print(f"{count} servers: {told} triples/s; simulated / real {statistics.median(shares):.3f}", flush=True)
     print(json.dumps({"benchmark": "fleet", "rows": rows}))
 
 
-async def flood(count: int, delay_ms: int, groups: int, turn: int) -> float:
-    """Returns the triples/s of so many real servers that are asked about all groups at once."""
+@dataclass(frozen=True)
+class Turn:
+    """Triples/s of the same flood."""
+
+    real: float
+    simulated: float
+
+
+async def flood(count: int, delay_ms: int, groups: int, turn: int) -> Turn:
+    """Asks so many real servers about all groups at once, and the same of simulated ones with the same names."""
     with ExitStack() as started:
         urls = []
         for _ in range(count):
@@ -80,17 +89,19 @@ async def flood(count: int, delay_ms: int, groups: int, turn: int) -> float:
             scores = await asyncio.gather(*calls)
             seconds = time.perf_counter() - began
     assert all(score.error is None for group in scores for score in group)
-    return groups * GROUP / seconds
+    return Turn(groups * GROUP / seconds, simulate(urls, delay_ms, images))
 
 
 def responses(turn: int, group: int) -> list[str]:
     return [" ".join([f"r{turn}g{group}n{n}", *["word"] * (ANSWER - 1)]) for n in range(GROUP)]
 
 
-def simulate(count: int, delay_ms: int, groups: int) -> float:
-    device = Device(delay_ms / 1000, 0.0, BATCH_COST)
-    asks = [Ask(0.0, f"image {n}", GROUP, 0, QUESTION, ANSWER) for n in range(groups)]
-    return Simulation(device, count).run(asks).triples_per_second
+def simulate(urls: list[str], delay_ms: int, images: list[bytes]) -> float:
+    simulation = Simulation(Device(delay_ms / 1000, 0.0, BATCH_COST), len(urls))
+    for replica, url in zip(simulation.replicas, urls, strict=True):
+        replica.name = url  # so that images have the same homes
+    keys = [hashlib.sha256(image).hexdigest() for image in images]
+    return simulation.run([Ask(0.0, key, GROUP, 0, QUESTION, ANSWER) for key in keys]).triples_per_second
 
 
 @main.command()
