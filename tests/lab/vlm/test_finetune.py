@@ -76,7 +76,7 @@ def learnt(base: Path, scans: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.slow
 def test_six_heads_learn_and_the_one_of_accuracy_needs_the_image(learnt: Path, tmp_path: Path) -> None:
     """The margin: 20 points above chance at the interval's lower end, on findings of families never learnt from."""
-    new = examples_of(write_rows(tmp_path, 30, ("chest", "brain"), 48, held_out=True))
+    new = examples_of(write_rows(tmp_path, 30, 48, held_out=True))
     folder = learnt / MODEL
     served = Served(folder, read_manifest(folder / "model.toml"))
     found = measure_held(served, new, {"overall": 1.0}, probed=0)["dimensions"]
