@@ -116,7 +116,7 @@ def starting(
     dtype: str,
     device: str,
     connections: int,
-    kv_gib: int,
+    vllm: Sequence[str],
     peers_python: Path,
 ) -> Iterator[list[Contender]]:
     """Yields the rows in their order, each ready. Servers end with the context; ours has one for both its rows."""
@@ -142,7 +142,7 @@ def starting(
         for row, flag in ((VLLM, "--enable-prefix-caching"), (VLLM_NO_PREFIX, "--no-enable-prefix-caching")):
             if row in rows:
                 port = free_port()
-                command = [*vllm_command(peers_python, theirs, port, dtype, kv_gib), flag]
+                command = [*vllm_command(peers_python, theirs, port), *vllm, flag]
                 pid = serve(command, port, "/health")
                 found[row] = Served(row, pid, port, connections, ask_vllm, read_vllm)
         plain = Plain(ours, dtype, device)
@@ -160,26 +160,21 @@ def our_command(folder: Path, port: int, dtype: str, device: str) -> list[str]:
     return [str(medreward), "serve", "--model", str(folder), *ports, *how, *limits]
 
 
-def vllm_command(python: Path, folder: Path, port: int, dtype: str, kv_gib: int) -> list[str]:
-    """Returns how vLLM is started, with room for the states of the longest cell and for steps of 8,192 tokens.
+def vllm_command(python: Path, folder: Path, port: int) -> list[str]:
+    """Returns what starts vLLM's server.
 
     Its command `vllm` does not start where the package has another name, as its build for processors has.
     """
     where = ["--host", "127.0.0.1", "--port", str(port)]
+    return [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), *where]
+
+
+def how_vllm(dtype: str, kv_gib: int, eager: bool) -> list[str]:
+    """Returns vLLM's flags: room for the states of the longest cell, and steps of 8,192 tokens."""
     how = ["--runner", "pooling", "--convert", "classify", "--dtype", VLLM_DTYPES[dtype]]
     room = ["--max-num-batched-tokens", str(STEP_TOKENS), "--kv-cache-memory-bytes", str(kv_gib * GIB)]
     images = ["--max-model-len", "4096", "--limit-mm-per-prompt", json.dumps({"image": 1, "video": 0})]
-    return [
-        str(python),
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        str(folder),
-        *where,
-        *how,
-        *room,
-        *images,
-    ]
+    return [*how, *room, *images, *(["--enforce-eager"] if eager else [])]
 
 
 def ask_group(group: Asked) -> list[tuple[str, bytes]]:

@@ -12,7 +12,9 @@ The last line is JSON.
 """
 
 import json
+import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,7 +26,17 @@ from typing import Any, Final
 import click
 import numpy as np
 from loadtest.classifier import SHAPES, asked, write_folders
-from loadtest.contenders import GROUP, ON_VLLM, PLAIN, SINGLES, VLLM, VLLM_NO_PREFIX, Contender, starting
+from loadtest.contenders import (
+    GROUP,
+    ON_VLLM,
+    PLAIN,
+    SINGLES,
+    VLLM,
+    VLLM_NO_PREFIX,
+    Contender,
+    how_vllm,
+    starting,
+)
 from loadtest.servers import ROOT
 from numpy.typing import NDArray
 
@@ -70,6 +82,7 @@ class Cell:
 @click.option(
     "--kv-gib", default=4, show_default=True, help="Room for vLLM's states; its default is too small for 1024."
 )
+@click.option("--eager", is_flag=True, help="vLLM does not compile, and starts sooner.")
 @click.option("--only", multiple=True, type=click.Choice(ROWS), default=ROWS, show_default=True)
 @click.option("--peers-python", type=click.Path(path_type=Path), default=PEERS, help="By default that of `make peers`.")
 def main(
@@ -83,16 +96,19 @@ def main(
     rounds: int,
     connections: int,
     kv_gib: int,
+    eager: bool,
     only: Sequence[str],
     peers_python: Path,
 ) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are stopped then, too
     rows = tuple(row for row in ROWS if row in only or row == PLAIN)  # plain is the reference
     cells: list[Cell] = []
     for tokens, dtype in product(image_tokens, sorted(dtypes, reverse=True)):
         with tempfile.TemporaryDirectory() as name:
             folders = Path(name) / "ours", Path(name) / "vllm"
             write_folders(*folders, shape, tokens)
-            with starting(rows, folders, dtype, device, connections, kv_gib, peers_python) as contenders:
+            vllm = how_vllm(dtype, kv_gib, eager)
+            with starting(rows, folders, dtype, device, connections, vllm, peers_python) as contenders:
                 for words, n in product(answer, sizes):
                     cell = Cell(tokens, words, n, dtype)
                     compare(cell, contenders)
