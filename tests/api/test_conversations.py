@@ -41,9 +41,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 async def vlm(folder: Path) -> AsyncIterator[Server]:
     threads = torch.get_num_threads()
-    async with running(model=str(folder), device="cpu", threads=1, item_images=3, item_turns=8) as server:
+    async with running(
+        model=str(folder), device="cpu", threads=1, deterministic=True, item_images=3, item_turns=8
+    ) as server:
         yield server
     torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
 
 
 def item(**given: Any) -> dict[str, Any]:
