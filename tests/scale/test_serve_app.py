@@ -19,7 +19,7 @@ from serving import STUB, running
 from sisters import sister
 from waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ray
 
 QUESTION = "Is there a fracture?"
 PATIENT = Patience(300)
