@@ -16,7 +16,7 @@ LOCK := deploy/locks/serve.txt
 PLACE := $(shell $(PYTHON) -c 'import platform, sys; print(*sys.version_info[:2], sys.platform, platform.machine(), sep="-")')
 TRAINERS := $(if $(filter 3-11-linux-x86_64,$(PLACE)),.venv/trainers/.made)
 
-.PHONY: serve test quick image-test image-test-all ray ray-test trainers setup check lint-deploy generated proto lock newest floors audit sbom
+.PHONY: serve test quick image-test image-test-all ray ray-test trainers peers peers-test setup check lint-deploy generated proto lock newest floors audit sbom
 
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
@@ -39,6 +39,11 @@ ray-test: .venv/.test .venv/ray/.made  ## the service and score-file on a real R
 	$(BIN)/python -m pytest -m ray tests/scale $(ARGS)
 
 trainers: .venv/trainers/.made  ## the trainers whose own clients the tests run, on top of .venv
+
+peers: .venv/peers/.made  ## vLLM and LitServe, which loadtest/ measures beside us, apart from .venv; 2.5 GB
+
+peers-test: .venv/.test .venv/peers/.made  ## scores of `--backend vllm` beside transformers', in some minutes
+	$(BIN)/python -m pytest -m vllm tests/backends/test_vllm.py $(ARGS)
 
 setup: .venv/.test  ## everything for working on the code
 
@@ -113,6 +118,16 @@ sbom: .venv/tools/.made  ## dist/medreward.cdx.json: what is locked and what nee
 	$(BIN)/$(PIP) $(LOCKED)/test.txt
 	$(BIN)/$(PIP) $(TORCH)
 	$(BIN)/python -m pip check
+	touch $@
+
+# No test needs it. torchvision is there for vLLM's image processors; it has no hash, as torch has none: each place
+# offers its own build.
+.venv/peers/.made: deploy/locks/peers.txt deploy/locks/torch.txt deploy/peers/torchvision_names.py
+	$(PYTHON) -m venv --clear .venv/peers
+	.venv/peers/bin/$(PIP) $(LOCKED)/peers.txt
+	.venv/peers/bin/$(PIP) $(TORCH) torchvision==0.28.0
+	packages=$$(.venv/peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+		cp deploy/peers/torchvision_names.py $$packages; echo 'import torchvision_names' > $$packages/torchvision_names.pth
 	touch $@
 
 # They see what .venv holds, so that torch is not installed twice; what both hold is taken from here.

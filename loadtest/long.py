@@ -23,11 +23,11 @@ IMAGE_TOKENS: Final = 64
 QUESTION: Final = 32  # tokens in which another question differs
 #: Small, so that the states of a long prompt and not its weights take the memory.
 SHAPE: Final[dict[str, Any]] = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
     "vocab_size": 1024,
     "max_position_embeddings": 32_768,
 }

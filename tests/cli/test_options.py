@@ -18,7 +18,7 @@ HEAVY = ["fastapi", "httpx", "numpy", "pydantic", "pyarrow", "rich", "torch", "u
 
 
 #: Settings of a server that other commands have too, with the same meaning.
-SHARED = ("model", "models_dir", "heads", "image_size", "dtype", "require_evidence")
+SHARED = ("model", "models_dir", "heads", "image_size", "dtype", "backend", "worker_python", "require_evidence")
 
 
 def commands(group: click.Group = app) -> Iterator[click.Command]:

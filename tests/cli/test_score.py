@@ -90,8 +90,8 @@ def test_steps_and_thoughts_have_tables_of_their_own(run: Run, server: Served) -
     assert [step["end"] for step in one["steps"]] == [23, len(thought)]
     tables = done.stdout.partition("reward up to here")[2]
     for step, text in zip(one["steps"], ("<think>Hm.</think> Yes.", "Of a rib."), strict=True):
-        assert f"{step['reward']:.3f}  {text}" in tables
-    assert f"{one['without_thinking']['reward']:.3f}  thinking_stripped" in tables
+        assert f"{step['reward']:.3f}   {text}" in tables
+    assert f"{one['without_thinking']['reward']:.3f}   thinking_stripped" in tables
 
 
 def test_a_failed_response_is_named_and_exits_1(run: Run, server: Served) -> None:

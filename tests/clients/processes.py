@@ -41,15 +41,18 @@ class Process:
         self._process.kill()
         self._process.wait(60)
 
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """Its connections stay, and nothing is answered."""
-        self._process.send_signal(signal.SIGSTOP)
+        self.signal(signal.SIGSTOP)
         self.is_hanging = True
         try:
             yield
         finally:
-            self._process.send_signal(signal.SIGCONT)
+            self.signal(signal.SIGCONT)
             self.is_hanging = False
 
     def count(self, metric: str, *labels: str) -> float:

@@ -1,5 +1,6 @@
 """The gateways of deploy/gateway, with the real programs: an image has one server, and what that says comes through."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -93,7 +94,9 @@ async def canned_ones(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
         good = await stack.enter_async_context(canned(right_answer))
         others = [await stack.enter_async_context(canned(full)) for _ in range(2)]
         ports = [(it.port, it.port) for it in (good, *others)]
-        yield stack.enter_context(gateway(request.param, tmp_path, ports)), [good, *others]
+        front = gateway(request.param, tmp_path, ports)
+        yield await asyncio.to_thread(front.__enter__), [good, *others]  # aside, for the canned ones live in this loop
+        await asyncio.to_thread(front.__exit__, None, None, None)
 
 
 async def test_a_full_server_passes_a_call_on_with_its_lane_and_deadline(
@@ -116,11 +119,13 @@ async def test_where_all_are_full_the_client_hears_when_to_come_back(tmp_path: P
 
     for name in NAMES:
         async with canned(full) as one:
-            with gateway(name, tmp_path, [(one.port, one.port)] * 3) as front:
-                async with httpx.AsyncClient() as http:
-                    reply = await http.post(f"{front.url('http')}/score", json={}, timeout=SECONDS)
-                assert (reply.status_code, reply.headers["retry-after"]) == (503, "7"), name
-                assert reply.json()["code"] == "overloaded"
+            front = gateway(name, tmp_path, [(one.port, one.port)] * 3)
+            url = (await asyncio.to_thread(front.__enter__)).url("http")
+            async with httpx.AsyncClient() as http:
+                reply = await http.post(f"{url}/score", json={}, timeout=SECONDS)
+            await asyncio.to_thread(front.__exit__, None, None, None)
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "7"), name
+        assert reply.json()["code"] == "overloaded"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,7 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from medreward.backends.base import CostModel, Counts, HeadOutputs
-from medreward.encoding.image import ImageLimits, ImageSpec
+from medreward.encoding.image import ImageLimits
+from medreward.encoding.sizes import ImageSpec
 from medreward.engine.images.fetch import Allowance
 from medreward.engine.images.pictures import Pictures
 from medreward.engine.images.resolve import Images

@@ -153,6 +153,10 @@ HeadOutputs = NDArray[np.float32]
 Logits = NDArray[np.float32]  # HeadOutputs of all answers of a group, one after the other
 
 
+class DeviceBroken(Exception):
+    """The device answers nothing any more, so the process that holds it must end."""
+
+
 class Backend(Protocol):
     """Runs a model on one device, in one thread. Only its image, its prompt and itself decide
     an answer's logits.
@@ -167,7 +171,9 @@ class Backend(Protocol):
         """What groups and answers cost on this device."""
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
-        """Returns an array of logits for each group, in order. It may fail with whatever its library raises."""
+        """Returns an array of logits for each group, in order. It may fail with whatever its library raises,
+        and with DeviceBroken where it can score nothing any more.
+        """
 
     def warm_up(self) -> None:
         """Runs everything once that is slow the first time."""

@@ -1,6 +1,6 @@
 """`medreward plan`: how many servers a demand needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,31 +12,32 @@ from medreward.cli.show import print_json, share
 
 if TYPE_CHECKING:
     from medreward.scale.planning import Plan
+    from medreward.scale.traffic import Ask
 
 COUNT = click.IntRange(1)
 POSITIVE = click.FloatRange(0, min_open=True)
 
 
-class Number(click.ParamType):
-    """A positive number that may be written as 7e9 or 7B."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        text = str(value).strip()
-        factor = {"B": 1e9, "M": 1e6, "K": 1e3}.get(text[-1:].upper(), 1.0)
-        try:
-            number = float(text[:-1] if factor > 1 else text) * factor
-        except ValueError:
-            number = 0.0
-        if not 0 < number < 1e18:
-            self.fail(f"{text!r} is no number like 7e9 or 7B", param, ctx)
-        return number
+def read_number(context: click.Context, flag: click.Parameter, text: str | None) -> float | None:
+    """Returns a positive number that may be written as 7e9 or 7B; raises BadParameter where it is none."""
+    if text is None:
+        return None
+    factor = {"B": 1e9, "M": 1e6, "K": 1e3}.get(text.strip()[-1:].upper(), 1.0)
+    try:
+        number = float(text.strip()[:-1] if factor > 1 else text) * factor
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e18:
+        raise click.BadParameter(f"{text!r} is no number like 7e9 or 7B")
+    return number
 
 
 @click.command("plan")
 @option(
-    "--triples-per-day", type=Number(), metavar="N", help="triples that trainers ask about on one day, as 2e6 or 2M"
+    "--triples-per-day",
+    callback=read_number,
+    metavar="N",
+    help="triples that trainers ask about on one day, as 2e6 or 2M",
 )
 @option("--group", type=COUNT, default=8, show_default=True, help="responses to one question about one image")
 @option(
@@ -77,7 +78,10 @@ class Number(click.ParamType):
     help="device of a server, one of those in the file of costs",
 )
 @option(
-    "--parameters", type=Number(), metavar="N", help="size of the model, for a device that nobody has measured, as 7B"
+    "--parameters",
+    callback=read_number,
+    metavar="N",
+    help="size of the model, for a device that nobody has measured, as 7B",
 )
 @option(
     "--costs",
@@ -121,16 +125,17 @@ def command(
     from medreward.scale.planning import Demand, plan
     from medreward.scale.traffic import Size, recorded
 
-    if (triples_per_day is None) == (traffic is None):
-        raise click.UsageError("name exactly one of --triples-per-day and --traffic")
+    asks: Sequence[Ask]
     known = read_costs(device, costs, parameters)
     size = known.size(Size(given["image_tokens"], given["question_tokens"], given["answer_tokens"]))
-    if traffic:
-        asks = recorded(traffic, size)
-    else:
+    if triples_per_day and not traffic:
         names = ("group", "burst", "peak", "screens_per_day")
         of_day = {name: given[name] for name in names}
         asks = Demand(triples_per_day, images=given["distinct_images"], size=size, **of_day).asks()
+    elif traffic and not triples_per_day:
+        asks = recorded(traffic, size)
+    else:
+        raise click.UsageError("name exactly one of --triples-per-day and --traffic")
     made = plan(asks, known, given["p99"], given["screen_p99"], given["spare"], given["price_per_hour"])
     if as_json:
         print_json(asdict(made))

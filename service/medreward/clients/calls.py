@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from medreward.clients.images import File, ImageLike, Source, load
 from medreward.types import ImageSource, InlineImage, Item, StoredImage, Turn, UrlImage
@@ -112,7 +112,7 @@ def listed(images: Images) -> Sequence[ImageLike]:
         if any(image is None for image in images):
             raise TypeError("an image in the list is None: leave it out")
         return images
-    return () if images is None else (images,)
+    return () if images is None else (cast("ImageLike", images),)  # the only sequences are lists and tuples
 
 
 async def load_aside(images: Images) -> tuple[Source, ...]:

@@ -19,12 +19,12 @@ SAMPLES: Final = 3  # calls from which a server's time is known
 WEIGHT: Final = 0.3  # of the latest call in a server's time
 FIRST_REST_S: Final = 0.5
 LONGEST_REST_S: Final = 5.0
-MOVED_KEYS: Final = 100_000
+KEYS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trip:
-    """A call under way: when it began, and as which of how many at its place."""
+    """A call under way: when it began, and how many there were at its place then."""
 
     began: float
     among: int
@@ -69,7 +69,7 @@ class Routing(Generic[P]):
         self.clock = clock
         self._load = load
         self._tell = tell
-        self._moved: OrderedDict[str, P] = OrderedDict()  # keys whose own place had no room
+        self._holders: OrderedDict[str, P] = OrderedDict()  # who has done the work on a key
 
     def choose(self, key: str) -> P:
         """Returns the place of the next call about this key; where none takes calls, the one that is back first."""
@@ -80,15 +80,16 @@ class Routing(Generic[P]):
         if not taking:
             return min(self.places, key=lambda place: (place.back_at, len(place.trips)))
         share = (sum(len(place.trips) for place in taking) + 1) / len(taking)
-        holder = self._moved.get(key)
+        holder = self._holders.get(key)
         if holder in taking and len(holder.trips) < max(FEW, LOAD_OF_HOLDER * share):
             return holder
-        order = sorted(taking, key=lambda place: blake2b(f"{place.name}\n{key}".encode()).digest())
-        chosen = next((place for place in order if len(place.trips) < max(FEW, self._load * share)), order[0])
-        if chosen is not order[0]:
-            self._moved[key] = chosen
-            if len(self._moved) > MOVED_KEYS:
-                self._moved.popitem(last=False)
+        order = sorted(self.places, key=lambda place: blake2b(f"{place.name}\n{key}".encode()).digest())
+        there = [place for place in order if place.takes(now)]
+        chosen = next((place for place in there if len(place.trips) < max(FEW, self._load * share)), there[0])
+        if (holder or order[0]).takes(now):  # a place that is out gets its keys back
+            self._holders[key] = chosen
+            if len(self._holders) > KEYS:
+                self._holders.popitem(last=False)
         return chosen
 
     def begin(self, place: P) -> Trip:
@@ -106,7 +107,8 @@ class Routing(Generic[P]):
         taken = self.clock() - trip.began
         weight = 1.0 if place.seconds is None else WEIGHT
         place.seconds = weight * taken + (1 - weight) * (place.seconds or 0.0)
-        place.seconds_each = weight * taken / trip.among + (1 - weight) * place.seconds_each
+        each = taken / max(trip.among, len(place.trips))  # a burst comes after its first call, and is served beside it
+        place.seconds_each = weight * each + (1 - weight) * place.seconds_each
         place.samples += 1
         is_known = place.samples >= (1 if place.failures else SAMPLES)
         if is_known and self._is_far_behind(place, place.seconds, place.seconds_each):
@@ -131,7 +133,7 @@ class Routing(Generic[P]):
         others.
         """
         waited = self.clock() - trip.began - beyond
-        return waited > 0 and self._is_far_behind(place, waited, waited / trip.among)
+        return waited > 0 and self._is_far_behind(place, waited, waited / max(trip.among, len(place.trips)))
 
     def _is_far_behind(self, place: P, seconds: float, seconds_each: float) -> bool:
         """Returns whether calls of so many seconds are much longer than those of the others, and not for their number:

@@ -12,7 +12,7 @@ from pathlib import Path
 from medreward.artifacts.evidence import require_evidence
 from medreward.artifacts.golden import GoldenTriple, read_golden
 from medreward.artifacts.manifest import ImageOfOwnSize, Manifest
-from medreward.encoding.image import ImageSpec, OwnSize
+from medreward.encoding.sizes import ImageSpec, OwnSize
 from medreward.encoding.text import FileTokenizer, TextEncoder, Tokenizer, TurnTemplate
 from medreward.engine.files import open_verified
 from medreward.errors import ConfigurationError

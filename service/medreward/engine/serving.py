@@ -142,7 +142,7 @@ async def start_serving(settings: Settings, images: Images, metrics: Metrics, cl
 
 
 def _workers(settings: Settings, model: Model, slots: Slots, metrics: Metrics) -> list[Worker]:
-    if settings.isolation == "inline":
+    if settings.isolation == "inline" and not settings.worker_python:
         return [InlineWorker(lambda: open_backend(settings, model.manifest, model.folder), slots.memory)]
 
     def restarted(reason: str) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from medreward.backends.base import CostModel, Counts, Group, HeadOutputs, ModelImage
-from medreward.encoding.image import ImageHeader, ImageSpec
+from medreward.encoding.sizes import ImageHeader, ImageSpec
 from medreward.errors import Code, ItemError
 from medreward.types import Runtime
 from medreward.workers.memory import PixelMemory, Place

@@ -359,7 +359,8 @@ def test_what_it_costs_and_what_it_is(loaded: Loaded) -> None:
     assert str(backend.runtime) == "torch_vlm/cpu/fp32"
     tokens = FAMILIES[loaded.family].image_tokens
     assert backend.cost.group(prompt=10, pixels=SIDE * SIDE) == tokens + 10
-    assert backend.cost.answer(prompt=10, answer=7) == 7
+    assert backend.cost.group(prompt=10, pixels=3 * SIDE * SIDE, images=3) == 3 * tokens + 10
+    assert backend.cost.answers(10, [[13] * 7]) == [7]
 
 
 def assert_same(one: NDArray[np.float32], other: NDArray[np.float32]) -> None:

@@ -22,7 +22,8 @@ from lab.merging.experts import (
 )
 from medreward.api.rest.schemas import ModelReply, ScoreReply
 from medreward.artifacts.manifest import read_manifest
-from medreward.backends.base import Backend, Group, ModelImage
+from medreward.backends.base import Group, ModelImage
+from medreward.backends.torch_vlm.experts import ExpertsBackend
 from medreward.clients import AsyncClient, Triple
 from medreward.errors import ConfigurationError
 from medreward.lab.merging.apart import put_together
@@ -58,9 +59,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def together(made: Path) -> Backend:
+def together(made: Path) -> ExpertsBackend:
     folder = made / "together"
-    return open_backend(Settings(device="cpu", threads=1), read_manifest(folder / "model.toml"), folder)
+    backend = open_backend(Settings(device="cpu", threads=1), read_manifest(folder / "model.toml"), folder)
+    assert isinstance(backend, ExpertsBackend)
+    return backend
 
 
 def group(expert: str, digest: str = "a") -> Group:
@@ -68,7 +71,7 @@ def group(expert: str, digest: str = "a") -> Group:
 
 
 @pytest.mark.parametrize("name", ["", *EXPERTS])
-def test_an_expert_gives_what_it_gives_by_itself(made: Path, together: Backend, name: str) -> None:
+def test_an_expert_gives_what_it_gives_by_itself(made: Path, together: ExpertsBackend, name: str) -> None:
     alone = checkpoints.opened(made / (name or "base"))
     [expected] = alone.score([group("")])
     [found] = together.score([group(name)])
@@ -78,7 +81,7 @@ def test_an_expert_gives_what_it_gives_by_itself(made: Path, together: Backend, 
     assert np.abs(text_alone - expected).max() <= 1e-5
 
 
-def test_a_mixed_batch_equals_separate_ones(together: Backend) -> None:
+def test_a_mixed_batch_equals_separate_ones(together: ExpertsBackend) -> None:
     names = ["chest", "", "skin", "brain", "chest", "skin", ""]
     groups = [group(name, f"image {n}") for n, name in enumerate(names)]
     mixed = together.score(groups)
@@ -91,7 +94,7 @@ def test_a_mixed_batch_equals_separate_ones(together: Backend) -> None:
         assert all(np.abs(mixed[a] - mixed[b]).max() > 0.01 for b in range(a))
 
 
-def test_an_image_is_seen_once_for_all_whose_adapter_leaves_the_vision_tower(together: Backend) -> None:
+def test_an_image_is_seen_once_for_all_whose_adapter_leaves_the_vision_tower(together: ExpertsBackend) -> None:
     together.release()
     together.take_counts()
     together.score([group(name) for name in ("chest", "", "brain")])
@@ -104,11 +107,12 @@ def test_an_image_is_seen_once_for_all_whose_adapter_leaves_the_vision_tower(tog
     assert (counts.image_encodes, counts.prefix_runs, counts.prefix_hits) == (0, 0, 4)
 
 
-def test_memory_is_that_of_one_base_and_the_adapters(together: Backend, made: Path) -> None:
+def test_memory_is_that_of_one_base_and_the_adapters(together: ExpertsBackend, made: Path) -> None:
     base = checkpoints.opened(made / "base").backbone.base
     own = sum(weight.numel() for weight in base.parameters())
-    whole = sum(weight.numel() for weight in together._backend.backbone.base.parameters())
-    adapters = sum(w.numel() for name, w in together._backend.backbone.base.named_parameters() if ".lora_" in name)
+    held = dict(together.base.named_parameters())
+    whole = sum(weight.numel() for weight in held.values())
+    adapters = sum(weight.numel() for name, weight in held.items() if ".lora_" in name)
     assert whole == own + adapters
     assert adapters < own / 4
 

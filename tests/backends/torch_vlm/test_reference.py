@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,14 @@ def test_equal_answers_have_no_order_and_a_tie_of_ours_is_another_one() -> None:
     plain = np.array([0.0, 1.0, 2.0, 2.0], np.float32).reshape(4, 1, 1)
     ours = np.array([0.5, 0.4, 2.0, 0.5], np.float32).reshape(4, 1, 1)
     assert orders([Compared(ours, plain)]) == Orders(pairs=5, flips=2)
+
+
+def test_with_another_interpreter_its_own_logits_are_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Backbone._mask
+    monkeypatch.setattr(Backbone, "_mask", lambda self, rows: torch.ones_like(right(self, rows)))  # type: ignore[arg-type]
+    code, found = doctor(folder, "--worker-python", sys.executable)
+    assert (code, found["runtime"]) == (0, "torch_vlm/cpu/fp32")
+    assert 0 < found["largest"] <= found["tolerance"]
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])

@@ -25,6 +25,8 @@ from lab.merging.experts import (
 )
 from medreward.artifacts.manifest import read_manifest
 from medreward.errors import ConfigurationError
+from medreward.lab.merging.apart import put_together
+from medreward.lab.merging.merge import Named
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),  # peft 0.21 still asks
@@ -157,6 +159,17 @@ def test_the_merged_model_says_what_it_was_made_of(made: Path, tmp_path: Path) -
     assert manifest.evidence == "none"
     assert not list(out.glob("adapter_*"))
     assert checkpoints.opened(out)
+
+
+def test_the_evidence_is_the_weakest_of_all_experts(copies: Path, tmp_path: Path) -> None:
+    for name, evidence, licence in (("chest", "physician", "MIT"), ("brain", "constructed", "Apache-2.0")):
+        manifest = copies / name / "model.toml"
+        text = manifest.read_text().replace('evidence = "none"', f'evidence = "{evidence}"')
+        manifest.write_text(text.replace('license = "Apache-2.0"', f'license = "{licence}"'))
+    found = merged(copies / "base", [copies / "chest", copies / "brain"], tmp_path / "out").manifest
+    assert (found.evidence, found.license) == ("constructed", "MIT; Apache-2.0")
+    named = [Named(copies / "chest", "chest")]
+    assert put_together(copies / "base", named, tmp_path / "together", "together").evidence == "none"  # the base's
 
 
 def test_conflicts_are_reported_for_each_layer(made: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def learnt(base: Path, scans: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.slow
 def test_six_heads_learn_and_the_one_of_accuracy_needs_the_image(learnt: Path, tmp_path: Path) -> None:
     """The margin: 20 points above chance at the interval's lower end, on findings of families never learnt from."""
-    new = examples_of(write_rows(tmp_path, 30, ("chest", "brain"), 48, held_out=True))
+    new = examples_of(write_rows(tmp_path, 30, 48, held_out=True))
     folder = learnt / MODEL
     served = Served(folder, read_manifest(folder / "model.toml"))
     found = measure_held(served, new, {"overall": 1.0}, probed=0)["dimensions"]
@@ -180,6 +180,14 @@ def test_nothing_is_exported_where_the_image_brings_too_little(
 def test_a_physicians_model_learns_from_no_row_that_a_rule_made(base: Path, scans: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"rows\.jsonl row 1 says that it is not"):
         run(recipe_of(base, learn={"steps": 1}, evidence="physician"), scans, tmp_path)
+
+
+def test_a_tracker_that_is_not_installed_stops_the_run_before_it_starts(
+    base: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medreward.lab.vlm.train.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"learn\.track names wandb, which is not installed"):
+        run(recipe_of(base, learn={"steps": 1, "track": ["wandb"]}), scans, tmp_path)
 
 
 def test_the_benchmarks_layout_is_read_as_it_is(tmp_path: Path) -> None:

@@ -39,8 +39,14 @@ class ExpertsBackend:
     def __init__(self, backend: TorchVlmBackend, experts: Mapping[str, Expert]) -> None:
         self._backend = backend
         self._experts = {GENERAL: Expert(backend.heads, sees=False), **experts}
-        self._layers = list(_layers(backend.backbone.base))
+        self._layers = list(_layers(self.base))
         self.runtime: Final[Runtime] = backend.runtime
+
+    @property
+    def base(self) -> nn.Module:
+        """The model without heads, with the adapters of all experts on it."""
+        base: nn.Module = self._backend.backbone.base
+        return base
 
     @property
     def cost(self) -> CostModel:

@@ -7,7 +7,8 @@ from typing import Final
 
 import pybase64
 
-from medreward.encoding.image import ImageHeader, ImageLimits, is_dicom, probe
+from medreward.encoding.image import ImageLimits, is_dicom, probe
+from medreward.encoding.sizes import ImageHeader
 from medreward.engine.images.fetch import Allowance, Fetcher
 from medreward.engine.images.root import ImageRoot
 from medreward.engine.images.store import ImageStore

@@ -15,7 +15,7 @@ from medreward.backends.torch_vlm.adopt import HEAD
 from medreward.errors import ConfigurationError
 from medreward.lab.merging.experts import Expert, open_base, open_expert
 from medreward.lab.merging.lora import Lora
-from medreward.lab.merging.manifests import CARD, GOLDEN, refuse_different, rewrite_manifest
+from medreward.lab.merging.manifests import CARD, GOLDEN, refuse_different, rewrite_manifest, what_all_allow
 from medreward.lab.merging.merge import Named, copy_beside
 from medreward.lab.merging.weights import backbone_files
 
@@ -48,6 +48,7 @@ def put_together(base: Path, named: Sequence[Named], out: Path, name: str) -> Ma
             mode="json", exclude_none=True, exclude={"files", "card", "golden", "measured"}
         )
         fields |= {"name": name, "experts": sections, "vlm": {**fields["vlm"], "head": HEAD}}
+        fields |= what_all_allow([general, *experts])
         fields["provenance"] += f"; with {len(experts)} experts: " + ", ".join(
             f"{one.manifest.name} {one.manifest.version} ({one.manifest.fingerprint})" for one in experts
         )

@@ -56,8 +56,7 @@ def merged_manifest(
         **fields,
         "name": name,
         "version": "0",
-        "evidence": str(min((expert.manifest.evidence for expert in experts), key=WEAKEST_FIRST.index)),
-        "license": "; ".join(dict.fromkeys(expert.manifest.license for expert in experts)),
+        **what_all_allow(experts),
         "provenance": f"merged by {how.method} ({settings}) on {base} from {', '.join(parts)}",
         "vlm": {"image": list(first.vlm.image) if first.vlm else [], "head": head},
         "weights": {
@@ -66,6 +65,14 @@ def merged_manifest(
         },
         "viewpoints": fields["viewpoints"] if have_same_viewpoints else {},
         "calibration": {dimension: level.model_dump() for dimension, level in levels.items()},
+    }
+
+
+def what_all_allow(experts: Sequence[Expert]) -> dict[str, str]:
+    """Returns the weakest evidence of all experts, and all of their licences: a model made of them has no better."""
+    return {
+        "evidence": str(min((expert.manifest.evidence for expert in experts), key=WEAKEST_FIRST.index)),
+        "license": "; ".join(dict.fromkeys(expert.manifest.license for expert in experts)),
     }
 
 

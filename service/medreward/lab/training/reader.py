@@ -6,7 +6,8 @@ from typing import Final
 
 from medreward.artifacts.manifest import ImageOfOwnSize, Manifest
 from medreward.backends.base import Group, ModelImage
-from medreward.encoding.image import ImageSpec, OwnSize, decode, probe
+from medreward.encoding.image import decode, probe
+from medreward.encoding.sizes import ImageSpec, OwnSize
 from medreward.encoding.text import FileTokenizer, TextEncoder
 from medreward.errors import ConfigurationError
 from medreward.lab.training.images import LIMITS, Pixels

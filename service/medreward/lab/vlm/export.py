@@ -223,7 +223,8 @@ class _About:
         }
         tables: dict[str, Mapping[str, Any]] = {
             "image": base.image.model_dump(mode="json", exclude_defaults=True),
-            "text": base.text.model_dump(mode="json", exclude_defaults=True),
+            "text": base.text.model_dump(mode="json", exclude_defaults=True, exclude={"turns"}),
+            **({"text.turns": base.text.turns.model_dump(mode="json")} if base.text.turns else {}),
             "vlm": {"image": list(base.vlm.image), "head": HEAD},
             "weights": dict(recipe.weights),
             **{f"calibration.{name}": level.model_dump() for name, level in calibration.items()},

@@ -41,7 +41,7 @@ class Scorer(nn.Module):
             if not some:
                 continue
             follow = [group.answers[0] if len(group.answers) == 1 else () for group in some]
-            images = [features[group.image.key] for group in some if group.image]
+            images = [[features[image.key] for image in group.images] for group in some] if has_image else []
             ran = self._backbone.prefixes([group.prompt for group in some], images, follow)
             branches = [(place, state) for place, (state, _) in zip(places, ran, strict=True)]
             branches = [(place, state) for place, state in branches if len(groups[place].answers) > 1]
@@ -56,7 +56,7 @@ class Scorer(nn.Module):
         return torch.cat([ends[place] for place in range(len(groups))])
 
     def _features(self, groups: Sequence[Group]) -> dict[str, Features]:
-        images = {group.image.key: group.image for group in groups if group.image}
+        images = {image.key: image for group in groups for image in group.images}
         return {key: self._backbone.encode(self._backbone.prepare(image.pixels)) for key, image in images.items()}
 
     def _apart(self, groups: Sequence[Group]) -> Tensor:
@@ -66,7 +66,7 @@ class Scorer(nn.Module):
             rows: list[tuple[int, Any]] = [(place, answer) for place in places for answer in groups[place].answers]
             if not rows:
                 continue
-            images = [image.pixels for place, _ in rows if (image := groups[place].image)]
+            images = [[image.pixels for image in groups[place].images] for place, _ in rows] if has_image else []
             prompts = [groups[place].prompt for place, _ in rows]
             states = self._backbone.whole(images, prompts, [answer for _, answer in rows])
             for place in places:

@@ -38,11 +38,11 @@ FIRST: Final = 500_000  # the first of them; no set is made from these
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    side: int = 96
+    side: int = 48
     patch: int = 12
-    width: int = 128  # of the language model
-    seen: int = 96  # width of the tower
-    layers: int = 3
+    width: int = 48  # of the language model
+    seen: int = 48  # width of the tower
+    layers: int = 2
 
 
 def write_tiny(folder: Path, shape: Shape = Shape(), seed: int = 0) -> None:

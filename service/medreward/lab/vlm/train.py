@@ -1,6 +1,7 @@
 """The loop: batches by seed and step, a reading of the dev part, checkpoints that a stopped run goes on from."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -83,32 +84,39 @@ class Run:
         return self._at.best_step if self._parts.dev else self._at.step
 
     def finish(self) -> None:
-        """Runs what is left; then the model has the weights that the dev part liked best."""
-        learn, examples = self._recipe.learn, self._parts.train
-        self._accelerator.init_trackers("medreward", self._recipe.model_dump(mode="json") if learn.track else None)
+        """Runs what is left; then the model has the weights that the dev part liked best.
+
+        Fails with a ConfigurationError where the loss is no number.
+        """
+        # Trackers take plain values alone.
+        self._accelerator.init_trackers("medreward", {"recipe": self._recipe.model_dump_json()})
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         shown = self._console.is_terminal and self.leads
-        began = saved = time.monotonic()
-        total = 0.0
         with Progress(*columns, console=self._console, disable=not shown) as bar:
-            task = bar.add_task("learning", total=learn.steps, completed=self._at.step)
-            while self._at.step < learn.steps and not self._is_enough():
-                total += self._learn(batch_at(len(examples), learn.batch, self._recipe.seed, self._at.step))
-                self._at.step += 1
-                bar.update(task, completed=self._at.step)
-                if self._at.step % LOG_STEPS == 0:
-                    self._log(loss=total / LOG_STEPS, seconds=time.monotonic() - began)
-                    total = 0.0
-                if self._at.step % learn.evaluate_steps == 0 or self._at.step == learn.steps:
-                    self._evaluate()
-                if time.monotonic() - saved > 60 * learn.checkpoint_minutes:
-                    self._save()
-                    saved = time.monotonic()
+            task = bar.add_task("learning", total=self._recipe.learn.steps, completed=self._at.step)
+            self._run(lambda: bar.update(task, completed=self._at.step))
         self._save()
         self._accelerator.wait_for_everyone()  # the first process writes what all read
         if self._parts.dev:
             self._put(load_file(self._out / BEST))
         self._accelerator.end_training()
+
+    def _run(self, after_step: Callable[[], None]) -> None:
+        learn, examples = self._recipe.learn, len(self._parts.train)
+        began = saved = time.monotonic()
+        total = 0.0
+        while self._at.step < learn.steps and not self._is_enough():
+            total += self._learn(batch_at(examples, learn.batch, self._recipe.seed, self._at.step))
+            self._at.step += 1
+            after_step()
+            if self._at.step % LOG_STEPS == 0:
+                self._log(loss=total / LOG_STEPS, seconds=time.monotonic() - began)
+                total = 0.0
+            if self._at.step % learn.evaluate_steps == 0 or self._at.step == learn.steps:
+                self._evaluate()
+            if time.monotonic() - saved > 60 * learn.checkpoint_minutes:
+                self._save()
+                saved = time.monotonic()
 
     def _is_enough(self) -> bool:
         patience = self._recipe.learn.patience
@@ -132,6 +140,10 @@ class Run:
                 # Gradients of several processes are averaged, and each has a part of the sum.
                 accelerator.backward(part * accelerator.num_processes)
             loss += float(part.detach())
+        if not math.isfinite(loss):
+            raise ConfigurationError(
+                f"the loss at step {self._at.step} is {loss}: lower learn.rate and learn.head_rate"
+            )
         accelerator.clip_grad_norm_([*self._learns.values()], 1.0)
         self._optimizer.step()
         return loss

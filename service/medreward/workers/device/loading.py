@@ -1,5 +1,6 @@
 """Opens the backend that the settings ask for, in whichever process it will run."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) -> Backend:
     """Returns the backend of the model; without a folder it is the fake one. Fails with a ConfigurationError."""
+    if settings.backend == "vllm":
+        return open_in_vllm(settings, manifest, folder)
     if settings.tensor_parallel > 1 and (folder is None or manifest.runtime != "torch_vlm"):
         raise ConfigurationError(
             f"--tensor-parallel is for models of runtime torch_vlm, and {manifest.name} has {manifest.runtime}"
@@ -39,6 +42,21 @@ def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) ->
     from medreward.backends.onnx import OnnxBackend  # loads the runtime
 
     return OnnxBackend(folder, manifest, settings.device, settings.threads, settings.feature_cache_bytes)
+
+
+def open_in_vllm(settings: Settings, manifest: Manifest, folder: Path | None) -> Backend:
+    """Returns the backend that runs a VLM in vLLM. Fails with a ConfigurationError, also where there is no vLLM."""
+    if folder is None or manifest.runtime != "torch_vlm":
+        raise ConfigurationError(
+            f"--backend vllm is for models of runtime torch_vlm, and {manifest.name} has {manifest.runtime}"
+        )
+    try:
+        from medreward.backends.vllm import open_vllm  # loads vLLM
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{sys.executable} has no module {error.name}: name the interpreter that has vLLM with --worker-python"
+        ) from None
+    return open_vllm(folder, manifest, settings)
 
 
 def open_vlm(settings: Settings, manifest: Manifest, folder: Path, seat: RankSeat | None = None) -> "TorchVlmBackend":

@@ -17,12 +17,11 @@ import msgspec
 import numpy as np
 
 from medreward.artifacts.manifest import Manifest
-from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
+from medreward.backends.base import CostModel, Counts, DeviceBroken, Group, Logits, ModelImage
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 from medreward.types import Runtime
-from medreward.workers.device.runner import DeviceBroken
 from medreward.workers.frames import Load, Loaded, Refused, Rest, Resume
 
 AGREE_SECONDS: Final = 10.0  # after the first rank's failure, for the others to fail as well
