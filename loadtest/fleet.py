@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import uvloop
 from loadtest.bodies import jpegs
 from loadtest.servers import free_port, medreward_command, serving
+from matplotlib.figure import Figure
 
 from medreward.clients import AsyncClient
 from medreward.scale.autoscaling import Autoscaler
@@ -34,6 +35,7 @@ from medreward.types import Lane
 GROUP = 8
 QUESTION, ANSWER = 10, 20  # words, and so tokens of the fake backend
 BATCH_COST = 700  # four groups
+FLOOD_S = 1_000.0  # when the simulated flood begins, after each image was asked about once
 INK, GREY = "#1f2937", "#9ca3af"
 COLOURS = {"round robin": "#9ca3af", "hash": "#d97706", "bounded hash": "#2563eb"}
 #: A model of 7.6 thousand million parameters on an H200 at a third of its peak; nobody has measured it.
@@ -101,7 +103,9 @@ def simulate(urls: list[str], delay_ms: int, images: list[bytes]) -> float:
     for replica, url in zip(simulation.replicas, urls, strict=True):
         replica.name = url  # so that images have the same homes
     keys = [hashlib.sha256(image).hexdigest() for image in images]
-    return simulation.run([Ask(0.0, key, GROUP, 0, QUESTION, ANSWER) for key in keys]).triples_per_second
+    first = [Ask(0.0, key, 1, 0, QUESTION, 1) for key in keys]
+    outcome = simulation.run([*first, *(Ask(FLOOD_S, key, GROUP, 0, QUESTION, ANSWER) for key in keys)])
+    return len(keys) * GROUP / (outcome.seconds - FLOOD_S)
 
 
 @main.command()
@@ -133,8 +137,8 @@ def replicas(folder: Path) -> dict[str, list[float]]:
         ls=(0, (4, 3)),
         label="as many times one",
     )
-    for rule, values in rates.items():
-        axes.plot(counts, values, marker="o", ms=4, color=COLOURS[rule], label=rule)
+    for name, values in rates.items():
+        axes.plot(counts, values, marker="o", ms=4, color=COLOURS[name], label=name)
     axes.set(
         xscale="log",
         yscale="log",
@@ -183,10 +187,10 @@ def cache(folder: Path) -> dict[str, list[float]]:
     return {f"{rule}, {what}": values[rule] for rule in RULES for what, values in (("hits", hits), ("p99", late))}
 
 
-def lanes(folder: Path) -> dict[str, list[float | None]]:
+def lanes(folder: Path) -> dict[str, list[float]]:
     """p99 by lane, against the load that a trainer and a hospital bring together."""
     loads, count = [0.2, 0.4, 0.6, 0.8, 0.9], 16
-    p99: dict[str, list[float | None]] = {"interactive": [], "bulk": []}
+    p99: dict[str, list[float]] = {"interactive": [], "bulk": []}
     for share in loads:
         rate = share * count * H200.tokens_per_second / SIZE.group(GROUP)
         seconds = 4_000 / rate
@@ -194,8 +198,8 @@ def lanes(folder: Path) -> dict[str, list[float | None]]:
             training(rate, 128, GROUP, SIZE, 20_000, seconds), screening(400_000, SIZE, seconds, start=43_200)
         )
         outcome = Simulation(H200, count).run(asks)
-        p99["interactive"].append(outcome.p99(Lane.INTERACTIVE))
-        p99["bulk"].append(outcome.p99(Lane.BULK))
+        p99["interactive"].append(outcome.p99(Lane.INTERACTIVE) or 0.0)
+        p99["bulk"].append(outcome.p99(Lane.BULK) or 0.0)
     figure, axes = plt.subplots(figsize=(6.4, 3.4))
     percent = [100 * share for share in loads]
     axes.plot(percent, p99["bulk"], marker="o", ms=4, color=GREY, label="trainers' groups (bulk)")
@@ -271,7 +275,7 @@ def scaling(folder: Path) -> dict[str, int]:
     return turns
 
 
-def save(figure: "plt.Figure", file: Path) -> None:
+def save(figure: Figure, file: Path) -> None:
     figure.savefig(file, metadata={"Date": None}, bbox_inches="tight", facecolor="white")
     plt.close(figure)
     file.write_text("\n".join(line.rstrip() for line in file.read_text().splitlines()) + "\n")
