@@ -20,11 +20,8 @@ from medreward.types import DIMENSIONS, Evidence
 
 ROWS: Final = "rows.jsonl"
 QUESTION: Final = "What kind of image is this?"
-#: The scans by region, with the only modality that is drawn, and what is true of it.
-SCANS: Final[Mapping[str, tuple[str, str]]] = {
-    "chest": ("radiograph", "It is a radiograph."),
-    "brain": ("MR", "It is MR."),
-}
+#: The scans by region, and what is true of them: a chest is drawn as a projection, a brain as a section by CT or MR.
+CLAIMS: Final[Mapping[str, str]] = {"chest": "It is a radiograph.", "brain": "It is a section."}
 #: What the better answer has more on a dimension, and what the worse one has.
 BESIDE: Final[Mapping[str, tuple[str, str]]] = {
     "relevance": ("", "Please see a doctor."),
@@ -41,9 +38,9 @@ def write_rows(folder: Path, images: int, side: int = 128, held_out: bool = Fals
     """
     folder.mkdir(parents=True, exist_ok=True)
     dice = np.random.default_rng(0)
-    seeds = {region: _seeds(region, held_out) for region in SCANS}
+    seeds = {region: _seeds(region, held_out) for region in CLAIMS}
     rows = []
-    for region in islice(cycle(SCANS), images):
+    for region in islice(cycle(CLAIMS), images):
         seed = next(seeds[region])
         name = f"{region}-{seed}.png"
         (folder / name).write_bytes(png(draw(seed, region, size=side)))
@@ -54,15 +51,13 @@ def write_rows(folder: Path, images: int, side: int = 128, held_out: bool = Fals
 
 
 def _seeds(region: str, held_out: bool) -> Iterator[int]:
-    modality = SCANS[region][0]
-    drawn = ((seed, imagine(seed, region)) for seed in count())
-    return (seed for seed, scan in drawn if scan.held_out is held_out and scan.modality == modality)
+    return (seed for seed in count() if imagine(seed, region).held_out is held_out)
 
 
 def _pair(region: str, dice: Generator) -> dict[str, Any]:
     wins = dict(zip(DIMENSIONS, dice.integers(0, 2, len(DIMENSIONS)).tolist(), strict=True))
     wins["overall"] = wins["accuracy"]
-    right, wrong = sorted((claim for _, claim in SCANS.values()), key=lambda claim: claim != SCANS[region][1])
+    right, wrong = sorted(CLAIMS.values(), key=lambda claim: claim != CLAIMS[region])
     said = [[right], [wrong]] if wins["accuracy"] else [[wrong], [right]]
     for name, (better, worse) in BESIDE.items():
         for parts, more in zip(said, (better, worse) if wins[name] else (worse, better), strict=True):
