@@ -150,20 +150,26 @@ too_long_option = option(
 )
 
 
+thinking_option = option(
+    "--thinking",
+    type=click.Choice([str(choice) for choice in Thinking]),
+    default=str(Thinking.KEEP),
+    show_default=True,
+    help="strip: leave out what stands between <think> tags and their like in responses; both, for scores alone: keep "
+    "it, and also score without it; see docs/text.md",
+)
+
+
 def text_options(command: F) -> F:
-    """Adds the flags that say what is done with a text."""
-    for decorate in (
-        option(
-            "--thinking",
-            type=click.Choice([str(Thinking.KEEP), str(Thinking.STRIP)]),
-            default=str(Thinking.KEEP),
-            show_default=True,
-            help="strip: leave out what stands between <think> tags and their like in responses; see docs/text.md",
-        ),
-        too_long_option,
-    ):
-        command = decorate(command)
-    return command
+    """Adds the flags that say what is done with a text on which there is one verdict."""
+
+    @wraps(command)
+    def with_one_text(*args: Any, thinking: str, **given: Any) -> Any:
+        if thinking == Thinking.BOTH:
+            raise click.UsageError("--thinking both gives two scores, and a verdict is on one: give keep or strip")
+        return command(*args, thinking=thinking, **given)
+
+    return thinking_option(too_long_option(cast(F, with_one_text)))
 
 
 weights_option = option(
@@ -199,14 +205,7 @@ def asking_options(command: F) -> F:
             show_default=True,
             help="also score each response up to the end of each of these, as if it ended there; see docs/steps.md",
         ),
-        option(
-            "--thinking",
-            type=click.Choice([str(choice) for choice in Thinking]),
-            default=str(Thinking.KEEP),
-            show_default=True,
-            help="strip: leave out what stands between <think> tags and their like in responses; both: keep it, and "
-            "also score without it; see docs/text.md",
-        ),
+        thinking_option,
         too_long_option,
         viewpoint_option,
         weights_option,
