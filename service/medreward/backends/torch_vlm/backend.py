@@ -65,7 +65,7 @@ class TorchVlmBackend:
             left = [i for i in range(len(groups)) if i not in hidden]
             branches = [(states[i], groups[i].answers) for i in left]
             hidden |= zip(left, self.backbone.answers(branches, self.heads.tails), strict=True)
-            if self.backbone.alone:  # a product over several rows may round each otherwise than over one
+            if not self.backbone.varies:  # a product over several rows may round each otherwise than over one
                 logits = [torch.cat([self.heads(row[None]) for row in hidden[i]]) for i in range(len(groups))]
             else:
                 logits = [self.heads(hidden[i]) for i in range(len(groups))]
@@ -116,7 +116,7 @@ class TorchVlmBackend:
         states = {key: state for key in distinct if (state := self._prefixes.get(key)) is not None}
         missing = {key: group for key, group in distinct.items() if key not in states}
         sharing = Counter(keys)
-        joins = not self.heads.tails and not self.backbone.alone
+        joins = not self.heads.tails and self.backbone.varies
         alone = {key for key, group in missing.items() if joins and sharing[key] == len(group.answers) == 1}
         features = self._image_features([group.image for group in missing.values() if group.image])
         with self._counts.timed("prompt"):
