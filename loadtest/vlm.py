@@ -36,6 +36,7 @@ from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.backbone import Backbone
 from medreward.backends.torch_vlm.backend import TorchVlmBackend
 from medreward.backends.torch_vlm.heads import TrainedHeads
+from medreward.backends.torch_vlm.linears import pack_linears
 from medreward.types import DIMENSIONS
 
 IMAGE: Final = 5  # the placeholder's id
@@ -136,6 +137,7 @@ def random_backend(shape: str, device: str, image_tokens: int, alone: bool) -> T
     with TemporaryDirectory() as folder:
         save_file(random_head(backbone.width), Path(folder) / HEAD)
         heads = TrainedHeads(Path(folder) / HEAD, backbone.width, len(DIMENSIONS), backbone.device)
+    pack_linears(backbone.base)
     return TorchVlmBackend(backbone, heads)
 
 
@@ -206,7 +208,7 @@ def measured(backend: TorchVlmBackend, size: int, answer: int, args: argparse.Na
 
     def plain(batch: int) -> Callable[[Sequence[Group]], None]:
         def run(groups: Sequence[Group]) -> None:
-            rows = [(g.image.pixels, g.prompt, ids) for g in groups for ids in g.answers if g.image]
+            rows = [([g.image.pixels], g.prompt, ids) for g in groups for ids in g.answers if g.image]
             rows.sort(key=lambda row: len(row[1]) + len(row[2]))  # like lengths together: the best that padding can do
             for start in range(0, len(rows), batch):
                 images, prompts, answers = zip(*rows[start : start + batch], strict=True)

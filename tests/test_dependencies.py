@@ -19,6 +19,7 @@ EXTRAS = {
     "vlm": {"", "server", "cpu", "vlm"},
     "gpu": {"", "server", "gpu", "vlm"},
     "bench": {"", "server", "cpu", "bench", "parquet"},
+    "ray": {"", "server", "cpu", "ray", "parquet"},
 }
 
 #: Below these stand known vulnerabilities.

@@ -17,8 +17,10 @@ class Code(StrEnum):
     IMAGE_FETCH_FAILED = "image_fetch_failed"
     IMAGE_REQUIRED = "image_required"
     UNSUPPORTED_FIELD = "unsupported_field"
+    INVALID_FIELD = "invalid_field"  # of a whole request too
     EMPTY_QUESTION = "empty_question"
     BAD_TEXT = "bad_text"
+    BAD_STEPS = "bad_steps"
     TOO_LONG = "too_long"
     NON_FINITE_SCORE = "non_finite_score"
     WORKER_LOST = "worker_lost"
@@ -29,7 +31,6 @@ class Code(StrEnum):
     # what is wrong with a whole request
     MALFORMED = "malformed"
     JSON_TOO_DEEP = "json_too_deep"
-    INVALID_FIELD = "invalid_field"
     UNKNOWN_FIELD = "unknown_field"
     TOO_MANY = "too_many"
     BODY_TOO_LARGE = "body_too_large"
@@ -45,6 +46,7 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden"
     HOST_REFUSED = "host_refused"
     QUOTA_EXCEEDED = "quota_exceeded"
+    VIEWPOINT_UNKNOWN = "viewpoint_unknown"
     POLICY_UNKNOWN = "policy_unknown"
     POLICY_REFUSED = "policy_refused"
     MODEL_REFUSED = "model_refused"

@@ -15,6 +15,7 @@ STATISTICS_OFF: Final = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime: to Microsoft, with a database under ~/.cache/Microsoft
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub: TRL reports to huggingface.co whenever a trainer is made
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # datasets: to s3.amazonaws.com for each set that is loaded, also of local files
+    "VLLM_NO_USAGE_STATS": "1",  # vLLM: to stats.vllm.ai whenever an engine starts
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray: to usage-stats.ray.io while a cluster runs
 }
 #: Where a library that was imported before us keeps what it has read, and what stands for "off" there.

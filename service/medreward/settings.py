@@ -67,6 +67,13 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="arithmetic of a VLM: fp32 or bf16; auto: bf16 on cuda, fp32 on cpu"
     )
+    backend: Literal["auto", "vllm"] = Field(
+        "auto",
+        description="auto: the model's own; vllm: VLMs run in vLLM, which --worker-python has; see docs/vlm.md",
+    )
+    worker_python: Path | None = Field(
+        None, description="interpreter that runs the workers, with an environment of its own; by default ours"
+    )
     threads: int = Field(0, ge=0, description="inference threads; 0: one a core")
     deterministic: bool = Field(
         False, description="VLMs: a triple gets the same bits whatever runs beside it, but later; see docs/vlm.md"
@@ -151,9 +158,18 @@ class Settings(BaseSettings):
     grpc_calls: PositiveInt = Field(4096, description="most gRPC calls under way")
     items: PositiveInt = Field(64, description="most items in a request")
     responses: PositiveInt = Field(256, description="most responses in an item")
+    item_images: PositiveInt = Field(16, description="most images in an item, for models that read several")
+    item_pixels: PositiveInt = Field(160_000_000, description="most pixels of all images of an item together")
+    item_turns: PositiveInt = Field(64, description="most turns before a question, for models that read turns")
+    unread_history: Literal["refuse", "ignore"] = Field(
+        "refuse", description="turns for a model that reads none: refuse them, or ignore them and say so by a flag"
+    )
     text_chars: PositiveInt = Field(200_000, description="most characters in one text")
     explain_sentences: PositiveInt = Field(
         sentences.MOST, description="most sentences of a response that are explained one by one; see docs/explain.md"
+    )
+    response_steps: PositiveInt = Field(
+        sentences.MOST_STEPS, description="most steps of a response that are scored; see docs/steps.md"
     )
     image_bytes: PositiveInt = Field(20 * MIB, description="largest image file")
     image_pixels: PositiveInt = Field(40_000_000, description="most pixels in an image")

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, get_args
 
 from medreward.errors import ItemError
 
-DIMENSIONS: Final = ("accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall")
+Dimension = Literal["accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall"]
+DIMENSIONS: Final[tuple[str, ...]] = get_args(Dimension)
 
 #: Gives seconds that never go back, as time.monotonic does; tests hand in one that they can move.
 Clock = Callable[[], float]
@@ -29,11 +30,36 @@ class TooLong(StrEnum):
 class Thinking(StrEnum):
     KEEP = "keep"
     STRIP = "strip"
+    BOTH = "both"  # kept, and beside it the numbers of the response without its thoughts
 
 
 class Explain(StrEnum):
     NONE = "none"
     SENTENCES = "sentences"
+
+
+class Steps(StrEnum):
+    """Where the steps of a response end."""
+
+    NONE = "none"
+    SENTENCES = "sentences"
+    PARAGRAPHS = "paragraphs"
+
+
+#: Where steps end: by a rule, or just behind these characters of the response as it was sent.
+StepEnds = Steps | tuple[int, ...]
+
+
+def step_ends(given: str | Iterable[int]) -> StepEnds:
+    """Returns the rule that a text names, or the numbers as they are. Raises ValueError for a text that names none."""
+    return Steps(given) if isinstance(given, str) else tuple(given)
+
+
+class Viewpoints(StrEnum):
+    """Whether a reply has the reward under each viewpoint of the model."""
+
+    NONE = "none"
+    ALL = "all"
 
 
 class Flag(StrEnum):
@@ -44,6 +70,7 @@ class Flag(StrEnum):
     RAW_TEXT = "raw_text"
     EMPTY_RESPONSE = "empty_response"
     OUT_OF_SCOPE = "out_of_scope"
+    HISTORY_IGNORED = "history_ignored"
 
 
 class Evidence(StrEnum):
@@ -97,24 +124,66 @@ class FileImage:
     path: str  # below --image-root
 
 
-ImageSource = InlineImage | Base64Image | StoredImage | UrlImage | FileImage
+FileSource = InlineImage | Base64Image | StoredImage | UrlImage | FileImage
+
+
+@dataclass(frozen=True, slots=True)
+class FrameImage:
+    """One frame of a file of several, counted from 0; or, with `of`, one of so many that lie evenly over the file."""
+
+    file: FileSource
+    frame: int
+    of: int | None = None
+
+    def number(self, frames: int) -> int:
+        """Returns the frame's number in a file of so many. It may be too large."""
+        return self.frame if self.of is None else (2 * self.frame + 1) * frames // (2 * self.of)
+
+
+ImageSource = FileSource | FrameImage
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
+    """A turn before the question: its text, or its texts and images in their order. An image is named by its place
+    among the item's images."""
+
     role: str
-    content: str
+    content: str | tuple[str | int, ...]
+
+    @property
+    def parts(self) -> tuple[str | int, ...]:
+        """Returns the texts and the places of images, whichever way the content was given."""
+        return (self.content,) if isinstance(self.content, str) else self.content
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        """Returns the places of the images that the turn shows."""
+        return tuple(part for part in self.parts if isinstance(part, int))
+
+    def as_json(self) -> dict[str, object]:
+        """Returns the turn as a request over REST has it."""
+        if isinstance(self.content, str):
+            return {"role": self.role, "content": self.content}
+        parts = [{"text": part} if isinstance(part, str) else {"image": part} for part in self.content]
+        return {"role": self.role, "content": parts}
+
+    @property
+    def text(self) -> str:
+        """Returns the turn's texts without its images."""
+        return "".join(part for part in self.parts if isinstance(part, str))
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question about an image (or about none) and the responses to score."""
+    """One question about images (or about none), the turns before it, and the responses to score."""
 
     question: str
     responses: tuple[str, ...]
     images: tuple[ImageSource, ...] = ()
     history: tuple[Turn, ...] = ()
     is_raw: bool = False  # a text whose parts could not be told apart: its question may be empty
+    department: str = ""  # whose expert scores, where the model has one for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +191,18 @@ class Options:
     too_long: TooLong = TooLong.ERROR
     thinking: Thinking = Thinking.KEEP
     explain: Explain = Explain.NONE
+    steps: StepEnds = Steps.NONE
+    viewpoints: Viewpoints = Viewpoints.NONE
 
-    def given(self) -> dict[str, str]:
+    @property
+    def ask_for_more(self) -> bool:
+        """Whether more than the response itself is to be scored."""
+        return self.explain is not Explain.NONE or self.steps is not Steps.NONE or self.thinking is Thinking.BOTH
+
+    def given(self) -> dict[str, Any]:
         """Returns the options that differ from their defaults, by name: an older server knows fewer of them."""
         usual = asdict(Options())
-        return {name: str(value) for name, value in asdict(self).items() if value != usual[name]}
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
 
 class Phase(NamedTuple):
@@ -175,6 +251,7 @@ class ScoreRequest:
     deadline_s: float | None = None
     fingerprint: str | None = None
     tenant: str = ""
+    viewpoint: str | None = None  # of the model: its weights make the reward
     trace: Trace | None = field(default=None, compare=False)
 
     @property
@@ -199,6 +276,28 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """The numbers of a response that ends behind its first `end` characters; where that was not scored, why."""
+
+    end: int
+    logits: Six | None
+    reward: float | None
+    error: ItemError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """The numbers of a response without its thoughts. Where that was not scored, `error` says why."""
+
+    logits: Six | None
+    scores: Six | None
+    uncertainty: Six | None
+    reward: float | None
+    flags: tuple[Flag, ...] = ()
+    error: ItemError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """What a model says of one response."""
 
@@ -211,6 +310,16 @@ class Scored:
     flags: tuple[Flag, ...] = ()
     cached: bool = False
     explain: tuple[Contribution, ...] | None = None  # None where it was not asked for, or the response was cut
+    steps: tuple[Step, ...] | None = None  # None where none were asked for, or the response was cut
+    without_thinking: Aside | None = None  # with Thinking.BOTH
+    expert: str = ""  # of the model, who gave the numbers; empty for the model itself
+    viewpoints: Mapping[str, float] | None = None  # the reward under each viewpoint; None where it was not asked for
+
+    @property
+    def viewpoint_spread(self) -> float | None:
+        """The highest reward under a viewpoint less the lowest; None where there is no reward under any."""
+        rewards = (self.viewpoints or {}).values()
+        return max(rewards) - min(rewards) if rewards else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +388,7 @@ class ScoreResponse:
     results: tuple[Result, ...]
     timings: Timings = field(default_factory=Timings)
     images: tuple[tuple[str, ...], ...] = ()  # of each item: the SHA-256 of the image files that were opened for it
+    weights: Mapping[str, float] = field(default_factory=dict)  # that made the rewards
 
     @classmethod
     def failed(cls, request: ScoreRequest, model: ModelRef, error: ItemError) -> Self:

@@ -44,12 +44,17 @@ def expected_refusals(case: Case) -> tuple[Refusal | None, Refusal | None]:
         )
     first = case.outcomes[0]
     if is_triple(case.body) and isinstance(first, Bad):  # REST has a status for it, gRPC an item's error
-        return Refusal(HTTP_STATUS[Code(first.code)], first.code, f"/{first.field}"), None
+        return Refusal(HTTP_STATUS[Code(first.code)], first.code, pointer("", first.field)), None
     return None, None
 
 
 def places(case: Case) -> list[tuple[int, int]]:
     return [(i, j) for i, item in enumerate(items_of(case.body)) for j in range(len(responses_of(item)))]
+
+
+def pointer(item: str, field: str) -> str:
+    """Of a field of the item, or of one of the request, which begins with a slash."""
+    return field if field.startswith("/") else f"{item}/{field}"
 
 
 def grpc_field(bad: Bad, response: int) -> str:
@@ -63,7 +68,7 @@ def check(case: Case, answer: Answer, over_grpc: bool) -> None:
         assert (result.item, result.response) == (i, j)
         if isinstance(outcome, Bad):
             field = grpc_field(outcome, j) if over_grpc else outcome.field
-            assert result == NoNumbers(i, j, outcome.code, f"/items/{i}/{field}")
+            assert result == NoNumbers(i, j, outcome.code, pointer(f"/items/{i}", field))
         else:
             assert isinstance(result, Numbers)
             assert result.flags == outcome.flags

@@ -11,6 +11,12 @@ DIGESTS = {
     name: f"{index:064x}" for index, name in enumerate(["image.onnx", "score.onnx", "tokenizer.json", "card.md"])
 }
 TEXT = manifest_text(DIGESTS)
+VIEWPOINT = """[viewpoints.safety]
+title = "Safety first"
+source = "a made-up guideline"
+weights = { accuracy = 2.0 }
+
+"""
 
 
 def read(folder: Path, text: str) -> Manifest:
@@ -41,6 +47,7 @@ def replaced(old: str, new: str) -> str:
         ("[onnx]", "[reading]\nrun = 3\nwindow = 128\nstep = 96\n[onnx]"),
         ("accuracy = { median = 0.0", "accuracy = { median = 0.1"),
         ("overall = { median = 0.0, scale = 1.0", "overall = { median = 0.0, scale = 2.0"),
+        ("[calibration]", VIEWPOINT + "[calibration]"),
         (
             'image_graph = "image.onnx"\nscore_graph = "score.onnx"',
             'image_graph = "score.onnx"\nscore_graph = "image.onnx"',
@@ -63,6 +70,14 @@ def test_the_fingerprint_changes_with_what_decides_a_score(tmp_path: Path, old: 
 )
 def test_the_fingerprint_stays_with_what_does_not(tmp_path: Path, old: str, new: str) -> None:
     assert read(tmp_path, replaced(old, new)).fingerprint == read(tmp_path, TEXT).fingerprint
+
+
+def test_what_a_viewpoint_is_called_by_its_guideline_decides_no_reward(tmp_path: Path) -> None:
+    text = replaced("[calibration]", VIEWPOINT + "[calibration]")
+    other = text.replace("Safety first", "Safety").replace("a made-up guideline", "https://example.org")
+    assert read(tmp_path, text).fingerprint == read(tmp_path, other).fingerprint
+    weighed = text.replace("accuracy = 2.0", "accuracy = 2.5")
+    assert read(tmp_path, text).fingerprint != read(tmp_path, weighed).fingerprint
 
 
 def test_figures_beside_a_model_decide_no_score(tmp_path: Path) -> None:
@@ -101,6 +116,10 @@ def test_the_fingerprint_is_the_same_in_every_process(tmp_path: Path) -> None:
         ('evidence = "none"', 'evidence = "clinical"', "evidence"),
         ('runtime = "onnx"', 'runtime = "pickle"', "runtime"),
         ("[image]", "[image", "not TOML"),
+        ("[calibration]", VIEWPOINT.replace("accuracy", "acuracy") + "[calibration]", "viewpoint safety may only name"),
+        ("[calibration]", VIEWPOINT.replace("safety]", "Safety]") + "[calibration]", "viewpoints.Safety"),
+        ("[calibration]", VIEWPOINT.replace("accuracy = 2.0", "") + "[calibration]", "viewpoints.safety.weights"),
+        ("[calibration]", VIEWPOINT.replace('source = "a made-up guideline"', "") + "[calibration]", "safety.source"),
     ],
 )
 def test_a_faulty_manifest_is_refused_in_one_line_that_names_the_fault(

@@ -67,7 +67,7 @@ def test_a_batch_takes_the_delay_once() -> None:
 
 def test_cost_counts_the_prompt_once() -> None:
     cost = FakeBackend().cost
-    assert cost.group(prompt=2, pixels=9) + sum(cost.answer(prompt=2, answer=length) for length in (1, 2)) == 5
+    assert cost.group(prompt=2, pixels=9) + sum(cost.answers(2, [[3], [4, 5]])) == 5
 
 
 def test_it_says_what_it_is() -> None:

@@ -162,7 +162,7 @@ def test_an_empty_batch_and_an_empty_group_are_answered_as_such(backend: OnnxBac
 
 def test_cost_counts_each_answers_tokens_and_the_image(backend: OnnxBackend) -> None:
     cost = backend.cost
-    assert [cost.answer(prompt=2, answer=length) for length in (2, 1)] == [16 + 4, 16 + 3]
+    assert [cost.answers(2, [[5] * length])[0] for length in (2, 1)] == [16 + 4, 16 + 3]
     assert [cost.group(prompt=2, pixels=pixels) for pixels in (0, 64)] == [0, 16]
 
 

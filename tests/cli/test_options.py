@@ -18,7 +18,7 @@ HEAVY = ["fastapi", "httpx", "numpy", "pydantic", "pyarrow", "rich", "torch", "u
 
 
 #: Settings of a server that other commands have too, with the same meaning.
-SHARED = ("model", "models_dir", "heads", "image_size", "dtype", "require_evidence")
+SHARED = ("model", "models_dir", "heads", "image_size", "dtype", "backend", "worker_python", "require_evidence")
 
 
 def commands(group: click.Group = app) -> Iterator[click.Command]:
@@ -44,7 +44,8 @@ def flags() -> list[click.Option]:
 def test_every_flag_has_the_variable_of_its_name() -> None:
     assert len(flags()) > 20
     others = {flag.envvar for flag in flags() if flag.envvar != variable(flag.opts[0])}
-    assert others == {"MEDREWARD_ADMIN_URL"}  # `--url` of a command that asks the admin port, which is another port
+    # `--url` of a command that asks the admin port, which is another port; the device of a plan is no device here
+    assert others == {"MEDREWARD_ADMIN_URL", "MEDREWARD_PLAN_DEVICE"}
 
 
 def test_a_variable_means_the_same_to_every_command() -> None:
@@ -99,3 +100,17 @@ def test_every_command_explains_itself(command: str) -> None:
     shown = CliRunner().invoke(app, [*command.split(), "--help"])
     assert shown.exit_code == 0
     assert "Usage:" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("command", "url", "says"),
+    [
+        (["score-file", "in.jsonl", "out.jsonl"], "http://a,ftp://b", "'ftp://b' must begin with"),
+        (["score-file", "in.jsonl", "out.jsonl"], "http://a,", "'' must begin with"),
+        (["bench", "gate", "--candidate", "run"], "http://a,http://b", "names several servers"),
+    ],
+)
+def test_a_wrong_url_among_several_is_named(command: list[str], url: str, says: str) -> None:
+    done = CliRunner().invoke(app, command, env={"MEDREWARD_URL": url})
+    assert done.exit_code == 2
+    assert says in done.output

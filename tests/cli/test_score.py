@@ -67,6 +67,33 @@ def test_an_explanation_has_a_line_a_sentence(run: Run, server: Served) -> None:
     assert f"{last['reward']:+.3f}" == rows[3][1]
 
 
+def test_steps_and_thoughts_have_tables_of_their_own(run: Run, server: Served) -> None:
+    thought = "<think>Hm.</think> Yes.\n\nOf a rib."
+    asked = [
+        "score",
+        "--question",
+        "Is it broken?",
+        "--response",
+        thought,
+        "--steps",
+        "paragraphs",
+        "--thinking",
+        "both",
+    ]
+    done = run(*asked, "--url", server.url)
+    assert done.returncode == 0, done.stderr
+    here, there = (json.loads(run(*asked, "--json", *to).stdout) for to in (["--model", "fake"], ["--url", server.url]))
+    (one,), (other,) = here["results"], there["results"]
+    assert [one[name] for name in ("steps", "without_thinking")] == [
+        other[name] for name in ("steps", "without_thinking")
+    ]
+    assert [step["end"] for step in one["steps"]] == [23, len(thought)]
+    tables = done.stdout.partition("reward up to here")[2]
+    for step, text in zip(one["steps"], ("<think>Hm.</think> Yes.", "Of a rib."), strict=True):
+        assert f"{step['reward']:.3f}   {text}" in tables
+    assert f"{one['without_thinking']['reward']:.3f}   thinking_stripped" in tables
+
+
 def test_a_failed_response_is_named_and_exits_1(run: Run, server: Served) -> None:
     done = run("score", "--question", "Why?", "--response", "fine", "--response", "bad\x01", "--url", server.url)
     assert done.returncode == 1

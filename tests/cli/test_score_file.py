@@ -89,7 +89,8 @@ def test_a_parquet_file_gives_the_same_numbers_as_lines(run: Run, server: Served
     rows = [{**row, "id": n, "image": image} for n, (row, image) in enumerate(zip(some_rows(3), images, strict=True))]
     lines = [{**row, "image": base64.b64encode(row["image"]["bytes"] or b"").decode() or None} for row in rows]
     for path, content in ((tmp_path / "in.parquet", rows), (tmp_path / "in.jsonl", lines)):
-        done = run("score-file", write(path, content), path.with_stem("out"), "--url", server.url)
+        more = ("--steps", "sentences", "--thinking", "both")
+        done = run("score-file", write(path, content), path.with_stem("out"), "--url", server.url, *more)
         assert done.returncode == 1, done.stderr
     from_parquet, from_lines = read(tmp_path / "out.parquet"), read(tmp_path / "out.jsonl")
     assert [row["id"] for row in from_parquet] == [0, 1, 2]
@@ -97,6 +98,10 @@ def test_a_parquet_file_gives_the_same_numbers_as_lines(run: Run, server: Served
     for left, right in zip(from_parquet[:2], from_lines[:2], strict=True):
         for a, b in zip(left["results"], right["results"], strict=True):
             assert (a["scores"], a["logits"], a["reward"]) == (b["scores"], b["logits"], b["reward"])
+            assert [(step["end"], step["logits"]) for step in a["steps"]] == [
+                (step["end"], step["logits"]) for step in b["steps"]
+            ]
+            assert a["without_thinking"]["logits"] == b["without_thinking"]["logits"]
 
 
 def test_in_process_and_served_files_are_the_same(run: Run, server: Served, tmp_path: Path, picture: Path) -> None:
@@ -325,6 +330,7 @@ def test_another_input_model_type_or_weights_is_not_continued(run: Run, stub: St
     assert run(*asked).returncode == 0
     content = out.read_bytes()
     assert_refused(run(*asked, "--weights", "overall=1"), "out.jsonl was begun with another weights")
+    assert_refused(run(*asked, "--steps", "sentences"), "out.jsonl was begun with another steps")
     stub.fingerprint = "sha256:two"
     assert_refused(run(*asked), "another fingerprint")
     stub.fingerprint = "sha256:one"

@@ -1,8 +1,11 @@
 """Real server processes that can be killed and started again at the same ports."""
 
 import json
+import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,11 @@ class Process:
     port: int = 0
     grpc_port: int = 0
     admin_port: int = 0
+    is_hanging: bool = False
+
+    @property
+    def is_dead(self) -> bool:
+        return self._process.poll() is not None
 
     def start(self) -> None:
         ports = [f"--port={self.port}", f"--grpc-port={self.grpc_port}", f"--admin-port={self.admin_port}"]
@@ -32,6 +40,20 @@ class Process:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait(60)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Its connections stay, and nothing is answered."""
+        self.signal(signal.SIGSTOP)
+        self.is_hanging = True
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+            self.is_hanging = False
 
     def count(self, metric: str, *labels: str) -> float:
         """The sum of a metric over its series with those labels."""

@@ -18,7 +18,7 @@ from medreward.clients.images import File
 
 def group(responses: int = 1, image: str | None = None, question: str = "q", size: int = 1, text: str = "r") -> Group:
     file = File(b"x" * size, image) if image else None
-    return Group(file, question, (), [(place, text) for place in range(responses)])
+    return Group((file,) if file else (), question, (), [(place, text) for place in range(responses)])
 
 
 def sizes(calls: Any) -> list[int]:

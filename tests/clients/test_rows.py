@@ -4,8 +4,18 @@ from typing import Any
 
 import pytest
 
-from medreward.clients.rows import after_prompt, images_in, of_label, plain_question, without_end_mark
-from medreward.types import StoredImage
+from medreward.clients.rows import (
+    Pictures,
+    after_prompt,
+    images_in,
+    of_label,
+    one_triple,
+    plain_question,
+    turns_in,
+    without_end_mark,
+)
+from medreward.clients.score import Score
+from medreward.types import StoredImage, Turn
 from trainers.children import chatml
 
 QUESTION = "Is there a fracture?"
@@ -32,6 +42,35 @@ def test_a_label(label: Any, found: Any) -> None:
 def test_a_broken_label_is_an_error(label: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         of_label(label)
+
+
+def said(role: str, *parts: str | None) -> dict[str, Any]:
+    """A message; None stands for an image."""
+    return {"role": role, "content": [{"type": "image" if p is None else "text", "text": p} for p in parts]}
+
+
+CHAT: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    said("user", "This one", None, "or", None, "?"),
+    {"role": "assistant", "content": "The first."},
+    said("user", None, QUESTION),
+]
+
+
+def test_the_turns_before_the_question_show_the_rows_images_where_the_prompt_does() -> None:
+    before = (Turn("system", "Be brief."), Turn("user", ("This one", 0, "or", 1, "?")), Turn("assistant", "The first."))
+    assert turns_in(CHAT, 3) == turns_in(CHAT, 2) == before
+    assert turns_in(CHAT, 1)[1] == Turn("user", ("This one", 0, "or", "?"))  # the data set has one image alone
+    assert turns_in(CHAT[:1] + CHAT[3:], 1) == before[:1]
+    assert turns_in([{"role": "system", "content": ""}, *CHAT[3:]], 1) == ()
+    assert turns_in(QUESTION, 1) == ()
+
+
+def test_a_turn_of_a_tool_is_an_error_of_its_row() -> None:
+    tool = turns_in([*CHAT[:3], {"role": "tool", "content": "1"}, CHAT[3]], 0)
+    found = one_triple(Pictures(), [], QUESTION, "Yes.", tool)
+    assert isinstance(found, Score)
+    assert found.error == "unsupported_field"
 
 
 @pytest.mark.parametrize("response", ["Yes.", "", "Yes.\n", "<|im_start|>assistant\nYes.", "a</s>b"])

@@ -12,7 +12,7 @@ import pytest
 from clients.processes import Process
 from medreward.clients import AsyncClient, NotScored, Score, Triple
 from medreward.clients.images import File, load
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, Turn
 from pictures import dicom, jpeg, png
 
 pytestmark = pytest.mark.slow
@@ -158,6 +158,17 @@ async def test_options_reach_the_server(client: AsyncClient) -> None:
 async def test_history_that_the_model_cannot_read_is_a_value(client: AsyncClient) -> None:
     scores = await client.score(None, "q", ["a", "b"], history=[{"role": "user", "content": "before"}])
     assert [(score.error, score.reward) for score in scores] == [("unsupported_field", None)] * 2
+
+
+async def test_turns_that_the_model_cannot_read_may_be_left_out(
+    client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = [Triple(None, "q", text, (Turn("user", "before"), Turn("assistant", "yes"))) for text in ("a", "b")]
+    for _ in range(2):
+        scores = await client.score_many(asked, unread_turns="leave_out")
+        assert [score.reward for score in scores] == [s.reward for s in await client.score(None, "q", ["a", "b"])]
+    said = [record.getMessage() for record in caplog.records if "no turns" in record.getMessage()]
+    assert len(said) == 1
 
 
 BAD: list[tuple[str, Any, str, str]] = [

@@ -1,5 +1,6 @@
 """Shaping: what every trainer's user may rely on, whatever the numbers are."""
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,8 @@ from medreward.clients.shaping import (
     normalised,
     normalised_sum,
     penalised,
+    potential_differences,
+    viewpoint_advantages,
 )
 from medreward.types import DIMENSIONS
 
@@ -273,3 +276,62 @@ def test_what_adds_dimensions_up_itself_needs_weights(step: dict[str, Any]) -> N
 def test_a_step_that_makes_no_sense_is_refused(step: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(step))):
         Shaping(**step)
+
+
+def test_potential_differences_by_hand_and_their_sum() -> None:
+    potentials = [0.5, 2.0, 1.0, 3.0]  # of the empty answer, and of what each of three steps leaves
+    assert potential_differences(potentials) == [1.5, -1.0, 2.0]
+    assert potential_differences(potentials, 0.5) == [0.5 * 2.0 - 0.5, 0.5 * 1.0 - 2.0, 0.5 * 3.0 - 1.0]
+    discounted = sum(0.5**t * (step or 0) for t, step in enumerate(potential_differences(potentials, 0.5)))
+    assert discounted == 0.5**3 * 3.0 - 0.5  # whatever lay between
+
+
+def test_a_longer_way_to_the_same_answer_earns_no_more() -> None:
+    long, short = potential_differences([0.0, 1.0, 2.0, 2.0, 2.0]), potential_differences([0.0, 2.0])
+    assert sum(filter(None, long)) == sum(filter(None, short)) == 2.0
+
+
+def test_a_step_without_a_score_leaves_no_difference_on_either_side() -> None:
+    assert potential_differences([0.0, None, 2.0, 5.0]) == [None, None, 3.0]
+    assert potential_differences([1.0]) == potential_differences([]) == []
+
+
+@pytest.mark.parametrize("gamma", [0.0, -1.0, 1.1, math.nan])
+def test_a_gamma_that_discounts_nothing_sensibly_is_refused(gamma: float) -> None:
+    with pytest.raises(ValueError, match="gamma"):
+        potential_differences([0.0, 1.0], gamma)
+
+
+def guided(first: float, second: float) -> Score:
+    return Score(0.0, viewpoints={"safety": first, "talk": second}, viewpoint_spread=abs(first - second))
+
+
+def test_advantages_by_guideline_are_those_worked_out_by_hand() -> None:
+    scores = [guided(1, 10), guided(2, 0), Score(error="too_long"), guided(3, 20), guided(7, 5), guided(7, 5)]
+    groups = ["a", "a", "a", "a", "b", "b"]
+    # In group a, safety is 1, 2, 3: mean 2, deviation 1, so -1, 0, 1. Talk is 10, 0, 20: mean 10, deviation 10, so
+    # 0, -1, 1. Their mean is -0.5, -0.5, 1. In group b nothing can be told apart.
+    assert viewpoint_advantages(scores, groups) == [-0.5, -0.5, None, 1.0, 0.0, 0.0]
+    assert viewpoint_advantages(scores, groups, {"safety": 3, "talk": 1}) == [-0.75, -0.25, None, 1.0, 0.0, 0.0]
+    assert Shaping(normalise_viewpoints=True)(scores, groups, [1] * 6) == [-0.5, -0.5, None, 1.0, 0.0, 0.0]
+
+
+def test_where_nothing_was_scored_there_are_no_advantages() -> None:
+    assert viewpoint_advantages([Score(error="too_long")] * 2, [0, 0]) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("scores", "weights", "says"),
+    [
+        ([Score(1.0)], None, 'ask with viewpoints="all"'),
+        ([Score(1.0, viewpoints={})], None, "a model that has some"),
+        ([guided(1, 2)], {"saftey": 1}, "no viewpoint saftey: it has safety, talk"),
+        ([guided(1, 2)], {"talk": -1, "safety": 2}, "must be 0 or more"),
+        ([guided(1, 2)], {"talk": 0}, "more than 0"),
+    ],
+)
+def test_advantages_that_cannot_be_meant_are_refused(
+    scores: list[Score], weights: dict[str, float] | None, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        viewpoint_advantages(scores, [0] * len(scores), weights)

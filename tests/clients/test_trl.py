@@ -201,7 +201,7 @@ def test_where_images_were_looked_for_is_said_once(client: Counting, caplog: pyt
         rewards = reward([TALK], [text], picture=[picture()], completion_ids=[[1]], log_metric=metrics.__setitem__)
         assert rewards == [client.score(None, QUESTION, [text])[0].reward]
         assert metrics["medreward/flags/no_image"] == 1
-    (said,) = caplog.messages
+    (said,) = [message for message in caplog.messages if "no turns" not in message]
     assert "the columns images and image" in said
     assert "The data set's columns: picture." in said
     assert "image_column" in said
@@ -533,7 +533,41 @@ def asked(url: str, rows: list[dict[str, Any]], file: Callable[[int], bytes] = p
 
 @real
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [["--steps", "4"], ["--trainer", "rloo", "--asynchronous"]])
+def test_trl_logs_the_rewards_of_conversations_that_score_gives(tmp_path: Path) -> None:
+    """Of prompts with a system turn, an earlier turn with an image, and a question with another."""
+    from backends.torch_vlm.checkpoints import write_checkpoint  # loads torch
+
+    folders = [tmp_path / name for name in ("model", "server", "run")]
+    for folder in folders[1:]:
+        folder.mkdir()
+    write_checkpoint(folders[0], "qwen2_5_vl")
+    with serving(
+        folders[1], "--model", str(folders[0]), "--device", "cpu", "--threads", "1", "--deterministic"
+    ) as server:
+        log = finished(training(server.url, folders[2], "--steps", "4", "--conversations"))
+        rows = logged(folders[2])
+        results = httpx.post(f"{server.url}/score", json={"items": [*map(conversation_of, rows)]}, timeout=120).json()
+    assert len(rows) >= 24
+    rewards = [float32(result["reward"]) for result in results["results"]]
+    assert [row["medreward"] for row in rows] == rewards
+    assert len({*rewards}) > 8
+    assert {step["medreward/unscored"] for step in log if "reward" in step} == {0}
+
+
+def conversation_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The item of a logged row, written by hand; its data set is of 8 rows."""
+    asked = next(part["text"] for part in row["prompt"][-1]["content"] if part["text"])
+    number = int(asked.split()[1])
+    files = [b64(pictures.png(n % 8)) for n in (number, number - 1)]
+    earlier = {"role": "user", "content": [{"image": 0}, {"text": "the left lung"}]}
+    turns = [{"role": "system", "content": "no"}, earlier, {"role": "assistant", "content": "normal"}]
+    (completion,) = row["completion"]
+    return {"images": files, "question": asked, "response": completion["content"], "history": turns}
+
+
+@real
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [["--trainer", "rloo", "--asynchronous"]])
 def test_trl_logs_the_rewards_that_score_gives(server: Served, tmp_path: Path, flags: list[str]) -> None:
     log = finished(training(server.url, tmp_path, *flags))
     rows = logged(tmp_path)

@@ -22,11 +22,31 @@ from medreward.clients.trl import reward_funcs
 from tiny_vlm import tiny_model, tiny_processor
 
 
-def rows(count: int, lists: bool) -> Dataset:
-    """A picture and a question each, no two alike. As lists, every third row has two pictures."""
+def conversation(n: int) -> list[dict[str, Any]]:
+    def said(role: str, *parts: str | None) -> dict[str, Any]:
+        content = [{"type": "image" if text is None else "text", "text": text} for text in parts]
+        return {"role": role, "content": content}
+
+    asked = said("user", None, f"question {n} is the heart enlarged")
+    return [said("system", "no"), said("user", None, "the left lung"), said("assistant", "normal"), asked]
+
+
+def rows(count: int, lists: bool, conversations: bool) -> Dataset:
+    """A picture and a question each, no two alike. As lists, every third row has two pictures.
+
+    As conversations, each has two pictures: one of an earlier turn and one of the question.
+    """
     prompts = [[{"role": "user", "content": f"question {n} is the heart enlarged"}] for n in range(count)]
     prompt = [{"role": Value("string"), "content": Value("string")}]
     files = [{"bytes": pictures.png(n), "path": None} for n in range(count)]
+    if conversations:
+        part = {"type": Value("string"), "text": Value("string")}
+        columns = {
+            "prompt": [conversation(n) for n in range(count)],
+            "images": [[files[n], files[n - 1]] for n in range(count)],
+        }
+        turn = {"role": Value("string"), "content": [part]}
+        return Dataset.from_dict(columns, Features({"prompt": [turn], "images": [Image()]}))
     if not lists:
         return Dataset.from_dict({"prompt": prompts, "image": files}, Features({"prompt": prompt, "image": Image()}))
     listed = [[file] * (1 if n % 3 else 2) for n, file in enumerate(files)]
@@ -67,6 +87,7 @@ def main() -> None:
     parser.add_argument("--trainer", choices=["grpo", "rloo"], default="grpo")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--images", action="store_true", help="a column `images` instead of `image`")
+    parser.add_argument("--conversations", action="store_true", help="two images and four turns a row")
     parser.add_argument("--per-dimension", action="store_true")
     parser.add_argument("--asynchronous", action="store_true")
     parser.add_argument("--save", action="store_true", help="a checkpoint after each step")
@@ -102,7 +123,7 @@ def main() -> None:
             given.url, per_dimension=given.per_dimension, asynchronous=given.asynchronous, pin=given.pin
         ),
         args=config(**settings),
-        train_dataset=rows(given.steps * 2, given.images),
+        train_dataset=rows(given.steps * 2, given.images, given.conversations),
         processing_class=processor,
         callbacks=[TellSteps()],
     )

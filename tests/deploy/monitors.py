@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,12 +98,14 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, server: str, alerts: str) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes `server` each second under the configuration of compose, but for the two addresses."""
+def prometheus(folder: Path, server: str, alerts: str, labels: Mapping[str, str] | None = None) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes `server` each second under the configuration of compose, but for the two addresses, and
+    for the labels that stand for those of a cluster.
+    """
     config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     (scraped,) = config["scrape_configs"]
-    scraped["static_configs"] = [{"targets": [server.removeprefix("http://")]}]
+    scraped["static_configs"] = [{"targets": [server.removeprefix("http://")], "labels": dict(labels or {})}]
     (alerting,) = config["alerting"]["alertmanagers"]
     alerting["static_configs"] = [{"targets": [alerts.removeprefix("http://")]}]
     (folder / "prometheus.yml").write_text(json.dumps(config))

@@ -159,7 +159,7 @@ def test_an_empty_answer_of_prometheus_is_no_empty_queue() -> None:
     assert trigger["query"] == 'sum(medreward_queue_cost{namespace="ns",job="one-medreward-admin"})'
     assert trigger["threshold"] == "400000"
     assert spec["triggers"][0]["metricType"] == "AverageValue"  # the fallback works with no other
-    assert spec["fallback"] == {"failureThreshold": 3, "replicas": 2}
+    assert spec["fallback"] == {"failureThreshold": 3, "replicas": 2, "behavior": "currentReplicasIfHigher"}
     assert spec["minReplicaCount"] >= 1
     assert spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"] == {
         "stabilizationWindowSeconds": 600

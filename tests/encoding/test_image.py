@@ -25,7 +25,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.filereader import dcmread
 
-from medreward.encoding.image import ImageHeader, ImageLimits, ImageSpec, OwnSize, Pixels, decode, probe
+from medreward.encoding.image import ImageLimits, Pixels, decode, probe
+from medreward.encoding.sizes import ImageHeader, ImageSpec, OwnSize
 from medreward.errors import Code, ItemError
 
 LIMITS: Final = ImageLimits(bytes=1_000_000, pixels=1_000_000, side=4000, min_side=8, aspect=32)

@@ -14,7 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from medreward.backends.base import CostModel, Counts, HeadOutputs
-from medreward.encoding.image import ImageLimits, ImageSpec
+from medreward.encoding.image import ImageLimits
+from medreward.encoding.sizes import ImageSpec
 from medreward.engine.images.fetch import Allowance
 from medreward.engine.images.pictures import Pictures
 from medreward.engine.images.resolve import Images
@@ -59,11 +60,12 @@ BASE_SECONDS, SECONDS_PER_COST = 0.1, 0.002
 DECODE_SECONDS = 0.02
 DECODERS = 3
 RESPAWN_SECONDS = 3.0
-MODEL = open_model(Settings(model="fake"))
+SETTINGS = Settings(model="fake")
+MODEL = open_model(SETTINGS)
 SCORING = Scoring(MODEL.manifest.calibration, MODEL.default_weights)
 POISON = "poison"
 POISON_ID = MODEL.text.answer(MODEL.text.prompt("q"), POISON, Options()).ids[0]
-PROBE = GroupFrame(None, "", "", [1], [[1]])
+PROBE = GroupFrame([], [1], [[1]])
 
 Triple = tuple[GroupKey, tuple[int, ...]]
 
@@ -212,7 +214,7 @@ class StubWorker:
     def _outcomes(self, group: GroupFrame, refused: bool) -> list[HeadOutputs | ItemError]:
         if refused:
             return [ItemError(Code.OUT_OF_MEMORY, "no memory")] * len(group.answers)
-        pixels = self._world.slots.memory.pixels(group.place) if group.place else None
+        pixels = self._world.slots.memory.pixels(group.images[0].place) if group.images else None
         return [np.full((1, 6), _number(pixels, group.prompt, answer), np.float32) for answer in group.answers]
 
 
@@ -308,7 +310,9 @@ class World:
             for device in range(devices)
         ]
         self.pictures = Pictures(self.slots, SPEC, StubDecoders(self), Room(10**9), metrics, clock)
-        self._items = Items(MODEL, StubWorker.cost, IMAGES, self.pictures, self.scheduler, self.flights, work, clock)
+        self._items = Items(
+            MODEL, StubWorker.cost, IMAGES, self.pictures, self.scheduler, self.flights, work, clock, SETTINGS
+        )
 
     def expect(self, true: bool, otherwise: str) -> None:
         """Asserted at the end, for an exception here would be one more fault of the worker."""
@@ -394,7 +398,7 @@ class World:
 
 
 def _seen(group: GroupFrame) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
-    return group.digest, tuple(group.prompt), tuple(group.answers[0])
+    return group.images[0].digest if group.images else "", tuple(group.prompt), tuple(group.answers[0])
 
 
 TENANTS = ("", "ward", "lab")

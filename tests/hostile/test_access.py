@@ -32,7 +32,7 @@ from medreward.api.access.keys import Scope
 from medreward.api.admin import create_admin_app
 from medreward.api.page import routes as page
 from medreward.api.rest import app as rest_app
-from medreward.api.rest import decisions, screen
+from medreward.api.rest import decisions, rank, screen
 from medreward.api.rest.app import create_app
 from medreward.engine.engine import Engine
 from medreward.errors import Code, RequestError
@@ -125,6 +125,7 @@ def routes_of_both_doors() -> Iterator[tuple[str, str, str]]:
             *create_app(engine, keys, screening).routes,
             *rest_app.router.routes,
             *page.router.routes,
+            *rank.router.routes,
             *screen.router.routes,
             *decisions.router.routes,
             *(route for router in compat.ROUTERS for route in router.routes),

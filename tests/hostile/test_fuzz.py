@@ -166,7 +166,7 @@ MESSAGE = pb.ScoreRequest(
 @BOUNDED
 @given(
     message=st.binary(max_size=300) | damaged(MESSAGE),
-    method=st.sampled_from(["Score", "PutImage", "GetModel"]),
+    method=st.sampled_from(["Score", "Rank", "PutImage", "GetModel"]),
 )
 def test_random_and_changed_messages(target: Target, message: bytes, method: str) -> None:
     call: Any = target[2].unary_unary(f"/medreward.v1.RewardService/{method}")

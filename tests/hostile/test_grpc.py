@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
-METHODS = ("Score", "PutImage", "GetModel")
+METHODS = ("Score", "Rank", "PutImage", "GetModel")
 
 
 async def send(server: Server, message: bytes, method: str = "Score", **beside: Any) -> Refusal:

@@ -11,13 +11,14 @@ import pytest
 
 from medreward.errors import ConfigurationError, RequestError
 from medreward.screening.policies import Policies
+from medreward.screening.policy_folder import Served
 from medreward.types import DIMENSIONS
 from policies import FINGERPRINT, policy_text, publish, threshold
 
 
 def started(folder: Path | None, own: Path | None = None) -> Policies:
     policies = Policies(folder, None)
-    policies.load(FINGERPRINT, DIMENSIONS, True, {}, own)
+    policies.load(Served(FINGERPRINT, DIMENSIONS, True), {}, own)
     policies.come_into_force()
     return policies
 

@@ -127,6 +127,11 @@ GOOD = [
     ),
     triple("explained", options={"explain": "sentences"}),
     triple("not explained", options={"explain": "none"}),
+    triple("steps by sentence", options={"steps": "sentences"}),
+    triple("steps by paragraph", options={"steps": "paragraphs"}),
+    triple("steps that are named", options={"steps": [0, 3, len(ANSWER)]}),
+    triple("no steps", options={"steps": "none"}),
+    triple("thinking both ways", response=THOUGHT, options={"thinking": "both"}),
     triple("empty options", options={}),
     triple("one weight", weights={"accuracy": 2}),
     triple("several weights", weights={"accuracy": 2, "overall": 0.5, "creativity": 1e-3}),
@@ -202,6 +207,7 @@ BAD = [
     triple("a turn before", Bad("unsupported_field", "history"), history=[{"role": "user", "content": "Hello"}]),
     triple("empty question", EMPTY_QUESTION, question=""),
     triple("white question", EMPTY_QUESTION, question=" \t\n"),
+    triple("a step beyond the response", Bad("bad_steps", "/options/steps/1"), options={"steps": [1, len(ANSWER) + 1]}),
     triple("NUL in the question", Bad("bad_text", "question"), question="a\x00b"),
     triple("NUL in the response", BAD_ANSWER, response="\x00"),
     triple("C1 in the response", BAD_ANSWER, response="a\x85b"),
@@ -238,6 +244,12 @@ MIXED = [
         "one response too long",
         item(image=SCAN, responses=[ANSWER, LONG, ""]),
         expect=[Ok(), Bad("too_long", "responses/1"), Ok(("empty_response",))],
+    ),
+    grouped(
+        "a step beyond one of two responses",
+        item(responses=["yes", "no"]),
+        expect=[NO_IMAGE, Bad("bad_steps", "/options/steps/0")],
+        options={"steps": [3]},
     ),
     grouped(
         "one response cut, one stripped",
@@ -303,6 +315,15 @@ WHOLE = [
         item(response="a"),
         options={"explain": "words"},
     ),
+    refused("unknown steps", "invalid_field", "/options/steps", item(response="a"), options={"steps": "words"}),
+    refused(
+        "steps that do not rise",
+        "invalid_field",
+        "/options/steps/2",
+        item(response="abc"),
+        options={"steps": [1, 2, 2]},
+    ),
+    refused("too many steps", "too_many", "/options/steps", item(response="a" * 99), options={"steps": [*range(65)]}),
     refused(
         "an unknown role",
         "invalid_field",
@@ -377,15 +398,32 @@ def to_message(body: Body) -> pb.ScoreRequest:
             images=[_image(image) for image in images_of(written)],
             question=written["question"],
             responses=responses_of(written),
-            history=[pb.Turn(**turn) for turn in written.get("history", [])],
+            history=[_turn(turn) for turn in written.get("history", [])],
+            department=written.get("department"),
         )
         for written in items_of(body)
     ]
-    return pb.ScoreRequest(items=items, weights=body.get("weights"), options=pb.Options(**body.get("options", {})))
+    options = dict(body.get("options", {}))
+    if isinstance(options.get("steps"), list):
+        options["step_ends"] = options.pop("steps")
+    return pb.ScoreRequest(
+        items=items,
+        weights=body.get("weights"),
+        viewpoint=body.get("viewpoint"),
+        options=pb.Options(**options),
+    )
+
+
+def _turn(turn: dict[str, Any]) -> pb.Turn:
+    name = "content" if isinstance(turn["content"], str) else "parts"
+    return pb.Turn(role=turn["role"], **{name: turn["content"]})
 
 
 def _image(image: str | dict[str, str]) -> pb.Image:
     named: dict[str, Any] = image if isinstance(image, dict) else {"base64": image}
+    frames = named.get("frames")
+    wanted = {"even_frames" if isinstance(frames, int) else "frames": frames} if frames is not None else {}
+    named = {name: value for name, value in named.items() if name != "frames"}
     if "base64" in named:
-        return pb.Image(data=base64.b64decode(named["base64"]))
-    return pb.Image(**named)
+        return pb.Image(data=base64.b64decode(named["base64"]), **wanted)
+    return pb.Image(**named, **wanted)

@@ -45,7 +45,13 @@ def animated(form: str) -> bytes:
 
 
 @cache
-def dicom(seed: int = 0, syntax: UID = ExplicitVRLittleEndian) -> bytes:
+def dicom_series(frames: int) -> bytes:
+    """A file of several frames, no two alike."""
+    return dicom(0, ExplicitVRLittleEndian, frames)
+
+
+@cache
+def dicom(seed: int = 0, syntax: UID = ExplicitVRLittleEndian, frames: int = 1) -> bytes:
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
@@ -54,7 +60,9 @@ def dicom(seed: int = 0, syntax: UID = ExplicitVRLittleEndian) -> bytes:
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 40, 48, 1
     dataset.PhotometricInterpretation, dataset.PixelRepresentation = "MONOCHROME2", 0
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
-    dataset.PixelData = pixels(seed)[..., 0].tobytes()
+    dataset.PixelData = b"".join(pixels(seed + n)[..., 0].tobytes() for n in range(frames))
+    if frames > 1:
+        dataset.NumberOfFrames = frames
     file = BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()

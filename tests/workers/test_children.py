@@ -10,7 +10,7 @@ import pytest
 import pictures
 from commands import CLEAN
 from medreward.backends.fake import FAKE_MANIFEST
-from medreward.encoding.image import ImageHeader, ImageSpec
+from medreward.encoding.sizes import ImageHeader, ImageSpec
 from medreward.settings import Settings
 from medreward.workers.frames import Decode, Load, encode
 from medreward.workers.memory import Place, anonymous_memory

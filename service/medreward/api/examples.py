@@ -8,6 +8,12 @@ TRIPLE_EXAMPLE: Final[dict[str, Any]] = {
     "response": "No, both costophrenic angles are sharp.",
 }
 
+RANK_EXAMPLE: Final[dict[str, Any]] = {
+    "image": None,
+    "question": "Is there a pleural effusion?",
+    "responses": ["No, both costophrenic angles are sharp.", "Yes, on the left.", "I cannot tell."],
+}
+
 GROUPED_EXAMPLE: Final[dict[str, Any]] = {
     "items": [
         {

@@ -10,6 +10,7 @@ from medreward.types import Failed, Lane
 E = TypeVar("E", bound=StrEnum)
 
 DEPARTMENT_CHARS: Final = 64
+MOST_FRAMES: Final = 1024  # of one file in one request; the limit on images is lower
 
 
 class OnUnscored(StrEnum):
@@ -38,6 +39,8 @@ class ItemPointers:
     def to(self, failed: Failed) -> str:
         """Returns the pointer to what the engine refused: a part of the item, or all of it."""
         part = failed.error.field
+        if part.startswith("/"):  # of the request, beside the items
+            return part
         if part == "image":
             part = self.image
         elif part == "response":

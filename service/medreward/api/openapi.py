@@ -22,9 +22,9 @@ HEADERS: Final = {
 }
 
 
-def scoring(triple: type[BaseModel], grouped: type[BaseModel]) -> dict[str, Any]:
-    """Returns what is said of a route that scores: its headers, and its body as JSON of two shapes or as a form."""
-    forms = [{"$ref": REFERENCE.format(model=model.__name__)} for model in (triple, grouped)]
+def scoring(*shapes: type[BaseModel]) -> dict[str, Any]:
+    """Returns what is said of a route that scores: its headers, and its body as JSON of a shape or as a form."""
+    forms = [{"$ref": REFERENCE.format(model=model.__name__)} for model in shapes]
     form = {
         "type": "object",
         "required": ["question", "response"],

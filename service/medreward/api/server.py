@@ -62,7 +62,7 @@ class Door(uvicorn.Server):
 async def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then finishes the accepted requests. The process ends hard where that takes too
     long, at a second signal, and where the model was still loading."""
-    host, admin_host = _bindable(settings, "host"), _bindable(settings, "admin_host")
+    host, admin_host = bindable(settings, "host"), bindable(settings, "admin_host")
     keys, tls = Keyring(settings.keys_file), Tls.of(settings)
     metrics = Metrics(CollectorRegistry())
     tracing = start_tracing(metrics)
@@ -71,12 +71,12 @@ async def serve(settings: Settings) -> None:
     stop = _stop_on_signals()
     apps = create_app(engine, keys, screening, tracing), create_admin_app(engine, keys, screening, tls, tracing)
     doors = [Door(app, settings, tls) for app in apps]
-    sockets = _listen(host, settings.port), _listen(admin_host, settings.admin_port)
+    sockets = listen(host, settings.port), listen(admin_host, settings.admin_port)
     rpc = Rpc(engine, keys, screening, tls, tracing)
     if settings.grpc_port:
-        _listen(host, settings.grpc_port).close()  # gRPC itself would share a port that is in use
+        listen(host, settings.grpc_port).close()  # gRPC itself would share a port that is in use
     grpc_port = await rpc.start(host, settings.grpc_port)
-    ports = {"port": _port(sockets[0]), "grpc_port": grpc_port, "admin_port": _port(sockets[1])}
+    ports = {"port": port_of(sockets[0]), "grpc_port": grpc_port, "admin_port": port_of(sockets[1])}
     log.info("listening", extra={"host": settings.host, **ports})
     serving = [asyncio.create_task(door.serve([sock])) for door, sock in zip(doors, sockets, strict=True)]
     watching = [asyncio.create_task(watched.watch()) for watched in (keys, tls) if watched]
@@ -157,7 +157,7 @@ def _stop_hard(why: str, code: int, **state: object) -> NoReturn:
     os._exit(code)
 
 
-def _bindable(settings: Settings, name: str) -> str:
+def bindable(settings: Settings, name: str) -> str:
     """Returns the address of a host setting. Without keys one that other machines can reach stops the start, unless
     `insecure` is set."""
     host: str = getattr(settings, name)
@@ -176,7 +176,7 @@ def _bindable(settings: Settings, name: str) -> str:
     return address
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Returns a socket that listens there; one that cannot be had stops the start."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -188,6 +188,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _port(sock: socket.socket) -> int:
+def port_of(sock: socket.socket) -> int:
     port: int = sock.getsockname()[1]
     return port

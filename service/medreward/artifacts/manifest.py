@@ -6,18 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from medreward.artifacts.toml import parse_toml, read_toml
+from medreward.artifacts.toml import Section, parse_toml, read_toml
 from medreward.encoding.thinking import Pair, ThinkingTags
 from medreward.types import DIMENSIONS, Evidence
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 class Image(Section):
@@ -54,6 +51,22 @@ def _image_section(image: Any) -> Any:
     return (ImageOfOwnSize if image.get("fit") == "own" else Image).model_validate(image)
 
 
+class Turns(Section):
+    """How turns before the question are written: each begins and ends as the question and its answer do."""
+
+    between: tuple[str, ...]  # from the end of an answer to what the user says next
+    system: tuple[str, ...] = ()  # stands for what the prompt begins with; holds "{system}" once; empty: none is read
+    images: Literal["in_place", "first"] = "in_place"  # where the images of a turn stand among its texts
+
+    @model_validator(mode="after")
+    def has_its_places(self) -> Self:
+        if not self.between:
+            raise ValueError("between needs at least one piece, or an answer would run on into the next question")
+        if self.system and self.system.count("{system}") != 1:
+            raise ValueError("system needs {system} once")
+        return self
+
+
 class Text(Section):
     """The template in pieces: names of control tokens, plain text, and the places of the user's texts."""
 
@@ -62,11 +75,15 @@ class Text(Section):
     answer: tuple[str, ...]  # holds "{response}" once
     max_tokens: PositiveInt  # prompt and answer together
     thinking_tags: tuple[Pair, ...] = ()  # beside the known ones: what `thinking: strip` leaves out
+    turns: Turns | None = None  # None for a model that reads no turns before the question
 
     @model_validator(mode="after")
     def has_its_places(self) -> Self:
         if self.prompt.count("{question}") != 1 or self.answer.count("{response}") != 1:
             raise ValueError("the prompt needs {question} once and the answer {response} once")
+        before = self.prompt[self.prompt.index("{question}") - 1]
+        if self.turns and "{image}" in self.prompt and before != "{image}":
+            raise ValueError("with [text.turns] the prompt needs {image} directly before {question}")
         ThinkingTags(self.thinking_tags)
         return self
 
@@ -127,6 +144,34 @@ class Vlm(Section):
         return self
 
 
+class ExpertFiles(Section):
+    """An expert on the model's base: a LoRA adapter and a head, for the departments that it knows."""
+
+    departments: Annotated[tuple[str, ...], Field(min_length=1)]
+    adapter: FileName
+    adapter_config: FileName
+    head: FileName
+    calibration: dict[str, Calibration]
+
+
+class Viewpoint(Section):
+    """A weighting of the dimensions that has a name: what a guideline counts in an answer."""
+
+    title: str  # of the guideline, for readers
+    source: str  # where it can be read, or the words that the weights follow; for readers
+    weights: Annotated[dict[str, float], Field(min_length=1)]
+
+
+class Training(Section):
+    """How `medreward train` made a model out of another one; for readers, not in the fingerprint."""
+
+    base: str  # its fingerprint, or the name of one that has none
+    data: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
+    seed: int
+    steps: PositiveInt
+    versions: tuple[str, ...]  # of the libraries
+
+
 class Manifest(Section):
     """All of `model.toml`. The order of the checks decides which fault is reported."""
 
@@ -142,13 +187,16 @@ class Manifest(Section):
     card: FileName | None = None
     golden: FileName | None = None
     measured: FileName | None = None  # the figures behind the card
-    files: dict[FileName, Sha256] = {}
+    files: dict[FileName, Sha256] = Field(default_factory=dict)
     image: Annotated[Image | ImageOfOwnSize, BeforeValidator(_image_section)]
     text: Text
     onnx: Onnx | None = None
     reading: Reading | None = None
     vlm: Vlm | None = None
+    training: Training | None = None
     weights: dict[str, float]
+    viewpoints: dict[Name, Viewpoint] = Field(default_factory=dict)
+    experts: dict[Name, ExpertFiles] = Field(default_factory=dict)
     calibration: dict[str, Calibration]
 
     @model_validator(mode="after")
@@ -159,6 +207,9 @@ class Manifest(Section):
             raise ValueError("calibration must name each of the model's dimensions, and no other")
         if not set(self.weights) <= set(self.dimensions):
             raise ValueError("weights may only name the model's dimensions")
+        for name, viewpoint in self.viewpoints.items():
+            if not set(viewpoint.weights) <= set(self.dimensions):
+                raise ValueError(f"the weights of viewpoint {name} may only name the model's dimensions")
         if self.runtime == "onnx" and not (self.onnx and self.text.tokenizer):
             raise ValueError("runtime onnx needs [onnx] and a tokenizer under [text]")
         if isinstance(self.image, ImageOfOwnSize) and not self.vlm:
@@ -177,7 +228,9 @@ class Manifest(Section):
             raise ValueError("[reading] is for runtime onnx and an answer of {response} and one closing token")
         if self.reading and "responsiveness" not in self.dimensions:
             raise ValueError("[reading] weighs windows by responsiveness, which the model has to give")
+        self._check_experts()
         used = [self.text.tokenizer, self.card, self.golden, self.measured]
+        used += [file for each in self.experts.values() for file in (each.adapter, each.adapter_config, each.head)]
         if self.onnx:
             used += [self.onnx.image_graph, self.onnx.score_graph]
         if self.vlm:
@@ -187,6 +240,21 @@ class Manifest(Section):
             raise ValueError(f"no digest under [files] for {', '.join(missing)}")
         return self
 
+    def _check_experts(self) -> None:
+        """Fails for an expert without logits on the same dimensions, and for a department of two experts."""
+        if self.experts and not (self.vlm and self.vlm.head):
+            raise ValueError("[experts] are for models with [vlm] and a head, which scores for all other departments")
+        for name, expert in self.experts.items():
+            if set(expert.calibration) != set(self.dimensions):
+                raise ValueError(f"calibration of expert {name} must name each of the model's dimensions, and no other")
+        departments = [department for expert in self.experts.values() for department in expert.departments]
+        if twice := sorted({department for department in departments if departments.count(department) > 1}):
+            raise ValueError(f"two experts are for department {twice[0]}")
+
+    def expert_of(self, department: str) -> str:
+        """Returns the name of the expert that is for the department, empty where the general model is."""
+        return next((name for name, expert in self.experts.items() if department in expert.departments), "")
+
     @property
     def one_size(self) -> Image:
         """The image section of a model that takes images of one size."""
@@ -195,14 +263,21 @@ class Manifest(Section):
 
     @cached_property
     def fingerprint(self) -> str:
-        """The digest of all that decides a score: files, template, preprocessing, calibration, limits, weights."""
+        """The digest of all that decides a score: files, template, preprocessing, calibration, limits, weights,
+        those of viewpoints included."""
         decides = self.model_dump(mode="json", include={"runtime", "image", "text", "onnx", "weights", "calibration"})
         if not self.text.thinking_tags:  # a model without own tags has the fingerprint it had before there were any
             del decides["text"]["thinking_tags"]
+        if self.text.turns is None:  # likewise
+            del decides["text"]["turns"]
         if self.reading:
             decides["reading"] = self.reading.model_dump(mode="json")
         if self.vlm:
             decides["vlm"] = self.vlm.model_dump(mode="json")
+        if self.viewpoints:  # what a guideline is called, and where it stands, decides no reward
+            decides["viewpoints"] = {name: viewpoint.weights for name, viewpoint in self.viewpoints.items()}
+        if self.experts:
+            decides["experts"] = {name: expert.model_dump(mode="json") for name, expert in self.experts.items()}
         beside = (self.card, self.golden, self.measured)
         decides["files"] = {name: digest for name, digest in self.files.items() if name not in beside}
         canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))

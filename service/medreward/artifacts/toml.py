@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medreward.errors import ConfigurationError
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A table of a TOML file of ours: an unknown key is an error, and a number is finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def read_toml(path: Path, shape: type[M], what: str) -> M:

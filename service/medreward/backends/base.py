@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medreward.types import Phase, Runtime
+
+STRETCH: Final = 64  # tokens that are compared at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +32,27 @@ class ModelImage:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One image and one prompt, and the answers that branch off them, as token ids."""
+    """The images and the prompt of one item, and the answers that branch off them, as token ids.
+
+    `further` are the images behind the first, in the order in which the prompt shows them.
+    """
 
     image: ModelImage | None
     prompt: Sequence[int]
     answers: Sequence[Sequence[int]]
+    further: tuple[ModelImage, ...] = ()
+    expert: str = ""  # of the model, who scores it; empty for the model itself
+
+    @property
+    def images(self) -> tuple[ModelImage, ...]:
+        """All images, in the order in which the prompt shows them."""
+        return (self.image, *self.further) if self.image else ()
 
     @property
     def key(self) -> str:
-        """The key of what caches keep of image and prompt together."""
+        """The key of what caches keep of images and prompt together, as one expert reads them."""
         prompt = blake2b(array("Q", self.prompt).tobytes(), digest_size=16).hexdigest()
-        return f"{self.image.key if self.image else ''}/{prompt}"
+        return f"{','.join(image.key for image in self.images)}/{prompt}{self.expert}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +65,58 @@ class CostModel:
     pad_to: int = 1  # lengths are rounded up to a multiple
     shares_prompt: bool = False  # the prompt runs once a group, not once an answer
     pads: bool = False  # rows of a batch are padded to its longest
+    alike: int = 0  # of two answers to a prompt that begin with so many tokens alike, only the ends are run; 0: never
 
-    def group(self, prompt: int, pixels: int) -> int:
-        """Returns the cost of the group without its answers. `pixels` is the size of its image to the model, or 0."""
-        image = pixels // self.pixels if self.pixels else self.image if pixels else 0
+    def group(self, prompt: int, pixels: int, images: int = 1) -> int:
+        """Returns the cost of the group without its answers. `pixels` is the size to the model of all its images
+        together, or 0 where it has none."""
+        image = pixels // self.pixels if self.pixels else self.image * images if pixels else 0
         return image + (self._padded(prompt) if self.shares_prompt else 0)
 
     def answer(self, prompt: int, answer: int) -> int:
         """Returns the cost of one answer, from the lengths of its prompt and of itself."""
         return self.row + self._padded(answer if self.shares_prompt else prompt + answer)
 
+    def answers(self, prompt: int, answers: Sequence[Sequence[int]]) -> list[int]:
+        """Returns the cost of each answer to a prompt of this length, in order.
+
+        What an answer has in common with an earlier one is counted once where the device runs it once.
+        """
+        begin_like = trunks(answers, self.alike) if self.alike else [None] * len(answers)
+        shared = [trunk[1] if trunk else 0 for trunk in begin_like]
+        return [self.answer(prompt, len(ids) - has) for ids, has in zip(answers, shared, strict=True)]
+
     def _padded(self, length: int) -> int:
         return max(1, -(-length // self.pad_to)) * self.pad_to
+
+
+def trunks(answers: Sequence[Sequence[int]], least: int) -> list[tuple[int, int] | None]:
+    """Returns for each answer an earlier one that begins with at least `least` tokens alike, and how many it shares.
+
+    None stands for an answer that is run whole: nothing begins like it, or the next answer has so much more in common
+    with it than with an earlier one that running it whole pays. Only such answers are given as earlier ones.
+    """
+    found: list[tuple[int, int] | None] = []
+    whole: dict[tuple[int, ...], list[int]] = {}
+    for index, answer in enumerate(answers):
+        earlier = whole.setdefault(tuple(answer[:least]), [])
+        trunk = max(((alike(answers[place], answer), -place) for place in earlier), default=(0, 0))
+        next_alike = alike(answer, answers[index + 1]) if earlier and index + 1 < len(answers) else 0
+        if not earlier or next_alike >= 2 * trunk[0]:
+            if len(answer) > least:
+                earlier.append(index)
+            found.append(None)
+        else:
+            found.append((-trunk[1], trunk[0]))
+    return found
+
+
+def alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """Returns with how many tokens both begin alike, of which the other has at least one more."""
+    most, place = min(len(one), len(other) - 1), 0
+    while place < most and one[place : place + STRETCH] == other[place : place + STRETCH]:
+        place += STRETCH
+    return next((at for at in range(place, most) if one[at] != other[at]), most)
 
 
 @dataclass(slots=True)
@@ -101,6 +153,10 @@ HeadOutputs = NDArray[np.float32]
 Logits = NDArray[np.float32]  # HeadOutputs of all answers of a group, one after the other
 
 
+class DeviceBroken(Exception):
+    """The device answers nothing any more, so the process that holds it must end."""
+
+
 class Backend(Protocol):
     """Runs a model on one device, in one thread. Only its image, its prompt and itself decide
     an answer's logits.
@@ -115,7 +171,9 @@ class Backend(Protocol):
         """What groups and answers cost on this device."""
 
     def score(self, groups: Sequence[Group]) -> list[Logits]:
-        """Returns an array of logits for each group, in order. It may fail with whatever its library raises."""
+        """Returns an array of logits for each group, in order. It may fail with whatever its library raises,
+        and with DeviceBroken where it can score nothing any more.
+        """
 
     def warm_up(self) -> None:
         """Runs everything once that is slow the first time."""

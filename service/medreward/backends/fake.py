@@ -83,8 +83,8 @@ class FakeBackend:
 
     def _prefix(self, group: Group) -> bytes:
         """Returns the state that answers branch off. It is kept, and counted, as that of a real model would be."""
-        image = group.image.digest if group.image else ""
-        state = blake2b(image.encode() + b"|" + _bytes(group.prompt)).digest()
+        images = ",".join(image.digest for image in group.images)
+        state = blake2b(images.encode() + b"|" + _bytes(group.prompt)).digest()
         if self._prefixes.get(group.key) is not None:
             self._counts.prefix_hits += 1
             return state

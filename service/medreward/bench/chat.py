@@ -12,6 +12,7 @@ import httpx
 from medreward.bench.chooser import StoppedError
 from medreward.clients.rest import RETRYABLE_STATUS
 from medreward.clients.retries import Attempts, Patience, RetryBudget
+from medreward.clients.tracing import trace_headers
 
 #: A judge may think for minutes.
 TIMEOUT: Final = httpx.Timeout(600, connect=10)
@@ -62,7 +63,7 @@ class Chat:
         while True:
             retry_after = None
             try:
-                response = await self._client.post(self._url, json=body)
+                response = await self._client.post(self._url, json=body, headers=trace_headers())
             except httpx.InvalidURL as error:
                 raise StoppedError(f"{self._url} is no URL: {error}") from None
             except httpx.UnsupportedProtocol:

@@ -24,6 +24,8 @@ VERBS = {
     "drift": "whether the answers of an audit log have changed",
     "shadow": "how often a shadow agreed with what was served",
     "train": "train a reward model",
+    "merge": "merge experts of one base into one model",
+    "plan": "how many servers a day's work needs, and what they cost",
     "audit": "verify an audit log, show its entries, erase what is about a patient",
     "doctor": "what this machine can run, and what is missing",
 }

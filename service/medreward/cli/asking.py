@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from medreward.cli.options import F, local_options, nearest, option
 from medreward.clients import Tls
-from medreward.types import DIMENSIONS, Thinking, TooLong
+from medreward.types import DIMENSIONS, Steps, Thinking, TooLong
 
 
 class WholeText(click.types.StringParamType):
@@ -42,14 +42,19 @@ def read_weights(context: click.Context, flag: click.Parameter, text: str | None
 
 
 def read_url(context: click.Context, flag: click.Parameter, url: str | None) -> str | None:
-    """Returns the URL without a slash at its end; raises BadParameter where no client of ours speaks its scheme."""
-    if url and not url.startswith(("http://", "https://", "grpc://", "grpcs://")):
-        raise click.BadParameter(f"{url!r} must begin with http://, https://, grpc:// or grpcs://")
-    return url.rstrip("/") if url else None
+    """Returns the URL, or several with commas between them, without slashes at their ends; raises BadParameter where no
+    client of ours speaks a scheme.
+    """
+    urls = [each.strip().rstrip("/") for each in url.split(",")] if url else []
+    for each in urls:
+        if not each.startswith(("http://", "https://", "grpc://", "grpcs://")):
+            raise click.BadParameter(f"{each!r} must begin with http://, https://, grpc:// or grpcs://")
+    return ",".join(urls) or None
 
 
 def url_option(read: Callable[[click.Context, click.Parameter, str | None], str | None]) -> Callable[[F], F]:
-    return option("--url", callback=read, metavar="URL", help="server to ask, instead of scoring in this process")
+    metavar = "URL,…" if read is read_url else "URL"
+    return option("--url", callback=read, metavar=metavar, help="server to ask, instead of scoring in this process")
 
 
 key_option = option("--key", help="API key of the server to ask")
@@ -104,6 +109,31 @@ retry_seconds_option = option(
 )
 
 
+def ray_options(command: F) -> F:
+    """Adds the flags that say on which Ray cluster a file is scored, and by how many actors."""
+    for decorate in (
+        option(
+            "--ray-batch-rows",
+            type=click.IntRange(1),
+            default=256,
+            show_default=True,
+            help="rows that an actor scores at a time, which is the most that each loses when it is killed",
+        ),
+        option(
+            "--ray-actors",
+            type=click.IntRange(1),
+            help="most actors, each with a model of its own; by default as many as the cluster has room for",
+        ),
+        option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Ray cluster to score on: host:port, auto for the one of this machine, or local to start one here",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
 def where_options(command: F) -> F:
     """Adds the flags that say where scores come from: a server, or a model in this process."""
     for decorate in (local_options, caller_options, url_option(read_url)):
@@ -111,23 +141,26 @@ def where_options(command: F) -> F:
     return command
 
 
+too_long_option = option(
+    "--too-long",
+    type=click.Choice([str(choice) for choice in TooLong]),
+    default=str(TooLong.ERROR),
+    show_default=True,
+    help="for a response over the model's limit: an error, or cut its middle out, which may raise its reward",
+)
+
+
 def text_options(command: F) -> F:
     """Adds the flags that say what is done with a text."""
     for decorate in (
         option(
             "--thinking",
-            type=click.Choice([str(choice) for choice in Thinking]),
+            type=click.Choice([str(Thinking.KEEP), str(Thinking.STRIP)]),
             default=str(Thinking.KEEP),
             show_default=True,
             help="strip: leave out what stands between <think> tags and their like in responses; see docs/text.md",
         ),
-        option(
-            "--too-long",
-            type=click.Choice([str(choice) for choice in TooLong]),
-            default=str(TooLong.ERROR),
-            show_default=True,
-            help="for a response over the model's limit: an error, or cut its middle out, which may raise its reward",
-        ),
+        too_long_option,
     ):
         command = decorate(command)
     return command
@@ -141,9 +174,45 @@ weights_option = option(
 )
 
 
+viewpoint_option = option(
+    "--viewpoint",
+    metavar="NAME",
+    help="viewpoint of the model whose weights make the reward; GET /v1/model and `medreward models inspect` list them",
+)
+
+
 def asking_options(command: F) -> F:
-    """Adds the flags of what a request says beside its items."""
-    return weights_option(text_options(command))
+    """Adds the flags of what a request says beside its items; the command fails where two of them say the weights."""
+
+    @wraps(command)
+    def with_one_weighting(*args: Any, weights: dict[str, float] | None, viewpoint: str | None, **given: Any) -> Any:
+        if weights and viewpoint is not None:
+            raise click.UsageError("--weights and --viewpoint exclude each other: a viewpoint is a set of weights")
+        return command(*args, weights=weights, viewpoint=viewpoint, **given)
+
+    wrapped = cast(F, with_one_weighting)
+    for decorate in (
+        option(
+            "--steps",
+            type=click.Choice([str(choice) for choice in Steps]),
+            default=str(Steps.NONE),
+            show_default=True,
+            help="also score each response up to the end of each of these, as if it ended there; see docs/steps.md",
+        ),
+        option(
+            "--thinking",
+            type=click.Choice([str(choice) for choice in Thinking]),
+            default=str(Thinking.KEEP),
+            show_default=True,
+            help="strip: leave out what stands between <think> tags and their like in responses; both: keep it, and "
+            "also score without it; see docs/text.md",
+        ),
+        too_long_option,
+        viewpoint_option,
+        weights_option,
+    ):
+        wrapped = decorate(wrapped)
+    return wrapped
 
 
 def chosen_url(context: click.Context, url: str | None, model: str | None) -> str | None:

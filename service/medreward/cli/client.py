@@ -69,7 +69,7 @@ def result_json(score: Score, place: int, item: Mapping[str, Any]) -> dict[str, 
     numbers = {"scores": score.scores, "logits": score.logits, "uncertainty": score.uncertainty, "reward": score.reward}
     rest = {**numbers, "flags": list(score.flags)}
     if not score.error:
-        return {"item": 0, "response": place, "status": "ok", **rest}
+        return {"item": 0, "response": place, "status": "ok", **rest, **_more_json(score, place)}
     # The call that asked may have held the item in another form than it is written in.
     part = (score.field or "").partition("/items/")[2].partition("/")[2]
     if part.startswith("image") or (not part and score.error.startswith("image_")):
@@ -83,6 +83,22 @@ def result_json(score: Score, place: int, item: Mapping[str, Any]) -> dict[str, 
         "error": error_json(score.error, score.message, part),
         **rest,
     }
+
+
+def _more_json(score: Score, place: int) -> dict[str, Any]:
+    """Returns the steps and the numbers without thoughts, where they were asked for."""
+    more: dict[str, Any] = {}
+    if score.steps is not None:
+        more["steps"] = [
+            {"end": step.end, "logits": step.logits, "reward": step.reward}
+            | ({"error": error_json(step.error, step.message, f"responses/{place}")} if step.error else {})
+            for step in score.steps
+        ]
+    if aside := score.without_thinking:
+        why = {"error": error_json(aside.error, aside.message, f"responses/{place}")} if aside.error else {}
+        numbers = {"scores": aside.scores, "logits": aside.logits, "uncertainty": aside.uncertainty}
+        more["without_thinking"] = {**numbers, "reward": aside.reward, "flags": list(aside.flags), **why}
+    return more
 
 
 def error_json(code: str, message: str | None, part: str) -> dict[str, str | None]:

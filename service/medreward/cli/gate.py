@@ -23,6 +23,8 @@ def read_http_url(context: click.Context, flag: click.Parameter, url: str | None
     """Returns the URL without a slash at its end. The gate asks over HTTP alone, for it also sends what is broken."""
     if url and not url.startswith(("http://", "https://")):
         raise click.BadParameter(f"{url!r} must begin with http:// or https://")
+    if url and "," in url:
+        raise click.BadParameter(f"{url!r} names several servers: the gate measures one")
     return url.rstrip("/") if url else None
 
 

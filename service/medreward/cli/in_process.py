@@ -1,6 +1,7 @@
 """The client's third transport: the server's own engine, in this process."""
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Literal, Self
 
 from prometheus_client import CollectorRegistry
 
@@ -8,9 +9,10 @@ from medreward import types
 from medreward.api.fields import pointer_to
 from medreward.api.rest.replies import milliseconds
 from medreward.clients.errors import Refused
-from medreward.clients.score import Contribution, Reply, Score, ScreenRequest
+from medreward.clients.score import Contribution, Reply, Score, ScreenRequest, Step
 from medreward.clients.transport import by_item
 from medreward.engine.engine import Engine
+from medreward.engine.limits import limits_of
 from medreward.errors import RETRYABLE, Code, MedRewardError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
@@ -22,9 +24,9 @@ class EngineTransport:
         self._engine = engine
 
     @classmethod
-    async def start(cls, settings: Settings) -> Self:
+    async def start(cls, settings: Settings, isolation: Literal["process", "inline"] = "inline") -> Self:
         """Loads the model that the settings name; raises ConfigurationError where it cannot be served."""
-        engine = Engine(settings.model_copy(update={"isolation": "inline"}), Metrics(CollectorRegistry()))
+        engine = Engine(settings.model_copy(update={"isolation": isolation}), Metrics(CollectorRegistry()))
         await engine.start()
         return cls(engine)
 
@@ -49,6 +51,16 @@ class EngineTransport:
     async def model(self) -> ModelRef:
         return self._engine.serving.ref
 
+    async def weights(self, viewpoint: str | None) -> Mapping[str, float]:
+        model = self._engine.serving.model
+        if viewpoint is None:
+            return model.default_weights
+        viewpoints = model.manifest.viewpoints
+        return viewpoints[viewpoint].weights if viewpoint in viewpoints else {}
+
+    async def limits(self) -> Mapping[str, float]:
+        return limits_of(self._engine.settings, self._engine.serving.model)
+
     async def close(self) -> None:
         await self._engine.close()
 
@@ -64,13 +76,39 @@ def score_of(result: Result) -> Score:
     if isinstance(result, Failed):
         error = result.error
         return Score(flags=result.flags, error=error.code, message=error.detail, field=pointer_to(result))
-    scores, logits = (dict(zip(DIMENSIONS, six, strict=True)) for six in (result.scores, result.logits))
-    uncertainty = dict(zip(DIMENSIONS, result.uncertainty, strict=True)) if result.uncertainty else None
-    explain = None if result.explain is None else tuple(map(_contribution, result.explain))
-    return Score(result.reward, scores, logits, uncertainty, result.flags, explain=explain, cached=result.cached)
+    scores, logits, uncertainty = map(_six, (result.scores, result.logits, result.uncertainty))
+    aside = result.without_thinking
+    return Score(
+        result.reward,
+        scores,
+        logits,
+        uncertainty,
+        result.flags,
+        explain=None if result.explain is None else tuple(map(_contribution, result.explain)),
+        steps=None if result.steps is None else tuple(map(_step, result.steps)),
+        without_thinking=_aside(aside) if aside else None,
+        expert=result.expert,
+        viewpoints=result.viewpoints,
+        viewpoint_spread=result.viewpoint_spread,
+        cached=result.cached,
+    )
+
+
+def _six(values: types.Six | None) -> dict[str, float | None] | None:
+    return dict(zip(DIMENSIONS, values, strict=True)) if values else None
+
+
+def _aside(aside: types.Aside) -> Score:
+    if aside.error:
+        return Score(flags=aside.flags, error=aside.error.code, message=aside.error.detail)
+    return Score(aside.reward, _six(aside.scores), _six(aside.logits), _six(aside.uncertainty), aside.flags)
+
+
+def _step(step: types.Step) -> Step:
+    code, message = (step.error.code, step.error.detail) if step.error else (None, None)
+    return Step(step.end, _six(step.logits), step.reward, code, message)
 
 
 def _contribution(part: types.Contribution) -> Contribution:
-    logits = dict(zip(DIMENSIONS, part.logits, strict=True)) if part.logits else None
     code, message = (part.error.code, part.error.detail) if part.error else (None, None)
-    return Contribution(part.start, part.end, logits, part.reward, code, message)
+    return Contribution(part.start, part.end, _six(part.logits), part.reward, code, message)

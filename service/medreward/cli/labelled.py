@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from medreward.bench.cases import CONSTRUCTED
 from medreward.bench.screening.answers import NOT_STATED, Answer
-from medreward.cli.rows import ITEM, ItemShape, Row, is_parquet, read_image, read_item, read_rows
-from medreward.clients import AsyncClient
+from medreward.cli.rows import ITEM, ItemShape, Row, is_parquet, read_images, read_item, read_rows
+from medreward.clients import AsyncClient, Triple
 from medreward.clients.errors import is_server_away
 from medreward.clients.images import File, Source
 from medreward.clients.score import Score
@@ -101,8 +101,8 @@ def _answers(where: str, fields: Mapping[str, Any], kinds: Collection[str], unla
     for response, right in sides:
         asked = {name: fields[name] for name in ITEM if name in fields}
         item = read_item(Row(0, asked if response is None else {**asked, "response": response}))
-        if len(item.texts) != 1 or item.history:
-            raise ConfigurationError(f"{where}: a labelled row has one response and no history")
+        if len(item.texts) != 1:
+            raise ConfigurationError(f"{where}: a labelled row has one response")
         yield Labelled(where, item, item.texts[0], right, group, parts, evidence)
 
 
@@ -148,20 +148,23 @@ class Reader:
         rows = read_labelled(path, self.kinds, unlabelled=unlabelled)
         while chunk := list(islice(rows, CHUNK)):
             images = await asyncio.to_thread(_images, chunk, path.parent)
-            triples = [(image, one.item.question, one.response) for one, image in zip(chunk, images, strict=True)]
+            triples = [
+                Triple(own, one.item.question, one.response, tuple(one.item.turns))
+                for one, own in zip(chunk, images, strict=True)
+            ]
             scores = await self.client.score_many(triples, **self.options)
             for score in scores:
                 if score.error and is_server_away(score.error):
                     raise ConfigurationError(f"{score.error}: {score.message}")
             scored = zip(chunk, images, scores, strict=True)
-            yield [(one, one.answer(image, result_of(score))) for one, image, score in scored]
+            yield [(one, one.answer(own[0] if own else None, result_of(score))) for one, own, score in scored]
 
 
-def _images(chunk: Sequence[Labelled], folder: Path) -> list[Source]:
+def _images(chunk: Sequence[Labelled], folder: Path) -> list[list[Source]]:
     images = []
     for one in chunk:
         try:
-            images.append(read_image(one.item, folder))
+            images.append(read_images(one.item, folder))
         except MedRewardError as error:
             raise ConfigurationError(f"{one.where}: {error.detail}") from None
     return images

@@ -211,6 +211,8 @@ def facts_of(folder: Path, manifest: "Manifest") -> dict[str, Any]:
         "image": manifest.image.model_dump(),
         "max_tokens": manifest.text.max_tokens,
         "weights": {dimension: manifest.weights.get(dimension, 0.0) for dimension in manifest.dimensions},
+        "viewpoints": {name: viewpoint.model_dump() for name, viewpoint in manifest.viewpoints.items()},
+        "experts": {name: ", ".join(expert.departments) for name, expert in manifest.experts.items()},
         "calibration": {dimension: manifest.calibration[dimension].model_dump() for dimension in manifest.dimensions},
         "example_text": text,
         "files": {name: {"bytes": sizes[name], "sha256": digest} for name, digest in manifest.files.items()},

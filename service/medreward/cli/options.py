@@ -86,10 +86,30 @@ dtype_option = option(
     help="arithmetic of a VLM in this process; auto: bf16 on a GPU, fp32 on a CPU",
 )
 
+backend_option = option(
+    "--backend",
+    type=click.Choice(["auto", "vllm"]),
+    help="auto: the model's own; vllm: a VLM runs in vLLM, which --worker-python has",
+)
+worker_python_option = option(
+    "--worker-python",
+    type=click.Path(path_type=Path),
+    metavar="PYTHON",
+    help="interpreter that runs the model in a process of its own; by default this one",
+)
+
 
 def local_options(command: F) -> F:
-    """Adds the flags of a model in this process."""
-    for decorate in (dtype_option, image_size_option, heads_option, models_dir_option, model_option):
+    """Adds the flags of a model in this process, or in one beside it."""
+    for decorate in (
+        worker_python_option,
+        backend_option,
+        dtype_option,
+        image_size_option,
+        heads_option,
+        models_dir_option,
+        model_option,
+    ):
         command = decorate(command)
     return command
 

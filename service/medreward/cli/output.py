@@ -8,14 +8,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from medreward.cli.rows import import_pyarrow, is_parquet, open_parquet
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS
+from medreward.types import DIMENSIONS, Steps, Thinking
 
 CHUNK_ROWS: Final = 1024
 POLICY_FIELDS: Final = ("name", "version", "digest")
@@ -32,7 +32,9 @@ class RunRecord:
     weights: dict[str, float] | None
     too_long: str
     thinking: str
+    steps: str = Steps.NONE
     policy: str | None = None  # digest; None: nothing is decided
+    viewpoint: str | None = None
 
 
 class Output:
@@ -42,7 +44,7 @@ class Output:
         self._path = path
         self._journal = path.with_name(f"{path.name}.part.jsonl") if is_parquet(path) else path
         claim(path, record)
-        self._decides = record.policy is not None
+        self._record = record
         self.done = is_parquet(path) and path.exists() and not self._journal.exists()
         self._file: BinaryIO | None = None
         if self.done:
@@ -66,7 +68,7 @@ class Output:
         self.close()
         if is_parquet(self._path) and not self.done:
             draft = self._path.with_name(f"{self._path.name}.tmp")
-            _write_parquet(self._journal, draft, id_type, self._decides)
+            write_parquet(_lines(self._journal), draft, id_type, self._record)
             draft.replace(self._path)
             self._journal.unlink()
 
@@ -96,7 +98,9 @@ def claim(path: Path, record: RunRecord) -> None:
         begun = None
     if not isinstance(begun, dict):
         raise ConfigurationError(f"{file} is damaged; move it and {path} away to begin anew")
-    others = [name for name, value in asdict(record).items() if begun.get(name) != value]
+    # One that an older version began has no word of what that version could not do.
+    begun = {field.name: field.default for field in fields(record)} | begun
+    others = [name for name, value in asdict(record).items() if begun[name] != value]
     if others:
         raise ConfigurationError(
             f"{path} was begun with another {' and another '.join(others)}; move it and {file.name} away to begin anew"
@@ -156,11 +160,10 @@ def _count(rows: Iterator[dict[str, Any]]) -> tuple[int, int]:
     return total, failed
 
 
-def _write_parquet(journal: Path, to: Path, id_type: Any, decides: bool) -> None:
-    """Writes the journal's rows as a Parquet file."""
+def write_parquet(rows: Iterator[dict[str, Any]], to: Any, id_type: Any, record: RunRecord) -> None:
+    """Writes rows as a Parquet file: to a path, or into an open file. The record says which columns there are."""
     pyarrow = import_pyarrow()
-    schema = _parquet_schema(pyarrow, id_type, decides)
-    rows = _lines(journal)
+    schema = _parquet_schema(pyarrow, id_type, record)
     with pyarrow.parquet.ParquetWriter(to, schema) as writer:
         while chunk := list(islice(rows, CHUNK_ROWS)):
             if id_type == pyarrow.string():
@@ -168,25 +171,30 @@ def _write_parquet(journal: Path, to: Path, id_type: Any, decides: bool) -> None
             writer.write_batch(pyarrow.RecordBatch.from_pylist(chunk, schema=schema))
 
 
-def _parquet_schema(pyarrow: Any, id_type: Any, decides: bool) -> Any:
+def _parquet_schema(pyarrow: Any, id_type: Any, record: RunRecord) -> Any:
     text, number, place = pyarrow.string(), pyarrow.float64(), pyarrow.int32()
     six = pyarrow.struct([(dimension, number) for dimension in DIMENSIONS])
     error = pyarrow.struct([("code", text), ("message", text), ("field", text)])
     reason = pyarrow.struct([("rule", text), ("dimension", text), ("value", number), ("threshold", number)])
+    decides = record.policy is not None
     verdict = [("verdict", text), ("reasons", pyarrow.list_(reason)), ("margin", number)] if decides else []
     policy = pyarrow.struct([(name, text) for name in POLICY_FIELDS])
     decided = [("verdict", text), ("policy", policy)] if decides else []
+    numbers = [("scores", six), ("logits", six), ("uncertainty", six), ("reward", number)]
+    step = pyarrow.struct([("end", pyarrow.int64()), ("logits", six), ("reward", number), ("error", error)])
+    steps = [("steps", pyarrow.list_(step))] if record.steps != Steps.NONE else []
+    flags = ("flags", pyarrow.list_(text))
+    aside = [("without_thinking", pyarrow.struct([*numbers, flags, ("error", error)]))]
     result = pyarrow.struct(
         [
             ("item", place),
             ("response", place),
             ("status", text),
             ("error", error),
-            ("scores", six),
-            ("logits", six),
-            ("uncertainty", six),
-            ("reward", number),
-            ("flags", pyarrow.list_(text)),
+            *numbers,
+            flags,
+            *steps,
+            *(aside if record.thinking == Thinking.BOTH else []),
             *verdict,
         ]
     )

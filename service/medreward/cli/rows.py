@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -45,11 +45,31 @@ class ImageShape(msgspec.Struct, forbid_unknown_fields=True):
             raise ValueError("an image is one of base64, sha256 and url")
 
 
+class PartShape(msgspec.Struct, forbid_unknown_fields=True):
+    text: str | None = None
+    image: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.image is None):
+            raise ValueError("a part is either a text or an image")
+
+
+class TurnShape(msgspec.Struct, forbid_unknown_fields=True):
+    role: Literal["system", "user", "assistant"]
+    content: str | list[PartShape]
+
+    def turn(self) -> Turn:
+        """Returns it as a client sends it."""
+        if isinstance(self.content, str):
+            return Turn(self.role, self.content)
+        return Turn(self.role, tuple(part.text if part.text is not None else part.image or 0 for part in self.content))
+
+
 class ItemShape(msgspec.Struct):
     question: str
     image: Any = None
     images: list[Any] | None = None
-    history: list[Turn] = []
+    history: list[TurnShape] = []
     responses: list[str] | None = None
     response: str | None = None
 
@@ -58,6 +78,10 @@ class ItemShape(msgspec.Struct):
             raise ValueError("an item has either responses or response")
         if self.image is not None and self.images is not None:
             raise ValueError("image and images exclude each other")
+
+    @property
+    def turns(self) -> list[Turn]:
+        return [turn.turn() for turn in self.history]
 
     @property
     def texts(self) -> list[str]:
@@ -78,11 +102,16 @@ def _json_rows(path: Path, start: int) -> Iterator[Row]:
         for number, line in enumerate(line for line in file if not line.isspace()):
             if number < start:
                 continue
-            try:
-                fields = json.loads(line)
-            except (ValueError, RecursionError):
-                fields = None
-            yield Row(number, fields if isinstance(fields, dict) else None)
+            yield json_row(number, line)
+
+
+def json_row(number: int, line: bytes) -> Row:
+    """Returns the row of a line, without fields where the line is no JSON object."""
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        fields = None
+    return Row(number, fields if isinstance(fields, dict) else None)
 
 
 def _parquet_rows(path: Path, start: int, wanted: Collection[str]) -> Iterator[Row]:
@@ -127,13 +156,17 @@ def read_item(row: Row) -> ItemShape:
     return item
 
 
-def read_image(item: ItemShape, folder: Path) -> Source:
-    """Returns the item's image; `folder` is where its paths begin. Raises the error that its row then has."""
-    if not item.images:
-        return _image(item.image, folder, "/items/0/image")
-    if len(item.images) > 1:
-        raise ItemError(Code.UNSUPPORTED_FIELD, "a row may have one image", "/items/0/images")
-    return _image(item.images[0], folder, "/items/0/images/0")
+def read_images(item: ItemShape, folder: Path) -> list[Source]:
+    """Returns the item's images; `folder` is where their paths begin. Raises the error that its row then has."""
+    if item.images is None:
+        image = _image(item.image, folder, "/items/0/image")
+        return [] if image is None else [image]
+    images = [_image(image, folder, f"/items/0/images/{place}") for place, image in enumerate(item.images)]
+    if None in images:
+        raise RequestError(
+            Code.INVALID_FIELD, "an image is null: leave it out", f"/items/0/images/{images.index(None)}"
+        )
+    return images
 
 
 def import_pyarrow() -> ModuleType:

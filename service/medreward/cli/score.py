@@ -14,7 +14,7 @@ from medreward.cli.show import print_json, print_table
 from medreward.clients import Tls
 from medreward.clients.score import Reply, Score
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS, Explain, InlineImage, Item
+from medreward.types import DIMENSIONS, Explain, InlineImage, Item, Steps, Thinking, Viewpoints
 
 
 @click.command("score")
@@ -29,6 +29,7 @@ from medreward.types import DIMENSIONS, Explain, InlineImage, Item
     "--response", "responses", type=WholeText(), multiple=True, required=True, help="response to score; may be repeated"
 )
 @option("--explain", is_flag=True, help="say for each sentence of a response what it adds to the reward")
+@option("--viewpoints", is_flag=True, help="say what the reward is under each viewpoint of the model")
 @where_options
 @asking_options
 @json_option
@@ -40,12 +41,15 @@ def command(
     question: str,
     responses: tuple[str, ...],
     explain: bool,
+    viewpoints: bool,
     url: str | None,
     key: str | None,
     tls: Tls | None,
     weights: dict[str, float] | None,
+    viewpoint: str | None,
     too_long: str,
     thinking: str,
+    steps: str,
     as_json: bool,
     **local: Any,
 ) -> int:
@@ -59,7 +63,16 @@ def command(
         async with open_client(chosen_url(context, url, local["model"]), key, local, tls=tls) as client:
             item = Item(question, responses, images)
             why = Explain.SENTENCES if explain else Explain.NONE
-            return await client.ask([item], weights=weights, too_long=too_long, thinking=thinking, explain=why)
+            return await client.ask(
+                [item],
+                weights=weights,
+                too_long=too_long,
+                thinking=thinking,
+                explain=why,
+                steps=steps,
+                viewpoint=viewpoint,
+                viewpoints=Viewpoints.ALL if viewpoints else Viewpoints.NONE,
+            )
 
     reply = reply_json(asyncio.run(ask()))
     if as_json:
@@ -70,6 +83,14 @@ def command(
         if explain:
             rows = (row for each in reply["results"] for row in _sentence_rows(each, responses[each["response"]]))
             print_table(["response", "adds to the reward", "sentence"], rows, ["adds to the reward"])
+        if steps != Steps.NONE:
+            rows = (row for each in reply["results"] for row in _step_rows(each, responses[each["response"]]))
+            print_table(["response", "reward up to here", "step"], rows, ["reward up to here"])
+        if thinking == Thinking.BOTH:
+            rows = (row for each in reply["results"] for row in _aside_rows(each))
+            print_table(["response", "reward without thinking", "flags"], rows, ["reward without thinking"])
+        if viewpoints:
+            _print_viewpoints(reply["results"])
         model = reply["model"]
         click.echo(f"{model['name']} {model['version']}, {model['runtime']}, evidence: {model['evidence']}")
         click.echo(model["fingerprint"])
@@ -83,6 +104,7 @@ def reply_json(reply: Reply) -> dict[str, Any]:
         result_json(score, place, item)
         | ({} if score.error else {"cached": score.cached})
         | _explain_json(score, place)
+        | _viewpoints_json(score)
         for place, score in enumerate(reply.scores[0])
     ]
     return {"id": reply.id, "model": reply.model.as_json(), "results": results, "timings_ms": reply.timings_ms}
@@ -99,6 +121,26 @@ def _explain_json(score: Score, place: int) -> dict[str, Any]:
     return {"explain": parts}
 
 
+def _viewpoints_json(score: Score) -> dict[str, Any]:
+    if score.viewpoints is None:
+        return {}
+    return {"viewpoints": score.viewpoints, "viewpoint_spread": score.viewpoint_spread}
+
+
+def _print_viewpoints(results: list[dict[str, Any]]) -> None:
+    """Prints the reward of each response under each viewpoint, and how far these lie apart."""
+    names = list(next((result["viewpoints"] for result in results if result.get("viewpoints")), {}))
+    if not names:
+        click.echo("the model has no viewpoints")
+        return
+    rows = [
+        [str(result["response"]), *(f"{n:.3f}" for n in (*result["viewpoints"].values(), result["viewpoint_spread"]))]
+        for result in results
+        if result["status"] == "ok"
+    ]
+    print_table(["response", *names, "spread"], rows, [*names, "spread"])
+
+
 def _table_row(result: dict[str, Any]) -> list[str]:
     if result["status"] != "ok":
         error = result["error"]
@@ -107,6 +149,23 @@ def _table_row(result: dict[str, Any]) -> list[str]:
     numbers = [*(result["scores"][dimension] for dimension in DIMENSIONS), result["reward"]]
     cells = ["-" if number is None else f"{number:.3f}" for number in numbers]
     return [str(result["response"]), *cells, " ".join(result["flags"])]
+
+
+def _step_rows(result: dict[str, Any], response: str) -> Iterator[list[str]]:
+    """Yields a row for each step of the response. A response that was cut or not scored has none."""
+    start = 0
+    for step in result.get("steps", ()):
+        reward = "-" if step["reward"] is None else f"{step['reward']:.3f}"
+        text = " ".join(response[start : step["end"]].split())
+        why = f" ({step['error']['code']}: {step['error']['message']})" if "error" in step else ""
+        yield [str(result["response"]), reward, f"{text}{why}"]
+        start = step["end"]
+
+
+def _aside_rows(result: dict[str, Any]) -> Iterator[list[str]]:
+    if aside := result.get("without_thinking"):
+        why = f"{aside['error']['code']}: {aside['error']['message']}" if "error" in aside else " ".join(aside["flags"])
+        yield [str(result["response"]), "-" if aside["reward"] is None else f"{aside['reward']:.3f}", why]
 
 
 def _sentence_rows(result: dict[str, Any], response: str) -> Iterator[list[str]]:

@@ -5,6 +5,7 @@ import contextlib
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from medreward.cli.asking import (
     asking_options,
     chosen_url,
     concurrency_option,
+    ray_options,
     retry_seconds_option,
     where_options,
 )
@@ -31,7 +33,7 @@ from medreward.cli.rows import (
     group_rows,
     is_parquet,
     open_parquet,
-    read_image,
+    read_images,
     read_item,
     read_rows,
 )
@@ -43,45 +45,86 @@ from medreward.errors import ITEM_CODES, RETRYABLE, ConfigurationError, MedRewar
 
 
 @click.command("score-file")
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IN", type=click.Path(path_type=str))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=str))
 @where_options
 @asking_options
 @concurrency_option
 @retry_seconds_option
+@ray_options
 @json_option
 @click.pass_context
 def command(
     context: click.Context,
     /,
-    source: Path,
-    target: Path,
+    source: str,
+    target: str,
     url: str | None,
     key: str | None,
     tls: Tls | None,
     weights: dict[str, float] | None,
+    viewpoint: str | None,
     too_long: str,
     thinking: str,
+    steps: str,
     concurrency: int,
     retry_seconds: float,
+    ray: str | None,
+    ray_actors: int | None,
+    ray_batch_rows: int,
     as_json: bool,
     **local: Any,
 ) -> int:
     """Score the rows of a JSONL or Parquet file. Started again, it goes on where it stopped.
 
-    A row has a question, a response or responses, and an image: a path relative to IN, base64, bytes, or null.
+    A row has a question, a response or responses, and an image: a path relative to IN, base64, bytes, or null. For a
+    model that reads them it may have images, a list, and history, the turns before the question.
+
+    With --ray the rows are scored on a Ray cluster, and the output is the same. IN may then be a folder of such files
+    too, and IN, OUT and images may be URIs of object storage such as s3://bucket/rows.parquet; see docs/ray.md.
     """
+    options = {
+        "weights": weights,
+        "too_long": too_long,
+        "thinking": thinking,
+        "steps": steps,
+        "viewpoint": viewpoint,
+    }
+    chosen = chosen_url(context, url, local["model"])
+    if ray:
+        if chosen:
+            raise click.UsageError("--ray and --url exclude each other: the actors hold the model themselves")
+        from medreward.cli.score_ray import Asked, score_on_ray, seen_from_a_node
+
+        source, target, local["model"] = map(seen_from_a_node, (source, target, local["model"]))
+        asked = Asked(source, target, local, options, concurrency, retry_seconds, ray_batch_rows)
+        summary = score_on_ray(ray, ray_actors, asked)
+    else:
+        how = {"tls": tls, "concurrency": concurrency, "retry_seconds": retry_seconds}
+        output = score_here(Path(source), Path(target), options, concurrency, open_client(chosen, key, local, **how))
+        summary = {"rows": output.rows, "failed": output.failed}
+    if as_json:
+        print_json({"out": target, **summary})
+    else:
+        click.echo(f"{summary['rows']} rows, {summary['failed']} failed: {target}")
+    return int(summary["failed"] > 0)
+
+
+def score_here(
+    source: Path,
+    target: Path,
+    options: Mapping[str, Any],
+    concurrency: int,
+    connecting: AbstractAsyncContextManager[AsyncClient],
+) -> Output:
+    """Scores the file with one client and returns its output. Raises ConfigurationError where that cannot go on."""
     if source.suffix not in SUFFIXES or target.suffix != source.suffix:
         raise click.UsageError("IN and OUT must both end in .jsonl or both in .parquet")
-    options = {"weights": weights, "too_long": too_long, "thinking": thinking}
-    chosen = chosen_url(context, url, local["model"])
-    how: dict[str, Any] = {"tls": tls, "concurrency": concurrency, "retry_seconds": retry_seconds}
 
     async def run(digest: str) -> Output:
-        async with open_client(chosen, key, local, **how) as client:
+        async with connecting as client:
             model = await client.pin_model()
-            record = RunRecord(digest, model.fingerprint, model.runtime.dtype, weights, too_long, thinking)
-            output = Output(target, record)
+            output = Output(target, RunRecord(digest, model.fingerprint, model.runtime.dtype, **options))
             with contextlib.closing(output):
                 if not output.done:
                     await Job(source, options, concurrency, client).fill(output, model.as_json())
@@ -89,19 +132,14 @@ def command(
             return output
 
     try:
-        output = asyncio.run(run(input_digest(source)))
+        return asyncio.run(run(input_digest(source)))
     except OSError as error:
         raise ConfigurationError(f"{error.filename or target}: {error.strerror or error}") from None
-    if as_json:
-        print_json({"out": str(target), "rows": output.rows, "failed": output.failed})
-    else:
-        click.echo(f"{output.rows} rows, {output.failed} failed: {target}")
-    return int(output.failed > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Scores the rows of a file; `options` are those of each call: weights, too_long, thinking."""
+    """Scores the rows of a file; `options` are those of each call: weights, too_long, thinking, steps."""
 
     source: Path
     options: Mapping[str, Any]
@@ -113,7 +151,8 @@ class Job:
         """Appends the rows that the output does not have yet; raises ConfigurationError where the server went away."""
         with progress_bar("rows") as advance:
             total = count_rows(self.source) if sys.stderr.isatty() else 0
-            async with contextlib.aclosing(self.results(output.rows)) as results:
+            rows = read_rows(self.source, output.rows, self.columns)
+            async with contextlib.aclosing(self.results(rows)) as results:
                 try:
                     async for row in results:
                         output.append({**row, "model": model})
@@ -123,12 +162,12 @@ class Job:
                         f"stopped after {output.rows} rows; run it again to go on: {error}"
                     ) from None
 
-    async def results(self, start: int) -> AsyncGenerator[dict[str, Any]]:
+    async def results(self, rows: Iterator[Row]) -> AsyncGenerator[dict[str, Any]]:
         """Gives what is written for each row, in their order, some in flight ahead of the one that is due."""
         flying: deque[asyncio.Task[list[dict[str, Any]]]] = deque()
         ahead = 0  # rows
         try:
-            for group in group_rows(read_rows(self.source, start, self.columns), self.concurrency):
+            for group in group_rows(rows, self.concurrency):
                 flying.append(asyncio.create_task(self.score(group)))
                 ahead += len(group)
                 while ahead >= 2 * self.concurrency:
@@ -144,7 +183,7 @@ class Job:
             await asyncio.gather(*flying, return_exceptions=True)
 
     async def score(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Scores rows that share image and question as one group.
+        """Scores rows that share images, turns and question as one group.
 
         Raises Refused where going on would fail every row.
         """
@@ -159,8 +198,8 @@ class Job:
         if to_ask:
             first, texts = to_ask[0], [text for item in to_ask for text in item.texts]
             try:
-                image = await asyncio.to_thread(read_image, first, self.source.parent)
-                answers = self.client.score(image, first.question, texts, history=first.history, **self.options)
+                images = await asyncio.to_thread(read_images, first, self.source.parent)
+                answers = self.client.score(images, first.question, texts, history=first.turns, **self.options)
                 scores = iter(await answers)
             except MedRewardError as error:
                 items = [error if isinstance(item, ItemShape) else item for item in items]

@@ -57,7 +57,7 @@ def command(context: click.Context, /, source: Path, target: Path, as_json: bool
             model = await client.pin_model()
             refuse_another_model(policy, model)
             texts = given["too_long"], given["thinking"]
-            record = RunRecord(digest, model.fingerprint, model.runtime.dtype, weights, *texts, policy.digest)
+            record = RunRecord(digest, model.fingerprint, model.runtime.dtype, weights, *texts, policy=policy.digest)
             output = Output(target, record)
             with contextlib.closing(output):
                 if not output.done:

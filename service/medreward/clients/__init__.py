@@ -5,12 +5,13 @@ from medreward.clients.client import AsyncClient
 from medreward.clients.errors import ClientError, Closed, NotAllowed, NotScored, Refused, Unreachable, VersionChanged
 from medreward.clients.guarding import screened
 from medreward.clients.retries import Patience
-from medreward.clients.score import Contribution, Policy, Reason, Score, Screened
+from medreward.clients.score import Best, Contribution, Policy, Reason, Score, Screened, Step
 from medreward.clients.sync import Client
 from medreward.clients.transport import Tls
 
 __all__ = [
     "AsyncClient",
+    "Best",
     "Client",
     "ClientError",
     "Closed",
@@ -23,6 +24,7 @@ __all__ = [
     "Refused",
     "Score",
     "Screened",
+    "Step",
     "Tls",
     "Triple",
     "Unreachable",

@@ -6,7 +6,8 @@ from typing import Any, Final, Unpack
 from medreward.clients.calls import Triple
 from medreward.clients.images import ImageLike
 from medreward.clients.rewarding import RewardSource, SourceOptions
-from medreward.clients.rows import listed, plain_question, without_end_mark
+from medreward.clients.rows import listed, plain_question, turns_in, without_end_mark
+from medreward.types import Turn
 
 #: AReaL takes a function that has not returned after 15 s for one that gave 0. An error makes it try again instead.
 WITHIN_S: Final = 12.0
@@ -35,11 +36,11 @@ class RewardFunction:
     ) -> float:
         where = f"in a column of its own, and name it with question_column (here {self._question_column!r})"
         question = row.get(self._question_column)
-        if question is None:
-            question = plain_question(row.get("messages_chat") or row.get("messages") or prompt, where)
         images: list[ImageLike] = listed(row.get("images"))
-        if len(images) > 1:
-            raise ValueError(f"the row has {len(images)} images, and the model reads one")
-        triple = Triple(images[0] if images else None, question, without_end_mark(completions))
+        turns: tuple[Turn, ...] = ()
+        if question is None:
+            asked = row.get("messages_chat") or row.get("messages") or prompt
+            question, turns = plain_question(asked, where), turns_in(asked, len(images))
+        triple = Triple(images, question, without_end_mark(completions), turns)
         (reward,) = self._source.rewards([triple], within=WITHIN_S)
         return reward.value

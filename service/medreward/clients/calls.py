@@ -1,9 +1,10 @@
 """Puts triples that share image and question into groups, and groups into calls."""
 
 import asyncio
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias, cast
 
 from medreward.clients.images import File, ImageLike, Source, load
 from medreward.types import ImageSource, InlineImage, Item, StoredImage, Turn, UrlImage
@@ -15,82 +16,133 @@ CALL_IMAGE_BYTES: Final = 16 * 1024 * 1024  # so that a server's image store hol
 FORGETTINGS: Final = 2  # of an image, before it travels with the call
 
 
+#: One image, several in a list or tuple, or None.
+Images: TypeAlias = "ImageLike | Sequence[ImageLike]"
+
+
 @dataclass(frozen=True, slots=True)
 class Triple:
     """What `score_many` takes. A plain tuple of image, question and response will do as well."""
 
-    image: ImageLike
+    image: Images
     question: str
     response: str
+    history: tuple[Turn, ...] = ()
+    department: str = ""  # whose expert scores it, where the model has one
 
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """One question about one image. `left` holds the responses that have no final score yet, each with its place in the
-    result.
+    """One question about its images. `left` holds the responses that have no final score yet, each with its place in
+    the result.
     """
 
-    image: Source
+    images: tuple[Source, ...]
     question: str
     history: tuple[Turn, ...]
     left: list[tuple[int, str]]
-    forgotten: int = 0  # times the server did not know the image that was stored there
+    department: str = ""
+    forgotten: int = 0  # times the server did not know an image that was stored there
 
     @property
-    def stored_image(self) -> File | None:
-        """The image if the server shall store it. One that it forgot again and again travels with the call instead."""
-        return self.image if isinstance(self.image, File) and self.forgotten < FORGETTINGS else None
+    def files(self) -> list[File]:
+        """The images that are files here."""
+        return [image for image in self.images if isinstance(image, File)]
+
+    @property
+    def stored_images(self) -> list[File]:
+        """The files that the server shall store. Those that it forgot again and again travel with the call instead."""
+        return self.files if self.forgotten < FORGETTINGS else []
 
     def item(self) -> Item:
         """Returns the group as an item of a call, with the responses that are left."""
-        sources: tuple[ImageSource, ...] = ()
-        if self.stored_image:
-            sources = (StoredImage(self.stored_image.sha256),)
-        elif isinstance(self.image, File):
-            sources = (InlineImage(self.image.data),)
-        elif isinstance(self.image, UrlImage | StoredImage):
-            sources = (self.image,)
-        return Item(self.question, tuple(response for _, response in self.left), sources, self.history)
+        stored = self.stored_images
+        sources: list[ImageSource] = []
+        for image in self.images:
+            if isinstance(image, File):
+                sources.append(StoredImage(image.sha256) if stored else InlineImage(image.data))
+            elif isinstance(image, UrlImage | StoredImage):
+                sources.append(image)
+        responses = tuple(response for _, response in self.left)
+        return Item(self.question, responses, tuple(sources), self.history, department=self.department)
+
+
+def home_of(asked: Group | Item) -> str:
+    """Returns the key by which one of several servers is chosen: the image, or the question where there is none.
+
+    What has the same key belongs together, for a server does the work on an image and a question once.
+    """
+    if isinstance(asked, Group) and asked.files:
+        return asked.files[0].sha256
+    item = asked.item() if isinstance(asked, Group) else asked
+    match item.images:
+        case (StoredImage(sha256), *_):
+            return sha256
+        case (InlineImage(data), *_):
+            return hashlib.sha256(data).hexdigest()
+        case (UrlImage(url), *_):
+            return url
+    return item.question
 
 
 async def group_by_question(triples: Sequence[Triple]) -> list[Group]:
-    """Returns a group for each image and question in order of first appearance; none is larger than a call may be."""
-    objects = {id(triple.image): triple.image for triple in triples}
-    loaded = await asyncio.gather(*map(load_aside, objects.values()))
+    """Returns a group for each question with its images, turns and department, in order of first appearance; none is
+    larger than a call may be."""
+    objects = {id(image): image for triple in triples for image in listed(triple.image)}
+    loaded = await asyncio.gather(*(asyncio.to_thread(load, image) for image in objects.values()))
     sources = dict(zip(objects, loaded, strict=True))
-    answers: dict[tuple[Source | str, str], list[tuple[int, str]]] = {}
-    images: dict[Source | str, Source] = {}
+    answers: dict[tuple[tuple[Source | str, ...], str, tuple[Turn, ...], str], list[tuple[int, str]]] = {}
+    images: dict[tuple[Source | str, ...], tuple[Source, ...]] = {}
     for place, triple in enumerate(triples):
-        source = sources[id(triple.image)]
-        key = source.sha256 if isinstance(source, File) else source
-        images.setdefault(key, source)
-        answers.setdefault((key, triple.question), []).append((place, triple.response))
-    return [group for (key, question), left in answers.items() for group in of_call_size(images[key], question, left)]
+        own = tuple(sources[id(image)] for image in listed(triple.image))
+        key = tuple(image.sha256 if isinstance(image, File) else image for image in own)
+        images.setdefault(key, own)
+        asked = key, triple.question, triple.history, triple.department
+        answers.setdefault(asked, []).append((place, triple.response))
+    return [
+        group
+        for (key, question, history, department), left in answers.items()
+        for group in of_call_size(images[key], question, left, history, department)
+    ]
 
 
-async def load_aside(image: ImageLike) -> Source:
-    """Returns the image as the client sends it; reads and converts it in a thread."""
-    return None if image is None else await asyncio.to_thread(load, image)
+def listed(images: Images) -> Sequence[ImageLike]:
+    """Returns the images one by one; none for None. Raises TypeError for a list with None in it."""
+    if isinstance(images, list | tuple):
+        if any(image is None for image in images):
+            raise TypeError("an image in the list is None: leave it out")
+        return images
+    return () if images is None else (cast("ImageLike", images),)  # the only sequences are lists and tuples
+
+
+async def load_aside(images: Images) -> tuple[Source, ...]:
+    """Returns the images as the client sends them; reads and converts them in a thread."""
+    return tuple([await asyncio.to_thread(load, image) for image in listed(images)])
 
 
 def of_call_size(
-    image: Source, question: str, left: list[tuple[int, str]], history: tuple[Turn, ...] = ()
+    images: tuple[Source, ...],
+    question: str,
+    left: list[tuple[int, str]],
+    history: tuple[Turn, ...] = (),
+    department: str = "",
 ) -> Iterator[Group]:
     """Yields groups of at most as many responses as a call may have."""
     for start in range(0, len(left), CALL_RESPONSES):
-        yield Group(image, question, history, left[start : start + CALL_RESPONSES])
+        yield Group(images, question, history, left[start : start + CALL_RESPONSES], department)
 
 
 def pack(groups: Iterable[Group], one_image: bool) -> Iterator[list[Group]]:
     """Yields calls, which are groups that travel together. With `one_image` all groups of a call have the same
-    image.
+    images.
     """
     call: list[Group] = []
     images: dict[str, int] = {}
     responses = chars = 0
     for group in groups:
         size = len(group.question) + sum(len(response) for _, response in group.left)
-        image = {group.image.sha256: len(group.image.data)} if isinstance(group.image, File) else {}
+        size += sum(len(turn.text) for turn in group.history)
+        image = {file.sha256: len(file.data) for file in group.files}
         fits = (
             len(call) < CALL_GROUPS
             and responses + len(group.left) <= CALL_RESPONSES
@@ -117,8 +169,4 @@ def halves(call: list[Group]) -> tuple[list[Group], list[Group]] | None:
     if len(group.left) < 2:
         return None
     middle = len(group.left) // 2
-    first, second = (
-        [Group(group.image, group.question, group.history, left, group.forgotten)]
-        for left in (group.left[:middle], group.left[middle:])
-    )
-    return first, second
+    return [replace(group, left=group.left[:middle])], [replace(group, left=group.left[middle:])]

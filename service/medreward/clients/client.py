@@ -3,32 +3,50 @@ model.
 """
 
 import asyncio
+import logging
 import math
 import uuid
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
-from weakref import WeakValueDictionary
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, cast
 
 from medreward.clients.calls import (
     FORGETTINGS,
     Group,
+    Images,
     Triple,
     group_by_question,
     halves,
+    home_of,
     load_aside,
     of_call_size,
     pack,
 )
 from medreward.clients.errors import NotScored, Refused, Unreachable, VersionChanged, describe
-from medreward.clients.images import File, ImageLike, Unreadable
+from medreward.clients.images import File, Unreadable
 from medreward.clients.retries import Attempts, Patience, RetryBudget
-from medreward.clients.score import Reply, Score, Screened, ScreenRequest
+from medreward.clients.score import Best, Reply, Score, Screened, ScreenRequest
+from medreward.clients.servers import Server, Servers
 from medreward.clients.transport import Tls, Transport
 from medreward.errors import RETRYABLE, Code
-from medreward.types import DIMENSIONS, Explain, Item, Lane, ModelRef, Options, ScoreRequest, Thinking, TooLong, Turn
+from medreward.ranking import ranking
+from medreward.types import (
+    DIMENSIONS,
+    Explain,
+    Item,
+    Lane,
+    ModelRef,
+    Options,
+    ScoreRequest,
+    Steps,
+    Thinking,
+    TooLong,
+    Turn,
+    Viewpoints,
+    step_ends,
+)
 
 KNOWN_IMAGES: Final = 100_000
 INTERNAL_TRIES: Final = 3  # a fault of the server may pass, but is not waited out
@@ -38,11 +56,19 @@ ABOUT_CONTENT: Final = frozenset({Code.INVALID_FIELD, Code.TOO_MANY, Code.BODY_T
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
+#: Turns before a question, each with a role and a content: a text, or a list of {"text": …} and {"image": place}.
+History: TypeAlias = Sequence[Mapping[str, Any] | Turn]
 OnFailure = Literal["raise", "unscored"]
+UnreadTurns = Literal["send", "leave_out"]
+
+log = logging.getLogger(__name__)
 
 
 class AsyncClient:
     """Scores over REST (`http://host:8000`) or gRPC (`grpc://host:8001`); with https and grpcs over TLS.
+
+    `url` may name several servers, as a list or with commas between them. Each image then belongs to one of them, which
+    gets all calls about it; a server that is dead, full or much slower than the others gets none until it is back.
 
     A response that cannot be scored gives a Score without numbers that says why; with `strict` it raises NotScored.
     A server that cannot be reached at all is waited for if it has answered before, otherwise Unreachable is raised.
@@ -54,7 +80,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str | Transport,
+        url: str | Sequence[str] | Transport,
         *,
         key: str | None = None,
         lane: Lane | str = Lane.BULK,
@@ -76,52 +102,114 @@ class AsyncClient:
         self._reached = False
         self._fingerprint = pin if isinstance(pin, str) else None
         self._strict = strict
-        self._affinity = affinity
         self._stores = store_images
-        self._stored: OrderedDict[str, None] = OrderedDict()
-        self._storing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._transport = _transport(url, concurrency, timeout, key, tls) if isinstance(url, str) else url
+        self._reading: dict[str, bool] = {}  # by fingerprint, whether the model reads turns
+        urls = _urls(url) if isinstance(url, str | Sequence) else None
+        self._servers = Servers(
+            {_without_password(each): _transport(each, concurrency, timeout, key, tls) for each in urls}
+            if urls
+            else {"the transport": cast(Transport, url)}
+        )
+        self._affinity = affinity or self._servers.several
 
     async def score(
         self,
-        image: ImageLike,
+        image: Images,
         question: str,
         responses: Sequence[str],
         *,
         weights: Mapping[str, float] | None = None,
-        history: Sequence[Mapping[str, str] | Turn] = (),
+        history: History = (),
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
+        department: str = "",
     ) -> list[Score]:
-        """Returns a Score for each response to one question about one image (or about none)."""
+        """Returns a Score for each response to one question about an image, a list of images, or None.
+
+        The `history` may show images by their place in that list; the others stand before the question.
+        """
         if isinstance(responses, str):
             raise TypeError("responses is a list of texts, not one text")
-        request = self._request(weights, too_long, thinking, explain)
-        groups = of_call_size(await load_aside(image), question, list(enumerate(responses)), _turns(history))
+        request = self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints)
+        turns, answers = _turns(history), list(enumerate(responses))
+        groups = of_call_size(await load_aside(image), question, answers, turns, department)
         return self._strictly(await self._score(list(groups), len(responses), request, None))
 
     async def score_many(
         self,
-        triples: Iterable[Triple | tuple[ImageLike, str, str]],
+        triples: Iterable[Triple | tuple[Images, str, str]],
         *,
         weights: Mapping[str, float] | None = None,
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
+        unread_turns: UnreadTurns = "send",
         progress: Progress | None = None,
     ) -> list[Score]:
-        """Returns a Score for each triple, in order. Triples that share image and question travel as one group.
+        """Returns a Score for each triple, in order. Triples that share images, turns and question travel as one group.
 
-        `progress` is called with (done, all) after each call to the server.
+        A server whose model reads no turns refuses triples that have some; with `unread_turns="leave_out"` it is asked
+        without them, and one warning is logged. `progress` is called with (done, all) after each call to the server.
         """
-        request = self._request(weights, too_long, thinking, explain)
+        request = self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints)
         listed = [triple if isinstance(triple, Triple) else Triple(*triple) for triple in triples]
+        if unread_turns == "leave_out" and any(triple.history for triple in listed) and not await self._reads_turns():
+            listed = [replace(triple, history=()) for triple in listed]
         return self._strictly(await self._score(await group_by_question(listed), len(listed), request, progress))
+
+    async def best(
+        self,
+        image: Images,
+        question: str,
+        responses: Sequence[str],
+        *,
+        weights: Mapping[str, float] | None = None,
+        history: History = (),
+        too_long: TooLong | str = TooLong.ERROR,
+        thinking: Thinking | str = Thinking.KEEP,
+        viewpoint: str | None = None,
+    ) -> Best:
+        """Returns which of the responses is the best, their order, and how sure the model is of the first.
+
+        Raises ValueError where a weight is on a dimension that the model has not: then there is no reward to rank by.
+        """
+        scores = await self.score(
+            image,
+            question,
+            responses,
+            weights=weights,
+            history=history,
+            too_long=too_long,
+            thinking=thinking,
+            viewpoint=viewpoint,
+        )
+        if any(score.reward is None and not score.error for score in scores):
+            raise ValueError("a weight is on a dimension that the model has not, so that there is no reward to rank by")
+        given = weights or {}
+        if len(scores) > 1 and not given:
+            given = await self._insist("", lambda server: server.transport.weights(viewpoint))
+        logits = [None if score.logits is None else tuple(map(score.logits.get, DIMENSIONS)) for score in scores]
+        found = ranking([score.reward for score in scores], logits, given)
+        return Best(
+            response=responses[found.order[0]] if len(found.unscored) < len(scores) else None,
+            scores=tuple(scores),
+            order=found.order,
+            ties=found.ties,
+            unscored=found.unscored,
+            first_beats_second=found.first_beats_second,
+            by_dimension=dict(zip(DIMENSIONS, found.by_dimension, strict=True)) if found.by_dimension else None,
+        )
 
     async def screen(
         self,
-        image: ImageLike,
+        image: Images,
         question: str,
         responses: Sequence[str],
         *,
@@ -130,7 +218,7 @@ class AsyncClient:
         on_failure: OnFailure = "raise",
         lane: Lane | str = Lane.INTERACTIVE,
         weights: Mapping[str, float] | None = None,
-        history: Sequence[Mapping[str, str] | Turn] = (),
+        history: History = (),
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
     ) -> list[Screened]:
@@ -166,18 +254,30 @@ class AsyncClient:
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> Reply:
         """Returns the server's reply to one call, which is sent as it stands: nothing is stored, joined or split.
 
         Raises Refused where the server refuses the call and another try would not mend it.
         """
-        request = replace(self._request(weights, too_long, thinking, explain), items=tuple(items))
+        request = replace(
+            self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints), items=tuple(items)
+        )
         async with self._slots:
-            return await self._insist(lambda: self._reply(request, None))
+            return await self._insist(
+                home_of(request.items[0]) if items else "", lambda server: self._reply(request, None, server)
+            )
 
     async def model(self) -> ModelRef:
         """Returns what the server serves now."""
-        return await self._insist(self._transport.model)
+        return await self._insist("", lambda server: server.transport.model())
+
+    async def limits(self) -> Mapping[str, float]:
+        """Returns every limit of the server by its name. `item_turns` is 0 where its model reads no turns before a
+        question, and `item_images` is 1 where it reads one image at a time."""
+        return await self._insist("", lambda server: server.transport.limits())
 
     async def pin_model(self) -> ModelRef:
         """Returns what the server serves now, and pins this client to it."""
@@ -201,8 +301,8 @@ class AsyncClient:
         return self._served_by
 
     async def close(self) -> None:
-        """Closes the transport. A closed client cannot be used again."""
-        await self._transport.close()
+        """Closes all connections. A closed client cannot be used again."""
+        await self._servers.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -218,20 +318,28 @@ class AsyncClient:
         too_long: TooLong | str,
         thinking: Thinking | str,
         explain: Explain | str = Explain.NONE,
+        steps: str | Sequence[int] = Steps.NONE,
+        viewpoint: str | None = None,
+        viewpoints: Viewpoints | str = Viewpoints.NONE,
     ) -> ScoreRequest:
+        if weights and viewpoint is not None:
+            raise ValueError("weights and viewpoint exclude each other: a viewpoint is a set of weights")
         for name, weight in (weights or {}).items():
             if name not in DIMENSIONS or not math.isfinite(weight):
                 dimensions = ", ".join(DIMENSIONS)
                 raise ValueError(f"the weight {name}={weight} is wrong: give finite numbers for some of {dimensions}")
-        options = Options(TooLong(too_long), Thinking(thinking), Explain(explain))
-        return ScoreRequest("", (), weights, options, self._lane, self._timeout)
+        options = Options(
+            TooLong(too_long), Thinking(thinking), Explain(explain), step_ends(steps), Viewpoints(viewpoints)
+        )
+        return ScoreRequest("", (), weights, options, self._lane, self._timeout, viewpoint=viewpoint)
 
     async def _score(
         self, groups: list[Group], count: int, request: ScoreRequest, progress: Progress | None
     ) -> list[Score]:
         scores = [Score(error=Code.INTERNAL, message="not asked")] * count
-        if not self._stores:
-            for group in groups:
+        for group in groups:
+            # With affinity each image would be stored on the server of its own hash, and only one gets the call.
+            if not self._stores or (self._affinity and len(group.files) > 1):
                 group.forgotten = FORGETTINGS
         done = 0
 
@@ -259,6 +367,16 @@ class AsyncClient:
 
     # one call
 
+    async def _reads_turns(self) -> bool:
+        """Returns whether the server takes turns before a question. It is asked once for each model that served."""
+        served = self._served_by.fingerprint if self._served_by else ""
+        if served not in self._reading:
+            reads = bool((await self.limits()).get("item_turns", 0))
+            if not reads and False not in self._reading.values():
+                log.warning("the server's model reads no turns before a question: they are left out")
+            self._reading[served] = reads
+        return self._reading[served]
+
     async def _finish(self, call: list[Group], request: ScoreRequest, scores: list[Score]) -> None:
         """Tries until every response of the call has its score, or an error that another try would not mend.
 
@@ -267,9 +385,9 @@ class AsyncClient:
         attempts = Attempts(self._budget)
         while call := list(filter(_unfinished, call)):
             retry_after = None
+            home, ask = home_of(call[0]), partial(self._attempt, call, request, scores)
             try:
-                await self._store_images(call, scores)
-                if await self._ask(list(filter(_unfinished, call)), request, scores):
+                if await self._try(home, ask):
                     continue
             except Refused as refused:
                 if self._is_nobody_there(refused, attempts):
@@ -283,28 +401,28 @@ class AsyncClient:
                     return
                 if refused.code == Code.INTERNAL and attempts.failed + 1 >= INTERNAL_TRIES:
                     return
-                retry_after = refused.retry_after
+                retry_after = self._servers.retry_after(refused)
             pause = attempts.pause(retry_after)
             if pause is None:
                 return  # what is left holds the error of its last try
             await asyncio.sleep(pause)
 
-    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _insist(self, key: str, call: Callable[[Server], Awaitable[T]]) -> T:
         """Returns the answer of the first try that has one; raises a refusal that another try would not mend."""
         attempts = Attempts(self._budget)
         while True:
             try:
-                return await self._try(call())
+                return await self._try(key, call)
             except Refused as refused:
-                pause = attempts.pause(refused.retry_after)
+                pause = attempts.pause(self._servers.retry_after(refused))
                 if not refused.retryable or pause is None or self._is_nobody_there(refused, attempts):
                     raise
             await asyncio.sleep(pause)
 
-    async def _try(self, call: Awaitable[T]) -> T:
+    async def _try(self, key: str, call: Callable[[Server], Awaitable[T]]) -> T:
         """Returns the answer, and notes that a server is there, whatever it answers."""
         try:
-            answer = await call
+            answer = await self._servers.ask(key, call)
         except Refused as refused:
             self._reached |= not isinstance(refused, Unreachable)
             raise
@@ -316,34 +434,36 @@ class AsyncClient:
         URL.
         """
         waited = attempts.seconds >= self._budget.patience.start_seconds
-        return isinstance(refused, Unreachable) and not self._reached and waited
+        return isinstance(refused, Unreachable) and self._servers.are_all_gone and not self._reached and waited
 
-    async def _ask(self, call: list[Group], request: ScoreRequest, scores: list[Score]) -> bool:
+    async def _attempt(self, call: list[Group], request: ScoreRequest, scores: list[Score], server: Server) -> bool:
         """Makes one try. Returns False if what is left then is better asked after a pause."""
+        await self._store_images(call, scores, server)
+        call = list(filter(_unfinished, call))
         if not call:
             return True
         items = tuple(group.item() for group in call)
-        images = {group.image.sha256 for group in call if isinstance(group.image, File)}
-        affinity = images.pop() if len(images) == 1 else None
-        reply = await self._try(self._reply(replace(request, items=items), affinity))
-        settled = [self._settle(*answered, scores) for answered in zip(call, reply.scores, strict=True)]
+        images = {tuple(file.sha256 for file in group.files) for group in call if group.files}
+        affinity = images.pop()[0] if len(images) == 1 else None
+        reply = await self._reply(replace(request, items=items), affinity, server)
+        settled = [self._settle(*answered, scores, server) for answered in zip(call, reply.scores, strict=True)]
         return all(settled)
 
-    async def _reply(self, request: ScoreRequest, affinity: str | None) -> Reply:
+    async def _reply(self, request: ScoreRequest, affinity: str | None, server: Server) -> Reply:
         """Returns the reply to one try; raises VersionChanged where another model gave it than the pinned one."""
         # A policy is made for its model, so verdicts may come from any; only a pin that names one holds for them.
         pins = isinstance(self._pin, str) if isinstance(request, ScreenRequest) else self._pin
         request = replace(request, id=uuid.uuid4().hex, fingerprint=self._fingerprint if pins else None)
         try:
             if isinstance(request, ScreenRequest):
-                reply = await self._transport.screen(request, affinity)
+                reply = await server.transport.screen(request, affinity)
             else:
-                reply = await self._transport.score(request, affinity)
+                reply = await server.transport.score(request, affinity)
         except Refused as refused:
             if refused.code != Code.VERSION_CHANGED:
                 raise
             try:
-                served = await self._transport.model()
+                served = await server.transport.model()
             except Refused:
                 served = None
             if served and served.fingerprint == self._fingerprint:  # of another server behind the same address
@@ -368,46 +488,47 @@ class AsyncClient:
         )
         return VersionChanged(message, self._fingerprint, served)
 
-    def _settle(self, group: Group, answers: list[Score], scores: list[Score]) -> bool:
+    def _settle(self, group: Group, answers: list[Score], scores: list[Score], server: Server) -> bool:
         """Takes what is final out of what is left. Returns False if the rest needs time, and not only its image
         again.
         """
         left, group.left = group.left, []
         for (place, response), score in zip(left, answers, strict=True):
             scores[place] = score
-            if score.error in RETRYABLE or (score.error == Code.IMAGE_UNKNOWN and group.stored_image):
+            if score.error in RETRYABLE or (score.error == Code.IMAGE_UNKNOWN and group.stored_images):
                 group.left.append((place, response))
-        if group.stored_image and any(score.error == Code.IMAGE_UNKNOWN for score in answers):
-            self._stored.pop(group.stored_image.sha256, None)
+        if group.stored_images and any(score.error == Code.IMAGE_UNKNOWN for score in answers):
+            for image in group.stored_images:
+                server.stored.pop(image.sha256, None)
             group.forgotten += 1
         return not any(score.error in RETRYABLE for score in answers)
 
     # images
 
-    async def _store_images(self, call: list[Group], scores: list[Score]) -> None:
+    async def _store_images(self, call: list[Group], scores: list[Score], server: Server) -> None:
         """Stores each image of the call once. The refusal of an image is the error of the responses about it."""
         for group in call:
-            if not group.stored_image:
-                continue
-            try:
-                await self._store(group.stored_image)
-            except Refused as refused:
-                if refused.code == Code.IMAGE_TOO_LARGE:  # for the store, perhaps not for the model
-                    group.forgotten = FORGETTINGS
-                    continue
-                if not (refused.code == Code.BODY_TOO_LARGE or refused.code.startswith("image_")):
-                    raise
-                _fill([group], scores, refused)
-                group.left = []
+            for image in group.stored_images:
+                try:
+                    await self._store(image, server)
+                except Refused as refused:
+                    if refused.code == Code.IMAGE_TOO_LARGE:  # for the store, perhaps not for the model
+                        group.forgotten = FORGETTINGS
+                        break
+                    if not (refused.code == Code.BODY_TOO_LARGE or refused.code.startswith("image_")):
+                        raise
+                    _fill([group], scores, refused)
+                    group.left = []
+                    break
 
-    async def _store(self, image: File) -> None:
-        async with self._storing.setdefault(image.sha256, asyncio.Lock()):
-            if image.sha256 in self._stored:
+    async def _store(self, image: File, server: Server) -> None:
+        async with server.storing.setdefault(image.sha256, asyncio.Lock()):
+            if image.sha256 in server.stored:
                 return
-            await self._try(self._transport.put_image(image.data, image.sha256))
-            self._stored[image.sha256] = None
-            if len(self._stored) > KNOWN_IMAGES:
-                self._stored.popitem(last=False)
+            await server.transport.put_image(image.data, image.sha256)
+            server.stored[image.sha256] = None
+            if len(server.stored) > KNOWN_IMAGES:
+                server.stored.popitem(last=False)
 
 
 async def _all(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -419,6 +540,21 @@ async def _all(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _urls(given: str | Sequence[str]) -> list[str]:
+    """Returns the URL of each server. Raises ValueError where one is missing or named twice."""
+    urls = [url.strip() for url in (given.split(",") if isinstance(given, str) else given)]
+    if not urls:
+        raise ValueError("no URL of a server is given")
+    if len({*map(_without_password, urls)}) < len(urls):
+        raise ValueError(f"the URL {given!r} names a server twice")
+    return urls
+
+
+def _without_password(url: str) -> str:
+    scheme, _, target = url.partition("://")
+    return f"{scheme}://{target.rpartition('@')[2]}"
 
 
 def _transport(url: str, connections: int, timeout: float, key: str | None, tls: Tls | None) -> Transport:
@@ -439,8 +575,16 @@ def _transport(url: str, connections: int, timeout: float, key: str | None, tls:
     return RestTransport(url, connections, timeout, headers, tls)
 
 
-def _turns(history: Sequence[Mapping[str, str] | Turn]) -> tuple[Turn, ...]:
-    return tuple(turn if isinstance(turn, Turn) else Turn(turn["role"], turn["content"]) for turn in history)
+def _turns(history: History) -> tuple[Turn, ...]:
+    return tuple(turn if isinstance(turn, Turn) else _turn(turn) for turn in history)
+
+
+def _turn(turn: Mapping[str, Any]) -> Turn:
+    """Returns the turn, whose content is a text or a list of {"text": …} and {"image": place}."""
+    content = turn["content"]
+    if isinstance(content, str):
+        return Turn(turn["role"], content)
+    return Turn(turn["role"], tuple(part["text"] if "text" in part else part["image"] for part in content))
 
 
 def _screened(place: int, score: Score, on_failure: OnFailure) -> Screened:
@@ -459,12 +603,14 @@ def _unfinished(group: Group) -> bool:
 def _refuse_unsendable(group: Group, scores: list[Score]) -> int:
     """Gives an error to each response that no call could carry; returns how many these are."""
     before = len(group.left)
-    if isinstance(group.image, Unreadable):
-        _fill([group], scores, Refused(Code.IMAGE_INVALID, group.image.reason, retryable=False))
+    unreadable = [image for image in group.images if isinstance(image, Unreadable)]
+    if unreadable:
+        _fill([group], scores, Refused(Code.IMAGE_INVALID, unreadable[0].reason, retryable=False))
         group.left = []
+    asked = [group.question, *(turn.text for turn in group.history)]
     bad = Score(error=Code.BAD_TEXT, message="the text has half of a surrogate pair, which is no Unicode text")
     for place, response in group.left:
-        if not (_is_unicode(group.question) and _is_unicode(response)):
+        if not all(map(_is_unicode, (*asked, response))):
             scores[place] = bad
     group.left = [(place, response) for place, response in group.left if scores[place] is not bad]
     return before - len(group.left)

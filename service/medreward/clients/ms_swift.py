@@ -52,7 +52,7 @@ class Batches:
         """Returns the rewards of the batch as they were for another function, if it is the same to the last letter."""
 
         def triples() -> Sequence[Triple | Score]:
-            prompts = [[_without_tags(message) for message in messages[:-1]] for messages in columns["messages"]]
+            prompts = [_without_tags(messages[:-1]) for messages in columns["messages"]]
             return self._columns.triples(prompts, completions, columns, self._pictures)
 
         return self._last.answer(function, triples, self._source.rewards)
@@ -86,6 +86,22 @@ class AsyncFunction(Function):
         return await asyncio.to_thread(self.rewards, completions, columns)
 
 
-def _without_tags(message: Mapping[str, Any]) -> Mapping[str, Any]:
+def _without_tags(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the prompt with parts in place of the tags of its earlier turns, and the last turn without its tags."""
+    return [_in_parts(message) for message in messages[:-1]] + [_last_without_tags(each) for each in messages[-1:]]
+
+
+def _in_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    content = message["content"]
+    if not isinstance(content, str) or IMAGE_TAG not in content:
+        return message
+    texts = content.split(IMAGE_TAG)
+    parts: list[Mapping[str, Any]] = [{"type": "text", "text": texts[0]}]
+    for text in texts[1:]:
+        parts += [{"type": "image"}, {"type": "text", "text": text}]
+    return {**message, "content": parts}
+
+
+def _last_without_tags(message: Mapping[str, Any]) -> Mapping[str, Any]:
     content = message["content"]
     return {**message, "content": content.replace(IMAGE_TAG, "").lstrip()} if isinstance(content, str) else message

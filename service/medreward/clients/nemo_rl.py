@@ -9,8 +9,9 @@ from nemo_rl.environments.interfaces import EnvironmentInterface, EnvironmentRet
 
 from medreward.clients.calls import Triple
 from medreward.clients.rewarding import Reward, source_of
-from medreward.clients.rows import Pictures, images_in, listed, one_triple, plain_question, question_in
+from medreward.clients.rows import Pictures, images_in, listed, one_triple, plain_question, question_in, turns_in
 from medreward.clients.score import Score
+from medreward.types import Turn
 
 
 class Environment(EnvironmentInterface):
@@ -59,10 +60,12 @@ class Environment(EnvironmentInterface):
             raise ValueError("the conversation has no turn of the assistant, so that there is nothing to score")
         prompt = [message for message in log[:last] if message["role"] in ("system", "user", "assistant")]
         question = about.get("question")
+        images = listed(about.get("image")) or images_in(prompt)
+        turns: tuple[Turn, ...] = ()
         if question is None:
             question = plain_question(question_in(prompt), "as `question` in the row's metadata")
-        images = listed(about.get("image")) or images_in(prompt)
-        return one_triple(self._pictures, images, question, log[last]["content"])
+            turns = turns_in(prompt, len(images))
+        return one_triple(self._pictures, images, question, log[last]["content"], turns)
 
     def _tensors(self, rewards: Sequence[Reward]) -> Any:
         if not self._weights:

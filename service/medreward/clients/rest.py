@@ -4,13 +4,15 @@ import asyncio
 import uuid
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import httpx
 import msgspec
 
 from medreward.clients.errors import Refused, Unreachable
-from medreward.clients.score import Contribution, Policy, Reason, Reply, Score, Screened, ScreenRequest
+from medreward.clients.score import Contribution, Policy, Reason, Reply, Score, Screened, ScreenRequest, Step
+from medreward.clients.tracing import trace_headers
 from medreward.clients.transport import Tls, by_item, decided, garbled
 from medreward.errors import Code
 from medreward.types import (
@@ -50,26 +52,55 @@ class Part(msgspec.Struct):
         return Contribution(self.start, self.end, self.logits, self.reward, code, message)
 
 
-class Result(msgspec.Struct):
-    item: int
-    response: int
+class Cut(msgspec.Struct):
+    end: int
+    logits: dict[str, float | None] | None
+    reward: float | None
+    error: Error | None = None
+
+    def step(self) -> Step:
+        """Returns it as a caller gets it."""
+        code, message = (self.error.code, self.error.message) if self.error else (None, None)
+        return Step(self.end, self.logits, self.reward, code, message)
+
+
+class Aside(msgspec.Struct):
     scores: dict[str, float | None] | None
     logits: dict[str, float | None] | None
     uncertainty: dict[str, float | None] | None
     reward: float | None
     flags: tuple[str, ...]
     error: Error | None = None
-    cached: bool = False
-    explain: list[Part] | None = None
 
     def score(self) -> Score:
         """Returns it as a caller gets it."""
         if self.error:
             error = self.error
             return Score(flags=self.flags, error=error.code, message=error.message, field=error.field)
-        explain = None if self.explain is None else tuple(part.contribution() for part in self.explain)
-        return Score(
-            self.reward, self.scores, self.logits, self.uncertainty, self.flags, explain=explain, cached=self.cached
+        return Score(self.reward, self.scores, self.logits, self.uncertainty, self.flags)
+
+
+class Result(Aside, kw_only=True):
+    item: int
+    response: int
+    cached: bool = False
+    explain: list[Part] | None = None
+    steps: list[Cut] | None = None
+    without_thinking: Aside | None = None
+    expert: str = ""
+    viewpoints: dict[str, float] | None = None
+    viewpoint_spread: float | None = None
+
+    def score(self) -> Score:
+        return replace(
+            super().score(),
+            explain=None if self.explain is None else tuple(part.contribution() for part in self.explain),
+            steps=None if self.steps is None else tuple(cut.step() for cut in self.steps),
+            without_thinking=self.without_thinking.score() if self.without_thinking else None,
+            expert=self.expert,
+            viewpoints=self.viewpoints,
+            viewpoint_spread=self.viewpoint_spread,
+            cached=self.cached,
         )
 
 
@@ -92,6 +123,15 @@ class Model(msgspec.Struct):
 
     def ref(self) -> ModelRef:
         return ModelRef(self.name, self.version, self.fingerprint, Runtime.of(self.runtime), self.evidence)
+
+
+class Weighting(msgspec.Struct):
+    weights: dict[str, float]
+
+
+class Served(msgspec.Struct):
+    default_weights: dict[str, float]
+    viewpoints: dict[str, Weighting] = {}
 
 
 class Body(msgspec.Struct):
@@ -186,6 +226,16 @@ class RestTransport:
         model: Model = await self._decoded(await self._send("GET", "/v1/model", {}), Model)
         return model.ref()
 
+    async def weights(self, viewpoint: str | None) -> Mapping[str, float]:
+        served: Served = await self._decoded(await self._send("GET", "/v1/model", {}), Served)
+        if viewpoint is None:
+            return served.default_weights
+        return served.viewpoints[viewpoint].weights if viewpoint in served.viewpoints else {}
+
+    async def limits(self) -> Mapping[str, float]:
+        limits: dict[str, float] = await self._decoded(await self._send("GET", "/v1/limits", {}), dict[str, float])
+        return limits
+
     async def close(self) -> None:
         await self._client.aclose()
 
@@ -193,6 +243,7 @@ class RestTransport:
         self, method: str, path: str, headers: dict[str, str], content: bytes | None = None
     ) -> httpx.Response:
         id_ = headers.setdefault("X-Request-Id", uuid.uuid4().hex)
+        headers |= trace_headers()
         try:
             async with asyncio.timeout(self._longest_s):
                 response = await self._client.request(method, path, content=content, headers=headers)
@@ -242,17 +293,22 @@ def _body(request: ScoreRequest) -> bytes:
     items = []
     for item in request.items:
         fields: dict[str, object] = {"question": item.question, "responses": item.responses}
-        if item.images:
-            (image,) = item.images
-            fields["image"] = _image(image)
+        if len(item.images) == 1:
+            fields["image"] = _image(item.images[0])
+        elif item.images:
+            fields["images"] = [_image(image) for image in item.images]
         if item.history:
-            fields["history"] = [{"role": turn.role, "content": turn.content} for turn in item.history]
+            fields["history"] = [turn.as_json() for turn in item.history]
         if isinstance(request, ScreenRequest) and request.department:
             fields["department"] = request.department
+        elif item.department:
+            fields["department"] = item.department
         items.append(fields)
     body: dict[str, object] = {"items": items}
     if request.weights:
         body["weights"] = request.weights
+    if request.viewpoint is not None:
+        body["viewpoint"] = request.viewpoint
     if isinstance(request, ScreenRequest) and request.policy is not None:
         body["policy"] = request.policy
     if request.options != Options():

@@ -16,7 +16,7 @@ from medreward.clients.calls import Triple
 from medreward.clients.errors import NotScored, Refused
 from medreward.clients.retries import Patience
 from medreward.clients.score import Score
-from medreward.clients.sync import Client, ClientOptions, ScoreOptions
+from medreward.clients.sync import Client, ClientOptions, RewardOptions, ScoreOptions
 from medreward.errors import RETRYABLE, Code
 from medreward.types import DIMENSIONS, Thinking, TooLong
 
@@ -48,6 +48,7 @@ class Reward:
 class SourceOptions(ClientOptions, ScoreOptions, total=False):
     """What every adapter takes beside the server's URL: what RewardSource takes."""
 
+    viewpoint: str | None
     on_error: OnError
 
 
@@ -64,6 +65,7 @@ class RewardSource:
         server: str | Client,
         *,
         weights: Mapping[str, float] | None = None,
+        viewpoint: str | None = None,
         on_error: OnError = "raise",
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
@@ -79,7 +81,11 @@ class RewardSource:
         self._server = server
         self._on_error = on_error
         self._options = options
-        self._how: ScoreOptions = {"weights": weights, "too_long": TooLong(too_long), "thinking": Thinking(thinking)}
+        if weights and viewpoint is not None:
+            raise ValueError("weights and viewpoint exclude each other: a viewpoint is a set of weights")
+        self._how: RewardOptions = {"weights": weights, "too_long": TooLong(too_long), "thinking": Thinking(thinking)}
+        if viewpoint is not None:
+            self._how["viewpoint"] = viewpoint
 
     @property
     def client(self) -> Client:
@@ -123,7 +129,8 @@ class RewardSource:
         return self._rewards(_put_together(asked, future.result()))
 
     def _asked(self, asked: Sequence[Triple | Score]) -> Future[list[Score]]:
-        return self.client.submit([one for one in asked if isinstance(one, Triple)], **self._how)
+        triples = [one for one in asked if isinstance(one, Triple)]
+        return self.client.submit(triples, unread_turns="leave_out", **self._how)
 
     def _say_waiting(self, future: Future[Any] | asyncio.Future[Any], count: int) -> None:
         if not future.done():

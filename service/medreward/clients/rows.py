@@ -11,9 +11,11 @@ from medreward.clients.calls import Triple
 from medreward.clients.images import ImageLike, image_bytes
 from medreward.clients.score import Score
 from medreward.errors import Code
-from medreward.types import StoredImage
+from medreward.types import StoredImage, Turn
 
 IMAGE_PARTS: Final = ("image", "image_url", "input_image")  # of a message's content
+#: Where a part holds its image: the file itself first, because its hash is the same wherever it comes from.
+HOLDS: Final = ("bytes", "image", "url", "path")
 #: How a turn begins in the chat templates that people train with.
 CHAT_MARKUP: Final = re.compile(r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|\[INST\]")
 #: What a tokenizer writes at the end of a generated text when it does not leave out special tokens.
@@ -57,12 +59,21 @@ def _pixels(image: Any) -> Hashable:
     return None
 
 
-def one_triple(pictures: Pictures, images: Sequence[ImageLike], question: str, response: str) -> Triple | Score:
-    """Returns a Score with an error where there is more than one image, or one that cannot be read."""
-    if len(images) > 1:
-        return Score(error=Code.UNSUPPORTED_FIELD, message="the row has more than one image")
+def one_triple(
+    pictures: Pictures,
+    images: Sequence[ImageLike],
+    question: str,
+    response: str,
+    history: tuple[Turn, ...] = (),
+) -> Triple | Score:
+    """Returns a Score with an error where an image cannot be read, or a turn is of somebody whom no model knows."""
+    strangers = {turn.role for turn in history} - {"system", "user", "assistant"}
+    if strangers:
+        message = f"the prompt has a turn of {min(strangers)}: system, user and assistant are read"
+        return Score(error=Code.UNSUPPORTED_FIELD, message=message)
     try:
-        return Triple(pictures.file(images[0]) if images else None, question, response)
+        files = tuple(map(pictures.file, images))
+        return Triple(files if len(files) > 1 else files[0] if files else None, question, response, history)
     except (OSError, SyntaxError, ValueError) as error:  # the second from Pillow, of broken PNG files
         return Score(error=Code.IMAGE_INVALID, message=str(error))
 
@@ -77,9 +88,33 @@ def listed(value: Any) -> list[ImageLike]:
 def images_in(prompt: Text) -> list[ImageLike]:
     """Returns the images of a conversation, under the names that chat templates and data sets give them."""
     parts = [part for part in _parts(prompt) if part["type"] == "image"]
-    names = ("bytes", "image", "url", "path")  # the file itself first: its hash is the same wherever it comes from
-    held = [[part[name] for name in names if part.get(name) is not None] for part in parts]
+    held = [[part[name] for name in HOLDS if part.get(name) is not None] for part in parts]
     return [images[0] for images in held if images]
+
+
+def turns_in(prompt: Text, images: int) -> tuple[Turn, ...]:
+    """Returns the turns before the last one of the user; none of a plain prompt.
+
+    The image parts of the conversation are, in their order, the first of the row's `images`; further ones are left out.
+    """
+    if isinstance(prompt, str):
+        return ()
+    last = max((n for n, message in enumerate(prompt) if message["role"] == "user"), default=0)
+    parts = [part for part in _parts(prompt) if part["type"] in IMAGE_PARTS]
+    held = [part for part in parts if any(part.get(name) is not None for name in HOLDS)] or parts
+    places = {id(part): place for place, part in enumerate(held[:images])}
+    turns = (_turn(message, places) for message in prompt[:last])
+    return tuple(turn for turn in turns if turn != Turn("system", ""))  # which data sets have where they say nothing
+
+
+def _turn(message: Mapping[str, Any], places: Mapping[int, int]) -> Turn:
+    """Returns a message as a turn; `places` are those of the image parts, by their identity."""
+    role = "system" if message["role"] == "developer" else message["role"]
+    content = message.get("content")
+    if not isinstance(content, list):
+        return Turn(role, content or "")
+    parts = [part["text"] if part["type"] == "text" else places.get(id(part)) for part in content]
+    return Turn(role, tuple(part for part in parts if part is not None))
 
 
 def shows_image(prompt: Text) -> bool:

@@ -1,13 +1,15 @@
 """The transport over gRPC."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 
 from medreward.clients.errors import Refused, Unreachable
-from medreward.clients.score import Contribution, Policy, Reason, Reply, Score, Screened, ScreenRequest
+from medreward.clients.score import Contribution, Policy, Reason, Reply, Score, Screened, ScreenRequest, Step
+from medreward.clients.tracing import trace_headers
 from medreward.clients.transport import Tls, by_item, decided, garbled
 from medreward.errors import RETRYABLE, Code
 from medreward.proto import reward_pb2 as pb
@@ -18,11 +20,14 @@ from medreward.types import (
     ImageSource,
     InlineImage,
     ModelRef,
+    Options,
     Runtime,
     ScoreRequest,
     StoredImage,
+    Turn,
     UrlImage,
     Verdict,
+    Viewpoints,
 )
 
 #: Of calls that ended before the server's own code was reached, or after it had answered.
@@ -62,7 +67,8 @@ class RpcTransport:
 
     async def score(self, request: ScoreRequest, affinity: str | None) -> Reply:
         reply = await self._ask(self._stub.Score, pb.ScoreRequest(**_asked(request)), request, affinity)
-        results = ((result.item, result.response, _score(result)) for result in reply.results)
+        lists_viewpoints = request.options.viewpoints is Viewpoints.ALL
+        results = ((result.item, result.response, _score(result, lists_viewpoints)) for result in reply.results)
         return Reply(_ref(reply.model), by_item(request, results), reply.request_id, _timings(reply.timings))
 
     async def screen(self, request: ScreenRequest, affinity: str | None) -> Reply:
@@ -79,13 +85,22 @@ class RpcTransport:
         return Reply(_ref(reply.model), by_item(request, results), reply.request_id, _timings(reply.timings))
 
     async def put_image(self, data: bytes, digest: str) -> None:
-        metadata = [*self._metadata, ("x-affinity-key", digest)]
+        metadata = [*self._metadata, *_affinity(digest)]
         reply = await self._call(self._stub.PutImage, pb.PutImageRequest(data=data), metadata)
         if reply.sha256 != digest:
             raise garbled()
 
     async def model(self) -> ModelRef:
         return _ref((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).ref)
+
+    async def weights(self, viewpoint: str | None) -> Mapping[str, float]:
+        served = await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)
+        if viewpoint is None:
+            return dict(served.default_weights)
+        return dict(served.viewpoints[viewpoint].weights) if viewpoint in served.viewpoints else {}
+
+    async def limits(self) -> Mapping[str, float]:
+        return dict((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).limits)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -95,7 +110,7 @@ class RpcTransport:
         if request.deadline_s:
             metadata.append(("x-deadline-ms", str(max(1, round(request.deadline_s * 1000)))))
         if affinity:
-            metadata.append(("x-affinity-key", affinity))
+            metadata += _affinity(affinity)
         reply = await self._call(method, message, metadata)
         if reply.request_id != request.id:
             raise garbled()
@@ -103,6 +118,7 @@ class RpcTransport:
 
     async def _call(self, method: Any, message: object, metadata: list[tuple[str, str]]) -> Any:
         try:
+            metadata = [*metadata, *trace_headers().items()]
             return await method(message, metadata=metadata, timeout=self._longest_s)
         except grpc.aio.AioRpcError as error:
             raise self._refused(error) from None
@@ -135,7 +151,8 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
             images=[_image(image) for image in item.images],
             question=item.question,
             responses=item.responses,
-            history=[pb.Turn(role=turn.role, content=turn.content) for turn in item.history],
+            history=[_turn(turn) for turn in item.history],
+            department=item.department,
         )
         for item in request.items
     ]
@@ -143,10 +160,25 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
         "request_id": request.id,
         "items": items,
         "weights": request.weights,
-        "options": pb.Options(**request.options.given()),
+        "viewpoint": request.viewpoint or "",
+        "options": _options(request.options),
         "lane": request.lane,
         "expect_fingerprint": request.fingerprint or "",
     }
+
+
+def _options(options: Options) -> pb.Options:
+    given = options.given()
+    if isinstance(options.steps, tuple):
+        given["step_ends"] = given.pop("steps")
+    return pb.Options(**given)
+
+
+def _turn(turn: Turn) -> pb.Turn:
+    if isinstance(turn.content, str):
+        return pb.Turn(role=turn.role, content=turn.content)
+    parts = [pb.Part(text=part) if isinstance(part, str) else pb.Part(image=part) for part in turn.content]
+    return pb.Turn(role=turn.role, parts=parts)
 
 
 def _image(image: ImageSource) -> pb.Image:
@@ -160,7 +192,20 @@ def _image(image: ImageSource) -> pb.Image:
     raise TypeError("the client sends images by hash, as bytes or by URL")
 
 
-def _score(result: pb.Result) -> Score:
+def _score(result: pb.Result, lists_viewpoints: bool = False) -> Score:
+    return replace(
+        _numbers(result),
+        explain=tuple(map(_contribution, result.explain.sentences)) if result.HasField("explain") else None,
+        steps=tuple(map(_step, result.steps.steps)) if result.HasField("steps") else None,
+        without_thinking=_numbers(result.without_thinking) if result.HasField("without_thinking") else None,
+        expert=result.expert,
+        viewpoints=dict(result.viewpoints) if lists_viewpoints else None,
+        viewpoint_spread=result.viewpoint_spread if result.HasField("viewpoint_spread") else None,
+        cached=result.cached,
+    )
+
+
+def _numbers(result: pb.Result | pb.Aside) -> Score:
     if result.HasField("error"):
         error = result.error
         return Score(flags=tuple(result.flags), error=error.code, message=error.message, field=error.field)
@@ -170,9 +215,13 @@ def _score(result: pb.Result) -> Score:
         _six(result.logits),
         _six(result.uncertainty) if result.HasField("uncertainty") else None,
         tuple(result.flags),
-        explain=tuple(map(_contribution, result.explain.sentences)) if result.HasField("explain") else None,
-        cached=result.cached,
     )
+
+
+def _step(cut: pb.Step) -> Step:
+    if cut.HasField("error"):
+        return Step(cut.end, error=cut.error.code, message=cut.error.message)
+    return Step(cut.end, _six(cut.logits), cut.reward if cut.HasField("reward") else None)
 
 
 def _contribution(part: pb.Contribution) -> Contribution:
@@ -208,3 +257,8 @@ def _six(values: pb.Dimensions) -> dict[str, float | None]:
 
 def _ref(model: pb.ModelRef) -> ModelRef:
     return ModelRef(model.name, model.version, model.fingerprint, Runtime.of(model.runtime), Evidence(model.evidence))
+
+
+def _affinity(key: str) -> list[tuple[str, str]]:
+    """Returns the key as balancers read it, and as Ray Serve does, which knows no other name over gRPC."""
+    return [("x-affinity-key", key), ("session_id", key)]

@@ -26,6 +26,17 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """The numbers of `response[:end]`, as if the response ended there; or an error, and then no number."""
+
+    end: int
+    logits: Numbers | None = None
+    reward: float | None = None
+    error: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """The numbers of one response and the reward that is made of them; or an error, and then no number.
 
@@ -41,9 +52,31 @@ class Score:
     error: str | None = None
     message: str | None = None
     explain: tuple[Contribution, ...] | None = None  # with explain="sentences"; None where the response was cut
+    steps: tuple[Step, ...] | None = None  # with steps=...; None where the response was cut
+    without_thinking: "Score | None" = None  # with thinking="both": what thinking="strip" gives
+    expert: str = ""  # of the model, who gave the numbers; empty for the model itself
+    viewpoints: Mapping[str, float] | None = None  # with viewpoints="all": the reward under each viewpoint of the model
+    viewpoint_spread: float | None = None  # the highest of these less the lowest; None for a model without viewpoints
     # Where in the call the error is, and whether the server knew the answer: how it came about, not what it says.
     field: str | None = dataclasses.field(default=None, compare=False)
     cached: bool = dataclasses.field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """How the responses to one question stand to each other, with the Score of each.
+
+    `order`, `ties` and `unscored` hold places in the responses, counted from 0. The probabilities are None with fewer
+    than two scores.
+    """
+
+    response: str | None  # the best one; None where none was scored
+    scores: tuple[Score, ...]  # of the responses as they were given
+    order: tuple[int, ...]  # the best first; of equal rewards the one given first; unscored last
+    ties: tuple[tuple[int, ...], ...]  # those that have one and the same reward
+    unscored: tuple[int, ...]  # the error of their scores says why
+    first_beats_second: float | None  # by the weighted mean of what the logits of the dimensions say
+    by_dimension: Numbers | None  # the same for each dimension
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import fmean, stdev
 
 from medreward.clients.score import Score
@@ -45,6 +46,35 @@ def normalised_sum(scores: Sequence[Score], groups: Sequence[Hashable], weights:
         column = normalised([score.logits[dimension] if score.logits else None for score in scores], groups)
         total = [None if a is None or b is None else a + weight * b for a, b in zip(total, column, strict=True)]
     return total
+
+
+def viewpoint_advantages(
+    scores: Sequence[Score], groups: Sequence[Hashable], weights: Mapping[str, float] | None = None
+) -> Rewards:
+    """Returns the mean by weight of the rewards under each viewpoint, each normalised within its group.
+
+    The scores are those of a call with viewpoints="all"; `weights` are by viewpoint, and equal where none are given.
+    Each guideline ranks the answers by itself, and counts as its weight says, however large its numbers are. Raises
+    ValueError for scores without viewpoints, a viewpoint that they have not, and weights of which no sum is left.
+    """
+    known = next((score.viewpoints for score in scores if not score.error), None)
+    if known is None and all(score.error for score in scores):
+        return [None] * len(scores)
+    if not known:
+        raise ValueError('these scores have no viewpoints: ask with viewpoints="all", and a model that has some')
+    weights = dict.fromkeys(known, 1.0) if weights is None else weights
+    total = math.fsum(weights.values())
+    if unknown := weights.keys() - known:
+        raise ValueError(f"the model has no viewpoint {', '.join(sorted(unknown))}: it has {', '.join(known)}")
+    if min(weights.values(), default=0) < 0 or total <= 0:
+        raise ValueError("the weights of viewpoints must be 0 or more, and one of them more than 0")
+    advantages: Rewards = [None if score.error else 0.0 for score in scores]
+    for name, weight in weights.items():
+        column = normalised([score.viewpoints[name] if score.viewpoints else None for score in scores], groups)
+        advantages = [
+            None if a is None or b is None else a + weight / total * b for a, b in zip(advantages, column, strict=True)
+        ]
+    return advantages
 
 
 def penalised(scores: Sequence[Score], weights: Mapping[str, float], k: float) -> list[Score]:
@@ -98,6 +128,20 @@ def length_correlation(rewards: MaybeRewards, lengths: Sequence[float], groups: 
     return sum(y * x for y, x in away) / of_rewards / of_lengths
 
 
+def potential_differences(potentials: MaybeRewards, gamma: float = 1.0) -> Rewards:
+    """Returns what each step adds: gamma * potentials[t + 1] - potentials[t], one fewer than there are potentials.
+
+    Rewards of cut answers, added as they are, pay a policy for every step it makes, so that it makes many. Differences
+    do not: they add up to gamma^n * the last potential - the first, whatever lies between, so that which answer is the
+    best stays as it was (Ng, Harada and Russell, 1999). The first potential is that of the answer before its first
+    step: the empty answer's, or 0. Where the trainer also adds the reward of the whole answer, the last must be 0.
+    None on either side gives None. Raises ValueError unless gamma lies above 0 and is at most 1.
+    """
+    if not 0 < gamma <= 1:
+        raise ValueError(f"gamma is {gamma}: it must lie above 0, and be at most 1")
+    return [None if a is None or b is None else gamma * b - a for a, b in pairwise(potentials)]
+
+
 def clipped(rewards: MaybeRewards, low: float, high: float) -> Rewards:
     """Rewards held within [low, high].
 
@@ -112,6 +156,7 @@ class Shaping:
 
     uncertainty_penalty: float = 0.0  # k of `penalised`
     normalise_dimensions: bool = False  # `normalised_sum`
+    normalise_viewpoints: bool = False  # `viewpoint_advantages`
     debias_length: bool = False
     normalise_group: bool = False
     clip: tuple[float, float] | None = None
@@ -119,6 +164,11 @@ class Shaping:
     def __post_init__(self) -> None:
         if self.uncertainty_penalty < 0:
             raise ValueError(f"uncertainty_penalty is {self.uncertainty_penalty}: it must be 0 or more")
+        if self.normalise_viewpoints and (self.uncertainty_penalty or self.normalise_dimensions):
+            raise ValueError(
+                "normalise_viewpoints makes the reward of the server's rewards under its viewpoints: leave "
+                "uncertainty_penalty and normalise_dimensions out beside it"
+            )
         if self.clip and self.clip[0] >= self.clip[1]:
             raise ValueError(f"clip is {self.clip}: it must be (low, high) with low below high")
 
@@ -142,6 +192,8 @@ class Shaping:
         rewards: Rewards = [score.reward for score in scores]
         if self.normalise_dimensions:
             rewards = normalised_sum(scores, groups, weights or {})
+        if self.normalise_viewpoints:
+            rewards = viewpoint_advantages(scores, groups)
         if self.debias_length:
             rewards = debiased(rewards, lengths, groups)
         if self.normalise_group:

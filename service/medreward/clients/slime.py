@@ -5,9 +5,10 @@ from typing import Any, Unpack
 
 from medreward.clients.calls import Triple
 from medreward.clients.rewarding import Reward, RewardSource, SourceOptions
-from medreward.clients.rows import Pictures, images_in, listed, of_label, one_triple, plain_question
+from medreward.clients.rows import Pictures, images_in, listed, of_label, one_triple, plain_question, turns_in
 from medreward.clients.score import Score
 from medreward.clients.sync import Client
+from medreward.types import Turn
 
 
 class Rewards:
@@ -37,9 +38,11 @@ class Rewards:
         images = listed((sample.multimodal_inputs or {}).get("images")) or images_in(sample.prompt)
         images = images or listed(metadata.get("image")) or listed(labelled)
         question = metadata.get("question") or question
+        turns: tuple[Turn, ...] = ()
         if question is None:
             question = plain_question(sample.prompt, "as `question` in the metadata or in the label")
-        return one_triple(self._pictures, images, question, sample.response)
+            turns = turns_in(sample.prompt, len(images))
+        return one_triple(self._pictures, images, question, sample.response, turns)
 
 
 def _named(reward: Reward) -> dict[str, float]:

@@ -8,14 +8,13 @@ from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
-from medreward.clients.calls import Triple
-from medreward.clients.client import AsyncClient, OnFailure, Progress
+from medreward.clients.calls import Images, Triple
+from medreward.clients.client import AsyncClient, History, OnFailure, Progress, UnreadTurns
 from medreward.clients.errors import Closed
-from medreward.clients.images import ImageLike
 from medreward.clients.retries import Patience
-from medreward.clients.score import Score, Screened
+from medreward.clients.score import Best, Score, Screened
 from medreward.clients.transport import Tls
-from medreward.types import Explain, Lane, ModelRef, Thinking, TooLong, Turn
+from medreward.types import Explain, Lane, ModelRef, Thinking, TooLong, Viewpoints
 
 T = TypeVar("T")
 
@@ -43,10 +42,18 @@ class ScoreOptions(TypedDict, total=False):
     thinking: Thinking | str
 
 
-class AskOptions(ScoreOptions, total=False):
-    """The options of a call to score that an adapter for a trainer has no use for, beside those that it has."""
+class RewardOptions(ScoreOptions, total=False):
+    """The options of a call to score that an adapter for a trainer has a use for."""
+
+    viewpoint: str | None
+    viewpoints: Viewpoints | str
+
+
+class AskOptions(RewardOptions, total=False):
+    """All options of a call to score."""
 
     explain: Explain | str
+    steps: str | Sequence[int]
 
 
 class ScreenOptions(ScoreOptions, total=False):
@@ -64,7 +71,7 @@ class Client:
     A call fails with Closed once the client is closed, and in a process that was forked off after it was made.
     """
 
-    def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
+    def __init__(self, url: str | Sequence[str], **options: Unpack[ClientOptions]) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="medreward-client", daemon=True)
         self._submitting = threading.Lock()
@@ -82,44 +89,66 @@ class Client:
 
     def score(
         self,
-        image: ImageLike,
+        image: Images,
         question: str,
         responses: Sequence[str],
         *,
-        history: Sequence[Mapping[str, str] | Turn] = (),
+        history: History = (),
+        department: str = "",
         **options: Unpack[AskOptions],
     ) -> list[Score]:
-        return self._run(self._client.score(image, question, responses, history=history, **options))
+        how: dict[str, Any] = {"history": history, "department": department, **options}
+        return self._run(self._client.score(image, question, responses, **how))
 
     def score_many(
         self,
-        triples: Iterable[Triple | tuple[ImageLike, str, str]],
+        triples: Iterable[Triple | tuple[Images, str, str]],
         *,
         progress: Progress | None = None,
+        unread_turns: UnreadTurns = "send",
         **options: Unpack[AskOptions],
     ) -> list[Score]:
         """`progress` is called in the client's own thread, and may not call the client."""
-        return self._run(self._client.score_many(triples, progress=progress, **options))
+        return self._run(self._client.score_many(triples, progress=progress, unread_turns=unread_turns, **options))
 
-    def screen(
+    def best(
         self,
-        image: ImageLike,
+        image: Images,
         question: str,
         responses: Sequence[str],
         *,
-        history: Sequence[Mapping[str, str] | Turn] = (),
+        history: History = (),
+        viewpoint: str | None = None,
+        **options: Unpack[ScoreOptions],
+    ) -> Best:
+        return self._run(self._client.best(image, question, responses, history=history, viewpoint=viewpoint, **options))
+
+    def screen(
+        self,
+        image: Images,
+        question: str,
+        responses: Sequence[str],
+        *,
+        history: History = (),
         **options: Unpack[ScreenOptions],
     ) -> list[Screened]:
         return self._run(self._client.screen(image, question, responses, history=history, **options))
 
     def submit(
-        self, triples: Iterable[Triple | tuple[ImageLike, str, str]], **options: Unpack[AskOptions]
+        self,
+        triples: Iterable[Triple | tuple[Images, str, str]],
+        *,
+        unread_turns: UnreadTurns = "send",
+        **options: Unpack[AskOptions],
     ) -> Future[list[Score]]:
         """Returns at once, with the future of what `score_many` returns: for code with an event loop of its own."""
-        return self._submit(self._client.score_many(triples, **options))
+        return self._submit(self._client.score_many(triples, unread_turns=unread_turns, **options))
 
     def model(self) -> ModelRef:
         return self._run(self._client.model())
+
+    def limits(self) -> Mapping[str, float]:
+        return self._run(self._client.limits())
 
     @property
     def pin(self) -> bool | str:

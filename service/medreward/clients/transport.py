@@ -5,7 +5,7 @@ this process.
 import dataclasses
 import os
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +46,12 @@ class Transport(Protocol):
 
     async def model(self) -> ModelRef:
         """Returns what the server serves now."""
+
+    async def weights(self, viewpoint: str | None) -> Mapping[str, float]:
+        """Returns the weights of a request that gives none, but perhaps a viewpoint; none for an unknown viewpoint."""
+
+    async def limits(self) -> Mapping[str, float]:
+        """Returns the server's limits by name."""
 
     async def close(self) -> None:
         """Gives back all connections."""

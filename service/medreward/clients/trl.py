@@ -9,10 +9,10 @@ from medreward.clients import Client, NotScored, Score, Triple
 from medreward.clients.rewarding import LastBatch, check_reached
 from medreward.clients.rows import Pictures, Text
 from medreward.clients.shaping import Rewards, Shaping, length_correlation
-from medreward.clients.sync import ClientOptions, ScoreOptions
+from medreward.clients.sync import ClientOptions, RewardOptions
 from medreward.clients.trl_batch import Columns
 from medreward.clients.trl_logs import NAME, keep_to_one_model, log_batch, log_dimensions
-from medreward.types import DIMENSIONS, Thinking, TooLong
+from medreward.types import DIMENSIONS, Thinking, TooLong, Viewpoints
 
 RewardFunction: TypeAlias = Any  # a list of anything narrower is not the list that TRL asks for
 
@@ -21,6 +21,7 @@ def reward_funcs(
     server: str | Client,
     *,
     weights: Mapping[str, float] | None = None,
+    viewpoint: str | None = None,
     per_dimension: bool = False,
     image_column: str | None = None,
     question_column: str | None = None,
@@ -40,12 +41,19 @@ def reward_funcs(
 
     Images are those of `image_column`, by default `images` or `image`, and where there is none, those in the prompt. A
     prompt that shows an image of which none is found raises ValueError, unless `allow_text_only`. The question is the
-    text of `question_column`, by default the prompt's last user turn: earlier turns are not sent, because no model
-    reads them yet.
+    text of `question_column`, by default the prompt's last user turn, with the turns before it, which show their images
+    where the prompt has them. A model that reads no turns is asked without them, and a warning says so once.
 
     The model that gave the rewards is noted in the trainer's log, which its checkpoints hold. With `pin` true, Client's
     default, a run that is resumed against another model raises VersionChanged; a fingerprint as `pin` accepts that one.
     """
+    if viewpoint is not None and (weights or per_dimension):
+        raise ValueError("viewpoint is a set of weights: leave weights and per_dimension out beside it")
+    if shaping and shaping.normalise_viewpoints and (weights or viewpoint is not None or per_dimension):
+        raise ValueError(
+            "normalise_viewpoints takes the rewards under all viewpoints: leave weights, viewpoint and "
+            "per_dimension out beside it"
+        )
     if per_dimension and weights:
         raise ValueError("with per_dimension=True, give the weights to the trainer, as reward_weights")
     if per_dimension and shaping and shaping.normalise_dimensions:
@@ -54,7 +62,11 @@ def reward_funcs(
         )
     if shaping and shaping.needs_weights and not weights and not per_dimension:
         raise ValueError("this shaping adds the dimensions up itself: give it weights={dimension: weight}")
-    how: ScoreOptions = {"weights": weights, "too_long": TooLong(too_long), "thinking": Thinking(thinking)}
+    how: RewardOptions = {"weights": weights, "too_long": TooLong(too_long), "thinking": Thinking(thinking)}
+    if viewpoint is not None:
+        how["viewpoint"] = viewpoint
+    if shaping and shaping.normalise_viewpoints:
+        how["viewpoints"] = Viewpoints.ALL
     batches = Batches(server, options, Columns(image_column, question_column, allow_text_only), how)
     kind = AsyncReward if asynchronous else Reward
     return [kind(batches, dimension, shaping, weights) for dimension in (DIMENSIONS if per_dimension else (None,))]
@@ -71,7 +83,7 @@ class Batch:
 class Batches:
     """Asks the server once for each batch, however many functions are called with it."""
 
-    def __init__(self, server: str | Client, options: ClientOptions, columns: Columns, how: ScoreOptions) -> None:
+    def __init__(self, server: str | Client, options: ClientOptions, columns: Columns, how: RewardOptions) -> None:
         if options and not isinstance(server, str):
             raise TypeError(f"a Client has its own options already: give {', '.join(options)} where it is made")
         self._state = (server, options, columns, how)
@@ -106,7 +118,8 @@ class Batches:
         return self._last.answer(function, triples, ask)
 
     def _asked(self, triples: Sequence[Triple | Score]) -> Batch:
-        answers = iter(self.client.score_many([t for t in triples if isinstance(t, Triple)], **self._how))
+        asked = [triple for triple in triples if isinstance(triple, Triple)]
+        answers = iter(self.client.score_many(asked, unread_turns="leave_out", **self._how))
         scores = [next(answers) if isinstance(triple, Triple) else triple for triple in triples]
         if self._strict:
             for score in scores:
@@ -130,7 +143,7 @@ class Function:
 
     def rewards(self, prompts: Sequence[Text], completions: Sequence[Text], columns: Mapping[str, Any]) -> Rewards:
         batch = self.batches.get(self.__name__, prompts, completions, columns)
-        groups = [(t.image, t.question) if isinstance(t, Triple) else None for t in batch.triples]
+        groups = [(t.image, t.question, t.history) if isinstance(t, Triple) else None for t in batch.triples]
         lengths = [len(t.response) if isinstance(t, Triple) else 0 for t in batch.triples]
         if self._dimension is None:
             log_dimensions(batch.scores, columns)

@@ -6,7 +6,17 @@ from typing import Any, Final
 
 from medreward.clients.calls import Triple
 from medreward.clients.images import ImageLike
-from medreward.clients.rows import Pictures, Text, images_in, listed, one_triple, question_in, response_in, shows_image
+from medreward.clients.rows import (
+    Pictures,
+    Text,
+    images_in,
+    listed,
+    one_triple,
+    question_in,
+    response_in,
+    shows_image,
+    turns_in,
+)
 from medreward.clients.score import Score
 
 IMAGE_COLUMNS: Final = ("images", "image")  # in the order in which TRL looks for them
@@ -34,12 +44,13 @@ class Columns:
         """
         questions = _column(columns, self._question) if self._question else map(question_in, prompts)
         images = self._images(prompts, columns)
+        turns = [() if self._question else turns_in(*each) for each in zip(prompts, map(len, images), strict=True)]
         if not self._allow_text_only:
             self._check_images(prompts, images, columns)
         pictures.start_batch()
         return [
-            one_triple(pictures, found, question, response_in(completion))
-            for found, question, completion in zip(images, questions, completions, strict=True)
+            one_triple(pictures, found, question, response_in(completion), before)
+            for found, question, completion, before in zip(images, questions, completions, turns, strict=True)
         ]
 
     def _images(self, prompts: Sequence[Text], columns: Mapping[str, Any]) -> list[list[ImageLike]]:

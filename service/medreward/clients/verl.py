@@ -6,7 +6,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from medreward.clients.calls import Triple
 from medreward.clients.rewarding import source_of
-from medreward.clients.rows import Pictures, images_in, one_triple, plain_question, shows_image
+from medreward.clients.rows import Pictures, images_in, one_triple, plain_question, shows_image, turns_in
 from medreward.clients.score import Score
 from medreward.types import DIMENSIONS
 
@@ -48,4 +48,5 @@ class MedRewardManager(RewardManagerBase):
         if shows_image(prompt) and not images:
             raise ValueError("the prompt shows an image, but its message part holds none")
         self._pictures.start_batch()
-        return one_triple(self._pictures, images, plain_question(prompt, "to verl as messages"), response)
+        question = plain_question(prompt, "to verl as messages")
+        return one_triple(self._pictures, images, question, response, turns_in(prompt, len(images)))

@@ -73,8 +73,8 @@ def _read_dicom(data: bytes, header_only: bool) -> Dataset:
     return dataset
 
 
-def dicom_size(data: bytes) -> tuple[int, int]:
-    """Returns width and height by the header; refuses kinds of pixels that we do not show."""
+def dicom_size(data: bytes) -> tuple[int, int, int]:
+    """Returns width, height and how many frames by the header; refuses kinds of pixels that we do not show."""
     dataset = _read_dicom(data, header_only=True)
     samples, bits = int(dataset.SamplesPerPixel), int(dataset.BitsAllocated)
     expected = 3 if dataset.PhotometricInterpretation in COLOUR else 1
@@ -82,13 +82,13 @@ def dicom_size(data: bytes) -> tuple[int, int]:
         raise refused(Code.IMAGE_KIND, "the DICOM photometric interpretation is not supported")
     if bits not in (8, 16):
         raise refused(Code.IMAGE_KIND, "only DICOM pixels of 8 or 16 bits are supported")
-    return int(dataset.Columns), int(dataset.Rows)
+    return int(dataset.Columns), int(dataset.Rows), _frames(dataset)
 
 
-def dicom_picture(data: bytes) -> Image.Image:
-    """Returns the middle frame as grey or RGB of 8 bits."""
+def dicom_picture(data: bytes, number: int | None = None) -> Image.Image:
+    """Returns the frame of this number, by default the middle one, as grey or RGB of 8 bits."""
     dataset = _read_dicom(data, header_only=False)
-    frame = _middle_frame(dataset)
+    frame = _frame(dataset, _frames(dataset) // 2 if number is None else number)
     if dataset.PhotometricInterpretation in COLOUR:
         colours = frame >> (int(dataset.BitsStored) - 8) if frame.dtype.itemsize > 1 else frame
         return Image.fromarray(colours.astype(np.uint8))
@@ -103,13 +103,17 @@ def dicom_picture(data: bytes) -> Image.Image:
     return Image.fromarray(np.take(shades, frame.view(unsigned), axis=0))
 
 
-def _middle_frame(dataset: Dataset) -> Stored:
-    """Returns the middle frame as it is stored; refuses one that does not fit the header."""
-    syntax, frames = dataset.file_meta.TransferSyntaxUID, max(1, int(dataset.get("NumberOfFrames") or 1))
+def _frames(dataset: Dataset) -> int:
+    return max(1, int(dataset.get("NumberOfFrames") or 1))
+
+
+def _frame(dataset: Dataset, number: int) -> Stored:
+    """Returns the frame as it is stored; refuses one that does not fit the header."""
+    syntax, frames = dataset.file_meta.TransferSyntaxUID, _frames(dataset)
     options = as_pixel_options(dataset, pixel_keyword="PixelData")
     if syntax in NATIVE:
-        return _decoded(syntax, dataset.PixelData, frames // 2, options)
-    frame = get_frame(dataset.PixelData, frames // 2, number_of_frames=frames)
+        return _decoded(syntax, dataset.PixelData, number, options)
+    frame = get_frame(dataset.PixelData, number, number_of_frames=frames)
     options["number_of_frames"] = 1
     if syntax == uid.RLELossless:
         options["planar_configuration"] = 1

@@ -1,13 +1,12 @@
 """Turns the bytes of a stranger's file into pixels of the model's size. The rules are written in docs/images.md."""
 
 import logging
-import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Final, Literal, Self
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,10 @@ from PIL import Image
 
 from medreward.encoding.dicom import dicom_picture, dicom_size
 from medreward.encoding.pictures import picture_size, refused, upright_picture
+from medreward.encoding.sizes import Fit, ImageHeader, ImageSpec, Kind
 from medreward.errors import Code, ItemError
 
-Kind = Literal["jpeg", "png", "webp", "dicom"]
 Pixels = NDArray[np.uint8]
-Fit = Literal["pad", "stretch", "own"]
 
 FILTERS: Final[dict[Fit, Image.Resampling]] = {
     "pad": Image.Resampling.BILINEAR,
@@ -44,71 +42,6 @@ class ImageLimits:
     aspect: int
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSpec:
-    """The size that a model wants to see. `pad` fills up with black, `stretch` distorts; with `own` the size is already
-    that of the image, rounded.
-    """
-
-    width: int
-    height: int
-    fit: Fit = "pad"
-
-    @property
-    def pixels(self) -> int:
-        return self.width * self.height
-
-    def of(self, width: int, height: int) -> Self:
-        """Returns the size for an image of this width and height: here the same for all."""
-        return self
-
-
-@dataclass(frozen=True, slots=True)
-class OwnSize:
-    """The bounds of a model that takes images of any size: each is seen at its own, as Qwen's processors compute it."""
-
-    min_pixels: int
-    max_pixels: int
-    multiple: int  # of each side
-
-    @property
-    def pixels(self) -> int:
-        """The largest number of pixels that an image can have."""
-        return self.max_pixels
-
-    def of(self, width: int, height: int) -> ImageSpec:
-        """Returns the size for an image of this width and height: both sides rounded to the nearest multiple.
-
-        An image beyond the bounds is scaled first, and its sides are rounded towards the inside of the bounds.
-        """
-        sides = [round(side / self.multiple) for side in (width, height)]
-        if self._area(sides) > self.max_pixels:
-            shrink = math.sqrt((height * width) / self.max_pixels)
-            sides = [max(1, math.floor(side / shrink / self.multiple)) for side in (width, height)]
-        elif self._area(sides) < self.min_pixels:
-            grow = math.sqrt(self.min_pixels / (height * width))
-            sides = [math.ceil(side * grow / self.multiple) for side in (width, height)]
-        while self._area(sides) > self.max_pixels:  # a strip whose short side can be no shorter
-            sides[sides.index(max(sides))] -= 1
-        return ImageSpec(sides[0] * self.multiple, sides[1] * self.multiple, "own")
-
-    def _area(self, sides: Sequence[int]) -> int:
-        return sides[0] * sides[1] * self.multiple**2
-
-
-@dataclass(frozen=True, slots=True)
-class ImageHeader:
-    """What a file's first bytes say of it."""
-
-    kind: Kind
-    width: int  # as displayed, after EXIF orientation
-    height: int
-
-    @property
-    def pixels(self) -> int:
-        return self.width * self.height
-
-
 def probe(data: bytes, limits: ImageLimits) -> ImageHeader:
     """Returns the header of a file that may be decoded; refuses any other file, before a pixel is decoded."""
     if not data:
@@ -117,9 +50,9 @@ def probe(data: bytes, limits: ImageLimits) -> ImageHeader:
         raise refused(Code.IMAGE_TOO_LARGE, f"the image is larger than {limits.bytes} bytes")
     kind = _sniff(data)
     with _library_errors():
-        width, height = dicom_size(data) if kind == "dicom" else picture_size(data, kind)
+        width, height, frames = dicom_size(data) if kind == "dicom" else (*picture_size(data, kind), 1)
     _check_size(width, height, limits)
-    return ImageHeader(kind, width, height)
+    return ImageHeader(kind, width, height, frames)
 
 
 def decode(data: bytes, header: ImageHeader, spec: ImageSpec) -> Pixels:
@@ -128,7 +61,9 @@ def decode(data: bytes, header: ImageHeader, spec: ImageSpec) -> Pixels:
         size = _fitted_size(header.width, header.height, spec)
         # An image at its own size has the very pixels that transformers' processors give it.
         least = (header.width, header.height) if spec.fit == "own" else size
-        image = dicom_picture(data) if header.kind == "dicom" else upright_picture(data, header.kind, least)
+        image = (
+            dicom_picture(data, header.frame) if header.kind == "dicom" else upright_picture(data, header.kind, least)
+        )
         fitted = image.resize(size, FILTERS[spec.fit]).convert("RGB")
         canvas = Image.new("RGB", (spec.width, spec.height))
         canvas.paste(fitted, ((spec.width - fitted.width) // 2, (spec.height - fitted.height) // 2))

@@ -1,15 +1,17 @@
-"""Finds the sentences of a response. The rules, and what they get wrong, are in docs/explain.md."""
+"""Finds the sentences and the paragraphs of a response. The rules, and what they get wrong, are in docs/explain.md."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
 MOST: Final = 32  # sentences of a response that are told apart, unless the server says otherwise
+MOST_STEPS: Final = 64  # the same of its steps
 
 #: Where a sentence or a run of sentences begins and ends in its text, in characters; the end is exclusive.
 Span = tuple[int, int]
 
+BLANK_LINES: Final = re.compile(r"\n\s*\n")
 WORD: Final = re.compile(r"\S+")
 STOPS: Final = (".", "!", "?", "…", "؟", "।")
 QUOTES: Final = "\"'«»\u2018\u2019\u201c\u201d"
@@ -31,14 +33,12 @@ MAY_GO_ON: Final = re.compile(
 
 def split(text: str) -> list[Span]:
     """Returns the sentences in order, without the white space around them. Empty for a text of white space alone."""
-    spans: list[Span] = []
-    start = 0
-    for end in (*_ends(text), len(text)):
-        piece = text[start:end]
-        if piece.strip():
-            spans.append((start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())))
-        start = end
-    return _joined_to_words(text, spans)
+    return _pieces(text, _ends(text))
+
+
+def paragraphs(text: str) -> list[Span]:
+    """Returns what blank lines part, in order, without the white space around it. Empty for white space alone."""
+    return _pieces(text, (match.start() for match in BLANK_LINES.finditer(text)))
 
 
 def merged(spans: Sequence[Span], most: int) -> list[Span]:
@@ -58,6 +58,17 @@ def without(text: str, spans: Sequence[Span], place: int) -> str:
     if place == len(spans) - 1:
         return text[: spans[place - 1][1]] + text[spans[place][1] :]
     return text[: spans[place][0]] + text[spans[place + 1][0] :]
+
+
+def _pieces(text: str, ends: Iterable[int]) -> list[Span]:
+    spans: list[Span] = []
+    start = 0
+    for end in (*ends, len(text)):
+        piece = text[start:end]
+        if piece.strip():
+            spans.append((start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())))
+        start = end
+    return _joined_to_words(text, spans)
 
 
 def _ends(text: str) -> Iterator[int]:

@@ -4,19 +4,22 @@ import json
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import tokenizers
 
 from medreward.encoding import sentences
 from medreward.encoding.thinking import Pair, ThinkingTags
 from medreward.errors import Code, ConfigurationError, ItemError
-from medreward.types import Flag, Options, Thinking, TooLong
+from medreward.types import Flag, Options, Steps, Thinking, TooLong, Turn
 
 BAD_CHARACTER: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x80-\x9f\ud800-\udfff]")
 MARKER_LOOK: Final = re.compile(r"<\S+>|\[\S+\]")
+#: Of a prompt: a piece of the template, or the ids of a user's text.
+Piece = str | Sequence[int]
+
 WHITESPACE: Final = " \t\r\n▁"  # sentencepiece writes a space as the last one
 
 
@@ -37,6 +40,16 @@ class EncodedText:
 
     ids: Sequence[int]
     flags: tuple[Flag, ...] = ()
+    images: tuple[int, ...] = ()  # places of a prompt's images among those of the item, in the order it shows them
+
+
+@dataclass(frozen=True, slots=True)
+class TurnTemplate:
+    """How turns before the question are written, as [text.turns] of the manifest says it."""
+
+    between: Sequence[str]
+    system: Sequence[str] = ()
+    images_first: bool = False
 
 
 class FileTokenizer:
@@ -86,32 +99,57 @@ class TextEncoder:
         image_template: Sequence[str] = (),
         own_thinking_tags: Iterable[Pair] = (),
         max_sentences: int = sentences.MOST,
+        max_steps: int = sentences.MOST_STEPS,
+        turns: TurnTemplate | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._max_chars = max_chars
         self._max_sentences = max_sentences
+        self._max_steps = max_steps
         self._thinking_tags = ThinkingTags(own_thinking_tags)
         self._control_token = re.compile(_any_of(tokenizer.control_tokens))
-        self._around_question: dict[bool, tuple[list[int], list[int]]] = {}
-        for has_image in (False, True):
-            image = image_template if has_image else ()
-            pieces = [part for piece in prompt_template for part in (image if piece == "{image}" else (piece,))]
-            self._around_question[has_image] = self._around("{question}", pieces)
-        self._before_response, self._after_response = self._around("{response}", answer_template)
+        self._prompt_template = prompt_template
+        self._image_template = image_template
+        self._turns = turns
+        self._known: dict[tuple[str, ...], list[int]] = {}  # the ids of runs of template pieces
+        at = answer_template.index("{response}")
+        self._answer_begins = answer_template[:at]
+        self._before_response = self._template_ids(answer_template[:at])
+        self._after_response = self._template_ids(answer_template[at + 1 :])
+        for images in (0, 1):  # a template that cannot be used stops the start
+            self._ids(self._question_pieces([0] * images, [], self._begin()))
+        if turns:
+            self._ids([*self._begin([]), *turns.between])
 
-    def prompt(self, question: str, has_image: bool = False, may_be_empty: bool = False) -> EncodedText:
-        """Returns the question inside the template; raises ItemError for one that is empty, bad or too long."""
+    def prompt(
+        self,
+        question: str,
+        has_image: bool = False,
+        may_be_empty: bool = False,
+        *,
+        images: int | None = None,
+        history: Sequence[Turn] = (),
+    ) -> EncodedText:
+        """Returns turns, images and question inside the template. `images` is how many there are; by default, one or
+        none. Those that no turn shows stand before the question.
+
+        Raises ItemError for a text that is empty, bad or too long. The turns have been checked: see `engine.turns`.
+        """
         self._check(question, "question")
-        ids = self._tokenizer.encode(question)
-        if not may_be_empty and (not ids or question.isspace()):
+        said = self._tokenizer.encode(question)
+        if not may_be_empty and (not said or question.isspace()):
             raise ItemError(Code.EMPTY_QUESTION, "the question is empty", "question")
-        before, after = self._around_question[has_image]
-        prompt = before + ids + after
-        if self._room(prompt) < 1:
-            detail = f"the question leaves no room for an answer within {self._max_tokens} tokens"
-            raise ItemError(Code.TOO_LONG, detail, "question")
-        return EncodedText(prompt, (Flag.CONTROL_TOKENS,) if self._control_token.search(question) else ())
+        shown = [place for turn in history for place in turn.images]
+        before = [place for place in range(int(has_image) if images is None else images) if place not in shown]
+        ids = self._ids(self._question_pieces(before, said, self._history_pieces(history)))
+        if self._room(ids) < 1:
+            what = "the turns and the question leave" if history else "the question leaves"
+            detail = f"{what} no room for an answer within {self._max_tokens} tokens"
+            raise ItemError(Code.TOO_LONG, detail, "history" if history else "question")
+        texts = [question, *(turn.text for turn in history)]
+        flags = (Flag.CONTROL_TOKENS,) if any(map(self._control_token.search, texts)) else ()
+        return EncodedText(ids, flags, (*shown, *before))
 
     def answer(self, prompt: EncodedText, response: str, options: Options) -> EncodedText:
         """Returns the response inside the template, as it follows this prompt. Its flags are the response's alone.
@@ -147,9 +185,97 @@ class TextEncoder:
         """
         if len(response) > self._max_chars:
             return []
-        strips = options.thinking is Thinking.STRIP
-        scored = self._thinking_tags.blanked(response) if strips else response
-        return sentences.merged(sentences.split(scored), self._max_sentences)
+        return sentences.merged(sentences.split(self._scored(response, options)), self._max_sentences)
+
+    def step_ends(self, response: str, options: Options) -> Sequence[int]:
+        """Returns where the steps of the response end, in characters, rising.
+
+        Over the limit, the steps of a rule are runs of neighbouring ones.
+        Empty for a response with more characters than are scored at all. Raises ItemError for an end that was given and
+        lies beyond the response, or within a block of thoughts that is stripped.
+        """
+        if len(response) > self._max_chars or options.steps is Steps.NONE:
+            return []
+        if isinstance(options.steps, tuple):
+            thoughts = self._thinking_tags.thoughts(response) if options.thinking is Thinking.STRIP else []
+            for place, end in enumerate(options.steps):
+                if end > len(response):
+                    detail = f"the step ends at {end}, and the response has {len(response)} characters"
+                    raise ItemError(Code.BAD_STEPS, detail, f"/options/steps/{place}")
+                if any(start < end < behind for start, behind in thoughts):
+                    detail = f"the step ends at {end}, within thoughts that options.thinking strips"
+                    raise ItemError(Code.BAD_STEPS, detail, f"/options/steps/{place}")
+            return options.steps
+        split = sentences.split if options.steps is Steps.SENTENCES else sentences.paragraphs
+        return [end for _, end in sentences.merged(split(self._scored(response, options)), self._max_steps)]
+
+    def _scored(self, response: str, options: Options) -> str:
+        """Returns the response with spaces for the thoughts that are not scored."""
+        return self._thinking_tags.blanked(response) if options.thinking is Thinking.STRIP else response
+
+    def _begin(self, system: Sequence[int] | None = None) -> list[Piece]:
+        """Returns what stands before the first thing that the user says."""
+        pieces: list[Piece] = []
+        if system is not None and self._turns:
+            pieces.extend(system if piece == "{system}" else piece for piece in self._turns.system)
+            return pieces
+        return [*takewhile(lambda piece: piece not in ("{image}", "{question}"), self._prompt_template)]
+
+    def _history_pieces(self, history: Sequence[Turn]) -> list[Piece]:
+        """Returns what stands before the images and the text of the question."""
+        if sum(len(turn.text) for turn in history) > self._max_chars:
+            raise ItemError(Code.TOO_LONG, f"the turns have more than {self._max_chars} characters", "history")
+        pieces = self._begin()
+        for number, turn in enumerate(history):
+            self._check(turn.text, f"history/{number}")
+            match turn.role:
+                case "system":
+                    pieces = self._begin(self._tokenizer.encode(turn.text))
+                case "user":
+                    pieces += [*self._content(turn), *self._question_ends(), *self._answer_begins]
+                case _:
+                    pieces += [self._tokenizer.encode(turn.text), *(self._turns.between if self._turns else ())]
+        return pieces
+
+    def _content(self, turn: Turn) -> list[Piece]:
+        """Returns the texts and images of a user's turn. Texts that meet are read as one."""
+        parts = turn.parts
+        if self._turns and self._turns.images_first:
+            parts = (*turn.images, turn.text)
+        pieces: list[Piece] = []
+        for is_text, run in groupby(parts, lambda part: isinstance(part, str)):
+            if is_text:
+                pieces.append(self._tokenizer.encode("".join(map(str, run))))
+            else:
+                pieces += [piece for _ in run for piece in self._image_template]
+        return pieces
+
+    def _question_pieces(self, images: Sequence[int], said: Sequence[int], before: Sequence[Piece]) -> list[Piece]:
+        """Returns the prompt, whose question comes `before` and shows so many images."""
+        pieces = [*before]
+        for piece in self._prompt_template[len(self._begin()) :]:
+            if piece == "{image}":
+                pieces += [*self._image_template] * len(images)
+            else:
+                pieces.append(said if piece == "{question}" else piece)
+        return pieces
+
+    def _question_ends(self) -> Sequence[str]:
+        return self._prompt_template[self._prompt_template.index("{question}") + 1 :]
+
+    def _ids(self, pieces: Sequence[Piece]) -> list[int]:
+        """Returns the ids of template pieces and of texts that are ids already. Pieces that meet are read as one."""
+        ids: list[int] = []
+        for is_template, run in groupby(pieces, lambda piece: isinstance(piece, str)):
+            if not is_template:
+                for text in run:
+                    ids += cast(Sequence[int], text)
+                continue
+            key = tuple(map(str, run))
+            if key not in self._known:
+                self._known[key] = self._template_ids(key)
+            ids += self._known[key]
+        return ids
 
     def _room(self, prompt: Sequence[int]) -> int:
         return self._max_tokens - len(prompt) - len(self._before_response) - len(self._after_response)
@@ -159,10 +285,6 @@ class TextEncoder:
             raise ItemError(Code.TOO_LONG, f"the text has more than {self._max_chars} characters", field)
         if BAD_CHARACTER.search(text):
             raise ItemError(Code.BAD_TEXT, "the text has control characters or lone surrogates", field)
-
-    def _around(self, place: str, template: Sequence[str]) -> tuple[list[int], list[int]]:
-        at = template.index(place)
-        return self._template_ids(template[:at]), self._template_ids(template[at + 1 :])
 
     def _template_ids(self, pieces: Sequence[str]) -> list[int]:
         ids: list[int] = []

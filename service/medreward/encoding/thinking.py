@@ -38,15 +38,20 @@ class ThinkingTags:
 
     def blanked(self, text: str) -> str:
         """Returns the text with a space for each character that `without_thoughts` takes out, so that places stay."""
-        kept = self._kept(text)
-        if kept is None:
-            return text
         blanked: list[str] = []
         at = 0
-        for start, end in kept:
-            blanked += [" " * (start - at), text[start:end]]
+        for start, end in self.thoughts(text):
+            blanked += [text[at:start], " " * (end - start)]
             at = end
-        return "".join([*blanked, " " * (len(text) - at)])
+        return "".join([*blanked, text[at:]])
+
+    def thoughts(self, text: str) -> list[tuple[int, int]]:
+        """Returns the stretches that `without_thoughts` takes out, tags included: from where, and to where."""
+        kept = self._kept(text)
+        if kept is None:
+            return []
+        starts, ends = [0, *(end for _, end in kept)], [*(start for start, _ in kept), len(text)]
+        return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
 
     def _kept(self, text: str) -> list[tuple[int, int]] | None:
         """Returns the stretches outside of the blocks of thoughts, or None if the text has no tag at all."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from medreward.artifacts.golden import tolerance
 from medreward.encoding.image import Pixels, without_fill
+from medreward.engine.answers import branches_of
 from medreward.engine.bodies import Bodies
 from medreward.engine.checks import check_request, weights_of
 from medreward.engine.images.fetch import Allowance, fetcher_for
@@ -28,7 +29,6 @@ from medreward.settings import Settings
 from medreward.types import (
     DIMENSIONS,
     Clock,
-    Explain,
     Failed,
     InlineImage,
     Item,
@@ -38,6 +38,7 @@ from medreward.types import (
     ScoreRequest,
     ScoreResponse,
     Timings,
+    Viewpoints,
 )
 
 log = logging.getLogger(__name__)
@@ -187,16 +188,17 @@ class Engine:
             raise RequestError(Code.OVERLOADED, OVERLOADED, retry_after=scheduler.seconds_until_room())
 
     async def triples_of(self, request: ScoreRequest) -> int:
-        """Returns how many triples the request asks for: its responses, and each sentence that is to be explained.
+        """Returns how many triples the request asks for: its responses, and what else it asks to have scored of each.
 
         Fails with a RequestError when no thread is to be had to count long texts in.
         """
-        if request.options.explain is Explain.NONE:
+        if not request.options.ask_for_more:
             return request.triples
         text, options = self.serving.model.text, request.options
+        responses = [response for item in request.items for response in item.responses]
 
         def count() -> int:
-            return sum(len(text.sentences(response, options)) for item in request.items for response in item.responses)
+            return branches_of(responses, options, text)
 
         try:
             return request.triples + await asyncio.to_thread(count)
@@ -249,16 +251,28 @@ class Engine:
         started = self._clock()
         longest = self.settings.deadline_seconds
         deadline = started + min(request.deadline_s or longest, longest)
-        scoring = Scoring(serving.model.manifest.calibration, weights_of(request, serving.model))
+        manifest, viewpoints = serving.model.manifest, None
+        if request.options.viewpoints is Viewpoints.ALL:
+            viewpoints = {name: viewpoint.weights for name, viewpoint in manifest.viewpoints.items()}
+        weights = weights_of(request, serving.model)
+        scoring = Scoring(manifest.calibration, weights, viewpoints)
+        of_experts = {
+            name: Scoring(expert.calibration, weights, viewpoints, name) for name, expert in manifest.experts.items()
+        }
         context = RequestContext(
-            request, deadline, scoring, Timings(), Allowance(self.settings.body_bytes, request.trace)
+            request,
+            deadline,
+            scoring,
+            Timings(),
+            Allowance(self.settings.body_bytes, request.trace),
+            of_experts=of_experts,
         )
         calls = [self._score_item(i, item, context, serving) for i, item in enumerate(request.items)]
         per_item = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
         results = tuple(result for item in per_item for result in item)
         context.timings.total = self._clock() - started
-        images = tuple((context.opened[i],) if i in context.opened else () for i in range(len(request.items)))
-        return ScoreResponse(request.id, serving.ref, results, context.timings, images)
+        images = tuple(context.opened.get(i, ()) for i in range(len(request.items)))
+        return ScoreResponse(request.id, serving.ref, results, context.timings, images, weights)
 
     async def _score_item(self, i: int, item: Item, context: RequestContext, serving: Serving) -> list[Result]:
         try:

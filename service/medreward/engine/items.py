@@ -2,14 +2,14 @@
 
 import asyncio
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from medreward.backends.base import CostModel, HeadOutputs
-from medreward.encoding.sentences import Span, without
+from medreward.backends.base import CostModel
 from medreward.encoding.text import EncodedText, TextEncoder
-from medreward.engine.checks import check_item
+from medreward.engine.answers import Answer, End, answer_of, result_of
+from medreward.engine.checks import readable
 from medreward.engine.images.fetch import Allowance
 from medreward.engine.images.pictures import Pictures
 from medreward.engine.images.resolve import ImageFile, Images
@@ -17,50 +17,26 @@ from medreward.engine.images.slots import Picture
 from medreward.engine.model import Model
 from medreward.engine.queue.flights import Flight, Flights, Landed, flight_id, prompt_digest
 from medreward.engine.queue.scheduler import GroupKey, Scheduler
-from medreward.engine.scoring import Scoring, contribution
-from medreward.errors import ItemError
-from medreward.types import Clock, Explain, Failed, Flag, Item, Options, Result, ScoreRequest, Timings
+from medreward.engine.scoring import Scoring
+from medreward.errors import Code, ItemError
+from medreward.settings import Settings
+from medreward.types import Clock, Failed, FileSource, Flag, FrameImage, Item, Options, Result, ScoreRequest, Timings
 
 QUICK_CHARS: Final = 20_000  # of a request: tokenised within a few milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """A request under way: its deadline, how its logits become scores, its timings, what it may still fetch, and the
-    SHA-256 of each image that was opened, by the item's place."""
+    """A request under way: its deadline, how logits of the model and of its experts become scores, its timings, what it
+    may still fetch, and the SHA-256 of the images that were opened, by the item's place."""
 
     request: ScoreRequest
     deadline: float
     scoring: Scoring
     timings: Timings
     allowance: Allowance
-    opened: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """An answer that is scored beside that of a response, because it says something about a stretch of the response."""
-
-    stretch: Span
-    text: EncodedText | ItemError
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A response as token ids, with its branches: for each sentence, the answer without it."""
-
-    place: int  # among the item's responses
-    text: EncodedText
-    branches: tuple[Branch, ...] | None = None  # None where none are asked for, or the response was cut
-
-    def texts(self) -> list[EncodedText]:
-        """Returns all that is to be scored: the answer itself, then those of its branches that could be encoded."""
-        branches = [branch.text for branch in self.branches or ()]
-        return [self.text, *(text for text in branches if isinstance(text, EncodedText))]
-
-
-#: What came of one triple, and whether it was known before.
-End = tuple[HeadOutputs | ItemError, bool]
+    opened: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    of_experts: Mapping[str, Scoring] = field(default_factory=dict)  # by expert, each of which has its own calibration
 
 
 class Items:
@@ -76,8 +52,10 @@ class Items:
         flights: Flights,
         work: asyncio.Event,
         clock: Clock,
+        limits: Settings,
     ) -> None:
         self._model = model
+        self._limits = limits
         self._cost = cost
         self._images = images
         self._pictures = pictures
@@ -89,28 +67,52 @@ class Items:
     async def score(self, i: int, item: Item, context: RequestContext) -> list[Result]:
         """Returns a result for each response of item `i`. Fails with an ItemError that is that of all of them."""
         request = context.request
-        check_item(item, self._model)
-        chars = len(item.question) + sum(map(len, item.responses))
+        item, flags = readable(item, self._model, self._limits)
+        chars = len(item.question) + sum(map(len, item.responses)) + sum(len(turn.text) for turn in item.history)
         encode = functools.partial(_encode, i, item, request.options, self._model.text)
-        is_long = chars * len(request.items) > QUICK_CHARS or request.options.explain is not Explain.NONE
+        is_long = chars * len(request.items) > QUICK_CHARS or request.options.ask_for_more
         prompt, answers, results = await asyncio.to_thread(encode) if is_long else encode()
-        file = await self._images.open(item.images[0], request.tenant, context.allowance) if item.images else None
-        if file:
-            context.opened[i] = file.digest
-        key = GroupKey(request.lane, request.tenant, file.digest if file else "", prompt_digest(prompt.ids))
-        flags = prompt.flags if file else (Flag.NO_IMAGE, *prompt.flags)
+        opened = await self._open(item, context)
+        context.opened[i] = tuple(file.sha256 for file in opened)
+        files = [opened[place] for place in prompt.images]
+        expert = self._model.manifest.expert_of(item.department)
+        digests = ",".join(file.digest for file in files)
+        key = GroupKey(request.lane, request.tenant, digests, prompt_digest(prompt.ids), expert)
+        flags = (*flags, *prompt.flags) if files else (Flag.NO_IMAGE, *flags, *prompt.flags)
         if item.is_raw:
             flags = (*flags, Flag.RAW_TEXT)
         texts = [text for answer in answers for text in answer.texts()]
-        ends = iter(await self._ends(key, prompt.ids, file, texts, context))
-        results += [_result(i, answer, ends, flags, context.scoring) for answer in answers]
+        ends = iter(await self._ends(key, prompt.ids, files, texts, context))
+        scoring = context.of_experts.get(expert, context.scoring)
+        results += [result_of(i, answer, ends, flags, scoring) for answer in answers]
         return sorted(results, key=lambda result: result.response)
+
+    async def _open(self, item: Item, context: RequestContext) -> list[ImageFile]:
+        """Returns the files of the item's images. Fails with an ItemError that names the first that is refused, and
+        where they have too many pixels together."""
+        files: list[ImageFile] = []
+        several: dict[FileSource, ImageFile] = {}  # files of which there may be several frames
+        for place, source in enumerate(item.images):
+            try:
+                if not isinstance(source, FrameImage):
+                    files.append(await self._images.open(source, context.request.tenant, context.allowance))
+                    continue
+                if source.file not in several:
+                    opened = await self._images.open(source.file, context.request.tenant, context.allowance)
+                    several[source.file] = opened
+                files.append(several[source.file].frame(source))
+            except ItemError as error:
+                raise _of_image(place, error) from None
+        if sum(file.header.pixels for file in files) > self._limits.item_pixels:
+            detail = f"the images of the item have more than {self._limits.item_pixels} pixels together"
+            raise ItemError(Code.IMAGE_TOO_LARGE, detail, "images")
+        return files
 
     async def _ends(
         self,
         key: GroupKey,
         prompt: Sequence[int],
-        file: ImageFile | None,
+        files: Sequence[ImageFile],
         texts: Sequence[EncodedText],
         context: RequestContext,
     ) -> list[End]:
@@ -121,36 +123,36 @@ class Items:
         triples = [(flight_id(key, text.ids), text.ids) for text in texts]
         known = [self._flights.known(id_) for id_, _ in triples]
         unknown = [triple for triple, outcome in zip(triples, known, strict=True) if outcome is None]
-        landed = iter(await self._fly(key, prompt, file, unknown, context) if unknown else ())
+        landed = iter(await self._fly(key, prompt, files, unknown, context) if unknown else ())
         return [(next(landed).outcome, False) if outcome is None else (outcome, True) for outcome in known]
 
     async def _fly(
         self,
         key: GroupKey,
         prompt: Sequence[int],
-        file: ImageFile | None,
+        files: Sequence[ImageFile],
         answers: Sequence[tuple[str, Sequence[int]]],
         context: RequestContext,
     ) -> list[Landed]:
         """Puts the answers, each with the id of its triple, on flights, and returns how these landed, in order.
 
-        Fails with an ItemError when the answers are not admitted or the image cannot be decoded.
+        Fails with an ItemError when the answers are not admitted or an image cannot be decoded.
         """
         deadline, timings = context.deadline, context.timings
-        costs = [self._cost.answer(len(prompt), len(ids)) for _, ids in answers]
-        # The image counts at the size at which the model sees it.
-        pixels = self._model.image.of(file.header.width, file.header.height).pixels if file else 0
-        costs[0] += self._cost.group(len(prompt), pixels)
+        costs = self._cost.answers(len(prompt), [ids for _, ids in answers])
+        # An image counts at the size at which the model sees it.
+        pixels = sum(self._model.image.of(file.header.width, file.header.height).pixels for file in files)
+        costs[0] += self._cost.group(len(prompt), pixels, len(files))
         reserved = sum(costs)
         self._scheduler.admit(reserved, key.lane, self._clock(), deadline)
         flights: list[Flight] = []
-        picture: Picture | None = None
+        pictures: list[Picture] = []
         try:
-            picture = await self._hold(file, key, context) if file else None
+            await self._hold(files, key, context, pictures)
             for (id_, ids), cost in zip(answers, costs, strict=True):
                 flight = self._flights.joined(id_, deadline)
                 if flight is None:
-                    flight = Flight(key, prompt, ids, cost, self._clock(), deadline, id=id_, picture=picture)
+                    flight = Flight(key, prompt, ids, cost, self._clock(), deadline, id=id_, pictures=pictures)
                     self._flights.launch(flight)
                     reserved -= cost  # the flight gives it back
                 if context.request.trace:
@@ -162,7 +164,7 @@ class Items:
                 await asyncio.wait(pending)
         finally:
             self._scheduler.release(reserved, key.lane)
-            if picture:
+            for picture in pictures:
                 picture.holders -= 1
             for flight in flights:
                 self._flights.leave(flight)
@@ -171,73 +173,52 @@ class Items:
         timings.inference = max(timings.inference, *(end.inference_s for end in landed))
         return landed
 
-    async def _hold(self, file: ImageFile, key: GroupKey, context: RequestContext) -> Picture:
-        """Returns the picture of the file with one more holder, and notes how long it took to get it."""
+    async def _hold(
+        self, files: Sequence[ImageFile], key: GroupKey, context: RequestContext, pictures: list[Picture]
+    ) -> None:
+        """Puts the pictures of the files into `pictures`, each with one more holder, and notes how long it took.
+
+        Fails with an ItemError, or is cancelled, when every picture that has one more holder is in `pictures`.
+        """
+        if not files:
+            return
         started = self._clock()
-        picture = await self._pictures.hold(file, key.tenant, key.lane, context.deadline)
+        held: dict[int, Picture] = {}
+
+        async def hold(place: int) -> None:
+            held[place] = await self._pictures.hold(files[place], key.tenant, key.lane, context.deadline)
+
+        try:
+            # With exceptions as results, gather ends when all of them have ended.
+            ends = await asyncio.gather(*map(hold, range(len(files))), return_exceptions=True)
+        finally:
+            pictures += [held[place] for place in sorted(held)]
+        for place, error in enumerate(ends):
+            if isinstance(error, ItemError):
+                raise _of_image(place, error)
+            if error:
+                raise error
         ended = self._clock()
         context.timings.decode = max(context.timings.decode, ended - started)
         if context.request.trace:
             context.request.trace.phase("decode", started, ended)
-        return picture
+
+
+def _of_image(place: int, error: ItemError) -> ItemError:
+    """Returns the error of an image as that of the item's image at this place."""
+    if not place or error.field != "image":
+        return error
+    return ItemError(error.code, error.detail, f"images/{place}", error.retry_after, error.for_log)
 
 
 def _encode(i: int, item: Item, options: Options, text: TextEncoder) -> tuple[EncodedText, list[Answer], list[Result]]:
     """Returns the prompt, the answer of each response, and the results of what cannot be scored."""
-    prompt = text.prompt(item.question, has_image=bool(item.images), may_be_empty=item.is_raw)
+    prompt = text.prompt(item.question, may_be_empty=item.is_raw, images=len(item.images), history=item.history)
     answers: list[Answer] = []
     failed: list[Result] = []
     for place, response in enumerate(item.responses):
         try:
-            encoded = text.answer(prompt, response, options)
+            answers.append(answer_of(place, prompt, response, options, text))
         except ItemError as error:
             failed.append(Failed(i, place, error))
-            continue
-        # Without one of its sentences, a cut response would be cut elsewhere: the difference would say nothing of it.
-        explains = options.explain is Explain.SENTENCES and Flag.CUT_MIDDLE not in encoded.flags
-        answers.append(Answer(place, encoded, _without_each(prompt, response, options, text) if explains else None))
     return prompt, answers, failed
-
-
-def _without_each(prompt: EncodedText, response: str, options: Options, text: TextEncoder) -> tuple[Branch, ...]:
-    """Returns a branch for each sentence of the response: the answer without it, or why it is none."""
-    branches = []
-    spans = text.sentences(response, options)
-    for place, span in enumerate(spans):
-        try:
-            rest: EncodedText | ItemError = text.answer(prompt, without(response, spans, place), options)
-        except ItemError as error:
-            rest = error
-        branches.append(Branch(span, rest))
-    return tuple(branches)
-
-
-def _result(i: int, answer: Answer, ends: Iterator[End], flags: tuple[Flag, ...], scoring: Scoring) -> Result:
-    """Returns what is answered about one response. It takes from `ends` what came of each of the answer's texts."""
-    outcome, cached = next(ends)
-    all_flags = tuple(dict.fromkeys((*flags, *answer.text.flags))) if answer.text.flags else flags
-    result = _of_outcome(i, answer.place, outcome, all_flags, scoring, cached)
-    if answer.branches is None:
-        return result
-    without_each = [
-        (branch, Failed(i, answer.place, branch.text))
-        if isinstance(branch.text, ItemError)
-        else (branch, _of_outcome(i, answer.place, next(ends)[0], (), scoring))
-        for branch in answer.branches
-    ]
-    if isinstance(result, Failed):
-        return result
-    return replace(result, explain=tuple(contribution(*branch.stretch, result, rest) for branch, rest in without_each))
-
-
-def _of_outcome(
-    i: int,
-    place: int,
-    outcome: HeadOutputs | ItemError,
-    flags: tuple[Flag, ...],
-    scoring: Scoring,
-    cached: bool = False,
-) -> Result:
-    if isinstance(outcome, ItemError):
-        return Failed(i, place, outcome, flags)
-    return scoring.result(i, place, outcome, flags, cached)

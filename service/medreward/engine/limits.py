@@ -20,6 +20,8 @@ _LIMITS = (
     "responses",
     "text_chars",
     "explain_sentences",
+    "response_steps",
+    "item_pixels",
     "image_bytes",
     "image_pixels",
     "image_side",
@@ -35,8 +37,13 @@ _LIMITS = (
 
 
 def limits_of(settings: Settings, model: Model) -> dict[str, float]:
-    """Returns each limit by its name."""
-    return {name: getattr(settings, name) for name in _LIMITS} | {"tokens": model.manifest.text.max_tokens}
+    """Returns each limit by its name. A model that reads one image, or no turns, sets these itself."""
+    takes_turns = model.reads_turns or settings.unread_history == "ignore"
+    return {name: getattr(settings, name) for name in _LIMITS} | {
+        "item_images": settings.item_images if model.reads_images else 1,
+        "item_turns": settings.item_turns if takes_turns else 0,
+        "tokens": model.manifest.text.max_tokens,
+    }
 
 
 def image_limits(settings: Settings) -> ImageLimits:

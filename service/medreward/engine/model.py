@@ -12,8 +12,8 @@ from pathlib import Path
 from medreward.artifacts.evidence import require_evidence
 from medreward.artifacts.golden import GoldenTriple, read_golden
 from medreward.artifacts.manifest import ImageOfOwnSize, Manifest
-from medreward.encoding.image import ImageSpec, OwnSize
-from medreward.encoding.text import FileTokenizer, TextEncoder, Tokenizer
+from medreward.encoding.sizes import ImageSpec, OwnSize
+from medreward.encoding.text import FileTokenizer, TextEncoder, Tokenizer, TurnTemplate
 from medreward.engine.files import open_verified
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
@@ -37,6 +37,22 @@ class Model:
         """Returns how replies name this model when it runs in this runtime."""
         m = self.manifest
         return ModelRef(m.name, m.version, m.fingerprint, runtime, m.evidence)
+
+    @property
+    def reads_turns(self) -> bool:
+        """Whether the model reads turns before the question."""
+        return self.manifest.text.turns is not None
+
+    @property
+    def reads_system(self) -> bool:
+        """Whether the model reads a system turn at the beginning of them."""
+        turns = self.manifest.text.turns
+        return turns is not None and bool(turns.system)
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model reads several images at a time."""
+        return self.manifest.vlm is not None
 
     @cached_property
     def image(self) -> ImageSpec | OwnSize:
@@ -82,6 +98,7 @@ def _assemble(
             manifest = manifest.with_thinking_tags(settings.thinking_tags)
         except ValueError as error:
             raise ConfigurationError(f"setting thinking_tags: {error}") from None
+    turns = manifest.text.turns
     text = TextEncoder(
         tokenizer,
         manifest.text.prompt,
@@ -91,6 +108,8 @@ def _assemble(
         manifest.vlm.image if manifest.vlm else (),
         manifest.text.thinking_tags,
         settings.explain_sentences,
+        settings.response_steps,
+        TurnTemplate(turns.between, turns.system, turns.images == "first") if turns else None,
     )
     golden = read_golden(folder / manifest.golden) if folder and manifest.golden else ()
     card = (folder / manifest.card).read_text("utf-8") if folder and manifest.card else None

@@ -14,7 +14,7 @@ from medreward.engine.serving import Serving, start_serving
 from medreward.errors import Code, ConfigurationError, RequestError
 from medreward.metrics import Metrics
 from medreward.settings import Settings
-from medreward.types import Base64Image, Clock, InlineImage, ScoreRequest, SleepLevel
+from medreward.types import Base64Image, Clock, FrameImage, InlineImage, ScoreRequest, SleepLevel
 
 log = logging.getLogger(__name__)
 
@@ -341,7 +341,8 @@ def _about(serving: Serving | None) -> dict[str, str] | None:
 def _bucket(request: ScoreRequest) -> int:
     """Returns a number below BUCKETS that all requests about the same first image share."""
     item = request.items[0] if request.items else None
-    match item.images[0] if item and item.images else None:
+    first = item.images[0] if item and item.images else None
+    match first.file if isinstance(first, FrameImage) else first:
         case InlineImage(data):
             key = data
         case Base64Image(text):

@@ -24,7 +24,7 @@ from medreward.workers.decode.pool import Decoders
 from medreward.workers.device.loading import open_backend
 from medreward.workers.device.process_worker import ProcessWorker
 from medreward.workers.device.worker import InlineWorker, Worker
-from medreward.workers.frames import GroupFrame
+from medreward.workers.frames import GroupFrame, ImageFrame
 
 PROBE: Final = "probe"
 SPREAD: Final = (
@@ -142,7 +142,7 @@ async def start_serving(settings: Settings, images: Images, metrics: Metrics, cl
 
 
 def _workers(settings: Settings, model: Model, slots: Slots, metrics: Metrics) -> list[Worker]:
-    if settings.isolation == "inline":
+    if settings.isolation == "inline" and not settings.worker_python:
         return [InlineWorker(lambda: open_backend(settings, model.manifest, model.folder), slots.memory)]
 
     def restarted(reason: str) -> None:
@@ -191,7 +191,7 @@ def _assemble(
         )
         for device, worker in enumerate(workers)
     ]
-    items = Items(model, cost, images, pictures, scheduler, flights, work, clock)
+    items = Items(model, cost, images, pictures, scheduler, flights, work, clock, settings)
     return Serving(
         settings, metrics, model, ref, items, workers, dispatchers, pictures, decoders, slots, scheduler, flights
     )
@@ -202,5 +202,5 @@ def _probe(model: Model, slots: Slots) -> GroupFrame:
     required = model.manifest.image.required
     prompt = model.text.prompt(PROBE, required)
     answer = model.text.answer(prompt, PROBE, Options())
-    place = slots.new(PROBE, model.image.of(1, 1)).place if required else None
-    return GroupFrame(place, PROBE, "", prompt.ids, [answer.ids])
+    images = [ImageFrame(slots.new(PROBE, model.image.of(1, 1)).place, PROBE, "")] if required else []
+    return GroupFrame(images, prompt.ids, [answer.ids])

@@ -44,6 +44,11 @@ class RewardServiceStub(object):
                 request_serializer=medreward_dot_proto_dot_reward__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=medreward_dot_proto_dot_reward__pb2.ScoreResponse.FromString,
                 _registered_method=True)
+        self.Rank = channel.unary_unary(
+                '/medreward.v1.RewardService/Rank',
+                request_serializer=medreward_dot_proto_dot_reward__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=medreward_dot_proto_dot_reward__pb2.RankResponse.FromString,
+                _registered_method=True)
         self.Screen = channel.unary_unary(
                 '/medreward.v1.RewardService/Screen',
                 request_serializer=medreward_dot_proto_dot_reward__pb2.ScreenRequest.SerializeToString,
@@ -72,6 +77,13 @@ class RewardServiceServicer(object):
 
     def ScoreStream(self, request_iterator, context):
         """One ScoreResponse per ScoreRequest, in the order they become ready; match them by request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rank(self, request, context):
+        """The order of the responses of one item, with their scores. What cannot be scored stands last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,6 +120,11 @@ def add_RewardServiceServicer_to_server(servicer, server):
                     servicer.ScoreStream,
                     request_deserializer=medreward_dot_proto_dot_reward__pb2.ScoreRequest.FromString,
                     response_serializer=medreward_dot_proto_dot_reward__pb2.ScoreResponse.SerializeToString,
+            ),
+            'Rank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rank,
+                    request_deserializer=medreward_dot_proto_dot_reward__pb2.ScoreRequest.FromString,
+                    response_serializer=medreward_dot_proto_dot_reward__pb2.RankResponse.SerializeToString,
             ),
             'Screen': grpc.unary_unary_rpc_method_handler(
                     servicer.Screen,
@@ -179,6 +196,33 @@ class RewardService(object):
             '/medreward.v1.RewardService/ScoreStream',
             medreward_dot_proto_dot_reward__pb2.ScoreRequest.SerializeToString,
             medreward_dot_proto_dot_reward__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medreward.v1.RewardService/Rank',
+            medreward_dot_proto_dot_reward__pb2.ScoreRequest.SerializeToString,
+            medreward_dot_proto_dot_reward__pb2.RankResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,23 +7,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from medreward.artifacts.toml import parse_toml
+from medreward.artifacts.toml import Section, parse_toml
 from medreward.errors import ConfigurationError
-from medreward.types import DIMENSIONS, Flag, Verdict
+from medreward.types import DIMENSIONS, Dimension, Flag, Verdict
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Dimension = Literal["accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 #: The rule that a decision names where no rule of the policy holds.
 OTHERWISE: Final = "otherwise"
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Measure(StrEnum):

@@ -14,8 +14,9 @@ from medreward.screening.deciding import Decision
 from medreward.screening.drift import Drift, DriftAccount
 from medreward.screening.policies import Policies
 from medreward.screening.policy import PolicyFile
+from medreward.screening.policy_folder import Served
 from medreward.screening.shadow import Shadow
-from medreward.types import Failed, ScoreRequest, ScoreResponse, Verdict
+from medreward.types import Failed, ScoreRequest, ScoreResponse, Thinking, Verdict
 
 #: Causes for which a request that is right has no scores now. Each of its responses is then unscored.
 UNSCORED: Final = frozenset(
@@ -103,9 +104,7 @@ class Screening:
         settings, manifest = self._engine.settings, serving.model.manifest
         policies = Policies(settings.policies, settings.default_policy)
         policies.load(
-            serving.ref.fingerprint,
-            tuple(manifest.dimensions),
-            serving.uncertainty is not None,
+            Served(serving.ref.fingerprint, tuple(manifest.dimensions), serving.uncertainty is not None),
             serving.model.default_weights,
             serving.model.folder / "policies" if serving.model.folder else None,
         )
@@ -139,9 +138,17 @@ class Screening:
 
         Fails with a RequestError for a request that is wrong, and where an account refuses it.
         """
+        if request.asked.options.thinking is Thinking.BOTH:
+            detail = "a verdict is on one text: thinking must be keep or strip here"
+            raise RequestError(Code.INVALID_FIELD, detail, "/options/thinking")
         ref = self._engine.serving.ref
         policy, decider = self.policies.get(request.policy)
-        asked = replace(request.asked, fingerprint=_pinned(request.asked, policy.policy.fingerprint))
+        items = request.asked.items
+        if request.departments:
+            pairs = zip(items, request.departments, strict=True)
+            items = tuple(replace(item, department=department) for item, department in pairs)
+        pinned = _pinned(request.asked, policy.policy.fingerprint)
+        asked = replace(request.asked, items=items, fingerprint=pinned)
         try:
             response = await self._engine.score(asked)
         except RequestError as refusal:

@@ -119,32 +119,32 @@ class SecondServer:
 
     async def _body(self, screened: "Screened") -> bytes:
         asked, departments = screened.request.asked, screened.request.departments or ()
-        sources = [self._bytes_of(item.images, asked.tenant) for item in asked.items]
+        sources = [[self._bytes_of(image, asked.tenant) for image in item.images] for item in asked.items]
         return await asyncio.to_thread(_encoded, screened, sources, departments, self._policy)
 
-    def _bytes_of(self, images: tuple[ImageSource, ...], tenant: str) -> bytes | str | None:
-        match images:
-            case ():
-                return None
-            case (InlineImage(data),):
+    def _bytes_of(self, image: ImageSource, tenant: str) -> bytes | str:
+        match image:
+            case InlineImage(data):
                 return data
-            case (Base64Image(text),):
+            case Base64Image(text):
                 return text
-            case (StoredImage(sha256),) if (stored := self._stored(tenant, sha256)) is not None:
+            case StoredImage(sha256) if (stored := self._stored(tenant, sha256)) is not None:
                 return stored
             case _:
                 raise CannotSend
 
 
 def _encoded(
-    screened: "Screened", sources: list[bytes | str | None], departments: tuple[str, ...], policy: str | None
+    screened: "Screened", sources: list[list[bytes | str]], departments: tuple[str, ...], policy: str | None
 ) -> bytes:
     """Returns the body of a request for the same items. It may take milliseconds, so that it runs in a thread."""
     asked = screened.request.asked
     items: list[dict[str, Any]] = []
-    for place, (item, source) in enumerate(zip(asked.items, sources, strict=True)):
-        image = b64encode(source).decode() if isinstance(source, bytes) else source
-        shape = {"image": image, "question": item.question, "responses": item.responses}
+    for place, (item, own) in enumerate(zip(asked.items, sources, strict=True)):
+        images = [b64encode(source).decode() if isinstance(source, bytes) else source for source in own]
+        shape: dict[str, Any] = {"images": images, "question": item.question, "responses": item.responses}
+        if item.history:
+            shape["history"] = [turn.as_json() for turn in item.history]
         items.append({**shape, "department": departments[place] if departments else ""})
     options = {"too_long": asked.options.too_long, "thinking": asked.options.thinking}
     return msgspec.json.encode({"items": items, "options": options, **({"policy": policy} if policy else {})})
@@ -153,7 +153,7 @@ def _encoded(
 def _size(item: Item) -> int:
     images = sum(len(image.data) for image in item.images if isinstance(image, InlineImage))
     images += sum(len(image.text) for image in item.images if isinstance(image, Base64Image))
-    return images + len(item.question) + sum(map(len, item.responses))
+    return images + len(item.question) + sum(map(len, item.responses)) + sum(len(turn.text) for turn in item.history)
 
 
 def _checked(url: str) -> str:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from medreward.backends.base import CostModel, Counts, Group, HeadOutputs, ModelImage
-from medreward.encoding.image import ImageHeader, ImageSpec
+from medreward.encoding.sizes import ImageHeader, ImageSpec
 from medreward.errors import Code, ItemError
 from medreward.types import Runtime
 from medreward.workers.memory import PixelMemory, Place
@@ -39,19 +39,27 @@ class Beat(msgspec.Struct, tag=True):
     """The process lives; sent by a thread of its own, so that a long batch does not look like a hang."""
 
 
-class GroupFrame(msgspec.Struct, array_like=True):
-    """A group whose image lies in the shared memory, as the front hands it to a worker."""
+class ImageFrame(msgspec.Struct, array_like=True):
+    """An image that lies in the shared memory."""
 
-    place: Place | None  # None without an image
+    place: Place
     digest: str
     tenant: str
+
+
+class GroupFrame(msgspec.Struct, array_like=True):
+    """A group whose images lie in the shared memory, as the front hands it to a worker."""
+
+    images: Sequence[ImageFrame]
     prompt: Sequence[int]
     answers: Sequence[Sequence[int]]
+    expert: str = ""
 
     def group(self, memory: PixelMemory) -> Group:
-        """What a backend is asked to score; the image's pixels are a view of the memory."""
-        image = ModelImage(self.digest, memory.pixels(self.place), self.tenant) if self.place else None
-        return Group(image, self.prompt, self.answers)
+        """What a backend is asked to score; the pixels of its images are views of the memory."""
+        images = [ModelImage(image.digest, memory.pixels(image.place), image.tenant) for image in self.images]
+        further = tuple(images[1:])
+        return Group(images[0] if images else None, self.prompt, self.answers, further, self.expert)
 
 
 class Run(msgspec.Struct, tag=True):

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from medreward.workers.frames import Front
@@ -20,12 +20,15 @@ class ChildProcess:
         self.front = front
 
     @classmethod
-    async def start(cls, module: str, shared_fd: int, variables: Mapping[str, str] | None = None) -> "ChildProcess":
+    async def start(
+        cls, run: Sequence[str], shared_fd: int, variables: Mapping[str, str] | None = None
+    ) -> "ChildProcess":
+        """Starts `run`, an interpreter with what it is to run. Fails with an OSError where there is none."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
                 fds = (theirs.fileno(), shared_fd)
-                command = [sys.executable, "-m", module, *map(str, fds)]
+                command = [*run, *map(str, fds)]
                 # A session of its own: what a terminal or a service manager signals, the front decides about.
                 process = await asyncio.create_subprocess_exec(
                     *command,

@@ -61,7 +61,8 @@ each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: fam
 def test_a_turn_is_taken_apart(family: Family, system: str) -> None:
     prompt = family.prompt(QUESTION, system=system)
     text = prompt + ANSWER + family.end
-    assert apart(text) == apart(text, len(prompt)) == apart_after(prompt, text) == Parts(QUESTION, ANSWER)
+    before = (Turn("system", system),) if system else ()
+    assert apart(text) == apart(text, len(prompt)) == apart_after(prompt, text) == Parts(QUESTION, ANSWER, before)
 
 
 @each_family

@@ -93,6 +93,7 @@ class Family:
     image_tokens: int
     image: Sequence[str] = ("<image>",)  # the pieces of the template
     types: str | None = None  # the input that tells image tokens from text, as the family's processor makes it
+    nested: bool = False  # its processor takes a list of images for each text
 
 
 def qwen2_vl() -> Any:
@@ -224,8 +225,8 @@ FAMILIES = {
     "llava_onevision": Family(llava_onevision, llava_onevision_pixels, 4 + 16 + 4),
     "internvl": Family(internvl, internvl_pixels, 4, BETWEEN),
     "gemma3": Family(gemma3, gemma3_pixels, 4, BETWEEN, "token_type_ids"),
-    "idefics3": Family(idefics3, idefics3_pixels, 20, TILES),
-    "smolvlm": Family(smolvlm, smolvlm_pixels, 20, TILES),
+    "idefics3": Family(idefics3, idefics3_pixels, 20, TILES, nested=True),
+    "smolvlm": Family(smolvlm, smolvlm_pixels, 20, TILES, nested=True),
 }
 REFUSED = pytest.mark.xfail(
     Version(transformers.__version__) < Version("5.18") and not is_torchvision_available(),
@@ -289,6 +290,7 @@ def write_manifest(
     image: Sequence[str] = (),
     dimensions: Sequence[str] = DIMENSIONS,
     size: str = f"width = {SIDE}\nheight = {SIDE}",
+    max_tokens: int = 512,
 ) -> None:
     """With the digest of every file that is there now."""
     pieces = ", ".join(f'"{piece}"' for piece in image or FAMILIES[family].image)
@@ -310,7 +312,10 @@ provenance = "random weights"
 tokenizer = "tokenizer.json"
 prompt = ["<s>", "<user>", "{{image}}", "{{question}}"]
 answer = ["<assistant>", "{{response}}", "</s>"]
-max_tokens = 512
+max_tokens = {max_tokens}
+[text.turns]
+between = ["</s>", "<user>"]
+system = ["<s>", "{{system}}", "<user>"]
 [vlm]
 image = [{pieces}]
 {heads}
@@ -338,19 +343,34 @@ class Plain:
         self.image_processor = self.kind.image_processor()
         self.head = load_file(folder / "reward_head.safetensors") if heads else {}
 
-    def logits(self, pixels: np.ndarray[Any, Any] | None, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
-        return self.head["weight"] @ self.state(pixels, prompt, answer).float() + self.head["bias"]
+    def logits(
+        self,
+        pixels: np.ndarray[Any, Any] | None,
+        prompt: Sequence[int],
+        answer: Sequence[int],
+        further: Sequence[np.ndarray[Any, Any]] = (),
+    ) -> Tensor:
+        return self.head["weight"] @ self.state(pixels, prompt, answer, further).float() + self.head["bias"]
 
     @torch.inference_mode()
-    def state(self, pixels: np.ndarray[Any, Any] | None, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
-        """At the last token."""
+    def state(
+        self,
+        pixels: np.ndarray[Any, Any] | None,
+        prompt: Sequence[int],
+        answer: Sequence[int],
+        further: Sequence[np.ndarray[Any, Any]] = (),
+    ) -> Tensor:
+        """At the last token. All images of the sequence go through the processor together."""
         seen: dict[str, Any] = {}
         if pixels is not None:
-            seen = dict(self.image_processor(images=Image.fromarray(pixels), return_tensors="pt"))
-        grid = seen.get("image_grid_thw")
-        tokens = self.kind.image_tokens if grid is None else int(grid.prod()) // 4
-        each = tokens // self.kind.image.count("<image>")
-        expanded = [id_ for token in prompt for id_ in [token] * (each if token == IMAGE else 1)]
+            pictures = [Image.fromarray(each) for each in (pixels, *further)]
+            images = [pictures] if self.kind.nested else pictures
+            seen = dict(self.image_processor(images=images, return_tensors="pt"))
+        count, grid = 1 + len(further), seen.get("image_grid_thw")
+        tokens = [self.kind.image_tokens] * count if grid is None else [int(each.prod()) // 4 for each in grid]
+        marks = self.kind.image.count("<image>")
+        lengths = iter([number // marks for number in tokens for _ in range(marks)])
+        expanded = [id_ for token in prompt for id_ in [token] * (next(lengths) if token == IMAGE else 1)]
         ids = torch.tensor([[*expanded, *answer]])
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **seen}
         if pixels is not None:

@@ -22,6 +22,7 @@ from backends.torch_vlm.checkpoints import (
     FAMILIES,
     IMAGE,
     SIDE,
+    TOKENS,
     WORDLEVEL,
     Plain,
     opened,
@@ -38,7 +39,7 @@ from medreward.engine.files import open_verified
 from medreward.engine.model import open_model
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
-from medreward.types import DIMENSIONS, Options
+from medreward.types import DIMENSIONS, Options, Turn
 from serving import running
 
 ASKED, SAID = "is there a fracture ?", "yes , a small fracture"
@@ -135,6 +136,42 @@ def test_the_text_is_the_checkpoints_own_chat_template(family: str, tmp_path: Pa
     assert adopt(tmp_path, "it") == []
     for has_image in (True, False):
         assert encoded(tmp_path, has_image) == rendered_by_transformers(tmp_path, family, has_image)
+
+
+#: As LLaVA-1.5's: the images of a turn, then its texts.
+IMAGES_FIRST = (
+    "{% for turn in messages %}<{{ turn.role }}>{% for part in turn.content if part.type == 'image' %}<image>"
+    "{% endfor %}{% for part in turn.content if part.type == 'text' %}{{ part.text }}{% endfor %}</s>{% endfor %}"
+)
+
+
+def test_turns_are_adopted_as_the_chat_template_writes_them(folder: Path) -> None:
+    adopt(folder)
+    _, manifest = open_verified(Settings(model=str(folder)))
+    assert manifest.text.turns is not None
+    assert (manifest.text.turns.between, manifest.text.turns.images) == (("</s>", "<user>"), "in_place")
+    assert manifest.text.turns.system == ()  # <system> is no token of this one
+
+
+def test_images_that_a_template_writes_first_come_first(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(IMAGES_FIRST)
+    assert adopt(folder) == []
+    model = open_model(Settings(model=str(folder)))
+    turns = [Turn("user", ("the left", 0, " lung")), Turn("assistant", "normal")]
+    ids = model.text.prompt(ASKED, images=2, history=turns).ids
+    theirs = ["<user>", "<image>", "the", "left", "lung", "</s>", "<assistant>", "normal", "</s>", "<user>", "<image>"]
+    names = {id_: word for word, id_ in TOKENS.items()}
+    shown = [names[id_] for id_ in ids[: len(theirs)]]
+    assert shown == theirs
+
+
+def test_a_template_that_writes_earlier_turns_otherwise_reads_none(folder: Path) -> None:
+    upper = WORDLEVEL.replace("{{ part.text }}", "{{ part.text if messages | length < 3 else part.text | upper }}")
+    (folder / "chat_template.jinja").write_text(upper)
+    [remark] = adopt(folder)
+    assert "turns before the question are not read" in remark
+    _, manifest = open_verified(Settings(model=str(folder)))
+    assert manifest.text.turns is None
 
 
 def test_an_adopted_checkpoint_gives_the_logits_of_plain_transformers(folder: Path) -> None:

@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,21 @@ from backends.torch_vlm.checkpoints import (
 )
 from medreward.backends.base import Backend, Counts, Group, ModelImage
 from medreward.backends.torch_vlm.backend import TorchVlmBackend
+from medreward.backends.torch_vlm.reference import compare
+from medreward.encoding.text import EncodedText
+from medreward.engine.model import open_model
 from medreward.errors import ItemError
+from medreward.settings import Settings
+from medreward.types import Options, Turn
 from medreward.workers.device.runner import Runner
 
+CONVERSATION = (
+    Turn("system", "no"),
+    Turn("user", ("the left lung", 0, "normal ?")),
+    Turn("assistant", "the heart is enlarged"),
+)
+TEXT_ALONE = (Turn("user", "is the heart large ?"), Turn("assistant", "yes"))
+NOTHING = EncodedText([])
 EXACT = 1e-4  # against another implementation, in fp32
 SAME = 1e-5  # against itself in other company: matmuls change with the shape
 
@@ -65,7 +78,7 @@ def ids(rng: np.random.Generator, longest: int) -> list[int]:
 
 def groups(family: str) -> list[Group]:
     """Two questions about one image, one about another, one about none; answers of up to 60 tokens, two of them equal,
-    and some that begin alike, as in an explanation.
+    and some that begin alike, as in an explanation and as in steps.
     """
     rng = np.random.default_rng(3)
     placeholder = [TOKENS[piece] for piece in FAMILIES[family].image]
@@ -75,7 +88,8 @@ def groups(family: str) -> list[Group]:
         answers = [ids(rng, 60) for _ in range(1 + 2 * number)]
         longest = max(answers, key=len)
         alike = [[*longest[:k], *longest[k + 10 :]] for k in (20, 30)] if number == 2 else []
-        made.append(Group(picture, prompt, [*answers, *alike]))
+        cut = [[*longest[:k], TOKENS["</s>"]] for k in (40, 30, 20)] if number == 2 else []
+        made.append(Group(picture, prompt, [*answers, *alike, *cut]))
     return [*made, Group(made[0].image, made[0].prompt, [made[0].answers[0], [5]])]
 
 
@@ -96,6 +110,103 @@ def test_every_logit_is_that_of_a_plain_forward_of_the_whole_sequence(loaded: Lo
     assert np.std(spread, axis=0).min() > 0.05  # numbers that could be told apart
     one, other = backend.score([Group(image(n), asked[0].prompt, asked[0].answers) for n in (1, 2)])
     assert np.abs(one - other).max() > 0.01  # the image shows
+
+
+def test_a_conversation_with_two_images_has_the_logits_of_plain_transformers(loaded: Loaded) -> None:
+    """A system turn, two turns and a question; the first turn shows one image between two texts, the question another.
+    In one batch with the images in the other order, one image alone, and none."""
+    model = open_model(Settings(model=str(loaded.folder)))
+    answers = [model.text.answer(NOTHING, said, Options()).ids for said in ("no fracture", "a large effusion")]
+    first, second = image(1), image(2)
+    asked = []
+    for history, images in (
+        (CONVERSATION, (first, second)),
+        (CONVERSATION, (second, first)),
+        (CONVERSATION[1:], (first, second)),
+        ((), (first, second)),
+        (CONVERSATION, (first,)),
+        (TEXT_ALONE, ()),
+    ):
+        prompt = model.text.prompt("is there a fracture ?", images=len(images), history=history)
+        shown = [images[place] for place in prompt.images]
+        asked.append(Group(shown[0] if shown else None, prompt.ids, answers, tuple(shown[1:])))
+    plain = Plain(loaded.folder, loaded.family)
+    logits = loaded.backend().score(asked)
+    for group, rows in zip(asked, logits, strict=True):
+        pixels = [each.pixels for each in group.images]
+        for answer, row in zip(group.answers, rows, strict=True):
+            expected = plain.logits(pixels[0] if pixels else None, group.prompt, answer, pixels[1:]).numpy()
+            assert np.abs(row - expected).max() <= EXACT
+    for one, other in combinations(logits, 2):
+        assert np.abs(one - other).max() > 0.01  # order and number of images show, and the turns
+    compared = compare(loaded.backend(), asked)
+    assert max(each.largest for each in compared) <= EXACT
+
+
+@pytest.fixture
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
+    for module in ("packing", "backbone", "backend"):
+        monkeypatch.setattr(f"medreward.backends.torch_vlm.{module}.BLOCK", 8)
+    return 8
+
+
+def long_groups(family: str, block: int) -> list[Group]:
+    """Two images early in a prompt of five blocks; two questions that differ in its last block alone; no image."""
+    rng = np.random.default_rng(4)
+    placeholder = [TOKENS[piece] for piece in FAMILIES[family].image]
+    words = [int(word) for word in rng.integers(max(TOKENS.values()) // 2, VOCABULARY, 5 * block + 3)]
+    begin = [TOKENS["<s>"], *placeholder, 12, *placeholder, *words]
+    answers = [[13, 14], [int(word) for word in rng.integers(20, VOCABULARY, 3 * block + 1)]]
+    two = (image(2),)
+    return [
+        Group(image(1), [*begin, 15], answers, two),
+        Group(image(1), [*begin, 16, 17], answers, two),
+        Group(None, [TOKENS["<s>"], *words], answers[1:]),
+    ]
+
+
+def test_long_prompts_and_answers_that_run_in_blocks_have_the_same_logits(loaded: Loaded, short_blocks: int) -> None:
+    plain = Plain(loaded.folder, loaded.family)
+    asked = long_groups(loaded.family, short_blocks)
+    for group, rows in zip(asked, loaded.backend().score(asked), strict=True):
+        pixels = [each.pixels for each in group.images]
+        for answer, row in zip(group.answers, rows, strict=True):
+            expected = plain.logits(pixels[0] if pixels else None, group.prompt, answer, pixels[1:]).numpy()
+            assert np.abs(row - expected).max() <= EXACT
+
+
+@deep
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_history_that_two_questions_share_runs_once(loaded: Loaded, short_blocks: int, deterministic: bool) -> None:
+    backend = loaded.backend(deterministic=deterministic)
+    asked = long_groups(loaded.family, short_blocks)
+    run: list[int] = []
+
+    def counted(_: object, given: tuple[object, ...], kwargs: dict[str, torch.Tensor], *__: object) -> None:
+        embedded = kwargs.get("inputs_embeds")
+        run.append((kwargs["input_ids"] if embedded is None else embedded).shape[1])
+
+    backend.backbone.base.get_decoder().register_forward_hook(counted, with_kwargs=True)
+    costs = []
+    for group in asked[:2]:
+        backend.score([Group(group.image, group.prompt, [[13]], group.further)])
+        costs.append(sum(run))
+        run.clear()
+    assert costs[0] > len(asked[0].prompt)
+    assert costs[1] <= short_blocks + 1  # the last block and the answer
+    kept = backend.score(asked)
+    for one, other in zip(kept, loaded.backend(deterministic=deterministic).score(asked[::-1])[::-1], strict=True):
+        assert np.abs(one - other).max() <= (0 if deterministic else SAME)
+
+
+@deep
+def test_what_is_kept_of_prompts_stays_within_its_bytes(loaded: Loaded, short_blocks: int) -> None:
+    most = 60_000
+    backend = loaded.backend(prefix_cache_bytes=most)
+    asked = long_groups(loaded.family, short_blocks)
+    for n in range(20):
+        backend.score([Group(g.image, [*g.prompt, 20 + n], [[13]], g.further) for g in asked[:2]])
+        assert 0 < backend.prefix_bytes <= most
 
 
 def test_bits_are_the_same_after_the_device_was_given_back_and_taken_again(loaded: Loaded) -> None:
@@ -249,7 +360,8 @@ def test_what_it_costs_and_what_it_is(loaded: Loaded) -> None:
     assert str(backend.runtime) == "torch_vlm/cpu/fp32"
     tokens = FAMILIES[loaded.family].image_tokens
     assert backend.cost.group(prompt=10, pixels=SIDE * SIDE) == tokens + 10
-    assert backend.cost.answer(prompt=10, answer=7) == 7
+    assert backend.cost.group(prompt=10, pixels=3 * SIDE * SIDE, images=3) == 3 * tokens + 10
+    assert backend.cost.answers(10, [[13] * 7]) == [7]
 
 
 def assert_same(one: NDArray[np.float32], other: NDArray[np.float32]) -> None:

@@ -170,7 +170,7 @@ def test_a_checkpoint_without_heads_is_asked_a_question_for_each_dimension(folde
             state = states.state(PIXELS, PROMPT, [*answer, TOKENS["<user>"], *asked, TOKENS["<assistant>"]])
             expected = says[TOKENS["yes"]] @ state - says[TOKENS["no"]] @ state
             assert abs(logit - float(expected)) <= 1e-4
-    assert found.cost.answer(prompt=9, answer=4) > 4 + 6 * 5  # the questions are paid for
+    assert found.cost.answers(9, [[13] * 4])[0] > 4 + 6 * 5  # the questions are paid for
 
 
 def test_a_verbaliser_needs_words_of_one_token_and_a_language_model(folder: Path) -> None:

@@ -20,7 +20,8 @@ from commands import serving
 from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.reference import compare
-from medreward.encoding.image import ImageLimits, OwnSize, decode, probe
+from medreward.encoding.image import ImageLimits, decode, probe
+from medreward.encoding.sizes import OwnSize
 from medreward.engine.engine import Engine
 from medreward.engine.queue.flights import Flight
 from medreward.engine.queue.scheduler import Scheduler

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,14 @@ def test_equal_answers_have_no_order_and_a_tie_of_ours_is_another_one() -> None:
     assert orders([Compared(ours, plain)]) == Orders(pairs=5, flips=2)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_answers_that_see_each_other_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+def test_with_another_interpreter_its_own_logits_are_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_answers_see_each_other(monkeypatch)
+    code, found = doctor(folder, "--worker-python", sys.executable)
+    assert (code, found["runtime"]) == (0, "torch_vlm/cpu/fp32")
+    assert 0 < found["largest"] <= found["tolerance"]
+
+
+def let_answers_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     def everybody(self: Past, layer: int, *new: torch.Tensor) -> list[torch.Tensor]:
         return [torch.cat([state, n[0]], 1)[None] for state, n in zip(self._prefix.layers[layer], new, strict=True)]
 
@@ -111,6 +118,11 @@ def test_answers_that_see_each_other_do_not(folder: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Past, "keys_and_values", everybody)
     monkeypatch.setattr(Past, "mask", nothing_hidden)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_answers_that_see_each_other_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    let_answers_see_each_other(monkeypatch)
     code, found = doctor(folder, "--dtype", dtype)
     assert (code, found["ok"]) == (1, False)
     assert found["largest"] > 0.01

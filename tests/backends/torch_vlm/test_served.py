@@ -13,6 +13,8 @@ from backends.torch_vlm.checkpoints import FAMILIES, SIDE, TOKENS, Plain, write_
 from commands import serving
 
 QUESTION = "is there a fracture ?"
+STEPS = "yes , a small fracture . " * 6
+ENDS = [0, 3, *range(29, len(STEPS), 27)]  # between words, and within some
 ANSWERS = ["yes , a small fracture", "no", ""]
 
 
@@ -32,6 +34,11 @@ def test_rest_gives_the_logits_of_plain_transformers(tmp_path: Path) -> None:
     with serving(tmp_path, "--model", str(folder), "--device", "cpu", "--threads", "1") as served:
         answered = httpx.post(f"{served.url}/v1/score", json=body, timeout=120).json()
         metrics = httpx.get(f"{served.admin_url}/metrics", timeout=60).text
+        stepped = {"question": QUESTION, "response": STEPS, "options": {"steps": ENDS}}
+        cut = {"items": [{"question": QUESTION, "responses": [STEPS[:end] for end in ENDS]}]}
+        by_step, by_text = (
+            httpx.post(f"{served.url}/v1/score", json=each, timeout=120).json()["results"] for each in (stepped, cut)
+        )
     assert answered["model"]["runtime"] == "torch_vlm/cpu/fp32"
     results = answered["results"]
     assert [result["status"] for result in results] == ["ok"] * 7
@@ -40,6 +47,10 @@ def test_rest_gives_the_logits_of_plain_transformers(tmp_path: Path) -> None:
         expected = plain.logits(picture, prompt(picture is not None), reply(answer)).mean(0)
         assert np.abs(np.array([*result["logits"].values()]) - expected.numpy()).max() <= 1e-4
     assert "medreward_image_encodes_total 1.0" in metrics
+    for step, text in zip(by_step[0]["steps"], by_text, strict=True):
+        differences = [abs(step["logits"][name] - text["logits"][name]) for name in text["logits"]]
+        assert max(differences) <= 1e-5
+    assert len({step["reward"] for step in by_step[0]["steps"]}) == len(ENDS)
 
 
 def prompt(has_image: bool) -> list[int]:

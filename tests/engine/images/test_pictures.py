@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-from medreward.encoding.image import ImageHeader, ImageSpec
+from medreward.encoding.sizes import ImageHeader, ImageSpec
 from medreward.engine.images.pictures import Pictures
 from medreward.engine.images.resolve import ImageFile
 from medreward.engine.images.slots import FEWEST_SLOTS, Extents, Picture, Slots

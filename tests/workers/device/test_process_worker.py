@@ -20,7 +20,7 @@ from medreward.workers.device import process_worker
 from medreward.workers.device.process_worker import ProcessWorker
 from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import WorkerLost
-from medreward.workers.frames import GroupFrame
+from medreward.workers.frames import GroupFrame, ImageFrame
 from medreward.workers.memory import PixelMemory, Place, anonymous_memory
 from waiting import until
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 SIDE = 64
 BYTES = SIDE * SIDE * 3
-GROUPS = [GroupFrame(None, "", "", (n, n + 1), ((n,), (n, n))) for n in range(3)]
+GROUPS = [GroupFrame([], (n, n + 1), ((n,), (n, n))) for n in range(3)]
 
 
 @asynccontextmanager
@@ -74,7 +74,7 @@ async def test_pixels_reach_the_model_through_shared_memory(tiny_folder: Path) -
     fd = anonymous_memory(2 * BYTES)
     places = [Place(offset, SIDE, SIDE) for offset in (0, BYTES)]
     PixelMemory(fd).pixels(places[1])[:] = 255
-    groups = [GroupFrame(place, f"image {n}", "", (1, 2), ((3,),)) for n, place in enumerate(places)]
+    groups = [GroupFrame([ImageFrame(place, f"image {n}", "")], (1, 2), ((3,),)) for n, place in enumerate(places)]
     settings, manifest = Settings(model=str(tiny_folder), threads=1), read_manifest(tiny_folder / "model.toml")
     worker = ProcessWorker(settings, manifest, tiny_folder, fd, lambda _: None)
     try:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from medreward.backends.base import CostModel, Counts, Group, Logits
+from medreward.backends.base import CostModel, Counts, DeviceBroken, Group, Logits
 from medreward.errors import Code, ConfigurationError, ItemError
 from medreward.types import Runtime
 from medreward.workers.device.child import serve
-from medreward.workers.device.runner import DeviceBroken, Runner
+from medreward.workers.device.runner import Runner
 from medreward.workers.device.worker import InlineWorker
 from medreward.workers.frames import GroupFrame, Run
 from medreward.workers.memory import PixelMemory, anonymous_memory
@@ -55,7 +55,7 @@ def group(n: int) -> Group:
 
 
 def frame(n: int) -> GroupFrame:
-    return GroupFrame(None, "", "", (n,), ((1,),))
+    return GroupFrame([], (n,), ((1,),))
 
 
 async def test_a_group_that_fails_leaves_its_neighbours_their_scores() -> None:

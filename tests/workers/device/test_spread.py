@@ -23,7 +23,7 @@ from backends.torch_vlm.checkpoints import FAMILIES, SIDE, TEXT, TOKENS, opened,
 from backends.torch_vlm.test_backend import groups
 from backends.torch_vlm.test_loading import VERBALISER
 from medreward.artifacts.manifest import read_manifest
-from medreward.backends.base import CostModel, Counts, Group, RankSeat
+from medreward.backends.base import CostModel, Counts, DeviceBroken, Group, RankSeat
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.backends.torch_vlm.sharing import config_to_share, join
 from medreward.cli.parity import check_parity
@@ -33,7 +33,7 @@ from medreward.types import Phase, Runtime
 from medreward.workers.device import process_worker, rank, spread
 from medreward.workers.device.loading import open_backend
 from medreward.workers.device.process_worker import ProcessWorker
-from medreward.workers.device.runner import DeviceBroken, Runner
+from medreward.workers.device.runner import Runner
 from medreward.workers.device.spread import Failed, FromRank, Numbers, Score, Scored, Spread
 from medreward.workers.device.worker import WorkerLost
 from medreward.workers.frames import GroupFrame, Load, Loaded, Refused
@@ -43,7 +43,7 @@ from waiting import until
 EXACT = 1e-4
 FAMILY = "qwen2_5_vl"
 TEXT_ALONE = Group(None, [TOKENS["<s>"], 12], [[13, 14], [15]])
-FRAME = GroupFrame(None, "", "", TEXT_ALONE.prompt, TEXT_ALONE.answers)
+FRAME = GroupFrame([], TEXT_ALONE.prompt, TEXT_ALONE.answers)
 
 
 @pytest.fixture(scope="module")

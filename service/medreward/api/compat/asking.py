@@ -26,6 +26,7 @@ from medreward.api.rest.schemas import Shape
 from medreward.api.rest.status import Unscored
 from medreward.api.structure import check_json
 from medreward.engine.engine import Engine
+from medreward.engine.model import Model
 from medreward.errors import RETRYABLE, Code, ItemError, MedRewardError, RequestError
 from medreward.settings import Settings
 from medreward.types import (
@@ -55,6 +56,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "it may pass later, else with 422), `null`, or a number",
     "weights": "weight of each dimension in the reward, as `accuracy:2,overall:1`; one not named weighs 0, and without "
     "this the model's own count",
+    "viewpoint": "name of a viewpoint of the model, whose weights make the reward; not beside `weights`",
     "too_long": "`error` (the default) or `cut_middle`",
     "thinking": "`keep` (the default) or `strip`",
 }
@@ -91,9 +93,18 @@ def text_sample(pointer: str, parts: Parts, label: object = None) -> Sample:
     try:
         about = read_label(label)
         question = parts.question if about.question is None else about.question
-        return Sample(pointer, Item(question, (parts.response,), about.images, parts.history, parts.is_raw))
+        return Sample(
+            pointer, Item(question, (parts.response,), about.sources, parts.history, parts.is_raw, about.department)
+        )
     except ItemError as error:
         return Sample(pointer, error)
+
+
+def without_unread_system(item: Item, model: Model) -> Item:
+    """Returns the item as these routes ask it: without turns of the system where the model does not read them."""
+    if model.reads_system or not item.history:
+        return item
+    return replace(item, history=tuple(turn for turn in item.history if turn.role != "system"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +134,22 @@ def read_call(route: str, entry: Entry, parameters: Mapping[str, str], headers: 
     entry.lane = read_lane(headers.get("x-lane"))
     entry.caller.check_lane(entry.lane)
     on_error = parameters.get("on_error", "raise")
+    thinking = option(Thinking, parameters.get("thinking") or Thinking.KEEP, "thinking")
+    if thinking is Thinking.BOTH:
+        raise RequestError(Code.INVALID_FIELD, "a trainer gets one reward: this must be keep or strip", "thinking")
     request = ScoreRequest(
         id=entry.request_id,
         items=(),
         weights=_weights(parameters.get("weights")),
         options=Options(
             option(TooLong, parameters.get("too_long") or TooLong.ERROR, "too_long"),
-            option(Thinking, parameters.get("thinking") or Thinking.KEEP, "thinking"),
+            thinking,
         ),
         lane=entry.lane,
         deadline_s=read_deadline(headers.get("x-deadline-ms")),
         fingerprint=headers.get("x-model-fingerprint"),
         tenant=entry.caller.tenant,
+        viewpoint=parameters.get("viewpoint") or None,
         trace=entry.recorded,
     )
     fill = None if on_error in ("raise", "null") else _number(on_error, "on_error", "raise, null or a finite number")
@@ -193,7 +208,8 @@ async def score(engine: Engine, call: Call, samples: Sequence[Sample], patience:
     items, places = _grouped(samples)
     results: dict[tuple[int, int], Result] = {}
     if items:
-        response = await _response(engine, replace(call.request, items=items), patience)
+        request = replace(call.request, items=items)
+        response = await _response(engine, request, patience)
         call.entry.add(response)
         results = {(result.item, result.response): result for result in response.results}
     answers = [
@@ -242,7 +258,9 @@ async def _response(engine: Engine, request: ScoreRequest, patience: float) -> S
     until = time.monotonic() + patience
     while True:
         try:
-            response = await engine.score(request)
+            model = engine.serving.model
+            items = tuple(without_unread_system(item, model) for item in request.items)
+            response = await engine.score(replace(request, items=items))
             errors = [result.error for result in response.results if isinstance(result, Failed)]
         except RequestError as refusal:
             if not _may_pass(engine, [refusal], until):

@@ -6,13 +6,13 @@ from typing import Any, Final
 from fastapi import Request
 from pydantic import Field
 
-from medreward.api.compat.asking import Foreign
+from medreward.api.compat.asking import Foreign, without_unread_system
 from medreward.api.compat.labels import DATA_URL, SHA256
 from medreward.api.fields import DEPARTMENT_CHARS, read_deadline
 from medreward.api.observing import Entry
 from medreward.api.openapi import REFERENCE
 from medreward.api.rest.leaving import cancelled_if_left
-from medreward.api.rest.middleware import entry_of
+from medreward.api.rest.middleware import engine_of, entry_of
 from medreward.api.rest.screen import screening_of
 from medreward.screening.screening import Screened, ScreenRequest
 from medreward.types import Base64Image, ImageSource, Item, Lane, ScoreRequest, StoredImage, UrlImage, Verdict
@@ -58,7 +58,7 @@ async def decide(request: Request, item: Item, choice: Choice) -> Screened:
     entry, headers = entry_of(request.scope), request.headers
     asked = ScoreRequest(
         id=entry.request_id,
-        items=(item,),
+        items=(without_unread_system(item, engine_of(request).serving.model),),
         lane=entry.lane,
         deadline_s=read_deadline(headers.get("x-deadline-ms")),
         fingerprint=headers.get("x-model-fingerprint"),

@@ -16,11 +16,14 @@ class Label(msgspec.Struct):
     """What a label says of its sample. Other keys, such as the right answer, are left to the trainer."""
 
     image: str | None = None
+    images: list[str] = []
     question: str | None = None
+    department: str = ""
 
     @property
-    def images(self) -> tuple[ImageSource, ...]:
-        return (image_named(self.image),) if self.image else ()
+    def sources(self) -> tuple[ImageSource, ...]:
+        """Returns the images that the label names, in their order."""
+        return tuple(map(image_named, [self.image] if self.image else self.images))
 
 
 def read_label(label: object) -> Label:
@@ -32,7 +35,10 @@ def read_label(label: object) -> Label:
         if isinstance(label, str) and label.lstrip().startswith("{"):
             return msgspec.json.decode(label, type=Label)
     except (ValueError, RecursionError):
-        detail = 'a label that is a JSON object must be like {"image": "…", "question": "…"}, both of them texts'
+        detail = (
+            'a label that is a JSON object must be like {"image": "…", "question": "…", "department": "…"}, all of '
+            'them texts, or have "images", a list of texts'
+        )
         raise ItemError(Code.IMAGE_INVALID, detail, "label") from None
     if label is None or isinstance(label, str):
         return Label(image=label)

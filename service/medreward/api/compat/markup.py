@@ -60,15 +60,16 @@ class Template:
         return re.compile(self.assistant[0])
 
     def turns(self, text: str) -> list[Turn] | None:
-        """Returns the turns of a text in which user and assistant take turns and the user is the last. Turns of the
-        system are left out. None for any other text."""
-        at, turns = len(text) - len(LEAD.sub("", text, 1)), []
+        """Returns the turns of a text in which, after one of the system perhaps, user and assistant take turns and the
+        user is the last. None for any other text."""
+        at = len(text) - len(LEAD.sub("", text, 1))
+        turns: list[Turn] = []
         while turn := self.turn.match(text, at):
             at = turn.end()
             role = turn.lastgroup or ""
-            if role != "system":
+            if role != "system" or not turns:
                 turns.append(Turn(role, turn[role]))
-        roles = [turn.role for turn in turns]
+        roles = [turn.role for turn in turns if turn.role != "system"]
         alternate = roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
         return turns if alternate and at == len(text) else None
 
@@ -120,9 +121,9 @@ def apart(text: str, prompt: int | None = None) -> Parts:
             turns, start = read
             opening = template.opening.match(text, start)
             response = without_ends(text[opening.end() if opening else start :])
-            history = tuple(Turn(turn.role, without_pads(turn.content)) for turn in turns[:-1])
+            history = tuple(Turn(turn.role, without_pads(turn.text)) for turn in turns[:-1])
             is_raw = prompt is None and template.markers.search(response) is not None
-            return Parts(without_pads(turns[-1].content).strip(), response, history, is_raw)
+            return Parts(without_pads(turns[-1].text).strip(), response, history, is_raw)
     return Parts(without_pads(text[: prompt or 0]), without_ends(text[prompt or 0 :]), is_raw=True)
 
 

@@ -12,12 +12,12 @@ from medreward.api.access.keyring import Caller, Keyring
 from medreward.api.fields import read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, describe, paths, scoring
 from medreward.api.page import routes as page
-from medreward.api.rest import decisions, screen
+from medreward.api.rest import decisions, rank, screen
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import NO_TELEMETRY, engine_of, entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, score_reply
 from medreward.api.rest.requests import read_body, read_score_body
-from medreward.api.rest.schemas import GroupedRequest, ModelReply, ScoreReply, StoredReply, TripleRequest
+from medreward.api.rest.schemas import GroupedRequest, ModelReply, RankRequest, ScoreReply, StoredReply, TripleRequest
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
 from medreward.errors import Code, ItemError, RequestError
@@ -52,16 +52,17 @@ def create_app(engine: Engine, keys: Keyring, screening: Screening, tracing: "Tr
     app.state.engine = engine
     app.state.screening = screening
     app.state.jobs = compat.Jobs()
-    routers = (router, page.router, screen.router, decisions.router, *compat.ROUTERS)
+    routers = (router, rank.router, page.router, screen.router, decisions.router, *compat.ROUTERS)
     for each in routers:
         app.include_router(each)
     surround(app, routers, engine, keys, rest_rules(engine.settings), tracing)
-    in_lanes: dict[str, Iterable[Lane]] = dict.fromkeys(("/score", "/v1/score"), Lane)
+    in_lanes: dict[str, Iterable[Lane]] = dict.fromkeys(("/score", "/v1/score", "/v1/rank"), Lane)
     in_lanes |= dict.fromkeys(("/v1/screen", *compat.DECIDING), (Lane.INTERACTIVE,))
     for path in paths(*routers):
         engine.metrics.expect((path,), "200", in_lanes.get(path, (Lane.BULK,)))
     engine.metrics.expect_fills(compat.FILLING)
-    describe(app, TripleRequest, GroupedRequest, *screen.SHAPES, decisions.OverrideRequest, *compat.SHAPES)
+    own = (TripleRequest, GroupedRequest, RankRequest)
+    describe(app, *own, *screen.SHAPES, decisions.OverrideRequest, *compat.SHAPES)
     return app
 
 
@@ -133,6 +134,8 @@ async def model(request: Request) -> Response:
     about = {
         "dimensions": served.model.manifest.dimensions,
         "default_weights": served.model.default_weights,
+        "viewpoints": {name: each.model_dump() for name, each in served.model.manifest.viewpoints.items()},
+        "experts": {name: each.departments for name, each in served.model.manifest.experts.items()},
         "uncertainty": served.uncertainty,
         "card": served.model.card,
     }

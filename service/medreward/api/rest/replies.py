@@ -8,7 +8,19 @@ import msgspec
 from fastapi import Response
 
 from medreward.api.fields import ItemPointers
-from medreward.types import DIMENSIONS, Contribution, Failed, Result, Scored, ScoreResponse, Six, Timings
+from medreward.errors import ItemError
+from medreward.types import (
+    DIMENSIONS,
+    Aside,
+    Contribution,
+    Failed,
+    Result,
+    Scored,
+    ScoreResponse,
+    Six,
+    Step,
+    Timings,
+)
 
 
 def score_reply(response: ScoreResponse, pointers: Sequence[ItemPointers]) -> Response:
@@ -37,28 +49,43 @@ def json_reply(body: object, status: int = 200, headers: dict[str, str] | None =
 def _result(result: Result, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
     if isinstance(result, Failed):
         return _failed(result, pointers)
-    numbers = {
+    numbers: dict[str, Any] = {
         "item": result.item,
         "response": result.response,
         "status": "ok",
-        "scores": _six(result.scores),
-        "logits": _six(result.logits),
-        "uncertainty": _six(result.uncertainty) if result.uncertainty else None,
+        "scores": six_of(result.scores),
+        "logits": six_of(result.logits),
+        "uncertainty": six_of(result.uncertainty) if result.uncertainty else None,
         "reward": result.reward,
         "flags": result.flags,
         "cached": result.cached,
     }
-    if result.explain is None:
-        return numbers
-    return {**numbers, "explain": [_contribution(each, result, pointers) for each in result.explain]}
+    if result.expert:
+        numbers["expert"] = result.expert
+    if result.viewpoints is not None:
+        numbers |= {"viewpoints": result.viewpoints, "viewpoint_spread": result.viewpoint_spread}
+    if result.explain is not None:
+        numbers["explain"] = [{"start": each.start} | _part(each, result, pointers) for each in result.explain]
+    if result.steps is not None:
+        numbers["steps"] = [_part(each, result, pointers) for each in result.steps]
+    if result.without_thinking is not None:
+        numbers["without_thinking"] = _aside(result.without_thinking, result, pointers)
+    return numbers
 
 
-def _contribution(each: Contribution, result: Scored, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
-    logits = _six(each.logits) if each.logits else None
-    numbers = {"start": each.start, "end": each.end, "logits": logits, "reward": each.reward}
-    if each.error is None:
-        return numbers
-    return {**numbers, "error": _error(Failed(result.item, result.response, each.error), pointers)}
+def _part(each: Contribution | Step, result: Scored, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
+    logits = six_of(each.logits) if each.logits else None
+    return {"end": each.end, "logits": logits, "reward": each.reward} | _why(each.error, result, pointers)
+
+
+def _aside(aside: Aside, result: Scored, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
+    sixes = {"scores": aside.scores, "logits": aside.logits, "uncertainty": aside.uncertainty}
+    numbers = {name: six_of(values) if values else None for name, values in sixes.items()}
+    return numbers | {"reward": aside.reward, "flags": aside.flags} | _why(aside.error, result, pointers)
+
+
+def _why(error: ItemError | None, result: Scored, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
+    return {} if error is None else {"error": _error(Failed(result.item, result.response, error), pointers)}
 
 
 def _failed(result: Failed, pointers: Sequence[ItemPointers]) -> dict[str, Any]:
@@ -80,7 +107,8 @@ def _error(failed: Failed, pointers: Sequence[ItemPointers]) -> dict[str, str]:
     return {"code": error.code, "message": error.detail, "field": pointers[failed.item].to(failed)}
 
 
-def _six(values: Six) -> dict[str, float | None]:
+def six_of(values: Six) -> dict[str, float | None]:
+    """Returns the numbers by their dimensions' names."""
     return dict(zip(DIMENSIONS, values, strict=True))
 
 

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from medreward.api.fields import ItemPointers
 from medreward.api.observing import Entry
-from medreward.api.rest.schemas import IMAGE_FORMS, GroupedRequest, Shape, TripleRequest
+from medreward.api.rest.schemas import FORMS, GroupedRequest, RankRequest, Shape, TripleRequest
 from medreward.api.structure import check_json
 from medreward.engine.bodies import Reservation
 from medreward.errors import Code, RequestError
@@ -29,15 +29,20 @@ DETAILS: Final = {
     "string_type": "this field must be a text",
     "float_type": "this field must be a number",
     "finite_number": "this field must be a finite number",
+    "too_short": "this list needs at least one entry",
+    "int_type": "this field must be a whole number",
     "list_type": "this field must be a list",
     "dict_type": "this field must be an object",
     "model_type": "this field must be an object",
     "model_attributes_type": "this field must be an object",
+    "greater_than_equal": "this field is below what it may be",
+    "less_than_equal": "this field is above what it may be",
+    "too_long": "this list has too many entries",
 }
 ECHOED: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 S = TypeVar("S", bound=Shape)
-Forms = tuple[type[TripleRequest], type[GroupedRequest]]
+Forms = tuple[type[TripleRequest] | type[RankRequest], type[GroupedRequest] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class ScoreBody:
     is_triple: bool
     weights: dict[str, float] | None
     options: Options
+    viewpoint: str | None = None
     shape: Shape | None = None  # the JSON as it was read; None for a form
 
     def to_request(self, entry: Entry, headers: Headers, deadline_s: float | None) -> ScoreRequest:
@@ -63,6 +69,7 @@ class ScoreBody:
             deadline_s=deadline_s,
             fingerprint=headers.get("x-model-fingerprint"),
             tenant=entry.caller.tenant,
+            viewpoint=self.viewpoint,
             trace=entry.recorded,
         )
 
@@ -106,19 +113,22 @@ async def read_score_body(
 
 
 def parse_json(body: bytes, settings: Settings, forms: Forms = (TripleRequest, GroupedRequest)) -> ScoreBody:
-    """Parses either of the two JSON forms: the grouped one has `items`, the other is one triple."""
+    """Parses either of the two JSON forms: the grouped one has `items`, the other is one triple, or one group."""
     check_json(body, settings)
     fields = decode_json(body)
     if not isinstance(fields, dict):
         raise RequestError(Code.INVALID_FIELD, "the body must be a JSON object")
-    if "items" not in fields:
-        triple = checked(forms[0], fields)
-        item, pointers = triple.to_item([triple.response]), triple.pointers("", "response")
-        return ScoreBody((item,), (pointers,), True, triple.weights, triple.options.to_options(), triple)
+    one_form, grouped_form = forms
+    if grouped_form is None or "items" not in fields:
+        _refuse_too_many_responses(fields, settings, "")
+        one = checked(one_form, fields)
+        is_triple = isinstance(one, TripleRequest)
+        pointers, options = one.pointers("", "response" if is_triple else None), one.options.to_options()
+        return ScoreBody((one.to_item(),), (pointers,), is_triple, one.weights, options, one.viewpoint, one)
     _refuse_too_many(fields["items"], settings)
-    grouped = checked(forms[1], fields)
+    grouped = checked(grouped_form, fields)
     return ScoreBody(
-        items=tuple(item.to_item(item.texts()) for item in grouped.items),
+        items=tuple(item.to_item() for item in grouped.items),
         pointers=tuple(
             item.pointers(f"/items/{i}", "response" if item.responses is None else None)
             for i, item in enumerate(grouped.items)
@@ -126,6 +136,7 @@ def parse_json(body: bytes, settings: Settings, forms: Forms = (TripleRequest, G
         is_triple=False,
         weights=grouped.weights,
         options=grouped.options.to_options(),
+        viewpoint=grouped.viewpoint,
         shape=grouped,
     )
 
@@ -140,13 +151,14 @@ def _refuse_too_many(items: object, settings: Settings) -> None:
             Code.TOO_MANY, f"the request has more than {settings.items} items: send it in parts", "/items"
         )
     for i, item in enumerate(items):
-        responses = item.get("responses") if isinstance(item, dict) else None
-        if isinstance(responses, list) and len(responses) > settings.responses:
-            raise RequestError(
-                Code.TOO_MANY,
-                f"the item has more than {settings.responses} responses: send it in parts",
-                f"/items/{i}/responses",
-            )
+        _refuse_too_many_responses(item, settings, f"/items/{i}")
+
+
+def _refuse_too_many_responses(item: object, settings: Settings, pointer: str) -> None:
+    responses = item.get("responses") if isinstance(item, dict) else None
+    if isinstance(responses, list) and len(responses) > settings.responses:
+        detail = f"the item has more than {settings.responses} responses: send it in parts"
+        raise RequestError(Code.TOO_MANY, detail, f"{pointer}/responses")
 
 
 def decode_json(body: bytes) -> Any:
@@ -182,7 +194,7 @@ def _pointer(value: Any, path: tuple[int | str, ...]) -> str:
     """Returns the JSON pointer to where pydantic's path leads. Its path also names members of unions, which are no keys
     of the body."""
     parts: list[str] = []
-    keys = [part for part in path if part not in IMAGE_FORMS]
+    keys = [part for part in path if part not in FORMS]
     for n, part in enumerate(keys):
         last = n == len(keys) - 1
         if isinstance(value, dict) and (part in value or last):

@@ -5,14 +5,16 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from medreward.api.examples import GROUPED_EXAMPLE, PROBLEM_EXAMPLE, REPLY_EXAMPLE, TRIPLE_EXAMPLE
-from medreward.api.fields import ItemPointers
+from medreward.api.examples import GROUPED_EXAMPLE, PROBLEM_EXAMPLE, RANK_EXAMPLE, REPLY_EXAMPLE, TRIPLE_EXAMPLE
+from medreward.api.fields import DEPARTMENT_CHARS, MOST_FRAMES, ItemPointers
 from medreward.errors import ITEM_CODES, Code
 from medreward.types import (
     Base64Image,
     Evidence,
     Explain,
+    FileSource,
     Flag,
+    FrameImage,
     ImageSource,
     Item,
     Options,
@@ -21,6 +23,8 @@ from medreward.types import (
     TooLong,
     Turn,
     UrlImage,
+    Viewpoints,
+    step_ends,
 )
 
 #: What each flag means for the response that has it.
@@ -29,11 +33,13 @@ FLAGS: Final[dict[Flag, str]] = {
     Flag.CUT_MIDDLE: "The response was too long, and the middle of it was left out, as options.too_long asked. "
     "The score is that of what was left, and may be higher than that of a shorter answer that says the same.",
     Flag.THINKING_STRIPPED: "Thinking was taken out of the response before it was scored, as options.thinking asked.",
-    Flag.CONTROL_TOKENS: "The question or the response holds the text of one of the model's control tokens. "
+    Flag.CONTROL_TOKENS: "The question, a turn or the response holds the text of one of the model's control tokens. "
     "It was read as plain text.",
     Flag.RAW_TEXT: "The text came by a trainer's route and could not be taken apart into question and response with "
     "certainty. It was scored as it was; docs/trainers/wire.md says when that happens.",
     Flag.EMPTY_RESPONSE: "The response is empty, or nothing but white space. It is scored all the same.",
+    Flag.HISTORY_IGNORED: "The model reads no turns before the question: it was scored without them, because the "
+    "server runs with --unread-history ignore.",
     Flag.OUT_OF_SCOPE: "The image is unlike those that the model learnt from, so its scores mean little. "
     "Only models that know their scope set it.",
 }
@@ -43,14 +49,35 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+#: The names of the two forms of a value in the path of a validation error. No key of a body has such a name.
+FORMS: Final = ("(text)", "(other)")
+
+
+def _frames_form(value: object) -> str:
+    """Returns the form that was meant, so that an error is about it and not about the other."""
+    return FORMS[1] if isinstance(value, list) else FORMS[0]
+
+
+FramesShape = Annotated[
+    Annotated[int, Field(ge=1, le=MOST_FRAMES), Tag(FORMS[0])]
+    | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_FRAMES), Tag(FORMS[1])],
+    Discriminator(_frames_form),
+]
+
+
 class ImageObject(Shape):
     """An image in exactly one of three ways."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 2})
 
     base64: str | None = None
     sha256: str | None = Field(None, description="of bytes stored with PUT /v1/images")
     url: str | None = Field(None, description="only where the server allows it")
+    frames: FramesShape | None = Field(
+        None,
+        description="of a DICOM file of several frames, as that many images: how many that lie evenly over the file, "
+        "or the numbers of those wanted, counted from 0; without it, the middle one",
+    )
 
     @model_validator(mode="after")
     def has_one_source(self) -> Self:
@@ -58,33 +85,72 @@ class ImageObject(Shape):
             raise ValueError("an image is one of base64, sha256 and url")
         return self
 
-    def to_source(self) -> ImageSource:
+    def to_sources(self) -> list[ImageSource]:
+        """Returns the image, or an image for each of its frames that are wanted."""
+        file: FileSource = UrlImage(self.url or "")
         if self.base64 is not None:
-            return Base64Image(self.base64)
-        if self.sha256 is not None:
-            return StoredImage(self.sha256)
-        return UrlImage(self.url or "")
+            file = Base64Image(self.base64)
+        elif self.sha256 is not None:
+            file = StoredImage(self.sha256)
+        if self.frames is None:
+            return [file]
+        if isinstance(self.frames, int):
+            return [FrameImage(file, place, self.frames) for place in range(self.frames)]
+        return [FrameImage(file, number) for number in self.frames]
 
 
-#: The names of an image's two forms in the path of a validation error. No key of a body has such a name.
-IMAGE_FORMS: Final = ("(text)", "(object)")
-
-
-def _image_form(value: object) -> str:
+def _form(value: object) -> str:
     """Returns the form that was meant, so that an error is about it and not about the other."""
-    return IMAGE_FORMS[0] if isinstance(value, str) else IMAGE_FORMS[1]
+    return FORMS[0] if isinstance(value, str) else FORMS[1]
 
 
 Image = Annotated[
-    Annotated[str, Tag(IMAGE_FORMS[0])] | Annotated[ImageObject, Tag(IMAGE_FORMS[1])],
-    Discriminator(_image_form),
+    Annotated[str, Tag(FORMS[0])] | Annotated[ImageObject, Tag(FORMS[1])],
+    Discriminator(_form),
     Field(description="base64 of a JPEG, PNG, WebP or DICOM file, or an object"),
 ]
 
 
+class PartShape(Shape):
+    """A text, or an image of the item by its place."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    text: str | None = None
+    image: int | None = Field(None, description="place of the image among the item's images, counted from 0", ge=0)
+
+    @model_validator(mode="after")
+    def is_one_of_both(self) -> Self:
+        if (self.text is None) == (self.image is None):
+            raise ValueError("a part is either a text or an image")
+        return self
+
+    def to_part(self) -> str | int:
+        return self.text if self.text is not None else self.image or 0
+
+
+Content = Annotated[
+    Annotated[str, Tag(FORMS[0])] | Annotated[list[PartShape], Tag(FORMS[1])],
+    Discriminator(_form),
+    Field(description="a text, or texts and images in their order"),
+]
+
+
 class TurnShape(Shape):
+    """A turn before the question: perhaps one of the system, then user and assistant take turns."""
+
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Content
+
+    def to_turn(self) -> Turn:
+        content = self.content if isinstance(self.content, str) else tuple(part.to_part() for part in self.content)
+        return Turn(self.role, content)
+
+
+StepsShape = Annotated[
+    Annotated[Literal["none", "sentences", "paragraphs"], Tag(FORMS[0])] | Annotated[list[int], Tag(FORMS[1])],
+    Discriminator(_form),
+]
 
 
 class OptionsShape(Shape):
@@ -93,27 +159,48 @@ class OptionsShape(Shape):
         description="for a response over the model's limit of tokens: an error, or cut out its middle, which is "
         "flagged as cut_middle and may raise its reward",
     )
-    thinking: Literal["keep", "strip"] = Field(
+    thinking: Literal["keep", "strip", "both"] = Field(
         "keep",
         description="strip: leave out what stands between <think> and </think>, <thinking>, <reasoning>, <thought>, "
-        "◁think▷ and the server's own tags",
+        "◁think▷ and the server's own tags. both: keep it, and say in without_thinking what strip would have given",
     )
-
     explain: Literal["none", "sentences"] = Field(
         "none", description="sentences: say for each sentence of a response what it adds to its numbers"
     )
+    steps: StepsShape = Field(
+        "none",
+        description="sentences, paragraphs, or the places behind which steps end, rising, in Unicode characters: give "
+        "the numbers of each response cut there, as if it ended so",
+    )
+
+    viewpoints: Literal["none", "all"] = Field(
+        "none", description="all: say for each response what its reward is under each viewpoint of the model"
+    )
 
     def to_options(self) -> Options:
-        return Options(TooLong(self.too_long), Thinking(self.thinking), Explain(self.explain))
+        return Options(
+            TooLong(self.too_long),
+            Thinking(self.thinking),
+            Explain(self.explain),
+            step_ends(self.steps),
+            Viewpoints(self.viewpoints),
+        )
 
 
 class Question(Shape):
-    """What every form has: a question, its image and the turns before it."""
+    """What every form has: a question, its images and the turns before it."""
 
     image: Image | None = None
-    images: list[Image] | None = None
+    images: list[Image] | None = Field(
+        None, description="instead of image; those that no turn shows stand before the question, in this order"
+    )
     question: str
-    history: list[TurnShape] | None = None
+    history: list[TurnShape] | None = Field(None, description="the turns before the question")
+    department: str = Field(
+        "",
+        max_length=DEPARTMENT_CHARS,
+        description="whose expert scores, where the model has one; whose thresholds decide, where a policy names it",
+    )
 
     @model_validator(mode="after")
     def names_its_images_once(self) -> Self:
@@ -124,11 +211,16 @@ class Question(Shape):
     def pointers(self, item: str, response: str | None) -> ItemPointers:
         return ItemPointers(item, "images/0" if self.images is not None else "image", response)
 
-    def to_item(self, responses: list[str]) -> Item:
+    def texts(self) -> list[str]:
+        """Returns the responses."""
+        raise NotImplementedError
+
+    def to_item(self) -> Item:
         images = self.images if self.images is not None else [self.image] if self.image is not None else []
-        sources = tuple(Base64Image(image) if isinstance(image, str) else image.to_source() for image in images)
-        turns = tuple(Turn(turn.role, turn.content) for turn in self.history or ())
-        return Item(self.question, tuple(responses), sources, turns)
+        listed = [[Base64Image(image)] if isinstance(image, str) else image.to_sources() for image in images]
+        sources = tuple(source for own in listed for source in own)
+        turns = tuple(turn.to_turn() for turn in self.history or ())
+        return Item(self.question, tuple(self.texts()), sources, turns, department=self.department)
 
 
 class ItemShape(Question):
@@ -149,6 +241,9 @@ class ItemShape(Question):
 
 class Beside(Shape):
     weights: dict[str, float] | None = Field(None, description="dimension to weight; one not named weighs 0")
+    viewpoint: str | None = Field(
+        None, description="name of a viewpoint of the model, whose weights make the reward; not beside weights"
+    )
     options: OptionsShape = OptionsShape()
 
 
@@ -158,6 +253,20 @@ class TripleRequest(Question, Beside):
     model_config = ConfigDict(json_schema_extra={"example": TRIPLE_EXAMPLE})
 
     response: str
+
+    def texts(self) -> list[str]:
+        return [self.response]
+
+
+class RankRequest(Question, Beside):
+    """One image, one question and the responses to rank: an item of the grouped form by itself."""
+
+    model_config = ConfigDict(json_schema_extra={"example": RANK_EXAMPLE})
+
+    responses: list[str] = Field(min_length=1)
+
+    def texts(self) -> list[str]:
+        return self.responses
 
 
 class GroupedRequest(Beside):
@@ -195,6 +304,28 @@ class ContributionShape(Shape):
     error: ErrorShape | None = Field(None, description="why the response without the sentence was not scored")
 
 
+class StepShape(Shape):
+    """The numbers of a response that is cut at the end of a step, as /score gives them to the cut text by itself."""
+
+    end: int = Field(description="just behind the step's last character, in Unicode characters of the response as sent")
+    logits: Six | None = Field(description="null where the cut response was not scored")
+    reward: float | None
+    error: ErrorShape | None = Field(None, description="why the cut response was not scored")
+
+
+class AsideShape(Shape):
+    """The numbers of a response without its thoughts, as options.thinking: strip gives them."""
+
+    scores: Six | None
+    logits: Six | None
+    uncertainty: Six | None
+    reward: float | None
+    flags: list[Flag] = Field(
+        description="thinking_stripped where there were thoughts; without them, the numbers are the same"
+    )
+    error: ErrorShape | None = Field(None, description="why it was not scored")
+
+
 class ResultShape(Shape):
     """Of one response: its numbers, or why there are none."""
 
@@ -219,6 +350,22 @@ class ResultShape(Shape):
         None,
         description="with options.explain: what each sentence adds. Not there where the response was not scored, nor "
         "where it was cut",
+    )
+    steps: list[StepShape] | None = Field(
+        None,
+        description="with options.steps, rising. Not there where the response was not scored, nor where it was cut",
+    )
+    without_thinking: AsideShape | None = Field(
+        None, description="with options.thinking: both. Not there where the response was not scored"
+    )
+    expert: str | None = Field(
+        None, description="the expert of the item's department, who gave the numbers; not there for the model itself"
+    )
+    viewpoints: dict[str, float] | None = Field(
+        None, description="with options.viewpoints: the reward under each viewpoint; empty for a model without any"
+    )
+    viewpoint_spread: float | None = Field(
+        None, description="the highest of these rewards less the lowest; null for a model without viewpoints"
     )
 
 
@@ -256,9 +403,19 @@ class StoredReply(Shape):
     height: int
 
 
+class ViewpointShape(Shape):
+    """A weighting of the dimensions that follows a guideline."""
+
+    title: str
+    source: str = Field(description="where the guideline can be read, or the words that the weights follow")
+    weights: dict[str, float]
+
+
 class ModelReply(ModelRefShape):
     dimensions: list[str]
     default_weights: dict[str, float]
+    viewpoints: dict[str, ViewpointShape] = Field(description="by the name that a request gives as its viewpoint")
+    experts: dict[str, list[str]] = Field(description="the departments that each expert of the model scores for")
     backend: str
     device: str
     uncertainty: str | None = Field(

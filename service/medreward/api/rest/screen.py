@@ -5,7 +5,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from medreward.api.fields import DEPARTMENT_CHARS, read_deadline, read_lane
+from medreward.api.fields import read_deadline, read_lane
 from medreward.api.openapi import PROBLEMS, scoring
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of
@@ -13,7 +13,6 @@ from medreward.api.rest.replies import json_reply, score_body, timed_reply
 from medreward.api.rest.requests import ScoreBody, read_score_body
 from medreward.api.rest.schemas import (
     GroupedRequest,
-    ItemShape,
     ResultShape,
     ScoreReply,
     Shape,
@@ -25,8 +24,6 @@ from medreward.screening.screening import Screened, Screening, ScreenRequest
 from medreward.types import Lane, ScoreRequest, Verdict
 
 router = APIRouter(tags=["screening"])
-
-DEPARTMENT = Field("", max_length=DEPARTMENT_CHARS, description="whose thresholds decide, where the policy names it")
 
 
 class BesideScreening(Shape):
@@ -41,17 +38,9 @@ class BesideScreening(Shape):
 class ScreenTripleRequest(TripleRequest, BesideScreening):
     """One triple to decide on."""
 
-    department: str = DEPARTMENT
-
-
-class ScreenItemShape(ItemShape):
-    department: str = DEPARTMENT
-
 
 class ScreenGroupedRequest(GroupedRequest, BesideScreening):
     """Many triples to decide on, grouped by image and question."""
-
-    items: list[ScreenItemShape]  # type: ignore[assignment]  # an item with a field more
 
 
 class ReasonShape(Shape):

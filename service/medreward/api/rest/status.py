@@ -23,6 +23,7 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.UNSUPPORTED_FIELD: 422,
     Code.EMPTY_QUESTION: 422,
     Code.BAD_TEXT: 422,
+    Code.BAD_STEPS: 422,
     Code.TOO_LONG: 422,
     Code.NON_FINITE_SCORE: 500,
     Code.WORKER_LOST: 503,
@@ -48,6 +49,7 @@ HTTP_STATUS: Final[dict[Code, int]] = {
     Code.FORBIDDEN: 403,
     Code.HOST_REFUSED: 400,
     Code.QUOTA_EXCEEDED: 503,  # 429 for the interactive lane
+    Code.VIEWPOINT_UNKNOWN: 422,
     Code.POLICY_UNKNOWN: 404,
     Code.POLICY_REFUSED: 409,
     Code.MODEL_REFUSED: 409,

@@ -3,11 +3,24 @@
 from collections.abc import Sequence
 
 from medreward.api.fields import pointer_to
-from medreward.errors import MedRewardError
+from medreward.errors import ItemError, MedRewardError
 from medreward.proto import reward_pb2 as pb
+from medreward.ranking import Ranking
 from medreward.screening.deciding import Decision
 from medreward.screening.screening import Screened
-from medreward.types import DIMENSIONS, Contribution, Failed, ModelRef, Result, Scored, ScoreResponse, Six, Timings
+from medreward.types import (
+    DIMENSIONS,
+    Aside,
+    Contribution,
+    Failed,
+    ModelRef,
+    Result,
+    Scored,
+    ScoreResponse,
+    Six,
+    Step,
+    Timings,
+)
 
 
 def score_reply(response: ScoreResponse, message_id: str = "") -> pb.ScoreResponse:
@@ -17,6 +30,21 @@ def score_reply(response: ScoreResponse, message_id: str = "") -> pb.ScoreRespon
         model=model_ref(response.model),
         results=[_result(result) for result in response.results],
         timings=_timings(response.timings),
+    )
+
+
+def rank_reply(response: ScoreResponse, ranking: Ranking, message_id: str = "") -> pb.RankResponse:
+    """Returns the reply to a request for a ranking, under the id that its message had."""
+    return pb.RankResponse(
+        request_id=message_id or response.id,
+        model=model_ref(response.model),
+        results=[_result(result) for result in response.results],
+        timings=_timings(response.timings),
+        order=ranking.order,
+        ties=[pb.Tie(responses=tie) for tie in ranking.ties],
+        unscored=ranking.unscored,
+        first_beats_second=ranking.first_beats_second,
+        by_dimension=_six(ranking.by_dimension) if ranking.by_dimension else None,
     )
 
 
@@ -66,6 +94,11 @@ def _result(result: Result) -> pb.Result:
         flags=result.flags,
         cached=result.cached,
         explain=_explanation(result, result.explain) if result.explain is not None else None,
+        steps=_steps(result, result.steps) if result.steps is not None else None,
+        without_thinking=_aside(result, result.without_thinking) if result.without_thinking is not None else None,
+        expert=result.expert,
+        viewpoints=result.viewpoints,
+        viewpoint_spread=result.viewpoint_spread,
     )
 
 
@@ -77,11 +110,40 @@ def _explanation(result: Scored, contributions: Sequence[Contribution]) -> pb.Ex
                 end=each.end,
                 logits=_six(each.logits) if each.logits else None,
                 reward=each.reward,
-                error=_error(Failed(result.item, result.response, each.error)) if each.error else None,
+                error=_why(result, each.error),
             )
             for each in contributions
         ]
     )
+
+
+def _steps(result: Scored, steps: Sequence[Step]) -> pb.Steps:
+    return pb.Steps(
+        steps=[
+            pb.Step(
+                end=each.end,
+                logits=_six(each.logits) if each.logits else None,
+                reward=each.reward,
+                error=_why(result, each.error),
+            )
+            for each in steps
+        ]
+    )
+
+
+def _aside(result: Scored, aside: Aside) -> pb.Aside:
+    return pb.Aside(
+        scores=_six(aside.scores) if aside.scores else None,
+        logits=_six(aside.logits) if aside.logits else None,
+        uncertainty=_six(aside.uncertainty) if aside.uncertainty else None,
+        reward=aside.reward,
+        flags=aside.flags,
+        error=_why(result, aside.error),
+    )
+
+
+def _why(result: Scored, error: ItemError | None) -> pb.Error | None:
+    return _error(Failed(result.item, result.response, error)) if error else None
 
 
 def _error(failed: Failed) -> pb.Error:

@@ -11,7 +11,7 @@ from medreward.api.access.keyring import Keyring
 from medreward.api.access.tls import Tls
 from medreward.api.compat import oip_rpc
 from medreward.api.rpc.middleware import AccessCheck, Observe
-from medreward.api.rpc.service import GET_MODEL, PUT_IMAGE, SCORE, SCREEN, SERVICE, STREAM, RewardService
+from medreward.api.rpc.service import GET_MODEL, PUT_IMAGE, RANK, SCORE, SCREEN, SERVICE, STREAM, RewardService
 from medreward.engine.engine import Engine
 from medreward.screening.screening import Screening
 from medreward.types import Lane
@@ -54,7 +54,7 @@ class Rpc:
             ],
             maximum_concurrent_rpcs=settings.grpc_calls,
         )
-        engine.metrics.expect((SCORE, STREAM), "OK", Lane)
+        engine.metrics.expect((SCORE, STREAM, RANK), "OK", Lane)
         engine.metrics.expect((SCREEN,), "OK", (Lane.INTERACTIVE,))
         engine.metrics.expect((PUT_IMAGE, GET_MODEL), "OK")
         self._health = health.aio.HealthServicer()

@@ -10,22 +10,24 @@ import grpc
 
 from medreward.api.fields import OnUnscored, option, pointer_to
 from medreward.api.observing import OUR_FAULT, Entry, request_id
+from medreward.api.ranked import ranked
 from medreward.api.rpc.middleware import Observe
-from medreward.api.rpc.replies import model_ref, refusal_reply, score_reply, screen_reply
+from medreward.api.rpc.replies import model_ref, rank_reply, refusal_reply, score_reply, screen_reply
 from medreward.api.rpc.requests import lane_of, read_message, score_request, screen_request
 from medreward.api.rpc.status import Context
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
-from medreward.errors import ItemError, MedRewardError, RequestError
+from medreward.errors import Code, ItemError, MedRewardError, RequestError
 from medreward.proto import reward_pb2 as pb
 from medreward.screening.screening import Screening
-from medreward.types import Lane
+from medreward.types import Lane, ScoreResponse
 
 log = logging.getLogger(__name__)
 
 SERVICE: Final = "medreward.v1.RewardService"
 SCORE: Final = f"/{SERVICE}/Score"
 STREAM: Final = f"/{SERVICE}/ScoreStream"
+RANK: Final = f"/{SERVICE}/Rank"
 SCREEN: Final = f"/{SERVICE}/Screen"
 PUT_IMAGE: Final = f"/{SERVICE}/PutImage"
 GET_MODEL: Final = f"/{SERVICE}/GetModel"
@@ -51,6 +53,7 @@ class RewardService:
         methods = {
             "Score": answering(self.score),
             "ScoreStream": answering(self.score_stream, grpc.stream_stream_rpc_method_handler),
+            "Rank": answering(self.rank),
             "Screen": answering(self.screen),
             "PutImage": answering(self.put_image),
             "GetModel": answering(self.get_model),
@@ -81,6 +84,19 @@ class RewardService:
                 await scoring  # raises what ended the reading, such as a message that cannot be read: it ends the call
             finally:
                 scoring.cancel()
+
+    async def rank(self, message: bytes, context: Context) -> pb.RankResponse:
+        engine = self._engine
+        async with self._observe.call(RANK, context) as entry:
+            with engine.bodies.reserve(len(message)):
+                request = read_message(pb.ScoreRequest, message, engine.settings)
+                if request.request_id:
+                    entry.request_id, entry.id_replaced = request_id(request.request_id, engine.settings.request_ids)
+                if len(request.items) != 1:
+                    raise RequestError(Code.INVALID_FIELD, "exactly one item can be ranked in a call", "/items")
+                response = await self._scored(request, context, entry, entry.request_id)
+                context.set_trailing_metadata(tuple(entry.id_headers().items()))
+                return rank_reply(response, ranked(response), request.request_id)
 
     async def screen(self, message: bytes, context: Context) -> pb.ScreenResponse:
         engine = self._engine
@@ -118,11 +134,16 @@ class RewardService:
                 ref=model_ref(serving.ref),
                 dimensions=serving.model.manifest.dimensions,
                 default_weights=serving.model.default_weights,
+                viewpoints={n: pb.Viewpoint(**v.model_dump()) for n, v in serving.model.manifest.viewpoints.items()},
+                experts={n: pb.Departments(names=e.departments) for n, e in serving.model.manifest.experts.items()},
                 limits=limits_of(settings, serving.model) | entry.caller.limits(),
             )
 
     async def _score(self, request: pb.ScoreRequest, context: Context, entry: Entry, id_: str) -> pb.ScoreResponse:
-        """Returns the reply to a message that has been read. Its lane and its id stand in it, so a request is refused
+        return score_reply(await self._scored(request, context, entry, id_), request.request_id)
+
+    async def _scored(self, request: pb.ScoreRequest, context: Context, entry: Entry, id_: str) -> ScoreResponse:
+        """Returns the answer to a message that has been read. Its lane and its id stand in it, so a request is refused
         early after reading, but before anything is made of its items."""
         entry.lane = lane_of(request, context)
         entry.caller.check_lane(entry.lane)
@@ -131,7 +152,7 @@ class RewardService:
         entry.caller.charge(await self._engine.triples_of(asked))
         response = await self._engine.score(asked)
         entry.add(response)
-        return score_reply(response, request.request_id)
+        return response
 
     async def _score_all(
         self,

@@ -3,7 +3,7 @@ server keeps it in memory.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from medreward.artifacts.toml import toml
 from medreward.backends.torch_vlm.adapter import WEIGHTS
 from medreward.backends.torch_vlm.chat import Chat
 from medreward.backends.torch_vlm.heads import SCORE, TrainedHeads, score_among
-from medreward.encoding.text import FileTokenizer
+from medreward.encoding.text import FileTokenizer, TurnTemplate
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
 
@@ -29,7 +29,7 @@ HEAD: Final = "reward_head.safetensors"
 VALUE_HEAD: Final = "value_head.safetensors"
 TOKENIZER: Final = "tokenizer.json"
 SIDE: Final = 448  # where the image processor takes any size
-MAX_TOKENS: Final = 4096
+MAX_TOKENS: Final = 20_480  # a prompt of 16,384 and an answer of 4,096
 IMAGE_TOKENS: Final = 1280  # most of an image at its own size; processors allow more than most devices bear
 WORDS: Final = (("Yes", "No"), ("yes", "no"))
 
@@ -84,12 +84,16 @@ def make_manifest(folder: Path, name: str, verbalise: bool, side: int | None) ->
 
 def _read_checkpoint(folder: Path, name: str, verbalise: bool, side: int | None) -> Adoption:
     config, own, image_processor = _open(folder)
-    head, dimensions = (None, DIMENSIONS) if verbalise else _head(folder)
+    head, dimensions = (None, DIMENSIONS) if verbalise else head_of(folder)
     if head:  # as it will be read
         TrainedHeads(folder / head, config.get_text_config().hidden_size, len(dimensions), torch.device("cpu"))
     tokenizer = FileTokenizer(folder / TOKENIZER)
     chat = Chat(folder, config, tokenizer, own)
-    template = chat.template()
+    template, unread = chat.template(), None
+    try:
+        template = replace(template, turns=chat.turns(template))
+    except ConfigurationError as error:
+        unread = f"turns before the question are not read: {error}"
     image, lowered = _image(image_processor, side)
     reads: dict[str, dict[str, Any]] = {"vlm": {"image": list(template.image)}}
     if head:
@@ -105,6 +109,7 @@ def _read_checkpoint(folder: Path, name: str, verbalise: bool, side: int | None)
             "answer": list(template.answer),
             "max_tokens": min(MAX_TOKENS, positions // 2),  # the image's come on top
         },
+        **_turns_table(template.turns),
         **reads,
         "weights": {"overall": 1.0},
         **{f"calibration.{dimension}": {"median": 0.0, "scale": 1.0} for dimension in dimensions},
@@ -123,9 +128,18 @@ def _read_checkpoint(folder: Path, name: str, verbalise: bool, side: int | None)
     text = toml(facts, tables)
     parse_manifest(text, folder / MANIFEST_FILE)
     differs = chat.differs(template)
-    remarks = [lowered] if lowered else []
+    remarks = [remark for remark in (lowered, unread) if remark]
     remarks += [f"an example's tokens are not transformers' own {differs}"] if differs else []
     return Adoption(text, remarks)
+
+
+def _turns_table(turns: TurnTemplate | None) -> dict[str, dict[str, Any]]:
+    """Returns the section [text.turns], or nothing for a model that reads no turns."""
+    if turns is None:
+        return {}
+    images = "first" if turns.images_first else "in_place"
+    system = {"system": list(turns.system)} if turns.system else {}
+    return {"text.turns": {"between": list(turns.between), **system, "images": images}}
 
 
 def _open(folder: Path) -> tuple[Any, Any, Any]:
@@ -145,8 +159,11 @@ def _open(folder: Path) -> tuple[Any, Any, Any]:
         raise ConfigurationError(f"transformers cannot read it: {error}") from error
 
 
-def _head(folder: Path) -> tuple[str, tuple[str, ...]]:
-    """Returns the file of the head, and its dimensions. A head of one row is that of `overall`."""
+def head_of(folder: Path) -> tuple[str, tuple[str, ...]]:
+    """Returns the file of the head in a checkpoint without a manifest, and its dimensions; fails where it has none.
+
+    A head of one row is that of `overall`.
+    """
     if (folder / HEAD).exists():
         return HEAD, DIMENSIONS
     labels: dict[str, int] = {}

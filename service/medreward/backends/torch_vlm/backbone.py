@@ -26,16 +26,16 @@ from transformers.utils import logging
 from medreward.backends.torch_vlm.adapter import base_of, has_adapter, merge
 from medreward.backends.torch_vlm.branching import BRANCHES, Past, Prefix
 from medreward.backends.torch_vlm.heads import SCORE
-from medreward.backends.torch_vlm.linears import pack_linears
 from medreward.backends.torch_vlm.packing import (
+    BLOCK,
     PROMPT_TOKENS,
     RUN_TOKENS,
     Bundle,
     Ids,
-    alike,
     bundles,
     filled,
     pad,
+    padded_runs,
     tokens,
 )
 from medreward.backends.torch_vlm.sharing import config_to_share
@@ -92,7 +92,6 @@ class Backbone:
         self._cache_name = "cache" if "cache" in self._forward_takes else "past_key_values"
         self._kinds = _kinds(text)
         model.set_attn_implementation({"text_config": BRANCHES})
-        pack_linears(self.base)
         self.width: int = text.hidden_size
         self.vocabulary: int = self.base.get_input_embeddings().num_embeddings
         self.image_token: int = model.config.image_token_id
@@ -119,17 +118,17 @@ class Backbone:
         return Features(seen.pooler_output, getattr(seen, "deepstack_features", None) or (), tokens, inputs.get(GRID))
 
     def prefixes(
-        self, prompts: Sequence[Ids], images: Sequence[Features], follow: Sequence[Ids]
+        self, prompts: Sequence[Ids], images: Sequence[Sequence[Features]], follow: Sequence[Ids]
     ) -> list[tuple[Prefix, Tensor]]:
-        """Runs each prompt with its image and with the one answer that follows it, if only one does.
+        """Runs each prompt with its images and with the one answer that follows it, if only one does.
 
-        Returns the state of each prompt, and the last hidden state behind all that ran. There are as many images as
-        prompts, or none at all.
+        Returns the state of each prompt, and the last hidden state behind all that ran. Either every prompt has
+        images, or `images` is empty.
         """
         ends: dict[int, tuple[Prefix, Tensor]] = {}
-        prompts = self._expanded(prompts, [features.tokens for features in images]) if images else prompts
+        prompts = self._expanded(prompts, [[each.tokens for each in own] for own in images]) if images else prompts
         lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompts, follow, strict=True)]
-        for run in alike(lengths, self._prompt_tokens, equal=not self.varies):
+        for run in padded_runs(lengths, self._prompt_tokens, equal=not self.varies):
             chosen = [images[i] for i in run] if images else []
             ends |= zip(run, self._prefixes([prompts[i] for i in run], chosen, [follow[i] for i in run]), strict=True)
         return [ends[i] for i in range(len(prompts))]
@@ -140,36 +139,69 @@ class Backbone:
         They are those at the end of each tail, or at the end of the answer itself where no tails are given.
         """
         most = self._run_tokens if self.varies else 0
-        made = [(g, bundle) for g, (_, answers) in enumerate(groups) for bundle in bundles(answers, tails, most)]
         states: list[list[list[Tensor]]] = [[[] for _ in answers] for _, answers in groups]
+        made = []
+        for g, (prefix, answers) in enumerate(groups):
+            for bundle in bundles(answers, tails, most):
+                place = bundle[0].answer
+                if len(answers[place]) > BLOCK and len(bundle) == 1 + len(tails):
+                    states[g][place] = [*self._long_answer(prefix, answers[place], tails)]
+                else:
+                    made.append((g, bundle))
         for run in filled([tokens(bundle) for _, bundle in made], self._run_tokens):
-            ends = iter(self._branches([(groups[g][0], bundle) for g, bundle in (made[i] for i in run)]))
-            for g, branch in ((g, branch) for g, bundle in (made[i] for i in run) for branch in bundle):
-                if branch.is_end:
-                    states[g][branch.answer].append(next(ends))
+            chosen = [made[i] for i in run]
+            ends = iter(self._branches([(groups[g][0], bundle) for g, bundle in chosen]))
+            for g, bundle in chosen:
+                for branch in bundle:
+                    if branch.is_end:
+                        states[g][branch.answer].append(next(ends))
         return [torch.stack([torch.stack(ends) for ends in of_group]) for of_group in states]
 
-    def whole(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[Ids], answers: Sequence[Ids]) -> Tensor:
+    def extend(self, prefix: Prefix, ids: Ids) -> tuple[Prefix, Tensor]:
+        """Runs text behind a state, a block at a time. Returns the state behind it, and its last hidden state."""
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(prefix.layers):
+            cache.update(keys[None], values[None], layer)
+        for start in range(0, len(ids), BLOCK):
+            block = torch.tensor([ids[start : start + BLOCK]], device=self.device)
+            positions = torch.arange(block.shape[1], device=self.device)[None] + prefix.start + start
+            hidden = self._decoder(
+                input_ids=block, position_ids=positions, use_cache=True, **{self._cache_name: cache}
+            ).last_hidden_state
+        return Prefix([(keys[0], values[0]) for keys, values, *_ in cache], prefix.start + len(ids)), hidden[
+            0, -1
+        ].float()
+
+    def _long_answer(self, prefix: Prefix, answer: Ids, tails: Sequence[Ids]) -> Tensor:
+        state, last = self.extend(prefix, answer)
+        return self.answers([(state, tails)])[0][:, 0] if tails else last[None]
+
+    def whole(
+        self, images: Sequence[Sequence[NDArray[np.uint8]]], prompts: Sequence[Ids], answers: Sequence[Ids]
+    ) -> Tensor:
         """Returns the last hidden states as transformers alone makes them: each image and each sequence runs from its
         start, padded to the longest.
 
-        It is the reference for parity and for speed. There are as many images as sequences, or none at all.
+        It is the reference for parity and for speed. Either every sequence has images, or `images` is empty.
         """
         if images:
-            sizes = [height * width for height, width, _ in (pixels.shape for pixels in images)]
-            tokens = [size // self.token_pixels if self.token_pixels else self.image_tokens for size in sizes]
+            tokens = [[self._tokens_of(pixels) for pixels in own] for own in images]
             prompts = self._expanded(prompts, tokens)
         rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
         ids = pad(rows, 0).to(self.device)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         inputs = self._types(ids)
         inputs["attention_mask"] = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
-        of_images = [self._on_device(self.prepare(pixels), self._forward_takes) for pixels in images]
+        of_images = [self._on_device(self.prepare(pixels), self._forward_takes) for own in images for pixels in own]
         for name in of_images[0] if of_images else ():
             inputs[name] = torch.cat([of_one[name] for of_one in of_images])
         self.base.rope_deltas = None
         hidden: Tensor = self.base(input_ids=ids, use_cache=False, **inputs).last_hidden_state
         return hidden[torch.arange(len(rows), device=self.device), lengths - 1].float()
+
+    def _tokens_of(self, pixels: NDArray[np.uint8]) -> int:
+        height, width, _ = pixels.shape
+        return height * width // self.token_pixels if self.token_pixels else self.image_tokens
 
     def _refuse_unless_any_size(self, family: str) -> None:
         if GRID not in self._forward_takes:
@@ -188,20 +220,24 @@ class Backbone:
     def _on_device(self, prepared: Inputs, wanted: Collection[str]) -> dict[str, Any]:
         return {name: prepared[name].to(self.device) for name in prepared.keys() & wanted}
 
-    def _expanded(self, prompts: Sequence[Ids], tokens: Sequence[int]) -> list[list[int]]:
-        """Returns the prompts with as many placeholders as each image has tokens. Several share them evenly."""
+    def _expanded(self, prompts: Sequence[Ids], tokens: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Returns the prompts with as many placeholders as their images have tokens. Each image has as many
+        placeholders in the prompt as the next, which share its tokens evenly.
+        """
         expanded = []
-        for prompt, count in zip(prompts, tokens, strict=True):
-            each, rest = divmod(count, prompt.count(self.image_token))
-            if rest:
+        for prompt, counts in zip(prompts, tokens, strict=True):
+            each, rest = divmod(prompt.count(self.image_token), len(counts))
+            if not each or rest or any(count % each for count in counts):
                 raise ValueError("the image tokens cannot be shared out to the placeholders of the prompt")
-            ids = ([token] * each if token == self.image_token else [token] for token in prompt)
+            lengths = iter([count // each for count in counts for _ in range(each)])
+            ids = ([token] * next(lengths) if token == self.image_token else [token] for token in prompt)
             expanded.append([id_ for part in ids for id_ in part])
         return expanded
 
     def _prefixes(
-        self, prompts: Sequence[Ids], images: Sequence[Features], follow: Sequence[Ids]
+        self, prompts: Sequence[Ids], own_images: Sequence[Sequence[Features]], follow: Sequence[Ids]
     ) -> list[tuple[Prefix, Tensor]]:
+        images = [features for own in own_images for features in own]
         rows = [[*prompt, *ids] for prompt, ids in zip(prompts, follow, strict=True)]
         ids = pad(rows, 0).to(self.device)
         inputs = self._types(ids)

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +19,12 @@ from medreward.artifacts.manifest import Image, ImageOfOwnSize, Manifest, Vlm
 from medreward.artifacts.repository import transformers_files
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage, RankSeat
 from medreward.backends.torch_vlm import adapter
-from medreward.backends.torch_vlm.backbone import Backbone, Features, Prefix, load
+from medreward.backends.torch_vlm.backbone import Backbone, Features, load
+from medreward.backends.torch_vlm.branching import Prefix
 from medreward.backends.torch_vlm.heads import Heads, TrainedHeads
+from medreward.backends.torch_vlm.kept import KeptPrefixes
+from medreward.backends.torch_vlm.linears import pack_linears
+from medreward.backends.torch_vlm.packing import ALIKE_TOKENS, BLOCK, pieces_of
 from medreward.backends.torch_vlm.sharing import held_bytes, join
 from medreward.backends.torch_vlm.verbaliser import VerbaliserHeads
 from medreward.caches import MIB, ByteCache
@@ -49,14 +54,16 @@ class TorchVlmBackend:
         self.heads = heads
         self.runtime: Final = Runtime("torch_vlm", backbone.device.type, DTYPE_NAMES[backbone.dtype])
         self._features: ByteCache[Features] = ByteCache(feature_cache_bytes)
-        self._prefixes: ByteCache[Prefix] = ByteCache(prefix_cache_bytes)
+        self._prefixes = KeptPrefixes(prefix_cache_bytes)
         self._counts = Counts()
         self._preparers = ThreadPoolExecutor(min(PREPARERS, available_cores()), thread_name_prefix="prepare")
 
     @property
     def cost(self) -> CostModel:
         pixels, image = self.backbone.token_pixels, self.backbone.image_tokens
-        return CostModel(image=image, pixels=pixels, row=sum(map(len, self.heads.tails)), shares_prompt=True)
+        alike = ALIKE_TOKENS if self.backbone.varies and not self.heads.tails else 0
+        row = sum(map(len, self.heads.tails))
+        return CostModel(image=image, pixels=pixels, row=row, shares_prompt=True, alike=alike)
 
     @torch.inference_mode()
     def score(self, groups: Sequence[Group]) -> list[Logits]:
@@ -80,6 +87,11 @@ class TorchVlmBackend:
     def weight_bytes(self) -> int:
         """How many bytes of the language model, which ranks share, this process holds."""
         return held_bytes(self.backbone.base.get_decoder())
+
+    @property
+    def prefix_bytes(self) -> int:
+        """How many bytes the states of prompts that are kept take."""
+        return self._prefixes.bytes
 
     def release(self) -> None:
         """Empties the caches. Returns when the device has finished what it was given."""
@@ -113,12 +125,24 @@ class TorchVlmBackend:
         """
         keys = [group.key for group in groups]
         distinct = dict(zip(keys, groups, strict=True))
-        states = {key: state for key in distinct if (state := self._prefixes.get(key)) is not None}
+        pieces = {key: self._pieces_of(group) for key, group in distinct.items()}
+        states: dict[str, Prefix] = {}
+        for key, group in distinct.items():
+            state, reached = self._prefixes.longest(group, pieces[key])
+            if state and reached == len(pieces[key]):
+                states[key] = state
         missing = {key: group for key, group in distinct.items() if key not in states}
         sharing = Counter(keys)
         joins = not self.heads.tails and self.backbone.varies
-        alone = {key for key, group in missing.items() if joins and sharing[key] == len(group.answers) == 1}
-        features = self._image_features([group.image for group in missing.values() if group.image])
+        alone = {
+            key
+            for key, group in missing.items()
+            if joins
+            and sharing[key] == len(group.answers) == 1
+            and len(pieces[key]) == 1
+            and len(group.answers[0]) <= BLOCK
+        }
+        features = self._image_features([image for group in missing.values() for image in group.images])
         with self._counts.timed("prompt"):
             ran = self._run_prompts(missing, features, alone)
         states |= {key: state for key, (state, _) in ran.items()}
@@ -131,17 +155,36 @@ class TorchVlmBackend:
         self, groups: Mapping[str, Group], features: Mapping[str, Features], alone: Collection[str]
     ) -> dict[str, tuple[Prefix, Tensor]]:
         """Runs each prompt, with its answer if it is `alone`; returns the state, and the last hidden state of all."""
-        ends: dict[str, tuple[Prefix, Tensor]] = {}
+        long = {key: group for key, group in groups.items() if len(self._pieces_of(group)) > 1}
+        ends = {key: (self._run_long(group, features), torch.empty(0)) for key, group in long.items()}
+        short = {key: group for key, group in groups.items() if key not in ends}
         for has_image in (True, False):
-            some = {key: group for key, group in groups.items() if bool(group.image) == has_image}
-            images = [features[group.image.key] for group in some.values() if group.image]
+            some = {key: group for key, group in short.items() if bool(group.image) == has_image}
+            images = [[features[image.key] for image in group.images] for group in some.values()] if has_image else []
             follow = [group.answers[0] if key in alone else () for key, group in some.items()]
             ran = self.backbone.prefixes([group.prompt for group in some.values()], images, follow)
             ends |= zip(some, ran, strict=True)
             if has_image:  # text alone does not say whose it is
-                for key, (state, _) in zip(some, ran, strict=True):
-                    self._prefixes.put(key, state)
+                for group, (state, _) in zip(some.values(), ran, strict=True):
+                    self._prefixes.put(group, [len(group.prompt)], state)
         return ends
+
+    def _run_long(self, group: Group, features: Mapping[str, Features]) -> Prefix:
+        """Returns the state of a prompt that is run piece by piece, from the end of what is kept of it."""
+        pieces = self._pieces_of(group)
+        state, reached = self._prefixes.longest(group, pieces) if group.image else (None, 0)
+        if state is None:
+            images = [[features[image.key] for image in group.images]] if group.image else []
+            [(state, _)] = self.backbone.prefixes([group.prompt[: pieces[0]]], images, [()])
+            reached = 1
+        for start, end in pairwise(pieces[reached - 1 :]):
+            state, _ = self.backbone.extend(state, group.prompt[start:end])
+        if group.image:
+            self._prefixes.put(group, pieces, state)
+        return state
+
+    def _pieces_of(self, group: Group) -> list[int]:
+        return pieces_of(group.prompt, self.backbone.image_token)
 
     def _image_features(self, images: Sequence[ModelImage]) -> dict[str, Features]:
         """Returns features by key. Each image runs through the vision tower once; the next are prepared meanwhile."""
@@ -179,14 +222,16 @@ def open_torch_vlm(
     dtype = DTYPES[AUTO[device] if settings.dtype == "auto" else settings.dtype]
     speaks, ranks = manifest.vlm.verbaliser is not None, seat.ranks if seat else 1
     model, image_processor = load(folder, device, dtype, speaks, ranks)
-    backbone = Backbone(model, image_processor, *_image_size(manifest.image), settings.deterministic)
+    backbone = Backbone(model, image_processor, *image_size(manifest.image), settings.deterministic)
     tokenizer = FileTokenizer(folder / (manifest.text.tokenizer or ""))
     _refuse_other_placeholders(backbone, manifest.vlm, tokenizer)
     heads = _heads(folder, manifest.vlm, manifest.dimensions, tokenizer, model)
+    if not manifest.experts:  # whose adapters need layers as they are
+        pack_linears(backbone.base)
     return TorchVlmBackend(backbone, heads, settings.feature_cache_bytes, settings.prefix_cache_bytes)
 
 
-def _image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
+def image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
     """Returns height and width of every image, and 0; where sizes differ, those of the largest square, and the pixels
     of a token.
     """

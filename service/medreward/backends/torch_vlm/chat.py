@@ -5,18 +5,20 @@ response.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
-from medreward.encoding.text import FileTokenizer, TextEncoder
+from medreward.encoding.text import FileTokenizer, TextEncoder, TurnTemplate
 from medreward.errors import ConfigurationError
-from medreward.types import Options
+from medreward.types import Options, Turn
 
 QUESTION: Final = "Is there a fracture of the left rib?"
 RESPONSE: Final = "Yes, of the sixth one."
 RUBRIC: Final = "Is every claim of the answer right?"
+EARLIER: Final = "Which organ is shown here?"
+REPLY: Final = "The lungs of an adult."
 MANY: Final = 10**6
 
 #: What a family's processor puts around the image, by what its template says; its tokens by their names in the config
@@ -40,6 +42,7 @@ class Template:
     image: Sequence[str]
     prompt: Sequence[str]
     answer: Sequence[str]
+    turns: TurnTemplate | None = None
 
 
 class Chat:
@@ -91,6 +94,53 @@ class Chat:
             image = [part for piece in image for part in (around if piece == marker else [piece])]
         return Template(image, prompt, answer)
 
+    def turns(self, template: Template) -> TurnTemplate:
+        """Returns how turns before the question are written. Fails where the template writes the same turns otherwise
+        than by those pieces, for instance an earlier answer otherwise than the last."""
+        if template.prompt[template.prompt.index("{image}") + 1] != "{question}":
+            raise ConfigurationError("its chat template writes more between image and question")
+        earlier = [_turn("user", EARLIER), _turn("assistant", REPLY)]
+        before, asked, between, *_ = self._apart([*earlier, *_turns(False)], EARLIER, REPLY, QUESTION, RESPONSE)
+        shown = self._cut(self._rendered(_turns(False)))
+        if (before, asked) != shown[:2]:
+            raise ConfigurationError("its chat template writes an earlier turn otherwise than the last")
+        turns = TurnTemplate(self._pieces(between), images_first=self._writes_images_first())
+        self._encoder(replace(template, turns=turns))
+        try:
+            with_system = replace(turns, system=self._system(shown))
+            self._encoder(replace(template, turns=with_system))
+        except ConfigurationError:
+            return turns
+        return with_system
+
+    def _system(self, shown: Sequence[str]) -> Sequence[str]:
+        """Returns the pieces of a system turn, up to what the user says; none where the template takes no such turn."""
+        turns = [_turn("system", RUBRIC), *_turns(False)]
+        before, after, *rest = self._apart(turns, RUBRIC, QUESTION, RESPONSE)
+        if rest != [*shown[1:]]:
+            raise ConfigurationError("its chat template writes the turns after a system turn otherwise")
+        return [*self._begin(self._rendered(turns)), *self._pieces(before), "{system}", *self._pieces(after)]
+
+    def _writes_images_first(self) -> bool:
+        """Returns whether the template puts an image that stands between two texts before both of them."""
+        parts = [{"type": "text", "text": EARLIER}, {"type": "image"}, {"type": "text", "text": REPLY}]
+        text = self._rendered([{"role": "user", "content": parts}, _turn("assistant", RESPONSE)])
+        _, between, *_ = self._split(text, EARLIER, REPLY, RESPONSE)
+        return not self._control.search(between)
+
+    def _apart(self, turns: Sequence[Mapping[str, Any]], *texts: str) -> list[str]:
+        return self._split(self._rendered(turns), *texts)
+
+    def _split(self, rendered: str, *texts: str) -> list[str]:
+        """Returns what stands around the texts, which the rendered text must have once each, in this order."""
+        parts = []
+        for text in texts:
+            part, found, rendered = rendered.partition(text)
+            if not found or text in rendered:
+                raise ConfigurationError("its chat template does not show the turns once each, in their order")
+            parts.append(part)
+        return [*parts, rendered]
+
     def ask(self) -> Sequence[str]:
         """Returns the pieces that follow an answer when the user asks on and the assistant is to speak."""
         turns = _turns(has_image=True)
@@ -108,19 +158,30 @@ class Chat:
 
         They differ where pieces, each tokenised alone, make other tokens than the rendered text as a whole.
         """
-        text = TextEncoder(self._tokenizer, template.prompt, template.answer, MANY, MANY, template.image)
-        for has_image in (True, False):
-            prompt = text.prompt(QUESTION, has_image)
+        turns, text = template.turns, self._encoder(template)
+        examples = {"with an image": (_turns(True), text.prompt(QUESTION, True))}
+        examples["without an image"] = (_turns(False), text.prompt(QUESTION, False))
+        if turns:
+            history = [Turn("user", (0, EARLIER)), Turn("assistant", REPLY)]
+            history = [Turn("system", RUBRIC), *history] if turns.system else history
+            whole = [*map(_as_rendered, history), *_turns(True)]
+            examples["with two images and turns before"] = whole, text.prompt(QUESTION, images=2, history=history)
+        for name, (written, prompt) in examples.items():
             ours = [*prompt.ids, *text.answer(prompt, RESPONSE, Options()).ids]
-            rendered = self._rendered(_turns(has_image))
+            rendered = self._rendered(written)
             if self._around:
                 rendered = rendered.replace(self._around[0], "".join(self._around[1]))
             theirs = self._ids(rendered)
             if ours != theirs:
                 same = len([*takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))])
                 near = self._own.decode(theirs[max(0, same - 1) : same + 2])
-                return f"{'with' if has_image else 'without'} an image, from token {same} of {len(theirs)}: {near!r}"
+                return f"{name}, from token {same} of {len(theirs)}: {near!r}"
         return None
+
+    def _encoder(self, template: Template) -> TextEncoder:
+        return TextEncoder(
+            self._tokenizer, template.prompt, template.answer, MANY, MANY, template.image, turns=template.turns
+        )
 
     def _named(self, config: Any, role: str) -> str:
         id_ = getattr(config, f"{role}_id", None)
@@ -170,6 +231,12 @@ class Chat:
 
 def _turn(role: str, text: str) -> Mapping[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _as_rendered(turn: Turn) -> Mapping[str, Any]:
+    """Returns the turn as a chat template takes it."""
+    parts = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in turn.parts]
+    return {"role": turn.role, "content": parts}
 
 
 def _turns(has_image: bool) -> list[Mapping[str, Any]]:

@@ -67,6 +67,11 @@ class TrainedHeads:
                 raise ConfigurationError(f"{path}: {name} is {shape}, and must be {right} for this backbone")
         self._weights = {name: tensor.to(device) for name, tensor in named.items()}
 
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors by the names above, each with its first axis."""
+        return dict(self._weights)
+
     def to(self, device: str) -> None:
         self._weights = {name: weight.to(device) for name, weight in self._weights.items()}
 

@@ -7,12 +7,23 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from medreward.backends.base import alike, trunks
+
 ALIKE_TOKENS: Final = 16  # that two answers must begin with alike before the second is run from where it differs
 RUN_TOKENS: Final = {"cpu": 1024, "cuda": 16_384}  # most tokens of answers in a forward: more do not fit a CPU's caches
 PROMPT_TOKENS: Final = {"cpu": 4096, "cuda": 16_384}  # the same of prompts, padding included
+BLOCK: Final = 1024  # tokens of a long prompt or answer that run at a time, so that their length costs no memory
 ENOUGH: Final = 1024  # tokens that are worth a forward of their own; below, prompts are padded instead
 
 Ids = Sequence[int]
+
+
+def pieces_of(prompt: Ids, image_token: int) -> list[int]:
+    """Returns where the pieces end in which a prompt is run: at its end, or, where much text follows its last image, at
+    that image too and behind each whole block of the text."""
+    behind = next((n for n, id_ in enumerate(reversed(prompt)) if id_ == image_token), len(prompt))
+    head = len(prompt) - behind or BLOCK
+    return [*range(head, len(prompt) - 1, BLOCK), len(prompt)] if behind > BLOCK else [len(prompt)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,7 @@ Bundle = list[Branch]
 
 def bundles(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Bundle]:
     """Returns the branches of all answers, those together that see one another: an answer and its tails, or answers
-    that begin alike, as long as they have at most `most` tokens. With 0, no answer sees another.
+    that begin alike, as long as all but the first add at most `most` tokens. With 0, no answer sees another.
     """
     if tails:
         return [
@@ -45,18 +56,17 @@ def bundles(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Bun
             for place, answer in enumerate(answers)
         ]
     found: list[Bundle] = []
-    beginnings: dict[tuple[int, ...], Bundle] = {}  # the latest bundle with each beginning
-    for place, answer in enumerate(answers):
-        beginning = tuple(answer[:ALIKE_TOKENS])
-        bundle = beginnings.get(beginning)
-        if bundle:
-            shared = _alike(bundle[0].ids, answer)
-            if tokens(bundle) + len(answer) - shared <= most:
+    of_trunk: dict[int, Bundle] = {}  # the latest bundle of answers that begin like this one
+    begin_like = trunks(answers, ALIKE_TOKENS) if most else [None] * len(answers)
+    for place, (answer, begins_like) in enumerate(zip(answers, begin_like, strict=True)):
+        if begins_like:
+            bundle = of_trunk[begins_like[0]]
+            shared = alike(bundle[0].ids, answer)
+            if tokens(bundle) + len(answer) - shared <= len(bundle[0].ids) + most:
                 bundle.append(Branch(place, answer[shared:], shared, parent=0))
                 continue
         found.append([Branch(place, answer)])
-        if len(answer) > ALIKE_TOKENS:
-            beginnings[beginning] = found[-1]
+        of_trunk[begins_like[0] if begins_like else place] = found[-1]
     return found
 
 
@@ -77,7 +87,7 @@ def filled(sizes: Sequence[int], most: int) -> Iterator[range]:
         yield range(start, len(sizes))
 
 
-def alike(lengths: Sequence[int], most: int, equal: bool = False) -> Iterator[list[int]]:
+def padded_runs(lengths: Sequence[int], most: int, equal: bool = False) -> Iterator[list[int]]:
     """Yields the indices of rows of like lengths, or of equal ones, that share a forward of at most `most` tokens, or
     of one row.
     """
@@ -98,9 +108,3 @@ def pad(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
     """Returns the rows as one tensor, each filled up to the longest."""
     longest = max(len(row) for row in rows)
     return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows])
-
-
-def _alike(one: Ids, other: Ids) -> int:
-    """Returns with how many tokens both begin alike, of which the other has at least one more."""
-    pairs = enumerate(zip(one, other[:-1], strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other) - 1))

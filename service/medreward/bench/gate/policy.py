@@ -2,23 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from medreward.artifacts.evidence import policy_digest, policy_file
-from medreward.artifacts.toml import read_toml
-from medreward.types import DIMENSIONS
+from medreward.artifacts.toml import Section, read_toml
+from medreward.types import DIMENSIONS, Dimension
 
-Dimension = Literal["accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall"]
 Dimensions = Annotated[tuple[Dimension, ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Alpha = Annotated[float, Field(gt=0, lt=0.5)]
 Digest = Annotated[str, Field(pattern="^sha256:")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Pool(Section):
@@ -69,13 +64,13 @@ class Pinned(Section):
 
 
 class Policy(Section):
-    dimensions: Dimensions = DIMENSIONS
+    dimensions: Dimensions = get_args(Dimension)
     pinned: Pinned | None = None
     require: tuple[Literal["baseline", "blanked", "url"], ...] = ()
     alpha: Alpha
     family_alpha: Alpha
     power: Fraction
-    floors: dict[Dimension, Fraction] = {}
+    floors: dict[Dimension, Fraction] = Field(default_factory=dict)
     non_inferiority: tuple[Pool, ...] = ()
     no_organ_worse: bool = False
     organ_margin: Fraction = 0.1

@@ -11,8 +11,8 @@ from medreward.artifacts.toml import parse_toml
 from medreward.bench.screening.bounds import upper
 from medreward.bench.screening.fitting import Fit
 from medreward.errors import ConfigurationError
-from medreward.screening.policies import POINTER
 from medreward.screening.policy import FalseAllow, Policy, Rule
+from medreward.screening.policy_folder import POINTER
 
 WORDS: Final[Mapping[str, str]] = {
     "none": "one threshold decides",

@@ -5,7 +5,7 @@ import contextlib
 import math
 from dataclasses import dataclass
 
-from medreward.encoding.image import ImageSpec, OwnSize
+from medreward.encoding.sizes import ImageSpec, OwnSize
 from medreward.engine.images.resolve import ImageFile
 from medreward.engine.images.slots import TOO_MANY_IMAGES, Picture, Slots
 from medreward.engine.queue.batch_time import BatchTime

@@ -2,18 +2,19 @@
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pybase64
 
-from medreward.encoding.image import ImageHeader, ImageLimits, is_dicom, probe
+from medreward.encoding.image import ImageLimits, is_dicom, probe
+from medreward.encoding.sizes import ImageHeader
 from medreward.engine.images.fetch import Allowance, Fetcher
 from medreward.engine.images.root import ImageRoot
 from medreward.engine.images.store import ImageStore
 from medreward.errors import Code, ItemError
 from medreward.metrics import Metrics
-from medreward.types import Base64Image, FileImage, ImageSource, InlineImage, StoredImage, UrlImage
+from medreward.types import Base64Image, FileImage, FileSource, FrameImage, InlineImage, StoredImage, UrlImage
 
 KNOWN_HEADERS: Final = 50_000
 QUICK_BYTES: Final = 1024 * 1024  # hashed and probed in under a millisecond
@@ -26,6 +27,19 @@ class ImageFile:
     digest: str
     data: bytes
     header: ImageHeader
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the file, whichever of its frames this is."""
+        return self.digest.partition("#")[0]
+
+    def frame(self, wanted: FrameImage) -> "ImageFile":
+        """Returns one frame of the file. Fails with an ItemError where the file has not got it."""
+        number, there = wanted.number(self.header.frames), self.header.frames
+        if number >= there or (wanted.of or 0) > there:
+            asked = f"{wanted.of} are asked for" if wanted.of else f"frame {number}, counted from 0, is asked for"
+            raise ItemError(Code.IMAGE_INVALID, f"the file has {there} frames, and {asked}", "image")
+        return ImageFile(f"{self.digest}#{number}", self.data, replace(self.header, frame=number))
 
 
 class Images:
@@ -54,7 +68,7 @@ class Images:
             raise ItemError(Code.IMAGE_TOO_LARGE, f"the image store holds {self.store.max_bytes} bytes", "image")
         return self.store.put(tenant, file.digest, data), file
 
-    async def open(self, source: ImageSource, tenant: str, allowance: Allowance) -> ImageFile:
+    async def open(self, source: FileSource, tenant: str, allowance: Allowance) -> ImageFile:
         """Returns the file after a look at its header, in a thread where that could take long. Nothing is decoded.
 
         Fails with an ItemError for an image that is not there or is refused.

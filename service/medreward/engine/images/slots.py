@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from medreward.encoding.image import ImageSpec
+from medreward.encoding.sizes import ImageSpec
 from medreward.errors import Code, ItemError
 from medreward.workers.memory import CHANNELS, PixelMemory, Place, anonymous_memory
 

@@ -14,7 +14,7 @@ from medreward.metrics import Metrics
 from medreward.types import Clock, DeviceBatch, SleepLevel, Trace
 from medreward.workers.device.runner import Done
 from medreward.workers.device.worker import Worker, WorkerLost
-from medreward.workers.frames import GroupFrame
+from medreward.workers.frames import GroupFrame, ImageFrame
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +201,6 @@ class Dispatcher:
 
 
 def _frame(flights: Sequence[Flight]) -> GroupFrame:
-    prompt, answers, picture = flights[0].prompt, [flight.answer for flight in flights], flights[0].picture
-    if picture is None:
-        return GroupFrame(None, "", "", prompt, answers)
-    return GroupFrame(picture.place, picture.digest, picture.tenant, prompt, answers)
+    first = flights[0]
+    images = [ImageFrame(picture.place, picture.digest, picture.tenant) for picture in first.pictures]
+    return GroupFrame(images, first.prompt, [flight.answer for flight in flights], first.key.expert)

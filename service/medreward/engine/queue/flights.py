@@ -38,7 +38,7 @@ class Flight(Work):
     """A triple on its way to the device. `landed` is what those who wait for it await."""
 
     id: str = ""
-    picture: Picture | None = None
+    pictures: Sequence[Picture] = ()
     traces: list[Trace] = field(default_factory=list)  # of the requests that wait for it
     landed: asyncio.Future[Landed] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -80,10 +80,10 @@ class Flights:
         return flight
 
     def launch(self, flight: Flight) -> None:
-        """Queues the flight, whose cost has been admitted. It holds its picture until it ends."""
+        """Queues the flight, whose cost has been admitted. It holds its pictures until it ends."""
         self._flying[flight.id] = flight
-        if flight.picture:
-            flight.picture.holders += 1
+        for picture in flight.pictures:
+            picture.holders += 1
         self._scheduler.put(flight)
 
     def leave(self, flight: Flight) -> None:
@@ -112,8 +112,8 @@ class Flights:
     def _end(self, flight: Flight) -> None:
         if self._flying.get(flight.id) is flight:
             del self._flying[flight.id]
-        if flight.picture:
-            flight.picture.holders -= 1
+        for picture in flight.pictures:
+            picture.holders -= 1
         self._scheduler.release(flight.cost, flight.key.lane)
 
 
@@ -122,9 +122,9 @@ def _quarantined() -> ItemError:
 
 
 def flight_id(key: GroupKey, answer: Sequence[int]) -> str:
-    """Returns an id that the same triple of the same tenant in the same lane has, and no other."""
-    about = f"{key.lane}/{key.image}/{key.tenant}".encode()
-    return blake2b(array("Q", answer).tobytes(), key=blake2b(about + key.prompt, digest_size=32).digest()).hexdigest()
+    """Returns an id that the same triple of the same tenant, lane and expert has, and no other."""
+    about = f"{key.lane}/{key.image}/{key.tenant}".encode() + key.prompt + key.expert.encode()
+    return blake2b(array("Q", answer).tobytes(), key=blake2b(about, digest_size=32).digest()).hexdigest()
 
 
 def prompt_digest(prompt: Sequence[int]) -> bytes:

@@ -23,12 +23,13 @@ WINDOW: Final = 64  # how many waiting groups are searched for one of a fitting 
 
 @dataclass(frozen=True, slots=True)
 class GroupKey:
-    """What makes answers share an image and a prompt, and nothing else: lanes and tenants do not mix."""
+    """What makes answers share images and a prompt, and nothing else: lanes and tenants do not mix."""
 
     lane: Lane
     tenant: str
-    image: str  # digest, empty without one
+    image: str  # digests of its images in their order, with commas between; empty without one
     prompt: bytes  # digest
+    expert: str = ""  # of the model, who scores it
 
 
 @dataclass(slots=True, eq=False)

@@ -51,7 +51,7 @@ def temperatures(pairs: Sequence[DevPair], logits: DevLogits) -> NDArray[np.floa
     A dimension without enough pairs takes that of `overall`.
     """
     ahead = {name: _ahead(pairs, logits, name) for name in DIMENSIONS}
-    fitted = {name: _fit(values) for name, values in ahead.items() if len(values) >= FEWEST}
+    fitted = {name: fit_temperature(values) for name, values in ahead.items() if len(values) >= FEWEST}
     rest = fitted.get("overall", 1.0)
     return np.array([fitted.get(name, rest) for name in DIMENSIONS])
 
@@ -74,7 +74,7 @@ def across_halves(ahead: NDArray[np.float64], images: Sequence[str]) -> NDArray[
     found = ahead.copy()
     for half in (first, ~first):
         if not half.all():  # a single image has nothing to be held against
-            found[half] /= _fit(ahead[~half])
+            found[half] /= fit_temperature(ahead[~half])
     return found
 
 
@@ -94,6 +94,7 @@ def _ahead(pairs: Sequence[DevPair], logits: DevLogits, dimension: str) -> NDArr
     return ahead_by(logits.seen)[told, DIMENSIONS.index(dimension)]
 
 
-def _fit(ahead: NDArray[np.float64]) -> float:
+def fit_temperature(ahead: NDArray[np.float64]) -> float:
+    """Returns what to divide logits by whose better answers are so far ahead, for the likeliest win rates."""
     losses = [np.logaddexp(0.0, -ahead / temperature).mean() for temperature in TEMPERATURES]
     return float(TEMPERATURES[int(np.argmin(losses))])

@@ -1,6 +1,6 @@
 """What was measured as tables, for the terminal and for the model's card."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,8 +36,9 @@ class Table:
     note: str = ""
 
 
-def card(name: str, version: str, provenance: str, found: Figures | None) -> str:
-    parts = [f"# {name} {version}", f"{provenance}.", CONSTRUCTED]
+def card(name: str, version: str, provenance: str, found: Figures | None, labels: str = CONSTRUCTED) -> str:
+    """Returns the card's text; `labels` says where the labels come from that the figures stand on."""
+    parts = [f"# {name} {version}", f"{provenance}.", labels]
     if found is None:
         return "\n\n".join([*parts, "Nothing was measured when this model was exported."]) + "\n"
     data = found["data"]
@@ -46,27 +47,23 @@ def card(name: str, version: str, provenance: str, found: Figures | None) -> str
 
 
 def tables(found: Figures) -> Iterator[Table]:
-    yield _pairs("Pairs right, by kind", "kind", {kind: by["all"]["all"] for kind, by in found["pairs"].items()})
-    for kind, by in found["pairs"].items():
-        for sort in ("set", "form", "question"):
-            if sort in by:
-                yield _pairs(f"Kind {kind}, by {sort}", sort, by[sort])
-    yield _pairs("Accuracy on phantoms, taught and held out from training", "what", found["phantoms"])
-    yield _calibration(found["calibration"])
-    yield _uncertainty(found["uncertainty"])
-    yield _length(found["length"])
-    yield _meaning(found["meaning"])
-    yield _ruses(found["ruses"])
-    yield _forms(found["forms"])
-    rows = [[length, _share(one["kept"]), _n(one["kept"])] for length, one in found["long"].items()]
-    note = "Pairs whose order is right when short, each claim in front, in the middle and behind."
-    yield Table("Order kept in long answers", ["tokens around the claim", "kept", "n"], rows, note)
-    yield _climb(found["climb"])
-    if "out_of_scope" in found:
-        rows = [[sort, _share(share)] for sort, share in found["out_of_scope"].items()]
-        note = "The threshold is set on the development images, so that their share shows nothing."
-        yield Table("Flagged as out of scope", ["images", "flagged"], rows, note)
-    yield _size(found["size"], found["latency_ms"])
+    """Yields a table for each part that was measured."""
+    if "dimensions" in found:
+        yield _pairs("Pairs right, by dimension", "dimension", found["dimensions"])
+        yield _pairs("Pairs right, all dimensions, by organ", "organ", found["organs"])
+    if "pairs" in found:
+        yield _pairs("Pairs right, by kind", "kind", {kind: by["all"]["all"] for kind, by in found["pairs"].items()})
+        for kind, by in found["pairs"].items():
+            for sort in ("set", "form", "question"):
+                if sort in by:
+                    yield _pairs(f"Kind {kind}, by {sort}", sort, by[sort])
+    if "phantoms" in found:
+        yield _pairs("Accuracy on phantoms, taught and held out from training", "what", found["phantoms"])
+    for name, table in PARTS.items():
+        if name in found:
+            yield table(found[name])
+    if "size" in found:
+        yield _size(found["size"], found["latency_ms"])
 
 
 def _pairs(title: str, first: str, figures: Figures) -> Table:
@@ -211,6 +208,23 @@ def _climb(figures: Figures) -> Table:
     )
 
 
+def _long(figures: Figures) -> Table:
+    rows = [[length, _share(one["kept"]), _n(one["kept"])] for length, one in figures.items()]
+    note = "Pairs whose order is right when short, each claim in front, in the middle and behind."
+    return Table("Order kept in long answers", ["tokens around the claim", "kept", "n"], rows, note)
+
+
+def _out_of_scope(figures: Figures) -> Table:
+    rows = [[sort, _share(share)] for sort, share in figures.items()]
+    note = "The threshold is set on the development images, so that their share shows nothing."
+    return Table("Flagged as out of scope", ["images", "flagged"], rows, note)
+
+
+def _order(figures: Figures) -> Table:
+    rows = [[f"{figures['moved']:.1e}", str(figures["n"])]]
+    return Table("Both answers of a pair change places", ["most that a logit moves", "pairs"], rows)
+
+
 def _size(size: Figures, latency: Figures) -> Table:
     rows = [
         ["graphs and tokenizer", f"{size['bytes'] / 1e6:.1f} MB"],
@@ -219,6 +233,21 @@ def _size(size: Figures, latency: Figures) -> Table:
     ]
     title = "Size, and time from pixels and ids to logits" if latency else "Size"  # no time on a busy machine
     return Table(title, ["what", "median"], rows)
+
+
+#: The tables of further parts, by the part's name, in the order of a card.
+PARTS: Final[Mapping[str, Callable[[Figures], Table]]] = {
+    "calibration": _calibration,
+    "uncertainty": _uncertainty,
+    "order": _order,
+    "length": _length,
+    "meaning": _meaning,
+    "ruses": _ruses,
+    "forms": _forms,
+    "long": _long,
+    "climb": _climb,
+    "out_of_scope": _out_of_scope,
+}
 
 
 def _markdown(table: Table) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medreward.encoding.image import ImageLimits, ImageSpec, decode, probe
+from medreward.encoding.image import ImageLimits, decode, probe
+from medreward.encoding.sizes import ImageSpec
 
 LIMITS: Final = ImageLimits(bytes=2**25, pixels=2**26, side=2**14, min_side=8, aspect=50)
 BLOTTED: Final = 0.3  # share of the shaken pictures

@@ -58,8 +58,8 @@ def measure_folder(
         "size": size(folder, manifest),
         "latency_ms": latency(folder, manifest),
     }
-    rounded: dict[str, Any] = _rounded(found)
-    return rounded
+    short: dict[str, Any] = rounded(found)
+    return short
 
 
 def measure(
@@ -72,10 +72,10 @@ def measure(
     unlike = {picture: kind for kind, picture in strangers()}
     parts = [
         _pairs(dev),
-        _length(probed, by),
-        _meaning(probed, by),
-        _ruses(probed, by),
-        _forms(probed, by),
+        length_part(probed, by),
+        meaning_part(probed, by),
+        ruses_part(probed, by),
+        forms_part(probed, by),
         _long(probed[:KEPT_LONG], by),
         _phantoms(phantoms),
         scope_rates(pictures | unlike),
@@ -98,7 +98,7 @@ def _pairs(dev: Sequence[Dev]) -> Part:
     decisive = [one for one in dev if one.pair.kind == "accuracy"]
     shown = [
         *((one, one.picture) for one in dev),
-        *((one, _grey(one.picture)) for one in decisive),
+        *((one, blanked(one.picture)) for one in decisive),
         *((one, None) for one in decisive),
     ]
     rows = [Row(picture, one.pair.question, text) for one, picture in shown for text in (one.pair.good, one.pair.bad)]
@@ -117,7 +117,7 @@ def _pairs(dev: Sequence[Dev]) -> Part:
     return Part(rows, tell)
 
 
-def _grey(picture: Picture) -> Picture:
+def blanked(picture: Picture) -> Picture:
     """Returns a plain grey picture of the same size."""
 
     def read() -> bytes:
@@ -144,12 +144,12 @@ def _shares(dev: Sequence[Dev], seen: figures.Numbers, grey: figures.Numbers, no
             if kind == "accuracy":
                 mine = [among[place] for place in chosen]
                 images = [dev[place].picture.name for place in chosen]
-                told = _seen_and_blank(seen[chosen], grey[mine], images) | {"no_image": figures.share(none[mine])}
+                told = seen_and_blank(seen[chosen], grey[mine], images) | {"no_image": figures.share(none[mine])}
             found.setdefault(kind, {}).setdefault(by, {})[name] = told
     return found
 
 
-def _seen_and_blank(seen: figures.Numbers, blank: figures.Numbers, images: Sequence[str]) -> dict[str, Any]:
+def seen_and_blank(seen: figures.Numbers, blank: figures.Numbers, images: Sequence[str]) -> dict[str, Any]:
     gain = figures.gain(seen, blank, images)
     return {"seen": figures.share(seen), "blank": figures.share(blank), "gain": gain}
 
@@ -174,7 +174,7 @@ def _uncertainty(dev: Sequence[Dev], seen: NDArray[np.float32]) -> dict[str, Any
     return {"quartiles": figures.quartiles(spread, wrong), "ranked": figures.ranked(spread, wrong)}
 
 
-def _length(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
+def length_part(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
     """Asks how reward follows length where the content is the same."""
     texts = np.array([[*probes.worded(one.content), *probes.padded(one.content)] for one in dev])
     rows = [Row(one.picture, one.pair.question, str(text)) for one, row in zip(dev, texts, strict=True) for text in row]
@@ -189,7 +189,7 @@ def _length(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
     return Part(rows, tell)
 
 
-def _meaning(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
+def meaning_part(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
     """Asks what a change that keeps the meaning does to the reward, against what a real error does."""
     changed: list[tuple[str, int, tuple[str, str]]] = []
     for place, one in enumerate(dev):
@@ -221,7 +221,7 @@ def _middle(moved: figures.Numbers) -> dict[str, float]:
     return {"median": float(np.median(moved)), "p90": float(np.percentile(moved, 90))}
 
 
-def _ruses(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
+def ruses_part(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
     """Asks how often what a policy may write in place of the right answer gets the higher reward."""
     texts = [
         [one.pair.good, one.pair.bad]
@@ -251,7 +251,7 @@ def _ruses(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
     return Part(rows, tell)
 
 
-def _forms(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
+def forms_part(dev: Sequence[Dev], weights: figures.Numbers) -> Part:
     """Asks how often right in many forms beats plain wrong, and how far each form moves the reward."""
     texts = [
         [
@@ -326,7 +326,7 @@ def _phantoms(pairs: Sequence[PhantomPair]) -> Part:
         for novelty in sorted({pair.novelty for pair in pairs}, key=lambda name: (name != SEEN, name)):
             chosen = [place for place, pair in enumerate(pairs) if pair.novelty == novelty]
             names = [pairs[place].picture.name for place in chosen]
-            found[novelty] = _seen_and_blank(seen[chosen], blank[chosen], names)
+            found[novelty] = seen_and_blank(seen[chosen], blank[chosen], names)
         return {"phantoms": found}
 
     return Part(rows, tell)
@@ -350,9 +350,10 @@ def _rewards(logits: Logits, weights: figures.Numbers) -> figures.Numbers:
     return found
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Returns figures, however deep they lie, with four digits."""
     if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
+        return {key: rounded(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_rounded(part) for part in value]
+        return [rounded(part) for part in value]
     return round(value, 4) if isinstance(value, float) else value

@@ -3,13 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from medreward.artifacts.toml import read_toml
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from medreward.artifacts.toml import Section, read_toml
 
 
 class Tower(Section):
@@ -68,7 +64,8 @@ class Pairs(Phase):
     manner: float = Field(0.15, ge=0, le=1)  # groups about anything but right or wrong
     hacks: float = Field(0.0, ge=0, le=1)  # groups in which tricks stand beside right and wrong
     forms: float = Field(0.0, ge=0, le=1)  # groups in which right and wrong stand in many forms
-    hold: dict[str, NonNegativeFloat] = {}  # how closely a dimension keeps to what the start says of plain answers
+    # How closely a dimension keeps to what the start says of plain answers.
+    hold: dict[str, NonNegativeFloat] = Field(default_factory=dict)
 
 
 class Recipe(Section):

@@ -4,22 +4,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import Group, ModelImage
-from medreward.backends.onnx import OnnxBackend
-from medreward.encoding.image import ImageSpec, decode, probe
-from medreward.encoding.text import FileTokenizer, TextEncoder
-from medreward.errors import ConfigurationError
-from medreward.lab.training.images import LIMITS, Maker, Pixels
-from medreward.types import Options, TooLong
+from medreward.lab.training.images import Maker, Pixels
+from medreward.lab.training.reader import Reader
+from medreward.settings import Settings
+from medreward.workers.device.loading import open_backend
 
-CUT: Final = Options(too_long=TooLong.CUT_MIDDLE)
-MANY: Final = 10**6
 ROWS_AT_ONCE: Final = 256
 
 
@@ -43,18 +39,20 @@ Progress = Callable[[int, int], None]  # done, all
 
 
 class Served:
-    """Gives bit for bit what the server's own backend gives."""
+    """Gives bit for bit what the server's own backend gives, in fp32."""
 
     def __init__(
-        self, folder: Path, manifest: Manifest, threads: int = 0, progress: Progress = lambda *_: None
+        self,
+        folder: Path,
+        manifest: Manifest,
+        threads: int = 0,
+        progress: Progress = lambda *_: None,
+        device: Literal["auto", "cpu"] = "cpu",
     ) -> None:
-        if manifest.text.tokenizer is None:
-            raise ConfigurationError(f"model {manifest.name} has no tokenizer")
-        text, image = manifest.text, manifest.one_size
-        self.backend = OnnxBackend(folder, manifest, "cpu", threads)
-        tokenizer = FileTokenizer(folder / manifest.text.tokenizer)
-        self._encoder = TextEncoder(tokenizer, text.prompt, text.answer, text.max_tokens, MANY)
-        self._spec = ImageSpec(image.width, image.height, image.fit)
+        of_vlm = {"dtype": "fp32"} if manifest.runtime == "torch_vlm" else {}
+        settings = Settings.model_validate({"device": device, "threads": threads, **of_vlm})
+        self.backend = open_backend(settings, manifest, folder)
+        self._reader = Reader(folder, manifest)
         self._progress = progress
 
     def __call__(self, rows: Sequence[Row]) -> NDArray[np.float32]:
@@ -70,11 +68,10 @@ class Served:
         return logits
 
     def group(self, image: ModelImage | None, question: str, responses: Sequence[str]) -> Group:
-        prompt = self._encoder.prompt(question)
-        return Group(image, prompt.ids, [self._encoder.answer(prompt, text, CUT).ids for text in responses])
+        return self._reader.group(image, question, responses)
 
     def fitted(self, data: bytes) -> Pixels:
-        return decode(data, probe(data, LIMITS), self._spec)
+        return self._reader.fitted(data)
 
     def _groups(self, rows: Sequence[Row]) -> Iterator[Group]:
         for picture, about in groupby(rows, lambda row: row.picture):

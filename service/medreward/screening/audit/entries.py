@@ -1,6 +1,7 @@
 """What the log says of a decision and of an override. Nothing of a payload is in it but keyed digests."""
 
 import hashlib
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from medreward.types import (
     DIMENSIONS,
     Base64Image,
     Failed,
+    FrameImage,
     ImageSource,
     InlineImage,
     Result,
@@ -103,6 +105,7 @@ def _subject(screened: "Screened", result: Result, decision: Decision, key: Audi
         "salt": secrets.token_hex(16),
         "images": [key.digest_of(digest) if digest else None for digest in digests],
         "question": key.digest(item.question),
+        **({"history": key.digest(json.dumps([turn.as_json() for turn in item.history]))} if item.history else {}),
         "response": key.digest(item.responses[result.response]),
         **_numbers(result),
         "reasons": decision.reasons,
@@ -133,6 +136,8 @@ def _sha256_of(image: ImageSource) -> str | None:
             return hashlib.sha256(data).hexdigest()
         case StoredImage(sha256):
             return sha256
+        case FrameImage(file):
+            return _sha256_of(file)
         case Base64Image(text):
             try:
                 return hashlib.sha256(pybase64.b64decode(text, validate=True)).hexdigest()

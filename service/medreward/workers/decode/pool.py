@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -12,6 +13,7 @@ from medreward.workers.frames import Decode, Decoded, Failure
 from medreward.workers.memory import PixelMemory
 from medreward.workers.process import ChildProcess
 
+DECODER: Final = "medreward.workers.decode.child"
 SPAWN_AGAIN_SECONDS: Final = 1.0
 
 log = logging.getLogger(__name__)
@@ -100,7 +102,7 @@ class Decoders:
         self._idle.append(child)
 
     async def _spawn(self) -> None:
-        child = await ChildProcess.start("medreward.workers.decode.child", self._memory.fd)
+        child = await ChildProcess.start((sys.executable, "-m", DECODER), self._memory.fd)
         self.children.add(child)
         self._give(child)
 

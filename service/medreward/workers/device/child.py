@@ -11,11 +11,11 @@ from typing import Any, Final, Protocol
 from medreward import logs
 from medreward.artifacts.manifest import Manifest
 from medreward.artifacts.repository import verify
-from medreward.backends.base import HeadOutputs
+from medreward.backends.base import DeviceBroken, HeadOutputs
 from medreward.errors import ConfigurationError, ItemError
 from medreward.settings import Settings
 from medreward.workers.device.loading import open_backend
-from medreward.workers.device.runner import DeviceBroken, Done, Runner, loading
+from medreward.workers.device.runner import Done, Runner, loading
 from medreward.workers.frames import (
     Beat,
     Child,

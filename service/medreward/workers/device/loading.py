@@ -1,5 +1,6 @@
 """Opens the backend that the settings ask for, in whichever process it will run."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) -> Backend:
     """Returns the backend of the model; without a folder it is the fake one. Fails with a ConfigurationError."""
+    if settings.backend == "vllm":
+        return open_in_vllm(settings, manifest, folder)
     if settings.tensor_parallel > 1 and (folder is None or manifest.runtime != "torch_vlm"):
         raise ConfigurationError(
             f"--tensor-parallel is for models of runtime torch_vlm, and {manifest.name} has {manifest.runtime}"
@@ -26,12 +29,34 @@ def open_backend(settings: Settings, manifest: Manifest, folder: Path | None) ->
 
         return FakeBackend(settings.fake_delay_ms / 1000)
     if settings.tensor_parallel > 1:
+        if manifest.experts:
+            raise ConfigurationError(f"{manifest.name} has experts, which --tensor-parallel cannot spread")
         return Spread(settings, manifest, folder)
     if manifest.runtime == "torch_vlm":
-        return open_vlm(settings, manifest, folder)
+        backend = open_vlm(settings, manifest, folder)
+        if not manifest.experts:
+            return backend
+        from medreward.backends.torch_vlm.experts import open_experts  # loads torch
+
+        return open_experts(folder, manifest, backend)
     from medreward.backends.onnx import OnnxBackend  # loads the runtime
 
     return OnnxBackend(folder, manifest, settings.device, settings.threads, settings.feature_cache_bytes)
+
+
+def open_in_vllm(settings: Settings, manifest: Manifest, folder: Path | None) -> Backend:
+    """Returns the backend that runs a VLM in vLLM. Fails with a ConfigurationError, also where there is no vLLM."""
+    if folder is None or manifest.runtime != "torch_vlm":
+        raise ConfigurationError(
+            f"--backend vllm is for models of runtime torch_vlm, and {manifest.name} has {manifest.runtime}"
+        )
+    try:
+        from medreward.backends.vllm import open_vllm  # loads vLLM
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{sys.executable} has no module {error.name}: name the interpreter that has vLLM with --worker-python"
+        ) from None
+    return open_vllm(folder, manifest, settings)
 
 
 def open_vlm(settings: Settings, manifest: Manifest, folder: Path, seat: RankSeat | None = None) -> "TorchVlmBackend":

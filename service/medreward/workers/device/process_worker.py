@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from medreward.workers.process import ChildProcess
 
 WATCH_SECONDS: Final = 0.25
 PAUSES: Final = (0.0, 0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # before a restart, by how many came lately
+CHILD: Final = "medreward.workers.device.child"
+ELSEWHERE: Final = Path(__file__).with_name("elsewhere.py")
 CALM_SECONDS: Final = 30.0  # without a loss: the next restart is the first again
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,9 @@ class ProcessWorker:
         self._life: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        python = self._settings.worker_python
+        if python and not (python.is_file() and os.access(python, os.X_OK)):
+            raise ConfigurationError(f"--worker-python {python} is no program: name a Python interpreter")
         await self._spawn()
         self._life = asyncio.create_task(self._live(), name="worker")
 
@@ -142,7 +148,7 @@ class ProcessWorker:
         visible = _visible(self._device, self._settings.tensor_parallel)
         # The front has put the model on this disk: nothing that the worker imports has to ask the hub, so none may.
         variables = {"CUDA_VISIBLE_DEVICES": visible, "HF_HUB_OFFLINE": "1"}
-        self._child = await ChildProcess.start("medreward.workers.device.child", self._shared_fd, variables)
+        self._child = await ChildProcess.start(_command(self._settings.worker_python), self._shared_fd, variables)
         settings, manifest = self._settings.model_dump(mode="json"), self._manifest.model_dump(mode="json")
         folder = str(self._folder) if self._folder else None
         try:
@@ -235,6 +241,11 @@ class ProcessWorker:
             else:
                 log.info("worker restarted", extra=self.state())
                 return
+
+
+def _command(python: Path | None) -> list[str]:
+    """Returns what starts a worker: in this environment, or in that of another interpreter."""
+    return [str(python), "-P", str(ELSEWHERE)] if python else [sys.executable, "-m", CHILD]
 
 
 def _visible(worker: int, each: int) -> str:

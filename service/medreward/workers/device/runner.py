@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
-from medreward.backends.base import Backend, Counts, Group, HeadOutputs
+from medreward.backends.base import Backend, Counts, DeviceBroken, Group, HeadOutputs
 from medreward.errors import Code, ConfigurationError, ItemError
 
 log = logging.getLogger(__name__)
@@ -31,10 +31,6 @@ class Done:
     started: float
     seconds: float
     counts: Counts
-
-
-class DeviceBroken(Exception):
-    """The device answers nothing any more, so the process that holds it must end."""
 
 
 class Runner:

@@ -17,12 +17,11 @@ import msgspec
 import numpy as np
 
 from medreward.artifacts.manifest import Manifest
-from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
+from medreward.backends.base import CostModel, Counts, DeviceBroken, Group, Logits, ModelImage
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 from medreward.types import Runtime
-from medreward.workers.device.runner import DeviceBroken
 from medreward.workers.frames import Load, Loaded, Refused, Rest, Resume
 
 AGREE_SECONDS: Final = 10.0  # after the first rank's failure, for the others to fail as well
@@ -38,7 +37,7 @@ class SentImage(msgspec.Struct, array_like=True):
 
 
 class SentGroup(msgspec.Struct, array_like=True):
-    image: SentImage | None
+    images: list[SentImage]
     prompt: list[int]
     answers: list[list[int]]
 
@@ -205,14 +204,13 @@ def send(front: Connection, frame: FromRank) -> None:
 
 def group(sent: SentGroup) -> Group:
     """Returns the group as a backend is asked it."""
-    image = sent.image
-    if image is None:
-        return Group(None, sent.prompt, sent.answers)
-    pixels = np.frombuffer(image.data, np.uint8).reshape(image.shape)
-    return Group(ModelImage(image.digest, pixels, image.tenant), sent.prompt, sent.answers)
+    images = [
+        ModelImage(image.digest, np.frombuffer(image.data, np.uint8).reshape(image.shape), image.tenant)
+        for image in sent.images
+    ]
+    return Group(images[0] if images else None, sent.prompt, sent.answers, tuple(images[1:]))
 
 
 def _sent(group: Group) -> SentGroup:
-    image = group.image
-    pixels = SentImage(image.digest, image.tenant, image.pixels.shape, image.pixels.tobytes()) if image else None
-    return SentGroup(pixels, list(group.prompt), [list(answer) for answer in group.answers])
+    images = [SentImage(each.digest, each.tenant, each.pixels.shape, each.pixels.tobytes()) for each in group.images]
+    return SentGroup(images, list(group.prompt), [list(answer) for answer in group.answers])
