@@ -36,6 +36,7 @@ from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.backbone import Backbone
 from medreward.backends.torch_vlm.backend import TorchVlmBackend
 from medreward.backends.torch_vlm.heads import TrainedHeads
+from medreward.backends.torch_vlm.linears import pack_linears
 from medreward.types import DIMENSIONS
 
 IMAGE: Final = 5  # the placeholder's id
@@ -136,6 +137,7 @@ def random_backend(shape: str, device: str, image_tokens: int, alone: bool) -> T
     with TemporaryDirectory() as folder:
         save_file(random_head(backbone.width), Path(folder) / HEAD)
         heads = TrainedHeads(Path(folder) / HEAD, backbone.width, len(DIMENSIONS), backbone.device)
+    pack_linears(backbone.base)
     return TorchVlmBackend(backbone, heads)
 
 

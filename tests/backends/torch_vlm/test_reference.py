@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from backends.torch_vlm.checkpoints import value_head, write_checkpoint, write_manifest
-from medreward.backends.torch_vlm.backbone import Backbone
+from medreward.backends.torch_vlm.branching import Past
 from medreward.backends.torch_vlm.reference import Compared, Orders, orders
 from medreward.cli.doctor import command
 from medreward.errors import ConfigurationError
@@ -103,17 +103,26 @@ def test_equal_answers_have_no_order_and_a_tie_of_ours_is_another_one() -> None:
 
 
 def test_with_another_interpreter_its_own_logits_are_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Backbone._mask
-    monkeypatch.setattr(Backbone, "_mask", lambda self, rows: torch.ones_like(right(self, rows)))  # type: ignore[arg-type]
+    let_answers_see_each_other(monkeypatch)
     code, found = doctor(folder, "--worker-python", sys.executable)
     assert (code, found["runtime"]) == (0, "torch_vlm/cpu/fp32")
     assert 0 < found["largest"] <= found["tolerance"]
 
 
+def let_answers_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def everybody(self: Past, layer: int, *new: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.cat([state, n[0]], 1)[None] for state, n in zip(self._prefix.layers[layer], new, strict=True)]
+
+    def nothing_hidden(self: Past, window: int | None, seen: int, like: torch.Tensor) -> torch.Tensor:
+        return like.new_zeros(self.own.stop - self.own.start, seen)
+
+    monkeypatch.setattr(Past, "keys_and_values", everybody)
+    monkeypatch.setattr(Past, "mask", nothing_hidden)
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_answers_that_see_each_other_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
-    right = Backbone._mask
-    monkeypatch.setattr(Backbone, "_mask", lambda self, rows: torch.ones_like(right(self, rows)))  # type: ignore[arg-type]
+    let_answers_see_each_other(monkeypatch)
     code, found = doctor(folder, "--dtype", dtype)
     assert (code, found["ok"]) == (1, False)
     assert found["largest"] > 0.01

@@ -24,19 +24,19 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor  #
 from transformers.utils import logging
 
 from medreward.backends.torch_vlm.adapter import base_of, has_adapter, merge
+from medreward.backends.torch_vlm.branching import BRANCHES, Past, Prefix
 from medreward.backends.torch_vlm.heads import SCORE
 from medreward.backends.torch_vlm.packing import (
     BLOCK,
-    FILLER,
-    NOBODY,
     PROMPT_TOKENS,
-    ROW_TOKENS,
     RUN_TOKENS,
+    Bundle,
     Ids,
-    Packed,
-    pack,
+    bundles,
+    filled,
     pad,
-    runs,
+    padded_runs,
+    tokens,
 )
 from medreward.backends.torch_vlm.sharing import config_to_share
 from medreward.errors import ConfigurationError
@@ -63,22 +63,6 @@ class Features:
         return sum(tensor.nbytes for feature in (self.pooled, *self.deeper) for tensor in _tensors(feature))
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """The state of a prompt that answers branch off."""
-
-    layers: Sequence[tuple[Tensor, Tensor]]  # keys and values: heads, tokens, width
-    start: int  # position of an answer's first token
-
-    @property
-    def length(self) -> int:
-        return int(self.layers[0][0].shape[1])
-
-    @property
-    def nbytes(self) -> int:
-        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
-
-
 class Backbone:
     """The model without its heads, on one device. Rows are padded on the right, where a causal model never looks."""
 
@@ -98,13 +82,16 @@ class Backbone:
         self.dtype: torch.dtype = model.dtype
         self.size = size
         self.alone = alone
-        limits = (0, 0, 0) if alone else (ROW_TOKENS, RUN_TOKENS, PROMPT_TOKENS[self.device.type])
-        self._row_tokens, self._run_tokens, self._prompt_tokens = limits
+        #: Whether a state may be made in more than one way that rounds differently, where that is faster.
+        self.varies = not alone and (self.device.type != "cpu" or self.dtype == torch.float32)
+        self._run_tokens = 0 if alone else RUN_TOKENS[self.device.type]
+        self._prompt_tokens = 0 if alone else PROMPT_TOKENS[self.device.type]
         self._forward_takes = inspect.signature(self.base.forward).parameters.keys()
         self._features_take = inspect.signature(self.base.get_image_features).parameters.keys()
         # Of the whole model and of its decoder alike: transformers renamed it in 5.24, and warns of the old name.
         self._cache_name = "cache" if "cache" in self._forward_takes else "past_key_values"
-        self._windows = _windows(text)
+        self._kinds = _kinds(text)
+        model.set_attn_implementation({"text_config": BRANCHES})
         self.width: int = text.hidden_size
         self.vocabulary: int = self.base.get_input_embeddings().num_embeddings
         self.image_token: int = model.config.image_token_id
@@ -141,7 +128,7 @@ class Backbone:
         ends: dict[int, tuple[Prefix, Tensor]] = {}
         prompts = self._expanded(prompts, [[each.tokens for each in own] for own in images]) if images else prompts
         lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompts, follow, strict=True)]
-        for run in runs(lengths, [0] * len(prompts), self._prompt_tokens):
+        for run in padded_runs(lengths, self._prompt_tokens, equal=not self.varies):
             chosen = [images[i] for i in run] if images else []
             ends |= zip(run, self._prefixes([prompts[i] for i in run], chosen, [follow[i] for i in run]), strict=True)
         return [ends[i] for i in range(len(prompts))]
@@ -151,21 +138,24 @@ class Backbone:
 
         They are those at the end of each tail, or at the end of the answer itself where no tails are given.
         """
-        rows = [(g, row) for g, (_, answers) in enumerate(groups) for row in pack(answers, tails, self._row_tokens)]
-        shape = (max(1, len(tails)), self.width)
-        states = [torch.empty(len(answers), *shape, device=self.device) for _, answers in groups]
-        long = {(g, row.answers[0]) for g, row in rows if len(row.answers) == 1}
-        long = {(g, place) for g, place in long if len(groups[g][1][place]) > BLOCK}
-        for g, place in sorted(long):
-            prefix, answers = groups[g]
-            states[g][place] = self._long_answer(prefix, answers[place], tails)
-        rows = [(g, row) for g, row in rows if (g, row.answers[0]) not in long or len(row.answers) > 1]
-        for run in runs([len(row.ids) for _, row in rows], [groups[g][0].length for g, _ in rows], self._run_tokens):
-            hidden = self._rows([(groups[rows[i][0]][0], rows[i][1]) for i in run])
-            for place, i in enumerate(run):
-                g, row = rows[i]
-                states[g][row.answers] = hidden[place, row.lasts].float().view(-1, *shape)
-        return states
+        most = self._run_tokens if self.varies else 0
+        states: list[list[list[Tensor]]] = [[[] for _ in answers] for _, answers in groups]
+        made = []
+        for g, (prefix, answers) in enumerate(groups):
+            for bundle in bundles(answers, tails, most):
+                place = bundle[0].answer
+                if len(answers[place]) > BLOCK and len(bundle) == 1 + len(tails):
+                    states[g][place] = [*self._long_answer(prefix, answers[place], tails)]
+                else:
+                    made.append((g, bundle))
+        for run in filled([tokens(bundle) for _, bundle in made], self._run_tokens):
+            chosen = [made[i] for i in run]
+            ends = iter(self._branches([(groups[g][0], bundle) for g, bundle in chosen]))
+            for g, bundle in chosen:
+                for branch in bundle:
+                    if branch.is_end:
+                        states[g][branch.answer].append(next(ends))
+        return [torch.stack([torch.stack(ends) for ends in of_group]) for of_group in states]
 
     def extend(self, prefix: Prefix, ids: Ids) -> tuple[Prefix, Tensor]:
         """Runs text behind a state, a block at a time. Returns the state behind it, and its last hidden state."""
@@ -286,49 +276,33 @@ class Backbone:
         finally:
             self.base.get_image_features = own
 
-    def _rows(self, rows: Sequence[tuple[Prefix, Packed]]) -> Tensor:
-        ids = pad([row.ids for _, row in rows], 0).to(self.device)
-        positions = pad([[prefix.start + offset for offset in row.offsets] for prefix, row in rows], 0)
-        cache = DynamicCache()
-        longest = max(prefix.length for prefix, _ in rows)
-        for layer in range(len(rows[0][0].layers)):
-            filled = [
-                [torch.nn.functional.pad(state, (0, 0, 0, longest - prefix.length)) for state in prefix.layers[layer]]
-                for prefix, _ in rows
-            ]
-            keys, values = (torch.stack(states) for states in zip(*filled, strict=True))
-            cache.update(keys, values, layer)
+    def _branches(self, run: Sequence[tuple[Prefix, Bundle]]) -> Tensor:
+        """Returns the states in fp32 behind each branch that is an end, all run in one forward."""
+        ids: list[int] = []
+        positions: list[int] = []
+        lasts: list[int] = []
+        pasts: list[Past] = []
+        for prefix, bundle in run:
+            starts: list[int] = []
+            for branch in bundle:
+                starts.append(len(ids))
+                parent = starts[branch.parent or 0]
+                ids.extend(branch.ids)
+                pasts.append(Past(prefix, slice(parent, parent + branch.start), slice(starts[-1], len(ids))))
+                first = prefix.start + branch.start
+                positions.extend(range(first, first + len(branch.ids)))
+                if branch.is_end:
+                    lasts.append(len(ids) - 1)
+        # Without a mask the model would make one. A family whose layers read it, and not `pasts`, gets no numbers.
+        unread = torch.full((1, 1, 1, 1), torch.nan, dtype=self.dtype, device=self.device)
         hidden: Tensor = self._decoder(
-            input_ids=ids,
-            position_ids=positions.to(self.device),
-            attention_mask=self._mask(rows),
-            use_cache=True,
-            **{self._cache_name: cache},
+            input_ids=torch.tensor([ids], device=self.device),
+            position_ids=torch.tensor([positions], device=self.device),
+            attention_mask=dict.fromkeys(self._kinds, unread) if len(self._kinds) > 1 else unread,
+            use_cache=False,
+            pasts=pasts,
         ).last_hidden_state
-        return hidden
-
-    def _mask(self, rows: Sequence[tuple[Prefix, Packed]]) -> Tensor | Mapping[str, Tensor]:
-        """Returns what each token sees: its prompt, what precedes it in its answer, and what its answer shares with its
-        parent. A tail also sees its answer.
-        """
-        lengths = torch.tensor([prefix.length for prefix, _ in rows], device=self.device)[:, None]
-        places = torch.arange(int(lengths.max()), device=self.device)
-        # What fills a row up sees itself, because a softmax over nothing is not a number.
-        owners = pad([row.owners for _, row in rows], FILLER).to(self.device)
-        parents = pad([row.parents for _, row in rows], NOBODY).to(self.device)
-        offsets = pad([row.offsets for _, row in rows], 0).to(self.device)
-        reaches = pad([row.reaches for _, row in rows], 0).to(self.device)
-        of_parent = (parents[:, :, None] == owners[:, None, :]) & (offsets[:, None, :] < reaches[:, :, None])
-        own = ((owners[:, :, None] == owners[:, None, :]) | of_parent).tril()
-        prompt = (places < lengths)[:, None, :].expand(-1, owners.shape[1], -1)
-        seen = torch.cat([prompt, own], -1)[:, None]
-        if self._windows == {FULL: None}:
-            return seen
-        queries = lengths + offsets
-        keys = torch.cat([places.expand(len(rows), -1), queries], -1)
-        distance = (queries[:, :, None] - keys[:, None, :])[:, None]
-        masks = {kind: seen & (distance < window) if window else seen for kind, window in self._windows.items()}
-        return masks if len(masks) > 1 else masks[SLIDING]
+        return hidden[0, lasts].float()
 
 
 def load(folder: Path, device: str, dtype: torch.dtype, speaks: bool = False, ranks: int = 1) -> tuple[Any, Any]:
@@ -367,13 +341,12 @@ def load(folder: Path, device: str, dtype: torch.dtype, speaks: bool = False, ra
     return merge(model, folder) if has_adapter(folder) else model, image_processor
 
 
-def _windows(text: Any) -> dict[str, int | None]:
-    """Returns how far each kind of layer looks back, None for all of it. Fails for layers that keep no states."""
-    window = getattr(text, "sliding_window", None)
-    kinds = set(getattr(text, "layer_types", None) or [SLIDING if window else FULL])
+def _kinds(text: Any) -> list[str]:
+    """Returns which kinds of layers there are. Fails for those that keep no states."""
+    kinds = set(getattr(text, "layer_types", None) or [FULL])
     if kinds - {FULL, SLIDING}:
         raise ConfigurationError(f"layers of {text.model_type} keep no state that answers can branch off exactly")
-    return {kind: window if kind == SLIDING else None for kind in sorted(kinds)}
+    return sorted(kinds)
 
 
 def _batched(features: Sequence[Feature]) -> Feature:

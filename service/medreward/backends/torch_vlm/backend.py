@@ -19,9 +19,11 @@ from medreward.artifacts.manifest import Image, ImageOfOwnSize, Manifest, Vlm
 from medreward.artifacts.repository import transformers_files
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage, RankSeat
 from medreward.backends.torch_vlm import adapter
-from medreward.backends.torch_vlm.backbone import Backbone, Features, Prefix, load
+from medreward.backends.torch_vlm.backbone import Backbone, Features, load
+from medreward.backends.torch_vlm.branching import Prefix
 from medreward.backends.torch_vlm.heads import Heads, TrainedHeads
 from medreward.backends.torch_vlm.kept import KeptPrefixes
+from medreward.backends.torch_vlm.linears import pack_linears
 from medreward.backends.torch_vlm.packing import ALIKE_TOKENS, BLOCK, pieces_of
 from medreward.backends.torch_vlm.sharing import held_bytes, join
 from medreward.backends.torch_vlm.verbaliser import VerbaliserHeads
@@ -59,7 +61,7 @@ class TorchVlmBackend:
     @property
     def cost(self) -> CostModel:
         pixels, image = self.backbone.token_pixels, self.backbone.image_tokens
-        alike = 0 if self.heads.tails or self.backbone.alone else ALIKE_TOKENS
+        alike = ALIKE_TOKENS if self.backbone.varies and not self.heads.tails else 0
         row = sum(map(len, self.heads.tails))
         return CostModel(image=image, pixels=pixels, row=row, shares_prompt=True, alike=alike)
 
@@ -70,7 +72,7 @@ class TorchVlmBackend:
             left = [i for i in range(len(groups)) if i not in hidden]
             branches = [(states[i], groups[i].answers) for i in left]
             hidden |= zip(left, self.backbone.answers(branches, self.heads.tails), strict=True)
-            if self.backbone.alone:  # a product over several rows may round each otherwise than over one
+            if not self.backbone.varies:  # a product over several rows may round each otherwise than over one
                 logits = [torch.cat([self.heads(row[None]) for row in hidden[i]]) for i in range(len(groups))]
             else:
                 logits = [self.heads(hidden[i]) for i in range(len(groups))]
@@ -131,7 +133,7 @@ class TorchVlmBackend:
                 states[key] = state
         missing = {key: group for key, group in distinct.items() if key not in states}
         sharing = Counter(keys)
-        joins = not self.heads.tails and not self.backbone.alone
+        joins = not self.heads.tails and self.backbone.varies
         alone = {
             key
             for key, group in missing.items()
@@ -224,6 +226,8 @@ def open_torch_vlm(
     tokenizer = FileTokenizer(folder / (manifest.text.tokenizer or ""))
     _refuse_other_placeholders(backbone, manifest.vlm, tokenizer)
     heads = _heads(folder, manifest.vlm, manifest.dimensions, tokenizer, model)
+    if not manifest.experts:  # whose adapters need layers as they are
+        pack_linears(backbone.base)
     return TorchVlmBackend(backbone, heads, settings.feature_cache_bytes, settings.prefix_cache_bytes)
 
 

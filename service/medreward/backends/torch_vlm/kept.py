@@ -7,7 +7,7 @@ from itertools import pairwise, takewhile
 import torch
 
 from medreward.backends.base import Group
-from medreward.backends.torch_vlm.backbone import Prefix
+from medreward.backends.torch_vlm.branching import Prefix
 from medreward.caches import ByteCache
 
 

@@ -1,4 +1,4 @@
-"""Puts answers into rows and rows into runs: which answers share a row, and which rows share a forward."""
+"""Puts answers into bundles and bundles into runs: what must run together, and what does to fill a device."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,17 +7,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from medreward.backends.base import trunks
+from medreward.backends.base import alike, trunks
 
-ROW_TOKENS: Final = 256  # most tokens of several answers in a row: each is compared with all of them
 ALIKE_TOKENS: Final = 16  # that two answers must begin with alike before the second is run from where it differs
-LONGEST_TAIL: Final = 4  # rows' worth of tokens that may follow an answer with which others begin alike
-RUN_TOKENS: Final = 16_384  # most tokens in a forward, what its rows look back on and padding included
-PROMPT_TOKENS: Final = {"cpu": 4096, "cuda": RUN_TOKENS}  # the same of prompts: few of them fill a CPU, many its caches
-ENOUGH: Final = 1024  # tokens that are worth a forward of their own; below, rows are padded instead
+RUN_TOKENS: Final = {"cpu": 1024, "cuda": 16_384}  # most tokens of answers in a forward: more do not fit a CPU's caches
+PROMPT_TOKENS: Final = {"cpu": 4096, "cuda": 16_384}  # the same of prompts, padding included
 BLOCK: Final = 1024  # tokens of a long prompt or answer that run at a time, so that their length costs no memory
-FILLER: Final = -1  # the owner of what fills a row up
-NOBODY: Final = -2
+ENOUGH: Final = 1024  # tokens that are worth a forward of their own; below, prompts are padded instead
 
 Ids = Sequence[int]
 
@@ -31,74 +27,78 @@ def pieces_of(prompt: Ids, image_token: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """A row of answers to one prompt, end to end. Each answer's tails follow it; they see it, and not each other.
+class Branch:
+    """Tokens behind a prompt: an answer, what an answer has of its own behind another's beginning, or an answer's tail.
 
-    An answer that begins like an earlier one of the row has only its own end in it, which sees that beginning.
+    A branch sees the prompt, the beginning of its parent, and itself up to each token, as if nothing else were there.
     """
 
-    answers: list[int]  # their places among all answers to the prompt
-    ids: list[int]
-    offsets: list[int]  # of each token behind the prompt, as if its answer stood there alone
-    owners: list[int]  # the answer or tail that each token is of
-    parents: list[int]  # the answer that each token sees beside its own: a tail's is the one it follows
-    reaches: list[int]  # how many of that answer's tokens it sees
-    lasts: list[int]  # where each tail ends; without tails, each answer
-
-    def append(self, ids: Ids, start: int, owner: int, parent: int) -> None:
-        """Puts the ids at the end of the row. `start` is the offset of the first of them behind the prompt; so many
-        tokens of the parent come before them.
-        """
-        self.ids.extend(ids)
-        self.offsets.extend(range(start, start + len(ids)))
-        self.owners.extend([owner] * len(ids))
-        self.parents.extend([parent] * len(ids))
-        self.reaches.extend([start] * len(ids))
+    answer: int  # its place among all answers to the prompt
+    ids: Ids
+    start: int = 0  # how many tokens of its parent it sees: so many lie between the prompt and its first token
+    parent: int | None = None  # the parent's place in the bundle
+    is_end: bool = True  # whether the state behind its last token is asked for
 
 
-def pack(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Packed]:
-    """Returns rows of at most `most` tokens, or of one answer that has more."""
-    after = sum(map(len, tails))
-    rows: list[Packed] = []
-    rows_of: dict[int, Packed] = {}  # of answers that others begin like
-    begin_like = trunks(answers, ALIKE_TOKENS) if most and not tails else [None] * len(answers)
-    for index, (answer, begins_like) in enumerate(zip(answers, begin_like, strict=True)):
+Bundle = list[Branch]
+
+
+def bundles(answers: Sequence[Ids], tails: Sequence[Ids], most: int) -> list[Bundle]:
+    """Returns the branches of all answers, those together that see one another: an answer and its tails, or answers
+    that begin alike, as long as all but the first add at most `most` tokens. With 0, no answer sees another.
+    """
+    if tails:
+        return [
+            [
+                Branch(place, answer, is_end=False),
+                *(Branch(place, tail, start=len(answer), parent=0) for tail in tails),
+            ]
+            for place, answer in enumerate(answers)
+        ]
+    found: list[Bundle] = []
+    of_trunk: dict[int, Bundle] = {}  # the latest bundle of answers that begin like this one
+    begin_like = trunks(answers, ALIKE_TOKENS) if most else [None] * len(answers)
+    for place, (answer, begins_like) in enumerate(zip(answers, begin_like, strict=True)):
         if begins_like:
-            trunk, shared = begins_like
-            row = rows_of[trunk]
-            if len(row.ids) + len(answer) - shared <= len(answers[trunk]) + LONGEST_TAIL * most:
-                row.answers.append(index)
-                row.append(answer[shared:], shared, index, trunk)
-                row.lasts.append(len(row.ids) - 1)
+            bundle = of_trunk[begins_like[0]]
+            shared = alike(bundle[0].ids, answer)
+            if tokens(bundle) + len(answer) - shared <= len(bundle[0].ids) + most:
+                bundle.append(Branch(place, answer[shared:], shared, parent=0))
                 continue
-        if not rows or len(rows[-1].ids) + len(answer) + after > most:
-            rows.append(Packed([], [], [], [], [], [], []))
-        row, owner = rows[-1], index * (1 + len(tails))
-        rows_of[index] = row
-        row.answers.append(index)
-        row.append(answer, 0, owner, NOBODY)
-        for place, tail in enumerate(tails, 1):
-            row.append(tail, len(answer), owner + place, owner)
-            row.lasts.append(len(row.ids) - 1)
-        if not tails:
-            row.lasts.append(len(row.ids) - 1)
-    return rows
+        found.append([Branch(place, answer)])
+        of_trunk[begins_like[0] if begins_like else place] = found[-1]
+    return found
 
 
-def runs(lengths: Sequence[int], behind: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Yields the indices of rows of like lengths that share a forward, which has at most `most` tokens, or one row.
+def tokens(bundle: Bundle) -> int:
+    """Returns how many tokens the bundle has a forward run."""
+    return sum(len(branch.ids) for branch in bundle)
 
-    `behind` is how many tokens each row looks back on.
+
+def filled(sizes: Sequence[int], most: int) -> Iterator[range]:
+    """Yields the indices of neighbours that share a forward, which has at most `most` tokens, or one bundle."""
+    start = total = 0
+    for index, size in enumerate(sizes):
+        if index > start and total + size > most:
+            yield range(start, index)
+            start, total = index, 0
+        total += size
+    if sizes:
+        yield range(start, len(sizes))
+
+
+def padded_runs(lengths: Sequence[int], most: int, equal: bool = False) -> Iterator[list[int]]:
+    """Yields the indices of rows of like lengths, or of equal ones, that share a forward of at most `most` tokens, or
+    of one row.
     """
     run: list[int] = []
-    longest = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        longest = max(longest, behind[index])
-        full = (longest + lengths[index]) * (len(run) + 1) > most
-        unlike = run and lengths[index] > 1.2 * lengths[run[0]] and lengths[run[0]] * len(run) >= ENOUGH
-        if run and (full or unlike):
+        shortest = lengths[run[0]] if run else 0
+        full = lengths[index] * (len(run) + 1) > most
+        unlike = lengths[index] > 1.2 * shortest and shortest * len(run) >= ENOUGH
+        if run and (full or unlike or (equal and lengths[index] > shortest)):
             yield run
-            run, longest = [], behind[index]
+            run = []
         run.append(index)
     if run:
         yield run

@@ -11,6 +11,7 @@ from transformers import AutoConfig, Qwen3Config
 
 from medreward.backends.base import RankSeat
 from medreward.backends.torch_vlm.adapter import has_adapter
+from medreward.backends.torch_vlm.linears import packed_bytes
 from medreward.errors import ConfigurationError
 
 FOREVER: Final = timedelta(days=1)  # who waits too long is ended from outside
@@ -62,4 +63,5 @@ def whole(tensor: Tensor) -> Tensor:
 
 def held_bytes(module: Any) -> int:
     """Returns how many bytes of the module's weights this process holds."""
-    return sum((w.to_local() if isinstance(w, DTensor) else w).nbytes for w in module.parameters())
+    parameters = sum((w.to_local() if isinstance(w, DTensor) else w).nbytes for w in module.parameters())
+    return parameters + packed_bytes(module)
