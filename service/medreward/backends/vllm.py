@@ -40,7 +40,7 @@ from medreward.types import Runtime
 
 logging.getLogger("vllm").setLevel(logging.ERROR)  # what it warns of is speed
 
-FAMILIES: Final = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # whose scores were compared with transformers'
+FAMILIES: Final = ("qwen2_5_vl",)  # whose logits were compared with transformers'
 DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16"}
 AUTO: Final = {"cpu": "fp32", "cuda": "bf16"}
 STEP_TOKENS: Final = 8192  # that the engine runs at once
