@@ -126,16 +126,17 @@ def command(
     from medreward.scale.traffic import Size, recorded
 
     asks: Sequence[Ask]
+    if (triples_per_day is None) == (traffic is None):
+        raise click.UsageError("name exactly one of --triples-per-day and --traffic")
     known = read_costs(device, costs, parameters)
     size = known.size(Size(given["image_tokens"], given["question_tokens"], given["answer_tokens"]))
-    if triples_per_day and not traffic:
+    if triples_per_day:
         names = ("group", "burst", "peak", "screens_per_day")
         of_day = {name: given[name] for name in names}
         asks = Demand(triples_per_day, images=given["distinct_images"], size=size, **of_day).asks()
-    elif traffic and not triples_per_day:
-        asks = recorded(traffic, size)
     else:
-        raise click.UsageError("name exactly one of --triples-per-day and --traffic")
+        assert traffic
+        asks = recorded(traffic, size)
     made = plan(asks, known, given["p99"], given["screen_p99"], given["spare"], given["price_per_hour"])
     if as_json:
         print_json(asdict(made))
