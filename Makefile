@@ -16,12 +16,12 @@ LOCK := deploy/locks/serve.txt
 PLACE := $(shell $(PYTHON) -c 'import platform, sys; print(*sys.version_info[:2], sys.platform, platform.machine(), sep="-")')
 TRAINERS := $(if $(filter 3-11-linux-x86_64,$(PLACE)),.venv/trainers/.made)
 
-.PHONY: serve test quick image-test image-test-all ray trainers peers peers-test setup check lint-deploy generated proto lock newest floors audit sbom
+.PHONY: serve test quick image-test image-test-all ray ray-test trainers peers peers-test setup check lint-deploy generated proto lock newest floors audit sbom
 
 serve: .venv/.serve  ## set up and serve the default model on loopback
 	$(BIN)/medreward serve $(ARGS)
 
-test: .venv/.test $(TRAINERS) .venv/ray/.made  ## set up and run all tests
+test: .venv/.test $(TRAINERS)  ## set up and run all tests
 	$(BIN)/$(PYTEST) $(ARGS)
 
 quick: .venv/.test  ## the tests of a minute, without torch, for while you work
@@ -34,6 +34,9 @@ image-test-all: .venv/.test  ## build all four images and run them: 25 GB of dis
 	$(BIN)/python -m pytest -m image tests/deploy/test_image.py $(ARGS)
 
 ray: .venv/ray/.made  ## Ray, for the tests of a real cluster, on top of .venv
+
+ray-test: .venv/.test .venv/ray/.made  ## the service and score-file on a real Ray cluster of this machine
+	$(BIN)/python -m pytest -m ray tests/scale $(ARGS)
 
 trainers: .venv/trainers/.made  ## the trainers whose own clients the tests run, on top of .venv
 
@@ -78,7 +81,7 @@ proto: .venv/.test  ## the gRPC code from the .proto
 lock: .venv/tools/.made  ## the lock files of all environments; UPGRADE=1 takes the newest versions
 	$(TOOLS)/python deploy/environments.py lock $(if $(UPGRADE),--upgrade)
 
-newest floors: .venv/tools/.made $(TRAINERS) .venv/ray/.made  ## all tests with the newest, or the lowest, versions of everything, apart from .venv
+newest floors: .venv/tools/.made $(TRAINERS)  ## all tests with the newest, or the lowest, versions of everything, apart from .venv
 	$(TOOLS)/python deploy/environments.py resolve $@ .venv/$@.txt
 	$(PYTHON) -m venv --clear .venv/$@
 	.venv/$@/bin/$(PIP) --no-deps --requirement deploy/locks/build.txt

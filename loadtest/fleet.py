@@ -9,10 +9,12 @@ python -m loadtest.fleet draw docs/scale
 """
 
 import asyncio
+import hashlib
 import json
 import statistics
 import time
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import matplotlib.pyplot as plt
 import uvloop
 from loadtest.bodies import jpegs
 from loadtest.servers import free_port, medreward_command, serving
+from matplotlib.figure import Figure
 
 from medreward.clients import AsyncClient
 from medreward.scale.autoscaling import Autoscaler
@@ -32,6 +35,7 @@ from medreward.types import Lane
 GROUP = 8
 QUESTION, ANSWER = 10, 20  # words, and so tokens of the fake backend
 BATCH_COST = 700  # four groups
+FLOOD_S = 1_000.0  # when the simulated flood begins, after each image was asked about once
 INK, GREY = "#1f2937", "#9ca3af"
 COLOURS = {"round robin": "#9ca3af", "hash": "#d97706", "bounded hash": "#2563eb"}
 #: A model of 7.6 thousand million parameters on an H200 at a third of its peak; nobody has measured it.
@@ -49,19 +53,26 @@ def main() -> None: ...
 @click.option("--groups", default=60, show_default=True, help="for each server")
 @click.option("--servers", default="1,2,3", show_default=True)
 def real(rounds: int, delay_ms: int, groups: int, servers: str) -> None:
-    rows = []
+    rows: list[dict[str, object]] = []
     for count in map(int, servers.split(",")):
-        rates = [uvloop.run(flood(count, delay_ms, groups * count, turn)) for turn in range(rounds)]
-        simulated = simulate(count, delay_ms, groups * count)
-        rate = statistics.median(rates)
-        rows.append({"servers": count, "real": rates, "simulated": simulated, "simulated / real": simulated / rate})
-        print(f"{count} servers: {rate:.1f} triples/s ({min(rates):.1f} to {max(rates):.1f}), "
-              f"simulated {simulated:.1f}: {simulated / rate:.3f}", flush=True)  # fmt: skip
+        turns = [uvloop.run(flood(count, delay_ms, groups * count, turn)) for turn in range(rounds)]
+        shares = [turn.simulated / turn.real for turn in turns]
+        rows.append({"servers": count, "turns": [asdict(turn) for turn in turns], "simulated / real": shares})
+        told = ", ".join(f"{turn.real:.1f} (simulated {turn.simulated:.1f})" for turn in turns)
+        print(f"{count} servers: {told} triples/s; simulated / real {statistics.median(shares):.3f}", flush=True)
     print(json.dumps({"benchmark": "fleet", "rows": rows}))
 
 
-async def flood(count: int, delay_ms: int, groups: int, turn: int) -> float:
-    """Returns the triples/s of so many real servers that are asked about all groups at once."""
+@dataclass(frozen=True)
+class Turn:
+    """Triples/s of the same flood."""
+
+    real: float
+    simulated: float
+
+
+async def flood(count: int, delay_ms: int, groups: int, turn: int) -> Turn:
+    """Asks so many real servers about all groups at once, and the same of simulated ones with the same names."""
     with ExitStack() as started:
         urls = []
         for _ in range(count):
@@ -80,17 +91,21 @@ async def flood(count: int, delay_ms: int, groups: int, turn: int) -> float:
             scores = await asyncio.gather(*calls)
             seconds = time.perf_counter() - began
     assert all(score.error is None for group in scores for score in group)
-    return groups * GROUP / seconds
+    return Turn(groups * GROUP / seconds, simulate(urls, delay_ms, images))
 
 
 def responses(turn: int, group: int) -> list[str]:
     return [" ".join([f"r{turn}g{group}n{n}", *["word"] * (ANSWER - 1)]) for n in range(GROUP)]
 
 
-def simulate(count: int, delay_ms: int, groups: int) -> float:
-    device = Device(delay_ms / 1000, 0.0, BATCH_COST)
-    asks = [Ask(0.0, f"image {n}", GROUP, 0, QUESTION, ANSWER) for n in range(groups)]
-    return Simulation(device, count).run(asks).triples_per_second
+def simulate(urls: list[str], delay_ms: int, images: list[bytes]) -> float:
+    simulation = Simulation(Device(delay_ms / 1000, 0.0, BATCH_COST), len(urls))
+    for replica, url in zip(simulation.replicas, urls, strict=True):
+        replica.name = url  # so that images have the same homes
+    keys = [hashlib.sha256(image).hexdigest() for image in images]
+    first = [Ask(0.0, key, 1, 0, QUESTION, 1) for key in keys]
+    outcome = simulation.run([*first, *(Ask(FLOOD_S, key, GROUP, 0, QUESTION, ANSWER) for key in keys)])
+    return len(keys) * GROUP / (outcome.seconds - FLOOD_S)
 
 
 @main.command()
@@ -122,8 +137,8 @@ def replicas(folder: Path) -> dict[str, list[float]]:
         ls=(0, (4, 3)),
         label="as many times one",
     )
-    for rule, values in rates.items():
-        axes.plot(counts, values, marker="o", ms=4, color=COLOURS[rule], label=rule)
+    for name, values in rates.items():
+        axes.plot(counts, values, marker="o", ms=4, color=COLOURS[name], label=name)
     axes.set(
         xscale="log",
         yscale="log",
@@ -172,10 +187,10 @@ def cache(folder: Path) -> dict[str, list[float]]:
     return {f"{rule}, {what}": values[rule] for rule in RULES for what, values in (("hits", hits), ("p99", late))}
 
 
-def lanes(folder: Path) -> dict[str, list[float | None]]:
+def lanes(folder: Path) -> dict[str, list[float]]:
     """p99 by lane, against the load that a trainer and a hospital bring together."""
     loads, count = [0.2, 0.4, 0.6, 0.8, 0.9], 16
-    p99: dict[str, list[float | None]] = {"interactive": [], "bulk": []}
+    p99: dict[str, list[float]] = {"interactive": [], "bulk": []}
     for share in loads:
         rate = share * count * H200.tokens_per_second / SIZE.group(GROUP)
         seconds = 4_000 / rate
@@ -183,8 +198,8 @@ def lanes(folder: Path) -> dict[str, list[float | None]]:
             training(rate, 128, GROUP, SIZE, 20_000, seconds), screening(400_000, SIZE, seconds, start=43_200)
         )
         outcome = Simulation(H200, count).run(asks)
-        p99["interactive"].append(outcome.p99(Lane.INTERACTIVE))
-        p99["bulk"].append(outcome.p99(Lane.BULK))
+        p99["interactive"].append(outcome.p99(Lane.INTERACTIVE) or 0.0)
+        p99["bulk"].append(outcome.p99(Lane.BULK) or 0.0)
     figure, axes = plt.subplots(figsize=(6.4, 3.4))
     percent = [100 * share for share in loads]
     axes.plot(percent, p99["bulk"], marker="o", ms=4, color=GREY, label="trainers' groups (bulk)")
@@ -260,7 +275,7 @@ def scaling(folder: Path) -> dict[str, int]:
     return turns
 
 
-def save(figure: "plt.Figure", file: Path) -> None:
+def save(figure: Figure, file: Path) -> None:
     figure.savefig(file, metadata={"Date": None}, bbox_inches="tight", facecolor="white")
     plt.close(figure)
     file.write_text("\n".join(line.rstrip() for line in file.read_text().splitlines()) + "\n")

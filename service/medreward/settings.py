@@ -158,9 +158,9 @@ class Settings(BaseSettings):
     grpc_calls: PositiveInt = Field(4096, description="most gRPC calls under way")
     items: PositiveInt = Field(64, description="most items in a request")
     responses: PositiveInt = Field(256, description="most responses in an item")
-    images: PositiveInt = Field(16, description="most images in an item, for models that read several")
-    images_pixels: PositiveInt = Field(160_000_000, description="most pixels of all images of an item together")
-    turns: PositiveInt = Field(64, description="most turns before a question, for models that read turns")
+    item_images: PositiveInt = Field(16, description="most images in an item, for models that read several")
+    item_pixels: PositiveInt = Field(160_000_000, description="most pixels of all images of an item together")
+    item_turns: PositiveInt = Field(64, description="most turns before a question, for models that read turns")
     unread_history: Literal["refuse", "ignore"] = Field(
         "refuse", description="turns for a model that reads none: refuse them, or ignore them and say so by a flag"
     )

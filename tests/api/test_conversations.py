@@ -41,9 +41,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 async def vlm(folder: Path) -> AsyncIterator[Server]:
     threads = torch.get_num_threads()
-    async with running(model=str(folder), device="cpu", threads=1, images=3, turns=8) as server:
+    async with running(
+        model=str(folder), device="cpu", threads=1, deterministic=True, item_images=3, item_turns=8
+    ) as server:
         yield server
     torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
 
 
 def item(**given: Any) -> dict[str, Any]:
@@ -214,14 +217,14 @@ async def test_parts_of_a_wrong_shape_are_no_request(vlm: Server, content: objec
 
 async def test_limits_tell_what_the_model_reads(vlm: Server, fake: Server) -> None:
     limits = (await vlm.rest.get("/v1/limits")).json()
-    assert (limits["images"], limits["turns"], limits["images_pixels"]) == (3, 8, 160_000_000)
+    assert (limits["item_images"], limits["item_turns"], limits["item_pixels"]) == (3, 8, 160_000_000)
     limits = (await fake.rest.get("/v1/limits")).json()
-    assert (limits["images"], limits["turns"]) == (1, 0)
+    assert (limits["item_images"], limits["item_turns"]) == (1, 0)
 
 
 async def test_images_that_have_too_many_pixels_together_are_refused(folder: Path) -> None:
     most = 2 * SIDE * SIDE - 1
-    async with running(model=str(folder), device="cpu", threads=1, images_pixels=most) as server:
+    async with running(model=str(folder), device="cpu", threads=1, item_pixels=most) as server:
         answers = await both(server, item(responses=["no"]), item(images=IMAGES[:1], responses=["no"]))
     assert isinstance(answers, list)
     assert answers[0] == NoNumbers(0, 0, "image_too_large", "/items/0/images")
@@ -231,7 +234,7 @@ async def test_images_that_have_too_many_pixels_together_are_refused(folder: Pat
 async def test_a_model_that_reads_no_turns_may_ignore_them_and_says_so() -> None:
     turns = [SYSTEM, user("no"), REPLIED]
     async with running(unread_history="ignore") as server:
-        assert (await server.rest.get("/v1/limits")).json()["turns"] > 0
+        assert (await server.rest.get("/v1/limits")).json()["item_turns"] > 0
         with_turns = await both(server, item(images=[], history=turns, responses=["no"]))
         without = await both(server, item(images=[], history=[], responses=["no"]))
         bad = await both(server, item(images=[], history=turns[1:2], responses=["no"]))
@@ -253,7 +256,7 @@ async def test_the_client_sends_images_and_turns(vlm: Server, door: str) -> None
     async with AsyncClient(url) as client:
         scores = await client.score(FILES, ASKED, SAID, history=HISTORY)
         many = await client.score_many([Triple(tuple(FILES), ASKED, said, turns) for said in SAID])
-        assert (await client.limits())["turns"] == 8
+        assert (await client.limits())["item_turns"] == 8
     rewards = [answer.reward for answer in expected if isinstance(answer, Numbers)]
     assert [score.reward for score in scores] == [score.reward for score in many] == rewards
 

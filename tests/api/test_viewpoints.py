@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import pictures
 from asking import Refusal, check_problem, over_grpc, over_rest, post
 from cases import SCAN, Body, to_message
 from medreward.api.rest.schemas import ModelReply, ScoreReply
@@ -190,3 +191,19 @@ def test_two_weightings_at_once_are_refused_before_training(wrong: dict[str, Any
         reward_funcs("http://127.0.0.1:1", **wrong)
     with pytest.raises(ValueError, match="exclude each other"):
         RewardSource("http://127.0.0.1:1", weights={"overall": 1}, viewpoint="talk")
+
+
+async def test_a_ranking_follows_the_viewpoint_from_both_doors_and_the_client(guided: Server) -> None:
+    responses = ["A rib.", "No.", "It is a rib, and it is broken."]
+    item = {"image": SCAN, "question": "What is this?", "responses": responses}
+    by_rest = (await guided.rest.post("/v1/rank", json={**item, "viewpoint": "talk"})).json()
+    rewards = [result["reward"] for result in by_rest["results"]]
+    first, second = by_rest["order"][:2]
+    assert rewards[first] >= rewards[second] == sorted(rewards)[1]
+    assert by_rest["first_beats_second"] == pytest.approx(1 / (1 + math.exp((rewards[second] - rewards[first]) / 1.25)))
+    by_grpc = await guided.stub.Rank(to_message({"items": [item], "viewpoint": "talk"}))
+    assert (list(by_grpc.order), by_grpc.first_beats_second) == (by_rest["order"], by_rest["first_beats_second"])
+    for url in (f"http://127.0.0.1:{guided.port}", f"grpc://{guided.grpc_target}"):
+        async with AsyncClient(url) as client:
+            best = await client.best(pictures.jpeg(), "What is this?", responses, viewpoint="talk")
+        assert (list(best.order), best.first_beats_second) == (by_rest["order"], by_rest["first_beats_second"])

@@ -14,7 +14,8 @@ from commands import CLEAN
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv" / "ray" / "bin" / "python"
-SETTINGS = {"model": "fake", "isolation": "inline", "fake_delay_ms": 30, "queue_cost": 4000, "drift": "off"}
+#: A batch holds an answer or two and takes 30 ms, so that a large request is under way for seconds.
+SETTINGS = {"model": "fake", "isolation": "inline", "fake_delay_ms": 30, "batch_cost": 64, "drift": "off"}
 ENVIRONMENT = {
     "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT / 'tests' / 'support'}",
     "RAY_SERVE_SESSION_ID_HEADER_KEY": "x-affinity-key",
@@ -22,6 +23,9 @@ ENVIRONMENT = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     # A busy machine is slow to start processes, and none of that is what the tests are about.
     "RAY_worker_register_timeout_seconds": "600",
+    # A replica that is slow to say how much it has is not full: its images must not go to another.
+    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "60",
+    "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "60",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "300",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "300",
 }

@@ -14,7 +14,7 @@ from commands import CLEAN, MEDREWARD
 from pictures import png
 from scale.conftest import ENVIRONMENT, PYTHON, Ray
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ray
 
 ROWS = 40
 

@@ -236,7 +236,7 @@ def _image_cost(manifest: Manifest, config: Any) -> tuple[int, int]:
 def _engine(folder: Path, manifest: Manifest, settings: Settings, config: Any, dtype: str, image: int) -> LLMEngine:
     """Returns an engine that has loaded the checkpoint. Fails with a ConfigurationError that quotes vLLM."""
     text = config.get_text_config()
-    longest = min(manifest.text.max_tokens + image * settings.images, text.max_position_embeddings)
+    longest = min(manifest.text.max_tokens + image * settings.item_images, text.max_position_embeddings)
     at_once = max(min(settings.batch_cost, STEP_TOKENS), image)
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     token = 2 * text.num_hidden_layers * text.num_key_value_heads * head * getattr(torch, dtype).itemsize
@@ -256,7 +256,7 @@ def _engine(folder: Path, manifest: Manifest, settings: Settings, config: Any, d
         enable_prefix_caching=True,
         block_size=BLOCK_TOKENS,
         kv_cache_memory_bytes=room,
-        limit_mm_per_prompt={"image": settings.images, "video": 0},
+        limit_mm_per_prompt={"image": settings.item_images, "video": 0},
         mm_processor_cache_gb=settings.feature_cache_bytes / GIB,
         mm_processor_kwargs=given or None,
         enforce_eager=True,

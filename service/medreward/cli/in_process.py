@@ -51,8 +51,12 @@ class EngineTransport:
     async def model(self) -> ModelRef:
         return self._engine.serving.ref
 
-    async def default_weights(self) -> Mapping[str, float]:
-        return self._engine.serving.model.default_weights
+    async def weights(self, viewpoint: str | None) -> Mapping[str, float]:
+        model = self._engine.serving.model
+        if viewpoint is None:
+            return model.default_weights
+        viewpoints = model.manifest.viewpoints
+        return viewpoints[viewpoint].weights if viewpoint in viewpoints else {}
 
     async def limits(self) -> Mapping[str, float]:
         return limits_of(self._engine.settings, self._engine.serving.model)

@@ -174,19 +174,27 @@ class AsyncClient:
         history: History = (),
         too_long: TooLong | str = TooLong.ERROR,
         thinking: Thinking | str = Thinking.KEEP,
+        viewpoint: str | None = None,
     ) -> Best:
         """Returns which of the responses is the best, their order, and how sure the model is of the first.
 
         Raises ValueError where a weight is on a dimension that the model has not: then there is no reward to rank by.
         """
         scores = await self.score(
-            image, question, responses, weights=weights, history=history, too_long=too_long, thinking=thinking
+            image,
+            question,
+            responses,
+            weights=weights,
+            history=history,
+            too_long=too_long,
+            thinking=thinking,
+            viewpoint=viewpoint,
         )
         if any(score.reward is None and not score.error for score in scores):
             raise ValueError("a weight is on a dimension that the model has not, so that there is no reward to rank by")
         given = weights or {}
         if len(scores) > 1 and not given:
-            given = await self._insist("", lambda server: server.transport.default_weights())
+            given = await self._insist("", lambda server: server.transport.weights(viewpoint))
         logits = [None if score.logits is None else tuple(map(score.logits.get, DIMENSIONS)) for score in scores]
         found = ranking([score.reward for score in scores], logits, given)
         return Best(
@@ -267,8 +275,8 @@ class AsyncClient:
         return await self._insist("", lambda server: server.transport.model())
 
     async def limits(self) -> Mapping[str, float]:
-        """Returns every limit of the server by its name. `turns` is 0 where its model reads no turns before a question,
-        and `images` is 1 where it reads one image at a time."""
+        """Returns every limit of the server by its name. `item_turns` is 0 where its model reads no turns before a
+        question, and `item_images` is 1 where it reads one image at a time."""
         return await self._insist("", lambda server: server.transport.limits())
 
     async def pin_model(self) -> ModelRef:
@@ -363,7 +371,7 @@ class AsyncClient:
         """Returns whether the server takes turns before a question. It is asked once for each model that served."""
         served = self._served_by.fingerprint if self._served_by else ""
         if served not in self._reading:
-            reads = bool((await self.limits()).get("turns", 0))
+            reads = bool((await self.limits()).get("item_turns", 0))
             if not reads and False not in self._reading.values():
                 log.warning("the server's model reads no turns before a question: they are left out")
             self._reading[served] = reads

@@ -125,8 +125,13 @@ class Model(msgspec.Struct):
         return ModelRef(self.name, self.version, self.fingerprint, Runtime.of(self.runtime), self.evidence)
 
 
+class Weighting(msgspec.Struct):
+    weights: dict[str, float]
+
+
 class Served(msgspec.Struct):
     default_weights: dict[str, float]
+    viewpoints: dict[str, Weighting] = {}
 
 
 class Body(msgspec.Struct):
@@ -221,9 +226,11 @@ class RestTransport:
         model: Model = await self._decoded(await self._send("GET", "/v1/model", {}), Model)
         return model.ref()
 
-    async def default_weights(self) -> Mapping[str, float]:
+    async def weights(self, viewpoint: str | None) -> Mapping[str, float]:
         served: Served = await self._decoded(await self._send("GET", "/v1/model", {}), Served)
-        return served.default_weights
+        if viewpoint is None:
+            return served.default_weights
+        return served.viewpoints[viewpoint].weights if viewpoint in served.viewpoints else {}
 
     async def limits(self) -> Mapping[str, float]:
         limits: dict[str, float] = await self._decoded(await self._send("GET", "/v1/limits", {}), dict[str, float])

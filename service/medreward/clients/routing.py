@@ -24,7 +24,7 @@ KEYS: Final = 100_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trip:
-    """A call under way: when it began, and as which of how many at its place."""
+    """A call under way: when it began, and how many there were at its place then."""
 
     began: float
     among: int
@@ -107,7 +107,8 @@ class Routing(Generic[P]):
         taken = self.clock() - trip.began
         weight = 1.0 if place.seconds is None else WEIGHT
         place.seconds = weight * taken + (1 - weight) * (place.seconds or 0.0)
-        place.seconds_each = weight * taken / trip.among + (1 - weight) * place.seconds_each
+        each = taken / max(trip.among, len(place.trips))  # a burst comes after its first call, and is served beside it
+        place.seconds_each = weight * each + (1 - weight) * place.seconds_each
         place.samples += 1
         is_known = place.samples >= (1 if place.failures else SAMPLES)
         if is_known and self._is_far_behind(place, place.seconds, place.seconds_each):
@@ -132,7 +133,7 @@ class Routing(Generic[P]):
         others.
         """
         waited = self.clock() - trip.began - beyond
-        return waited > 0 and self._is_far_behind(place, waited, waited / trip.among)
+        return waited > 0 and self._is_far_behind(place, waited, waited / max(trip.among, len(place.trips)))
 
     def _is_far_behind(self, place: P, seconds: float, seconds_each: float) -> bool:
         """Returns whether calls of so many seconds are much longer than those of the others, and not for their number:

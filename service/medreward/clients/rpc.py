@@ -93,9 +93,11 @@ class RpcTransport:
     async def model(self) -> ModelRef:
         return _ref((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).ref)
 
-    async def default_weights(self) -> Mapping[str, float]:
+    async def weights(self, viewpoint: str | None) -> Mapping[str, float]:
         served = await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)
-        return dict(served.default_weights)
+        if viewpoint is None:
+            return dict(served.default_weights)
+        return dict(served.viewpoints[viewpoint].weights) if viewpoint in served.viewpoints else {}
 
     async def limits(self) -> Mapping[str, float]:
         return dict((await self._call(self._stub.GetModel, pb.GetModelRequest(), self._metadata)).limits)

@@ -118,9 +118,10 @@ class Client:
         responses: Sequence[str],
         *,
         history: History = (),
+        viewpoint: str | None = None,
         **options: Unpack[ScoreOptions],
     ) -> Best:
-        return self._run(self._client.best(image, question, responses, history=history, **options))
+        return self._run(self._client.best(image, question, responses, history=history, viewpoint=viewpoint, **options))
 
     def screen(
         self,

@@ -47,8 +47,8 @@ class Transport(Protocol):
     async def model(self) -> ModelRef:
         """Returns what the server serves now."""
 
-    async def default_weights(self) -> Mapping[str, float]:
-        """Returns the weights of a request that gives none, by dimension."""
+    async def weights(self, viewpoint: str | None) -> Mapping[str, float]:
+        """Returns the weights of a request that gives none, but perhaps a viewpoint; none for an unknown viewpoint."""
 
     async def limits(self) -> Mapping[str, float]:
         """Returns the server's limits by name."""

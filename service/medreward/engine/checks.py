@@ -49,7 +49,7 @@ def check_request(request: ScoreRequest, model: Model, limits: Settings) -> None
     if len(request.items) > limits.items:
         raise RequestError(Code.TOO_MANY, f"the request has more than {limits.items} items: send it in parts", "/items")
     for i, item in enumerate(request.items):
-        for name, most in (("images", limits.images), ("history", limits.turns)):
+        for name, most in (("images", limits.item_images), ("history", limits.item_turns)):
             if len(getattr(item, name)) > most:
                 detail = f"the item has more than {most} {'turns' if name == 'history' else name}"
                 raise RequestError(Code.TOO_MANY, detail, f"/items/{i}/{name}")

@@ -103,8 +103,8 @@ class Items:
                 files.append(several[source.file].frame(source))
             except ItemError as error:
                 raise _of_image(place, error) from None
-        if sum(file.header.pixels for file in files) > self._limits.images_pixels:
-            detail = f"the images of the item have more than {self._limits.images_pixels} pixels together"
+        if sum(file.header.pixels for file in files) > self._limits.item_pixels:
+            detail = f"the images of the item have more than {self._limits.item_pixels} pixels together"
             raise ItemError(Code.IMAGE_TOO_LARGE, detail, "images")
         return files
 

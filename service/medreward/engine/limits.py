@@ -21,7 +21,7 @@ _LIMITS = (
     "text_chars",
     "explain_sentences",
     "response_steps",
-    "images_pixels",
+    "item_pixels",
     "image_bytes",
     "image_pixels",
     "image_side",
@@ -40,8 +40,8 @@ def limits_of(settings: Settings, model: Model) -> dict[str, float]:
     """Returns each limit by its name. A model that reads one image, or no turns, sets these itself."""
     takes_turns = model.reads_turns or settings.unread_history == "ignore"
     return {name: getattr(settings, name) for name in _LIMITS} | {
-        "images": settings.images if model.reads_images else 1,
-        "turns": settings.turns if takes_turns else 0,
+        "item_images": settings.item_images if model.reads_images else 1,
+        "item_turns": settings.item_turns if takes_turns else 0,
         "tokens": model.manifest.text.max_tokens,
     }
 

@@ -153,7 +153,7 @@ class Simulation:
         self._order = count()
         self._chance = random.Random(seed)  # noqa: S311  # it draws moments, and guards nothing
         self._names = count()
-        self._all = [self._new() for _ in range(replicas)]
+        self.replicas = [self._new() for _ in range(replicas)]
         self._routing = self._routing_by(rule)
         self._autoscaler = autoscaler
         self._start_seconds = start_seconds
@@ -162,7 +162,7 @@ class Simulation:
         self._open = 0
         self.outcome = Outcome(pods=[(0.0, replicas)])
         for fault in faults:
-            self._at(fault.begins, partial(self._spoil, self._all[fault.replica], fault))
+            self._at(fault.begins, partial(self._spoil, self.replicas[fault.replica], fault))
 
     def run(self, asks: Iterable[Ask], patience: float = 3600.0) -> Outcome:
         """Runs until every ask is answered; those that are not after `patience` seconds more count as unanswered."""
@@ -289,8 +289,8 @@ class Simulation:
 
     def _routing_by(self, rule: Rule) -> Routing[Replica]:
         if rule == "round robin":
-            return RoundRobin(self._all, lambda: self._now)
-        return Routing(self._all, lambda: self._now, LOAD if rule == "bounded hash" else math.inf)
+            return RoundRobin(self.replicas, lambda: self._now)
+        return Routing(self.replicas, lambda: self._now, LOAD if rule == "bounded hash" else math.inf)
 
     def _spoil(self, replica: Replica, fault: Fault) -> None:
         if fault.kills:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from medreward.lab.vlm.phantom_rows import write_rows
-from medreward.lab.vlm.tiny import Shape, write_tiny
+from medreward.lab.vlm.tiny import write_tiny
 
-SMALL = Shape(side=48, patch=12, width=48, seen=48, layers=2)
+SIDE = 48  # of the tiny model's images
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,10 +18,10 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base") / "tiny"
-    write_tiny(folder, SMALL)
+    write_tiny(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_rows(tmp_path_factory.mktemp("scans"), 60, ("chest", "brain"), SMALL.side)
+    return write_rows(tmp_path_factory.mktemp("scans"), 60, SIDE)

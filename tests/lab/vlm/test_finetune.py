@@ -69,14 +69,14 @@ def run(recipe: Recipe, scans: Path, out: Path) -> Manifest:
 @pytest.fixture(scope="module")
 def learnt(base: Path, scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("learnt")
-    run(recipe_of(base, learn={"steps": 60}, tune=FULL, heads={"count": 2}), scans, out)
+    run(recipe_of(base, learn={"steps": 40}, tune=FULL, heads={"count": 2}), scans, out)
     return out
 
 
 @pytest.mark.slow
 def test_six_heads_learn_and_the_one_of_accuracy_needs_the_image(learnt: Path, tmp_path: Path) -> None:
     """The margin: 20 points above chance at the interval's lower end, on findings of families never learnt from."""
-    new = examples_of(write_rows(tmp_path, 30, ("chest", "brain"), 48, held_out=True))
+    new = examples_of(write_rows(tmp_path, 30, 48, held_out=True))
     folder = learnt / MODEL
     served = Served(folder, read_manifest(folder / "model.toml"))
     found = measure_held(served, new, {"overall": 1.0}, probed=0)["dimensions"]
@@ -94,7 +94,7 @@ def test_the_folder_serves_at_once(learnt: Path) -> None:
     assert verify(folder, manifest) == {}
     assert manifest.evidence == Evidence.CONSTRUCTED
     assert manifest.training
-    assert manifest.training.steps in (20, 40, 60)
+    assert manifest.training.steps in (20, 40)
     assert any(library.startswith("torch ") for library in manifest.training.versions)
     assert "by organ" in (folder / "card.md").read_text()
     assert "no physician graded an answer" in (folder / "card.md").read_text()

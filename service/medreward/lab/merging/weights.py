@@ -28,10 +28,11 @@ class Weights:
         self._of: dict[str, str] = {}
         for path in backbone_files(folder):
             try:
-                self._files[path.name] = safe_open(path, "pt")
+                file: Any = safe_open(path, "pt")
             except (OSError, SafetensorError) as error:
                 raise ConfigurationError(f"{path} cannot be read: {error}") from None
-            names = [name for name in self._files[path.name].keys() if not name.startswith(SCORE)]  # noqa: SIM118  # no dict
+            names = [name for name in list(file.keys()) if not name.startswith(SCORE)]
+            self._files[path.name] = file
             self._shards[path.name] = names
             self._of |= dict.fromkeys(names, path.name)
         if not self._of:

@@ -31,7 +31,7 @@ def clean(examples: Sequence[Example], benchmark: Iterable[Example], settings: D
     same = [
         example
         for example in examples
-        if pixels.get(example.picture) in pictures or any(text in texts for text in _texts(example))
+        if (example.picture and pixels.get(example.picture, "") in pictures) or texts.intersection(_texts(example))
     ]
     if same and settings.contaminated == "refuse":
         raise ConfigurationError(

@@ -31,6 +31,7 @@ TEMPLATE: Final = (
     "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}"
     "{% if turn.role == 'assistant' %}</s>{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+SPREAD: Final = 0.1  # of random weights: with the usual 0.02 so small a model takes far longer to look
 WORDS: Final = 2000  # in the tokenizer
 READ: Final = 40  # phantoms whose texts it is made from
 FIRST: Final = 500_000  # the first of them; no set is made from these
@@ -38,11 +39,11 @@ FIRST: Final = 500_000  # the first of them; no set is made from these
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    side: int = 96
+    side: int = 48
     patch: int = 12
-    width: int = 128  # of the language model
-    seen: int = 96  # width of the tower
-    layers: int = 3
+    width: int = 48  # of the language model
+    seen: int = 48  # width of the tower
+    layers: int = 2
 
 
 def write_tiny(folder: Path, shape: Shape = Shape(), seed: int = 0) -> None:
@@ -68,6 +69,7 @@ def _config(words: Tokenizer, shape: Shape) -> Any:
         num_attention_heads=4,
         image_size=shape.side,
         patch_size=shape.patch,
+        initializer_range=SPREAD,
     )
     text = LlamaConfig(
         hidden_size=shape.width,
@@ -76,6 +78,7 @@ def _config(words: Tokenizer, shape: Shape) -> Any:
         num_attention_heads=4,
         vocab_size=words.get_vocab_size(),
         max_position_embeddings=2048,
+        initializer_range=SPREAD,
         pad_token_id=words.token_to_id("<pad>"),
         bos_token_id=words.token_to_id("<s>"),
         eos_token_id=words.token_to_id("</s>"),
@@ -86,6 +89,7 @@ def _config(words: Tokenizer, shape: Shape) -> Any:
         image_token_id=words.token_to_id("<image>"),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
+        initializer_range=SPREAD,
     )
 
 
