@@ -74,6 +74,9 @@ def _result(place: int, logits: list[float]) -> dict[str, Any]:
 
 Api = type("Api", (Steps, litserve.LitAPI), {"__module__": __name__})
 
+# vLLM brings an MCP that LitServe 0.2 takes for one with fastmcp, and then does not start. No tool is offered here.
+litserve.server._MCP_AVAILABLE = False
+
 if __name__ == "__main__":
     server = litserve.LitServer(
         Api(api_path="/score", max_batch_size=BATCH, batch_timeout=BATCH_SECONDS),
