@@ -12,9 +12,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from medreward.cli import score_ray
+from medreward.cli.in_process import EngineTransport
 from medreward.cli.output import RunRecord
-from medreward.cli.pieces import Input
+from medreward.cli.pieces import Input, Piece
 from medreward.cli.score_ray import Asked, Parts, Scorer, check_record, write_output
 from medreward.errors import ConfigurationError
 from pictures import png
@@ -71,8 +71,8 @@ def columns(pieces: list[Any]) -> dict[str, Any]:
 @pytest.fixture
 def actor(monkeypatch: pytest.MonkeyPatch) -> Callable[[Asked], Scorer]:
     """Actors whose model and decoders are in this process, which starts quicker."""
-    start = score_ray.EngineTransport.start
-    monkeypatch.setattr(score_ray.EngineTransport, "start", lambda settings, _="inline": start(settings, "inline"))
+    start = EngineTransport.start
+    monkeypatch.setattr(EngineTransport, "start", lambda settings, _="inline": start(settings, "inline"))
     return Scorer
 
 
@@ -116,7 +116,12 @@ def test_an_actor_that_was_killed_loses_no_piece_that_it_wrote(
     (tmp_path / "out.jsonl.parts" / "torn.tmp").write_text("{")  # of the piece that it was at
     again: list[int] = []
     score = Scorer._score
-    monkeypatch.setattr(Scorer, "_score", lambda self, piece: again.append(piece.number) or score(self, piece))
+
+    async def noted(self: Scorer, piece: Piece) -> bytes:
+        again.append(piece.number)
+        return await score(self, piece)
+
+    monkeypatch.setattr(Scorer, "_score", noted)
     finish(about, actor(about))
     assert sorted(again) == [piece.number for piece in pieces[2:]]
     assert [json.loads(line)["row"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [*range(23)]
