@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64encode
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -117,9 +117,9 @@ def test_an_actor_that_was_killed_loses_no_piece_that_it_wrote(
     again: list[int] = []
     score = Scorer._score
 
-    def noted(self: Scorer, piece: Piece) -> Coroutine[Any, Any, bytes]:
+    async def noted(self: Scorer, piece: Piece) -> bytes:
         again.append(piece.number)
-        return score(self, piece)
+        return await score(self, piece)
 
     monkeypatch.setattr(Scorer, "_score", noted)
     finish(about, actor(about))
