@@ -2,8 +2,8 @@ PYTHON ?= python3
 # Installed instead of the locked torch, where another build is wanted; for a processor's build of it on Linux:
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 TORCH ?= --requirement deploy/locks/torch.txt
-# Tests run in as many processes as the machine has cores; JOBS=0 runs them in one.
-JOBS ?= auto
+# Tests run in one process more than the machine has cores, for much of their time is waiting; JOBS=0 runs them in one.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 1)')
 BIN := .venv/bin
 PIP := python -m pip install --quiet --disable-pip-version-check
 LOCKED := --no-deps --require-hashes --requirement deploy/locks
