@@ -135,7 +135,7 @@ async def test_the_fake_model_says_so_in_every_answer(fake: Server) -> None:
 async def test_the_limits_page_names_every_limit(tiny: Server) -> None:
     limits = (await tiny.rest.get("/v1/limits")).json()
     limiting = (
-        "^(bod|json|header|keep|connections|grpc_calls|items|responses?|text|explain|deadline|queue"
+        "^(bod|json|header|keep|connections|grpc_calls|items?|responses?|text|explain|deadline|queue"
         "|image(?!_size|_root|_url_(hosts|ca|private)))"
     )
     named = {name for name in Settings.model_fields if re.search(limiting, name)}

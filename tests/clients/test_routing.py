@@ -131,3 +131,15 @@ def test_a_place_with_more_calls_than_the_others_is_not_slow_for_that(
             routing.answered(place, trip)
             routing.end(place, trip)
     assert a.takes(clock.now)
+
+
+def test_one_place_alone_is_nothing_to_tell_of(clock: Clock) -> None:
+    told: list[str] = []
+    routing = Routing([Place("only")], clock, tell=told.append)
+    place = routing.choose("key")
+    routing.leave_out(place, "it is full")
+    trip = routing.begin(place)
+    routing.answered(place, trip)
+    routing.end(place, trip)
+    assert routing.choose("key") is place
+    assert told == []

@@ -64,7 +64,7 @@ class Routing(Generic[P]):
         load: float = LOAD,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`tell` is told which place gets no calls, and why, and when it gets some again."""
+        """`tell` is told which of several places gets no calls, and why, and when it gets some again."""
         self.places = places
         self.clock = clock
         self._load = load
@@ -116,7 +116,8 @@ class Routing(Generic[P]):
             place.is_slow = True
         elif place.failures:
             place.failures, place.is_slow = 0, False
-            self._tell(f"{place.name} gets calls again")
+            if len(self.places) > 1:
+                self._tell(f"{place.name} gets calls again")
 
     def leave_out(self, place: P, why: str, seconds: float = 0.0) -> None:
         """Gives the place no calls for some time: for `seconds` at least, and for longer the more often it failed."""
