@@ -99,7 +99,9 @@ async def test_retry_waits_for_longer_than_any_patience() -> None:
     async with canned(answering) as server:
         found = await RewardSource(server.url, on_error="retry").rewards_async([*ASKED])
     assert [reward.value for reward in found] == LENGTHS
-    assert RewardSource("http://127.0.0.1:1", on_error="retry").client._client._budget.patience.seconds == math.inf
+    assert (
+        RewardSource("http://127.0.0.1:1", on_error="retry").client._client._tries.budget.patience.seconds == math.inf
+    )
 
 
 async def test_a_server_that_never_gave_a_score_is_no_reason_for_a_number() -> None:
@@ -183,7 +185,7 @@ def test_options_beside_a_client_are_refused() -> None:
 
 def test_a_configuration_names_its_server_and_its_patience_in_seconds() -> None:
     source = source_of({"url": "http://127.0.0.1:1", "patience": 7, "weights": {"accuracy": 1.0}})
-    assert source.client._client._budget.patience == Patience(seconds=7)
+    assert source.client._client._tries.budget.patience == Patience(seconds=7)
     with pytest.raises(ValueError, match="give it `url`"):
         source_of({"on_error": "raise"})
     with pytest.raises(TypeError, match="on_eror"):

@@ -94,7 +94,7 @@ async def test_what_the_server_cannot_score_is_unscored_and_its_neighbour_is_not
 
 async def test_a_changed_model_does_not_stop_screening_unless_it_is_pinned(client: AsyncClient, door: str) -> None:
     await client.score(None, "q?", ["yes"])
-    client._fingerprint = "sha256:before"  # what an update of the server looks like
+    client._tries.fingerprint = "sha256:before"  # what an update of the server looks like
     assert (await client.screen(None, "q?", ["yes"]))[0].allowed
     with pytest.raises(ClientError, match="pinned"):
         await client.score(None, "q?", ["yes"])

@@ -5,12 +5,10 @@ model.
 import asyncio
 import logging
 import math
-import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, cast
+from typing import Any, Literal, Self, TypeAlias
 
 from medreward.clients.calls import (
     FORGETTINGS,
@@ -18,19 +16,19 @@ from medreward.clients.calls import (
     Images,
     Triple,
     group_by_question,
-    halves,
     home_of,
     load_aside,
     of_call_size,
     pack,
 )
-from medreward.clients.errors import NotScored, Refused, Unreachable, VersionChanged, describe
-from medreward.clients.images import File, Unreadable
-from medreward.clients.retries import Attempts, Patience, RetryBudget
+from medreward.clients.errors import NotScored, Refused, VersionChanged
+from medreward.clients.images import Unreadable
+from medreward.clients.retries import Patience, RetryBudget
 from medreward.clients.score import Best, Reply, Score, Screened, ScreenRequest
-from medreward.clients.servers import Server, Servers
+from medreward.clients.servers import open_servers
 from medreward.clients.transport import Tls, Transport
-from medreward.errors import RETRYABLE, Code
+from medreward.clients.tries import Tries, fill, is_unfinished
+from medreward.errors import Code
 from medreward.ranking import ranking
 from medreward.types import (
     DIMENSIONS,
@@ -48,13 +46,6 @@ from medreward.types import (
     step_ends,
 )
 
-KNOWN_IMAGES: Final = 100_000
-INTERNAL_TRIES: Final = 3  # a fault of the server may pass, but is not waited out
-
-#: Refusals of a call that one of its responses may be the reason for.
-ABOUT_CONTENT: Final = frozenset({Code.INVALID_FIELD, Code.TOO_MANY, Code.BODY_TOO_LARGE})
-
-T = TypeVar("T")
 Progress = Callable[[int, int], None]
 #: Turns before a question, each with a role and a content: a text, or a list of {"text": …} and {"image": place}.
 History: TypeAlias = Sequence[Mapping[str, Any] | Turn]
@@ -95,21 +86,12 @@ class AsyncClient:
     ) -> None:
         self._lane = Lane(lane)
         self._timeout = timeout
-        self._budget = RetryBudget(patience)
         self._slots = asyncio.Semaphore(concurrency)
-        self._pin = pin
-        self._served_by: ModelRef | None = None
-        self._reached = False
-        self._fingerprint = pin if isinstance(pin, str) else None
         self._strict = strict
         self._stores = store_images
         self._reading: dict[str, bool] = {}  # by fingerprint, whether the model reads turns
-        urls = _urls(url) if isinstance(url, str | Sequence) else None
-        self._servers = Servers(
-            {_without_password(each): _transport(each, concurrency, timeout, key, tls) for each in urls}
-            if urls
-            else {"the transport": cast(Transport, url)}
-        )
+        self._servers = open_servers(url, concurrency, timeout, key, tls)
+        self._tries = Tries(self._servers, RetryBudget(patience), pin)
         self._affinity = affinity or self._servers.several
 
     async def score(
@@ -194,7 +176,7 @@ class AsyncClient:
             raise ValueError("a weight is on a dimension that the model has not, so that there is no reward to rank by")
         given = weights or {}
         if len(scores) > 1 and not given:
-            given = await self._insist("", lambda server: server.transport.weights(viewpoint))
+            given = await self._tries.insist("", lambda server: server.transport.weights(viewpoint))
         logits = [None if score.logits is None else tuple(map(score.logits.get, DIMENSIONS)) for score in scores]
         found = ranking([score.reward for score in scores], logits, given)
         return Best(
@@ -266,39 +248,39 @@ class AsyncClient:
             self._request(weights, too_long, thinking, explain, steps, viewpoint, viewpoints), items=tuple(items)
         )
         async with self._slots:
-            return await self._insist(
-                home_of(request.items[0]) if items else "", lambda server: self._reply(request, None, server)
+            return await self._tries.insist(
+                home_of(request.items[0]) if items else "", lambda server: self._tries.reply(request, None, server)
             )
 
     async def model(self) -> ModelRef:
         """Returns what the server serves now."""
-        return await self._insist("", lambda server: server.transport.model())
+        return await self._tries.insist("", lambda server: server.transport.model())
 
     async def limits(self) -> Mapping[str, float]:
         """Returns every limit of the server by its name. `item_turns` is 0 where its model reads no turns before a
         question, and `item_images` is 1 where it reads one image at a time."""
-        return await self._insist("", lambda server: server.transport.limits())
+        return await self._tries.insist("", lambda server: server.transport.limits())
 
     async def pin_model(self) -> ModelRef:
         """Returns what the server serves now, and pins this client to it."""
         model = await self.model()
-        self._fingerprint = model.fingerprint
+        self._tries.fingerprint = model.fingerprint
         return model
 
     @property
     def fingerprint(self) -> str | None:
         """The fingerprint of the model that this client is pinned to; None before the first answer."""
-        return self._fingerprint
+        return self._tries.fingerprint
 
     @property
     def pin(self) -> bool | str:
         """The option `pin` as it was given."""
-        return self._pin
+        return self._tries.pin
 
     @property
     def served_by(self) -> ModelRef | None:
         """The model that gave the last answer; None before the first."""
-        return self._served_by
+        return self._tries.served_by
 
     async def close(self) -> None:
         """Closes all connections. A closed client cannot be used again."""
@@ -352,11 +334,11 @@ class AsyncClient:
         async def run(call: list[Group]) -> None:
             responses = sum(len(group.left) for group in call)
             async with self._slots:
-                await self._finish(call, request, scores)
+                await self._tries.finish(call, request, scores)
             advance(responses)
 
         advance(sum(_refuse_unsendable(group, scores) for group in groups))
-        await _all(run(call) for call in pack(filter(_unfinished, groups), self._affinity))
+        await _all(run(call) for call in pack(filter(is_unfinished, groups), self._affinity))
         return scores
 
     def _strictly(self, scores: list[Score]) -> list[Score]:
@@ -365,170 +347,15 @@ class AsyncClient:
                 raise NotScored(score.error, f"response {place}: {score.message}")
         return scores
 
-    # one call
-
     async def _reads_turns(self) -> bool:
         """Returns whether the server takes turns before a question. It is asked once for each model that served."""
-        served = self._served_by.fingerprint if self._served_by else ""
+        served = self._tries.served_by.fingerprint if self._tries.served_by else ""
         if served not in self._reading:
             reads = bool((await self.limits()).get("item_turns", 0))
             if not reads and False not in self._reading.values():
                 log.warning("the server's model reads no turns before a question: they are left out")
             self._reading[served] = reads
         return self._reading[served]
-
-    async def _finish(self, call: list[Group], request: ScoreRequest, scores: list[Score]) -> None:
-        """Tries until every response of the call has its score, or an error that another try would not mend.
-
-        Raises a refusal that is not about the content of the call, and one by a server that was never there.
-        """
-        attempts = Attempts(self._budget)
-        while call := list(filter(_unfinished, call)):
-            retry_after = None
-            home, ask = home_of(call[0]), partial(self._attempt, call, request, scores)
-            try:
-                if await self._try(home, ask):
-                    continue
-            except Refused as refused:
-                if self._is_nobody_there(refused, attempts):
-                    raise
-                _fill(call, scores, refused)
-                if not refused.retryable:
-                    if refused.code not in ABOUT_CONTENT:
-                        raise
-                    for half in halves(call) or ():  # for only one response may be the reason
-                        await self._finish(half, request, scores)
-                    return
-                if refused.code == Code.INTERNAL and attempts.failed + 1 >= INTERNAL_TRIES:
-                    return
-                retry_after = self._servers.retry_after(refused)
-            pause = attempts.pause(retry_after)
-            if pause is None:
-                return  # what is left holds the error of its last try
-            await asyncio.sleep(pause)
-
-    async def _insist(self, key: str, call: Callable[[Server], Awaitable[T]]) -> T:
-        """Returns the answer of the first try that has one; raises a refusal that another try would not mend."""
-        attempts = Attempts(self._budget)
-        while True:
-            try:
-                return await self._try(key, call)
-            except Refused as refused:
-                pause = attempts.pause(self._servers.retry_after(refused))
-                if not refused.retryable or pause is None or self._is_nobody_there(refused, attempts):
-                    raise
-            await asyncio.sleep(pause)
-
-    async def _try(self, key: str, call: Callable[[Server], Awaitable[T]]) -> T:
-        """Returns the answer, and notes that a server is there, whatever it answers."""
-        try:
-            answer = await self._servers.ask(key, call)
-        except Refused as refused:
-            self._reached |= not isinstance(refused, Unreachable)
-            raise
-        self._reached = True
-        return answer
-
-    def _is_nobody_there(self, refused: Refused, attempts: Attempts) -> bool:
-        """Returns whether to stop waiting for a server. One that was there comes back; one that never was is a wrong
-        URL.
-        """
-        waited = attempts.seconds >= self._budget.patience.start_seconds
-        return isinstance(refused, Unreachable) and self._servers.are_all_gone and not self._reached and waited
-
-    async def _attempt(self, call: list[Group], request: ScoreRequest, scores: list[Score], server: Server) -> bool:
-        """Makes one try. Returns False if what is left then is better asked after a pause."""
-        await self._store_images(call, scores, server)
-        call = list(filter(_unfinished, call))
-        if not call:
-            return True
-        items = tuple(group.item() for group in call)
-        images = {tuple(file.sha256 for file in group.files) for group in call if group.files}
-        affinity = images.pop()[0] if len(images) == 1 else None
-        reply = await self._reply(replace(request, items=items), affinity, server)
-        settled = [self._settle(*answered, scores, server) for answered in zip(call, reply.scores, strict=True)]
-        return all(settled)
-
-    async def _reply(self, request: ScoreRequest, affinity: str | None, server: Server) -> Reply:
-        """Returns the reply to one try; raises VersionChanged where another model gave it than the pinned one."""
-        # A policy is made for its model, so verdicts may come from any; only a pin that names one holds for them.
-        pins = isinstance(self._pin, str) if isinstance(request, ScreenRequest) else self._pin
-        request = replace(request, id=uuid.uuid4().hex, fingerprint=self._fingerprint if pins else None)
-        try:
-            if isinstance(request, ScreenRequest):
-                reply = await server.transport.screen(request, affinity)
-            else:
-                reply = await server.transport.score(request, affinity)
-        except Refused as refused:
-            if refused.code != Code.VERSION_CHANGED:
-                raise
-            try:
-                served = await server.transport.model()
-            except Refused:
-                served = None
-            if served and served.fingerprint == self._fingerprint:  # of another server behind the same address
-                served = None
-            raise self._version_changed(served) from None
-        if pins and self._fingerprint is None:
-            self._fingerprint = reply.model.fingerprint
-        if pins and reply.model.fingerprint != self._fingerprint:
-            raise self._version_changed(reply.model)
-        self._served_by = reply.model
-        return reply
-
-    def _version_changed(self, served: ModelRef | None) -> VersionChanged:
-        assert self._fingerprint is not None
-        pinned = describe(self._served_by) if self._served_by else self._fingerprint
-        why = "the first model that answered, by pin=True" if self._pin is True else "by its option `pin`"
-        accept = f"pin={served.fingerprint!r}" if served else "the new model's fingerprint as `pin`"
-        message = (
-            f"the server has {describe(served) if served else 'another model'} now. This client is pinned to {pinned}, "
-            f"{why}. Rewards of two models are on two scales. To go on with the new one, make a client with {accept}; "
-            "pin=False takes any model"
-        )
-        return VersionChanged(message, self._fingerprint, served)
-
-    def _settle(self, group: Group, answers: list[Score], scores: list[Score], server: Server) -> bool:
-        """Takes what is final out of what is left. Returns False if the rest needs time, and not only its image
-        again.
-        """
-        left, group.left = group.left, []
-        for (place, response), score in zip(left, answers, strict=True):
-            scores[place] = score
-            if score.error in RETRYABLE or (score.error == Code.IMAGE_UNKNOWN and group.stored_images):
-                group.left.append((place, response))
-        if group.stored_images and any(score.error == Code.IMAGE_UNKNOWN for score in answers):
-            for image in group.stored_images:
-                server.stored.pop(image.sha256, None)
-            group.forgotten += 1
-        return not any(score.error in RETRYABLE for score in answers)
-
-    # images
-
-    async def _store_images(self, call: list[Group], scores: list[Score], server: Server) -> None:
-        """Stores each image of the call once. The refusal of an image is the error of the responses about it."""
-        for group in call:
-            for image in group.stored_images:
-                try:
-                    await self._store(image, server)
-                except Refused as refused:
-                    if refused.code == Code.IMAGE_TOO_LARGE:  # for the store, perhaps not for the model
-                        group.forgotten = FORGETTINGS
-                        break
-                    if not (refused.code == Code.BODY_TOO_LARGE or refused.code.startswith("image_")):
-                        raise
-                    _fill([group], scores, refused)
-                    group.left = []
-                    break
-
-    async def _store(self, image: File, server: Server) -> None:
-        async with server.storing.setdefault(image.sha256, asyncio.Lock()):
-            if image.sha256 in server.stored:
-                return
-            await server.transport.put_image(image.data, image.sha256)
-            server.stored[image.sha256] = None
-            if len(server.stored) > KNOWN_IMAGES:
-                server.stored.popitem(last=False)
 
 
 async def _all(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -540,39 +367,6 @@ async def _all(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _urls(given: str | Sequence[str]) -> list[str]:
-    """Returns the URL of each server. Raises ValueError where one is missing or named twice."""
-    urls = [url.strip() for url in (given.split(",") if isinstance(given, str) else given)]
-    if not urls:
-        raise ValueError("no URL of a server is given")
-    if len({*map(_without_password, urls)}) < len(urls):
-        raise ValueError(f"the URL {given!r} names a server twice")
-    return urls
-
-
-def _without_password(url: str) -> str:
-    scheme, _, target = url.partition("://")
-    return f"{scheme}://{target.rpartition('@')[2]}"
-
-
-def _transport(url: str, connections: int, timeout: float, key: str | None, tls: Tls | None) -> Transport:
-    if key is not None and not (key.isascii() and key.isprintable()):
-        raise ValueError("the key has characters that no HTTP header can carry, perhaps a line break: copy it again")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    scheme, _, target = url.partition("://")
-    if scheme not in ("http", "https", "grpc", "grpcs"):
-        raise ValueError(f"the URL {url!r} does not begin with http://, https://, grpc:// or grpcs://")
-    if not target.strip("/"):
-        raise ValueError(f"the URL {url!r} names no server: write it like http://host:8000 or grpc://host:8001")
-    if scheme in ("grpc", "grpcs"):
-        from medreward.clients.rpc import RpcTransport
-
-        return RpcTransport(target, timeout, headers, (tls or Tls()) if scheme == "grpcs" else None)
-    from medreward.clients.rest import RestTransport
-
-    return RestTransport(url, connections, timeout, headers, tls)
 
 
 def _turns(history: History) -> tuple[Turn, ...]:
@@ -596,16 +390,12 @@ def _screened(place: int, score: Score, on_failure: OnFailure) -> Screened:
     return Screened(error=score.error or Code.INTERNAL, message=score.message, field=score.field)
 
 
-def _unfinished(group: Group) -> bool:
-    return bool(group.left)
-
-
 def _refuse_unsendable(group: Group, scores: list[Score]) -> int:
     """Gives an error to each response that no call could carry; returns how many these are."""
     before = len(group.left)
     unreadable = [image for image in group.images if isinstance(image, Unreadable)]
     if unreadable:
-        _fill([group], scores, Refused(Code.IMAGE_INVALID, unreadable[0].reason, retryable=False))
+        fill([group], scores, Refused(Code.IMAGE_INVALID, unreadable[0].reason, retryable=False))
         group.left = []
     asked = [group.question, *(turn.text for turn in group.history)]
     bad = Score(error=Code.BAD_TEXT, message="the text has half of a surrogate pair, which is no Unicode text")
@@ -622,9 +412,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _fill(call: Iterable[Group], scores: list[Score], refused: Refused) -> None:
-    for group in call:
-        for place, _ in group.left:
-            scores[place] = Score(error=refused.code, message=refused.message, field=refused.field)

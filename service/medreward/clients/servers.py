@@ -4,14 +4,14 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 from medreward.clients.errors import Refused, Unreachable, VersionChanged, is_server_away
 from medreward.clients.routing import Place, Routing, Trip
-from medreward.clients.transport import Transport
+from medreward.clients.transport import Tls, Transport
 from medreward.errors import Code
 
 OVERDUE_S: Final = 1.0  # that a call waits at the least, before another server is asked because the first is slow
@@ -100,3 +100,47 @@ class Servers:
         finally:
             trying.cancel()
             await asyncio.gather(trying, return_exceptions=True)
+
+
+def open_servers(
+    given: str | Sequence[str] | Transport, connections: int, timeout: float, key: str | None, tls: Tls | None
+) -> Servers:
+    """Returns the servers of one URL, of several, or behind a transport. Raises ValueError for a URL or a key that
+    cannot be, and for a server that is named twice."""
+    if not isinstance(given, str | Sequence):
+        return Servers({"the transport": given})
+    urls = _urls(given)
+    return Servers({_without_password(url): _transport(url, connections, timeout, key, tls) for url in urls})
+
+
+def _urls(given: str | Sequence[str]) -> list[str]:
+    """Returns the URL of each server. Raises ValueError where one is missing or named twice."""
+    urls = [url.strip() for url in (given.split(",") if isinstance(given, str) else given)]
+    if not urls:
+        raise ValueError("no URL of a server is given")
+    if len({*map(_without_password, urls)}) < len(urls):
+        raise ValueError(f"the URL {given!r} names a server twice")
+    return urls
+
+
+def _without_password(url: str) -> str:
+    scheme, _, target = url.partition("://")
+    return f"{scheme}://{target.rpartition('@')[2]}"
+
+
+def _transport(url: str, connections: int, timeout: float, key: str | None, tls: Tls | None) -> Transport:
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise ValueError("the key has characters that no HTTP header can carry, perhaps a line break: copy it again")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    scheme, _, target = url.partition("://")
+    if scheme not in ("http", "https", "grpc", "grpcs"):
+        raise ValueError(f"the URL {url!r} does not begin with http://, https://, grpc:// or grpcs://")
+    if not target.strip("/"):
+        raise ValueError(f"the URL {url!r} names no server: write it like http://host:8000 or grpc://host:8001")
+    if scheme in ("grpc", "grpcs"):
+        from medreward.clients.rpc import RpcTransport
+
+        return RpcTransport(target, timeout, headers, (tls or Tls()) if scheme == "grpcs" else None)
+    from medreward.clients.rest import RestTransport
+
+    return RestTransport(url, connections, timeout, headers, tls)
