@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -93,7 +94,8 @@ def load(port: int, seconds: float, connections: int) -> Report:
 def bare(seconds: float, connections: int) -> tuple[Report, Report]:
     """The same service without Ray in front, loaded and alone."""
     port = free_port()
-    command = [*medreward_command(port), "--isolation", "inline", "--score-cache-bytes", "0"]
+    flags = [*medreward_command(port)[1:], "--isolation", "inline", "--score-cache-bytes", "0"]
+    command = [sys.executable, "-m", "medreward", *flags]  # no command lies in this environment's bin
     with serving(command, f"http://127.0.0.1:{port}/readyz", os.sched_getaffinity(0)):
         return load(port, seconds, connections), load(port, seconds, 1)
 
