@@ -106,7 +106,12 @@ async def canned_ones(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
         others = [await stack.enter_async_context(canned(full)) for _ in range(2)]
         ports = [(it.port, it.port) for it in (good, *others)]
         front = gateway(request.param, tmp_path, ports)
-        yield await asyncio.to_thread(front.__enter__), [good, *others]  # aside, for the canned ones live in this loop
+        entered = await asyncio.to_thread(front.__enter__)  # aside, for the canned ones live in this loop
+        async with AsyncClient(entered.url("http")) as client:  # a gateway is ready before it has found every server so
+            while not good.asked:
+                await client.score(png(len(others[0].asked)), "are you there?", ["yes"])
+        good.requests.clear()
+        yield entered, [good, *others]
         await asyncio.to_thread(front.__exit__, None, None, None)
 
 

@@ -1,11 +1,14 @@
 """One triple gets one reward, to the last bit, whichever way it came; and the server finds the group."""
 
 import asyncio
+import threading
 from base64 import b64encode
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import medreward.backends.fake
 import pictures
 from api.compat.shapes import ROUTES, WITH_IMAGE, infer_message, inference, reward, roll, submit
 from cases import ANSWER, QUESTION, to_message
@@ -76,7 +79,9 @@ async def test_separate_calls_about_one_image_cost_one_encode_and_one_prefix() -
     assert (counted["medreward_image_encodes_total"], counted["medreward_prefix_runs_total"]) == (1, 1)
 
 
-async def test_separate_calls_that_wait_together_run_together(slow: Server) -> None:
+async def test_separate_calls_that_wait_together_run_together(slow: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_wait = threading.Event()
+    monkeypatch.setattr(medreward.backends.fake, "time", SimpleNamespace(sleep=lambda _: all_wait.wait(300)))
     new = pictures.jpeg(4711)  # no other test of this server has asked about it
     stored = (await slow.rest.put("/v1/images", content=new)).json()["sha256"]
     await until(lambda: slow.engine.state()["triples_in_flight"] == 0)  # of other tests
@@ -85,6 +90,7 @@ async def test_separate_calls_that_wait_together_run_together(slow: Server) -> N
     await until(lambda: slow.engine.state()["triples_in_flight"] == 1 and not slow.engine.state()["triples_waiting"])
     group = [asyncio.create_task(reward(slow, "OpenRLHF", QUESTION, f"Answer {n}.", stored)) for n in range(8)]
     await until(lambda: slow.engine.state()["triples_waiting"] == 8)
+    all_wait.set()
     await asyncio.gather(first, *group)
     after = await counts(slow)
     assert {name: after[name] - before[name] for name in after} == {
