@@ -7,6 +7,7 @@ is not run again, and the table is of all seeds together. It runs on one core; `
 """
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from rich.console import Console
 from medreward.artifacts.manifest import read_manifest
 from medreward.artifacts.repository import MANIFEST_FILE
 from medreward.backends.base import Group, ModelImage
+from medreward.bench.cases import Case
+from medreward.bench.layout import write
 from medreward.lab.merging.apart import put_together
 from medreward.lab.merging.merge import Named, merge
 from medreward.lab.merging.methods import How, Method
@@ -153,6 +156,24 @@ def right_of(model: Asked, pairs: Sequence[Example], shown: Shown = lambda pictu
     return right
 
 
+def write_benchmark(folder: Path, new: Mapping[str, Sequence[Example]]) -> None:
+    """Writes the pairs in the layout of Med-RewardBench, for `medreward bench run`."""
+    cases = [
+        Case(
+            f"{region}-{number}",
+            region,
+            one.question,
+            (one.answers[0], one.answers[1]),
+            one.picture.read() if one.picture else b"",
+            {name: "A" if win else "B" for name, win in zip(DIMENSIONS, one.wins, strict=True) if not math.isnan(win)},
+            evidence=str(Evidence.CONSTRUCTED),
+        )
+        for region, pairs in new.items()
+        for number, one in enumerate(pairs)
+    ]
+    write(folder, cases, {})
+
+
 class Trial:
     """One seed of the experiment, in a folder of its own."""
 
@@ -168,6 +189,7 @@ class Trial:
     def result(self) -> dict[str, Any]:
         """Makes all models of the seed, and returns which new pairs each has right."""
         started = time.process_time()
+        write_benchmark(self._folder / "benchmark", self._new)
         self._make_base()
         experts = [Named(self._expert(name, rows), name) for name, rows in self._learn.items()]
         general = self._expert("general", [row for rows in self._learn.values() for row in rows])
