@@ -6,7 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from medreward.artifacts.toml import Section, parse_toml, read_toml
 from medreward.encoding.thinking import Pair, ThinkingTags
@@ -103,19 +111,27 @@ class Onnx(Section):
 
 
 class Reading(Section):
-    """How an answer is read. What has been said is not read again, and a long answer is read in windows.
+    """How an answer is read. What has been said is not read again, and a long answer is read in parts.
 
-    The logits of the windows are averaged, and those that answer the question weigh most.
+    Each part holds whole sentences, or starts `step` tokens behind the one before. The logits of the parts are
+    averaged, and those that answer the question weigh most.
     """
 
     run: Annotated[int, Field(ge=2)]  # tokens that are left out if they have stood in the answer before, in this order
     window: PositiveInt  # tokens of the answer that are read together
-    step: PositiveInt  # from the start of a window to that of the next
+    step: PositiveInt | None = None  # from the start of a part to that of the next, each of them a window long
+    part: PositiveInt | None = None  # in place of `step`: tokens of each part of an answer that no window holds
+    stops: tuple[NonNegativeInt, ...] = ()  # ids of the tokens that end a sentence, and so may end a part
+    answering: NonNegativeFloat = 1.0  # how much a logit of responsiveness more weighs; 0: all parts weigh the same
 
     @model_validator(mode="after")
     def leaves_nothing_out(self) -> Self:
-        if self.step > self.window:
+        if (self.part is None) == (self.step is None):
+            raise ValueError("give either step or part")
+        if self.step is not None and self.step > self.window:
             raise ValueError("step must not be above window, as what lies between two windows would never be read")
+        if self.part is not None and self.part > self.window:
+            raise ValueError("part must not be above window, as no more than a window is read together")
         return self
 
 
@@ -271,7 +287,7 @@ class Manifest(Section):
         if self.text.turns is None:  # likewise
             del decides["text"]["turns"]
         if self.reading:
-            decides["reading"] = self.reading.model_dump(mode="json")
+            decides["reading"] = self.reading.model_dump(mode="json", exclude_defaults=True)
         if self.vlm:
             decides["vlm"] = self.vlm.model_dump(mode="json")
         if self.viewpoints:  # what a guideline is called, and where it stands, decides no reward

@@ -262,6 +262,8 @@ def _golden(folder: Path, examples: Sequence[Example]) -> str:
 
 
 def _manifest(settings: recipe.Recipe, levels: Mapping[str, Calibration], folder: Path, names: Sequence[str]) -> str:
+    tokenizer = FileTokenizer(folder / "tokenizer.json")
+    stops = sorted({token for text in settings.reading.stops for token in tokenizer.encode(text)})
     tables: dict[str, Mapping[str, Any]] = {
         "image": {"width": settings.tower.side, "height": settings.tower.side},
         "text": {
@@ -271,7 +273,7 @@ def _manifest(settings: recipe.Recipe, levels: Mapping[str, Calibration], folder
             "max_tokens": settings.text.max_tokens,
         },
         "onnx": {"image_graph": "image.onnx", "score_graph": "score.onnx"},
-        "reading": settings.reading.model_dump(),
+        "reading": settings.reading.model_dump(exclude={"stops"}) | {"stops": stops},
         "weights": settings.weights,
         **{f"calibration.{n}": {"median": level.median, "scale": level.scale} for n, level in levels.items()},
         "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names},
