@@ -29,7 +29,7 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.platforms import current_platform
 
 from medreward.artifacts.manifest import Image as OneSize
-from medreward.artifacts.manifest import ImageOfOwnSize, Manifest
+from medreward.artifacts.manifest import ImageOfOwnSize, ImageOfTiles, Manifest
 from medreward.artifacts.repository import transformers_files
 from medreward.backends.base import CostModel, Counts, DeviceBroken, Group, Logits, ModelImage
 from medreward.backends.torch_vlm.heads import SCORE, TrainedHeads
@@ -200,6 +200,8 @@ def _refuse(folder: Path, manifest: Manifest, settings: Settings, config: Any) -
         raise ConfigurationError(f"--backend vllm runs {known}, and {manifest.name} is {config.model_type}")
     if manifest.vlm is None or manifest.vlm.head is None:
         raise ConfigurationError(f"--backend vllm needs a trained head, and {manifest.name} has a verbaliser")
+    if isinstance(manifest.image, ImageOfTiles):
+        raise ConfigurationError("--backend vllm cuts no images into tiles: [image] needs another fit")
     if manifest.experts:
         raise ConfigurationError(f"--backend vllm takes no experts, and {manifest.name} has some")
     if (folder / ADAPTER).exists():
