@@ -22,8 +22,7 @@ Side = Annotated[int, Field(gt=0, le=64)]
 Colour = Annotated[int, Field(ge=0, le=255)]
 
 MOST_PIXELS: Final = 4096**2  # of one image: what any published processor allows
-TILE_BOUNDS: Final = {
-    "any": ("grids", "min_tiles", "max_tiles", "longest", "fill"),
+TILE_BOUNDS: Final[dict[Rule, tuple[str, ...]]] = {  # what a rule needs
     "llava_next": ("grids",),
     "llava_onevision": ("grids", "max_tiles", "fill"),
     "internvl": ("min_tiles", "max_tiles"),
@@ -75,7 +74,7 @@ class ImageOfTiles(Section):
     rule: Rule
     tile: Annotated[int, Field(gt=0, le=2048)]  # width and height of a tile
     tokens: PositiveInt  # of a tile
-    grids: Annotated[tuple[tuple[Side, Side], ...], Field(max_length=256)] = ()  # rows and columns, for LLaVA's rules
+    grids: Annotated[tuple[tuple[Side, Side], ...], Field(min_length=1, max_length=256)] | None = None  # of LLaVA's
     min_tiles: PositiveInt | None = None  # for internvl
     max_tiles: Annotated[int, Field(gt=0, le=64)] | None = None  # for internvl and llava_onevision
     longest: Annotated[int, Field(gt=0, le=4096)] | None = None  # for idefics3: of an image's longer side
@@ -85,7 +84,7 @@ class ImageOfTiles(Section):
 
     @model_validator(mode="after")
     def has_what_its_rule_needs(self) -> Self:
-        given = {name for name in TILE_BOUNDS["any"] if getattr(self, name) not in (None, ())}
+        given = {bound for bounds in TILE_BOUNDS.values() for bound in bounds if getattr(self, bound) is not None}
         if given != set(TILE_BOUNDS[self.rule]):
             raise ValueError(f"rule {self.rule} needs {', '.join(TILE_BOUNDS[self.rule])}, and no other bounds")
         if self.rule.startswith("llava") and math.isqrt(self.tokens) ** 2 != self.tokens:
@@ -103,7 +102,7 @@ class ImageOfTiles(Section):
             self.rule,
             self.tile,
             self.tokens,
-            self.grids,
+            self.grids or (),
             self.min_tiles or 1,
             self.max_tiles or 1,
             self.longest or 1,

@@ -214,10 +214,11 @@ def _refuse(folder: Path, manifest: Manifest, settings: Settings, config: Any) -
         )
 
 
-def _largest(image: OneSize | ImageOfOwnSize) -> tuple[int, int]:
+def _largest(image: OneSize | ImageOfOwnSize | ImageOfTiles) -> tuple[int, int]:
     """Returns height and width of the largest image, or of the largest square."""
     if not isinstance(image, ImageOfOwnSize):
-        return image.height, image.width
+        every = image.sizes.of(1, 1)  # tiles were refused
+        return every.height, every.width
     side = math.isqrt(image.max_pixels) // image.multiple * image.multiple
     return side, side
 
@@ -227,7 +228,7 @@ def _image_cost(manifest: Manifest, config: Any) -> tuple[int, int]:
     side = config.vision_config.patch_size * config.vision_config.spatial_merge_size
     image = manifest.image
     if not isinstance(image, ImageOfOwnSize):
-        return image.width * image.height // side**2, 0
+        return image.sizes.pixels // side**2, 0
     if image.multiple != side:
         raise ConfigurationError(
             f"{side} x {side} pixels are a token to this model: multiple of [image] must be {side}"

@@ -161,7 +161,7 @@ def test_the_header_tells_how_many_tokens_an_image_is(folder: Path, sizes: Tiles
 
 
 #: What the image processors of published checkpoints say, and the vision towers of their configs.
-PUBLISHED = {
+PUBLISHED: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "llava_next": (
         transformers.LlavaNextConfig,
         {},
@@ -248,7 +248,7 @@ async def test_an_engine_admits_at_the_cost_of_the_tiles_and_scores_as_transform
     engine = Engine(
         Settings(model=str(folder), isolation="inline", device="cpu", threads=1), Metrics(CollectorRegistry())
     )
-    results = []
+    results: list[Any] = []
     try:
         await engine.start()
         for shapes in SHOWN:

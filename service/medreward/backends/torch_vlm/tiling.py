@@ -7,8 +7,9 @@ are left.
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
 import torch
-from transformers.feature_extraction_utils import BatchFeature
+from torch import Tensor
 
 from medreward.backends.base import ModelImage
 from medreward.encoding.cutting import FILTERS
@@ -61,7 +62,7 @@ class Tiling:
         if tiles.rule == "llava_onevision":
             model.config.vision_aspect_ratio = f"{ANYRES}{tiles.most}"
 
-    def inputs(self, image: ModelImage) -> Mapping[str, Any]:
+    def inputs(self, image: ModelImage) -> Mapping[str, Tensor]:
         """Returns what the family's image processor makes of the image of which these are the tiles."""
         assert image.cut
         cut, processor = image.cut, self._image_processor
@@ -73,18 +74,14 @@ class Tiling:
             if processor.do_normalize:
                 value = processor.normalize(value, processor.image_mean, processor.image_std)
             values.append(value)
-        match cut.rule:
-            case "internvl":
-                return BatchFeature({"pixel_values": values}, "pt")
-            case "idefics3":
-                seen = torch.ones((1, cut.tiles, cut.tile, cut.tile), dtype=torch.long)
-                return BatchFeature({"pixel_values": [values], "pixel_attention_mask": seen}, "pt")
-            case "llava_next":
-                return BatchFeature({"pixel_values": [values], "image_sizes": [(cut.height, cut.width)]}, "pt")
-            case "llava_onevision":
-                images = 1 if cut.rows else 2  # with any number but 1 the model expects no tiles beside the whole
-                sizes = {"image_sizes": [(cut.height, cut.width)], "batch_num_images": [images]}
-                return BatchFeature({"pixel_values": [values], **sizes}, "pt")
+        tensors = {"pixel_values": torch.from_numpy(np.array(values if cut.rule == "internvl" else [values]))}
+        if cut.rule == "idefics3":
+            tensors["pixel_attention_mask"] = torch.ones((1, cut.tiles, cut.tile, cut.tile), dtype=torch.long)
+        if cut.rule in ("llava_next", "llava_onevision"):
+            tensors["image_sizes"] = torch.tensor([(cut.height, cut.width)])
+        if cut.rule == "llava_onevision":  # with any number but 1 the model expects no tiles beside the whole
+            tensors["batch_num_images"] = torch.tensor([1 if cut.rows else 2])
+        return tensors
 
     def written(self, cut: Cut) -> list[int]:
         """Returns the ids that stand for the image in a prompt."""
