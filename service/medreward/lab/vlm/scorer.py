@@ -57,7 +57,7 @@ class Scorer(nn.Module):
 
     def _features(self, groups: Sequence[Group]) -> dict[str, Features]:
         images = {image.key: image for group in groups for image in group.images}
-        return {key: self._backbone.encode(self._backbone.prepare(image)) for key, image in images.items()}
+        return {key: self._backbone.encode(self._backbone.prepare(image), image.cut) for key, image in images.items()}
 
     def _apart(self, groups: Sequence[Group]) -> Tensor:
         ends: dict[int, Tensor] = {}
