@@ -28,8 +28,9 @@ from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.platforms import current_platform
 
-from medreward.artifacts.manifest import Image as OneSize
-from medreward.artifacts.manifest import ImageOfOwnSize, ImageOfTiles, Manifest
+from medreward.artifacts.image_section import Image as OneSize
+from medreward.artifacts.image_section import ImageOfOwnSize, ImageOfTiles
+from medreward.artifacts.manifest import Manifest
 from medreward.artifacts.repository import transformers_files
 from medreward.backends.base import CostModel, Counts, DeviceBroken, Group, Logits, ModelImage
 from medreward.backends.torch_vlm.heads import SCORE, TrainedHeads

@@ -27,7 +27,8 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from backends.torch_vlm.checkpoints import REFUSED, opened, write_checkpoint, write_manifest
 from backends.torch_vlm.tiled import FAMILIES, WORDS, Theirs, write_tiled
 from commands import serving
-from medreward.artifacts.manifest import ImageOfTiles, read_manifest
+from medreward.artifacts.image_section import ImageOfTiles
+from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.reference import compare
 from medreward.backends.torch_vlm.tiling import FENCE, Tiling, section_of
@@ -138,10 +139,10 @@ def test_two_images_of_different_layouts_have_the_logits_of_the_originals(
 
 
 def test_company_and_caches_change_nothing(folder: Path, sizes: Tiles) -> None:
-    groups = [conversation(folder, seen(sizes, shape)) for shape in SHAPES]
+    groups = [conversation(folder, seen(sizes, shape)) for shape in ("wide", "tall", "small", "large")]
     backend, uncached = opened(folder), opened(folder, feature_cache_bytes=0, prefix_cache_bytes=0)
     first, again = backend.score(groups), backend.score(groups)
-    assert backend.take_counts().image_encodes == len(SHAPES)
+    assert backend.take_counts().image_encodes == len(groups)
     for group, *others in zip(groups, first, again, uncached.score(groups[::-1])[::-1], strict=True):
         [alone] = uncached.score([group])
         assert max(float(np.abs(alone - other).max()) for other in others) <= SAME
@@ -191,7 +192,7 @@ PUBLISHED: dict[str, tuple[Any, dict[str, Any], Any]] = {
 
 
 @pytest.mark.parametrize("family", PUBLISHED)
-@pytest.mark.parametrize("size", [(479, 641), (1200, 301), (40, 61)])
+@pytest.mark.parametrize("size", [(1200, 301), (40, 61)])
 def test_the_tiles_of_published_processors_are_the_same_to_the_bit(family: str, size: tuple[int, int]) -> None:
     made, given, image_processor = PUBLISHED[family]
     config, processor = made(image_token_id=1, **given), image_processor()
@@ -219,7 +220,7 @@ def test_layouts_of_published_checkpoints_are_theirs_whatever_the_size(family: s
     kind.num_image_tokens, kind.vision_aspect_ratio = 729, "anyres_max_9"
     counting = transformers.LlavaOnevisionProcessor if family == "llava_onevision" else transformers.LlavaNextProcessor
     kind._get_unpadded_features = partial(counting._get_unpadded_features, kind)
-    sides = [32, 50, 99, 256, 333, 335, 336, 337, 384, 448, 511, 672, 700, 1000, 1001, 1344, 2047, 4093, 16384]
+    sides = [32, 99, 335, 336, 337, 511, 672, 1000, 1001, 2047, 4093, 16384]
     for height, width in product(sides, sides):
         spec = sizes.of(width, height)
         if family == "internvl":

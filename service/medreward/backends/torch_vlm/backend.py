@@ -14,7 +14,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from medreward.artifacts.manifest import Image, ImageOfOwnSize, ImageOfTiles, Manifest, Vlm
+from medreward.artifacts.image_section import Image, ImageOfOwnSize, ImageOfTiles
+from medreward.artifacts.manifest import Manifest, Vlm
 from medreward.artifacts.repository import transformers_files
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage, RankSeat
 from medreward.backends.torch_vlm import adapter
