@@ -4,7 +4,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from medreward.artifacts.image_section import Image, ImageOfOwnSize, ImageOfTiles, section_of
 from medreward.artifacts.toml import Section, parse_toml, read_toml
 from medreward.encoding.thinking import Pair, ThinkingTags
 from medreward.types import DIMENSIONS, Evidence
@@ -23,40 +24,6 @@ from medreward.types import DIMENSIONS, Evidence
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
-
-
-class Image(Section):
-    """How every image is brought to the model's one size."""
-
-    width: PositiveInt
-    height: PositiveInt
-    fit: Literal["pad", "stretch"] = "pad"
-    required: bool = False
-    preprocessing: Literal[1] = 1  # version of the rules in encoding/image.py
-
-
-class ImageOfOwnSize(Section):
-    """How each image is brought to a size of its own, rounded and within bounds, for models that take any size."""
-
-    fit: Literal["own"]
-    min_pixels: PositiveInt
-    max_pixels: Annotated[int, Field(gt=0, le=4096**2)]  # what any published processor allows
-    multiple: PositiveInt  # of each side: what is one token to the model
-    required: bool = False
-    preprocessing: Literal[1] = 1
-
-    @model_validator(mode="after")
-    def has_room_for_a_token(self) -> Self:
-        if not self.multiple**2 <= self.max_pixels >= self.min_pixels:
-            raise ValueError("max_pixels must hold multiple x multiple pixels, and at least min_pixels")
-        return self
-
-
-def _image_section(image: Any) -> Any:
-    """Returns the section that `fit` asks for. pydantic's own union would report the errors of both sections."""
-    if not isinstance(image, dict):
-        return image
-    return (ImageOfOwnSize if image.get("fit") == "own" else Image).model_validate(image)
 
 
 class Turns(Section):
@@ -204,7 +171,7 @@ class Manifest(Section):
     golden: FileName | None = None
     measured: FileName | None = None  # the figures behind the card
     files: dict[FileName, Sha256] = Field(default_factory=dict)
-    image: Annotated[Image | ImageOfOwnSize, BeforeValidator(_image_section)]
+    image: Annotated[Image | ImageOfOwnSize | ImageOfTiles, BeforeValidator(section_of)]
     text: Text
     onnx: Onnx | None = None
     reading: Reading | None = None
@@ -228,8 +195,8 @@ class Manifest(Section):
                 raise ValueError(f"the weights of viewpoint {name} may only name the model's dimensions")
         if self.runtime == "onnx" and not (self.onnx and self.text.tokenizer):
             raise ValueError("runtime onnx needs [onnx] and a tokenizer under [text]")
-        if isinstance(self.image, ImageOfOwnSize) and not self.vlm:
-            raise ValueError("fit own is for models with [vlm]")
+        if not isinstance(self.image, Image) and not self.vlm:
+            raise ValueError(f"fit {self.image.fit} is for models with [vlm]")
         if self.runtime == "torch_vlm" and not (self.vlm and self.text.tokenizer):
             raise ValueError("runtime torch_vlm needs [vlm] and a tokenizer under [text]")
         if self.text.prompt.count("{image}") != (1 if self.vlm else 0):

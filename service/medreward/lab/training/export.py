@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from medreward.artifacts.manifest import Calibration, Manifest, read_manifest
 from medreward.artifacts.toml import toml
-from medreward.backends.base import ModelImage
 from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError
 from medreward.lab.training import recipe
@@ -247,7 +246,7 @@ def _golden(folder: Path, examples: Sequence[Example]) -> str:
     served = Served(folder, manifest, threads=1)
     rows = []
     for index, example in enumerate(examples):
-        image = None if example.image is None else ModelImage(str(index), served.fitted(example.image))
+        image = None if example.image is None else served.image(str(index), example.image)
         group = served.group(image, example.question, [example.response])
         logits = served.backend.score([group])[0][0].astype(np.float64).mean(0)
         rows.append(
