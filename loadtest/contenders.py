@@ -209,6 +209,7 @@ def run_plain(pipe: Connection, folder: Path, dtype: str, device: str) -> None:
     """Scores what comes through the pipe, until this process is ended. The reference is made in a second model."""
     import torch
 
+    from medreward.backends.base import ModelImage
     from medreward.backends.torch_vlm.backend import open_torch_vlm
     from medreward.encoding.image import ImageLimits, decode, probe
     from medreward.engine.model import open_model
@@ -229,9 +230,9 @@ def run_plain(pipe: Connection, folder: Path, dtype: str, device: str) -> None:
         rows = []
         for group in groups:
             header = probe(group.png, limits)
-            pixels = decode(group.png, header, model.image.of(header.width, header.height))
+            image = ModelImage("", decode(group.png, header, model.image.of(header.width, header.height)))
             prompt = model.text.prompt(group.question, has_image=True)
-            rows += [(pixels, prompt.ids, model.text.answer(prompt, each, Options()).ids) for each in group.answers]
+            rows += [(image, prompt.ids, model.text.answer(prompt, each, Options()).ids) for each in group.answers]
         logits = []
         with torch.inference_mode():
             for start in range(0, len(rows), PLAIN_ROWS):

@@ -208,7 +208,7 @@ def measured(backend: TorchVlmBackend, size: int, answer: int, args: argparse.Na
 
     def plain(batch: int) -> Callable[[Sequence[Group]], None]:
         def run(groups: Sequence[Group]) -> None:
-            rows = [([g.image.pixels], g.prompt, ids) for g in groups for ids in g.answers if g.image]
+            rows = [([g.image], g.prompt, ids) for g in groups for ids in g.answers if g.image]
             rows.sort(key=lambda row: len(row[1]) + len(row[2]))  # like lengths together: the best that padding can do
             for start in range(0, len(rows), batch):
                 images, prompts, answers = zip(*rows[start : start + batch], strict=True)

@@ -14,7 +14,7 @@ import pictures
 from asking import check_problem, over_grpc, over_rest, post, refused
 from cases import ANSWER, QUESTION, SCAN, b64, item, to_message
 from keyring import KeysFile, bearer
-from medreward.api.rest.schemas import StateReply
+from medreward.api.state_shapes import StateReply
 from medreward.errors import ITEM_CODES
 from medreward.metrics import Metrics
 from medreward.types import DIMENSIONS, Flag

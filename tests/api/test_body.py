@@ -11,7 +11,7 @@ from httpx import Response
 import pictures
 from asking import JSON, NoNumbers, Numbers, body_with, check_problem, over_rest, post, send
 from cases import ANSWER, QUESTION, SCAN, b64, item
-from medreward.api.rest.schemas import ScoreReply
+from medreward.api.rest.reply_shapes import ScoreReply
 from medreward.settings import MIB
 from serving import BODY_BYTES, LOOPBACK, Server, running
 

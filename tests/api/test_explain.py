@@ -9,7 +9,7 @@ import pytest
 from asking import check_problem, post
 from cases import SCAN, Body, to_message
 from keyring import KeysFile, bearer
-from medreward.api.rest.schemas import ScoreReply
+from medreward.api.rest.reply_shapes import ScoreReply
 from medreward.backends.base import Group, Logits
 from medreward.backends.fake import FakeBackend, WordTokenizer
 from medreward.engine import serving

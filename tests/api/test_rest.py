@@ -12,7 +12,7 @@ from fastapi.openapi.models import OpenAPI
 import pictures
 from asking import PROBLEM, body_with, check_problem, post, send
 from cases import item
-from medreward.api.rest.schemas import ModelReply, StoredReply
+from medreward.api.rest.reply_shapes import ModelReply, StoredReply
 from medreward.artifacts.manifest import read_manifest
 from medreward.settings import Settings
 from medreward.types import DIMENSIONS, Flag

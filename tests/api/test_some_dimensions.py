@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from asking import post
 from cases import to_message
-from medreward.api.rest.schemas import ScoreReply
+from medreward.api.rest.reply_shapes import ScoreReply
 from medreward.backends.base import Group
 from medreward.cli.score import command as score
 from medreward.cli.score_file import command as score_file

@@ -7,7 +7,7 @@ import pytest
 from asking import check_problem, post, refused
 from cases import SCAN, Body, to_message
 from keyring import KeysFile, bearer
-from medreward.api.rest.schemas import ScoreReply
+from medreward.api.rest.reply_shapes import ScoreReply
 from medreward.types import DIMENSIONS
 from serving import Server, running
 

@@ -12,7 +12,7 @@ import pytest
 import pictures
 from asking import Refusal, check_problem, over_grpc, over_rest, post
 from cases import SCAN, Body, to_message
-from medreward.api.rest.schemas import ModelReply, ScoreReply
+from medreward.api.rest.reply_shapes import ModelReply, ScoreReply
 from medreward.clients import AsyncClient, Refused
 from medreward.clients.rewarding import RewardSource
 from medreward.clients.shaping import Shaping, normalised

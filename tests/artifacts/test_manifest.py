@@ -219,3 +219,33 @@ def test_faulty_bounds_of_own_sizes_are_refused(tmp_path: Path, old: str, new: s
             tmp_path,
             TEXT.replace("width = 64\nheight = 64", OWN[OWN.index("fit = ") : OWN.index("multiple")] + "multiple = 28"),
         )
+
+
+TILES = VLM.replace(
+    "width = 64\nheight = 64",
+    'fit = "tiles"\nrule = "internvl"\ntile = 448\ntokens = 256\nmin_tiles = 1\nmax_tiles = 12',
+)
+
+
+def test_the_bounds_of_tiles_are_in_the_fingerprint_and_bound_an_image(tmp_path: Path) -> None:
+    assert read(tmp_path, TILES).image.sizes.pixels == 13 * 448 * 448
+    fewer = TILES.replace("max_tiles = 12", "max_tiles = 6")
+    assert read(tmp_path, fewer).image.sizes.pixels == 7 * 448 * 448
+    assert read(tmp_path, fewer).fingerprint != read(tmp_path, TILES).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("max_tiles = 12", "", "rule internvl needs min_tiles, max_tiles, and no other bounds"),
+        ("max_tiles = 12", "max_tiles = 12\nlongest = 448", "rule internvl needs min_tiles, max_tiles, and no other"),
+        ("max_tiles = 12", "max_tiles = 65", "image.max_tiles"),
+        ("min_tiles = 1", "min_tiles = 13", "max_tiles must be at least min_tiles"),
+        ("tile = 448", "tile = 2048", "may have 16777216 pixels together"),
+        ('rule = "internvl"', 'rule = "qwen"', "image.rule"),
+    ],
+)
+def test_faulty_bounds_of_tiles_are_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in TILES
+    with pytest.raises(ConfigurationError, match=re.escape(says)):
+        read(tmp_path, TILES.replace(old, new))

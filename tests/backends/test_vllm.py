@@ -97,9 +97,9 @@ async def worker(model: Model) -> AsyncIterator[Worker]:
 
 
 def reference(plain: TorchVlmBackend, group: Group) -> Logits:
-    pixels = [[image.pixels for image in group.images]] if group.images else []
+    images = [group.images] if group.images else []
     with torch.inference_mode():
-        hidden = [plain.backbone.whole(pixels, [group.prompt], [answer]) for answer in group.answers]
+        hidden = [plain.backbone.whole(images, [group.prompt], [answer]) for answer in group.answers]
         logits: Logits = plain.heads(torch.cat(hidden)[:, None]).numpy()
     return logits
 

@@ -21,7 +21,7 @@ from audits import read_entries, room_for
 from keyring import KeysFile, bearer
 from medreward.api.access.keys import Scope
 from medreward.api.rest.decisions import OverrideReply
-from medreward.api.rest.schemas import StateReply
+from medreward.api.state_shapes import StateReply
 from medreward.backends.fake import FAKE_MANIFEST
 from medreward.errors import ConfigurationError
 from medreward.screening.audit import account

@@ -9,7 +9,7 @@ import grpc
 import httpx
 
 from cases import Body, to_message
-from medreward.api.rest.schemas import Problem
+from medreward.api.rest.reply_shapes import Problem
 from medreward.proto import reward_pb2 as pb
 from medreward.types import DIMENSIONS
 

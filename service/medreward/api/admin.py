@@ -16,9 +16,11 @@ from medreward.api.access.tls import Tls
 from medreward.api.openapi import PROBLEMS, describe, paths
 from medreward.api.rest.decisions import AUDIT_OFF
 from medreward.api.rest.middleware import NO_TELEMETRY, admin_rules, engine_of, entry_of, surround
+from medreward.api.rest.reply_shapes import ModelRefShape
 from medreward.api.rest.requests import checked, decode_json, read_body
-from medreward.api.rest.schemas import ModelRefShape, Shape, StateReply
 from medreward.api.rest.screen import PolicyRefShape, screening_of
+from medreward.api.shape import Shape
+from medreward.api.state_shapes import StateReply
 from medreward.engine.engine import Engine
 from medreward.engine.models import Change, Plan
 from medreward.errors import Code, RequestError

@@ -4,10 +4,19 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
+from medreward.artifacts.image_section import Image, ImageOfOwnSize, ImageOfTiles, section_of
 from medreward.artifacts.toml import Section, parse_toml, read_toml
 from medreward.encoding.thinking import Pair, ThinkingTags
 from medreward.types import DIMENSIONS, Evidence
@@ -15,40 +24,6 @@ from medreward.types import DIMENSIONS, Evidence
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
-
-
-class Image(Section):
-    """How every image is brought to the model's one size."""
-
-    width: PositiveInt
-    height: PositiveInt
-    fit: Literal["pad", "stretch"] = "pad"
-    required: bool = False
-    preprocessing: Literal[1] = 1  # version of the rules in encoding/image.py
-
-
-class ImageOfOwnSize(Section):
-    """How each image is brought to a size of its own, rounded and within bounds, for models that take any size."""
-
-    fit: Literal["own"]
-    min_pixels: PositiveInt
-    max_pixels: Annotated[int, Field(gt=0, le=4096**2)]  # what any published processor allows
-    multiple: PositiveInt  # of each side: what is one token to the model
-    required: bool = False
-    preprocessing: Literal[1] = 1
-
-    @model_validator(mode="after")
-    def has_room_for_a_token(self) -> Self:
-        if not self.multiple**2 <= self.max_pixels >= self.min_pixels:
-            raise ValueError("max_pixels must hold multiple x multiple pixels, and at least min_pixels")
-        return self
-
-
-def _image_section(image: Any) -> Any:
-    """Returns the section that `fit` asks for. pydantic's own union would report the errors of both sections."""
-    if not isinstance(image, dict):
-        return image
-    return (ImageOfOwnSize if image.get("fit") == "own" else Image).model_validate(image)
 
 
 class Turns(Section):
@@ -103,19 +78,27 @@ class Onnx(Section):
 
 
 class Reading(Section):
-    """How an answer is read. What has been said is not read again, and a long answer is read in windows.
+    """How an answer is read. What has been said is not read again, and a long answer is read in parts.
 
-    The logits of the windows are averaged, and those that answer the question weigh most.
+    Each part holds whole sentences, or starts `step` tokens behind the one before. The logits of the parts are
+    averaged, and those that answer the question weigh most.
     """
 
     run: Annotated[int, Field(ge=2)]  # tokens that are left out if they have stood in the answer before, in this order
     window: PositiveInt  # tokens of the answer that are read together
-    step: PositiveInt  # from the start of a window to that of the next
+    step: PositiveInt | None = None  # from the start of a part to that of the next, each of them a window long
+    part: PositiveInt | None = None  # in place of `step`: tokens of each part of an answer that no window holds
+    stops: tuple[NonNegativeInt, ...] = ()  # ids of the tokens that end a sentence, and so may end a part
+    answering: NonNegativeFloat = 1.0  # how much a logit of responsiveness more weighs; 0: all parts weigh the same
 
     @model_validator(mode="after")
     def leaves_nothing_out(self) -> Self:
-        if self.step > self.window:
+        if (self.part is None) == (self.step is None):
+            raise ValueError("give either step or part")
+        if self.step is not None and self.step > self.window:
             raise ValueError("step must not be above window, as what lies between two windows would never be read")
+        if self.part is not None and self.part > self.window:
+            raise ValueError("part must not be above window, as no more than a window is read together")
         return self
 
 
@@ -188,7 +171,7 @@ class Manifest(Section):
     golden: FileName | None = None
     measured: FileName | None = None  # the figures behind the card
     files: dict[FileName, Sha256] = Field(default_factory=dict)
-    image: Annotated[Image | ImageOfOwnSize, BeforeValidator(_image_section)]
+    image: Annotated[Image | ImageOfOwnSize | ImageOfTiles, BeforeValidator(section_of)]
     text: Text
     onnx: Onnx | None = None
     reading: Reading | None = None
@@ -212,8 +195,8 @@ class Manifest(Section):
                 raise ValueError(f"the weights of viewpoint {name} may only name the model's dimensions")
         if self.runtime == "onnx" and not (self.onnx and self.text.tokenizer):
             raise ValueError("runtime onnx needs [onnx] and a tokenizer under [text]")
-        if isinstance(self.image, ImageOfOwnSize) and not self.vlm:
-            raise ValueError("fit own is for models with [vlm]")
+        if not isinstance(self.image, Image) and not self.vlm:
+            raise ValueError(f"fit {self.image.fit} is for models with [vlm]")
         if self.runtime == "torch_vlm" and not (self.vlm and self.text.tokenizer):
             raise ValueError("runtime torch_vlm needs [vlm] and a tokenizer under [text]")
         if self.text.prompt.count("{image}") != (1 if self.vlm else 0):
@@ -271,7 +254,7 @@ class Manifest(Section):
         if self.text.turns is None:  # likewise
             del decides["text"]["turns"]
         if self.reading:
-            decides["reading"] = self.reading.model_dump(mode="json")
+            decides["reading"] = self.reading.model_dump(mode="json", exclude_defaults=True)
         if self.vlm:
             decides["vlm"] = self.vlm.model_dump(mode="json")
         if self.viewpoints:  # what a guideline is called, and where it stands, decides no reward

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from medreward.encoding.sizes import Cut
 from medreward.types import Phase, Runtime
 
 STRETCH: Final = 64  # tokens that are compared at once
@@ -23,6 +24,7 @@ class ModelImage:
     digest: str
     pixels: NDArray[np.uint8]  # height, width, 3
     tenant: str = ""
+    cut: Cut | None = None  # the layout of its tiles, which then lie one below the other
 
     @property
     def key(self) -> str:

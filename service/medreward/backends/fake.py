@@ -13,7 +13,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from medreward.artifacts.manifest import Calibration, Image, Manifest, Text
+from medreward.artifacts.image_section import Image
+from medreward.artifacts.manifest import Calibration, Manifest, Text
 from medreward.backends.base import CostModel, Counts, Group, Logits
 from medreward.caches import MIB, ByteCache
 from medreward.types import DIMENSIONS, Evidence, Runtime

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage
-from medreward.backends.reading import joined, windows
+from medreward.backends.reading import joined, parts
 from medreward.caches import MIB, ByteCache
 from medreward.cores import available_cores
 from medreward.errors import ConfigurationError
@@ -117,6 +117,7 @@ class OnnxBackend:
                 "the shapes of the image graph, the score graph and the manifest do not fit together"
             )
         self._reading = manifest.reading
+        self._answering = manifest.reading.answering if manifest.reading else 1.0
         self._run_shape = RUN_SHAPES[device]
         # A GPU is fed by one caller; on a CPU a run uses one core.
         self._threads = 1 if device == "cuda" else threads or available_cores()
@@ -134,18 +135,18 @@ class OnnxBackend:
         with self._counts.timed("encode"):
             images = self._image_tokens([group.image for group in groups if group.image])
         rows: list[Row] = []
-        parts: list[int] = []  # of each answer
+        counts: list[int] = []  # of the parts of each answer
         for group in groups:
             tokens = images[group.image.key] if group.image else None
             for answer in group.answers:
-                read = windows(answer, self._reading) if self._reading else [answer]
+                read = parts(answer, self._reading) if self._reading else [answer]
                 rows += [Row(tokens, np.array([*group.prompt, *part], np.int64)) for part in read]
-                parts.append(len(read))
+                counts.append(len(read))
         with self._counts.timed("answers"):
             logits = self._score_rows(rows)
         self._counts.prefix_runs += len(rows)
-        answers = np.split(logits, [*accumulate(parts)][:-1]) if parts else []
-        whole = np.stack([*map(joined, answers)]) if parts else logits
+        answers = np.split(logits, [*accumulate(counts)][:-1]) if counts else []
+        whole = np.stack([joined(read, self._answering) for read in answers]) if counts else logits
         ends = accumulate(len(group.answers) for group in groups)
         return [whole[end - len(group.answers) : end] for group, end in zip(groups, ends, strict=True)]
 

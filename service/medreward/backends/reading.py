@@ -1,8 +1,9 @@
 """How a model reads an answer that repeats itself or is long: it leaves out what was said before, and reads the rest
-in windows, whose logits are joined.
+in parts, whose logits are joined.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -23,23 +24,41 @@ def said_once(ids: Sequence[int], run: int) -> list[int]:
     return [token for place, token in enumerate(ids) if place not in again]
 
 
-def windows(answer: Sequence[int], reading: Reading) -> list[list[int]]:
-    """Returns the parts of an answer that are read, each with the answer's closing token; one part for a short one."""
+def parts(answer: Sequence[int], reading: Reading) -> list[list[int]]:
+    """Returns the parts in which an answer is read, each with the answer's closing token; one for a short answer."""
     *said, end = answer
     ids = said_once(said, reading.run)
-    last = max(0, len(ids) - reading.window)
-    starts = [*range(0, last, reading.step), last]
-    return [[*ids[start : start + reading.window], end] for start in starts]
+    if len(ids) <= reading.window:
+        return [[*ids, end]]
+    if reading.part is None:
+        assert reading.step
+        last = len(ids) - reading.window
+        spans = [(start, start + reading.window) for start in (*range(0, last, reading.step), last)]
+    else:
+        spans = [*pairwise(_sentence_cuts(ids, reading.part, reading.stops))]
+    return [[*ids[start:stop], end] for start, stop in spans]
 
 
-def joined(windows: Logits) -> HeadOutputs:
-    """Returns the logits of an answer from those of its windows. The more a window answers the question, the more it
-    weighs.
+def _sentence_cuts(ids: Sequence[int], size: int, stops: Sequence[int]) -> Iterator[int]:
+    """Yields the places between the parts, and both ends. As many whole sentences as have room are a part, so that one
+    that says something stands with few others.
     """
-    if len(windows) == 1:
-        only: HeadOutputs = windows[0]
+    yield (cut := 0)
+    while len(ids) - cut > size:
+        room = range(cut + size, cut, -1)
+        cut = next((place for place in room if ids[place - 1] in stops), cut + size)
+        yield cut
+    yield len(ids)
+
+
+def joined(parts: Logits, answering: float) -> HeadOutputs:
+    """Returns the logits of an answer from those of its parts. The more a part answers the question, the more it
+    weighs: the logarithm of its weight is `answering` times its logit of responsiveness.
+    """
+    if len(parts) == 1:
+        only: HeadOutputs = parts[0]
         return only
-    answering = windows[:, :, DIMENSIONS.index("responsiveness")].mean(1, dtype=np.float64)
-    weights = np.exp(answering - answering.max())
-    mean: HeadOutputs = np.tensordot(weights / weights.sum(), windows, 1).astype(np.float32)
+    answers = answering * parts[:, :, DIMENSIONS.index("responsiveness")].mean(1, dtype=np.float64)
+    weights = np.exp(answers - answers.max())
+    mean: HeadOutputs = np.tensordot(weights / weights.sum(), parts, 1).astype(np.float32)
     return mean

@@ -28,8 +28,9 @@ from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.platforms import current_platform
 
-from medreward.artifacts.manifest import Image as OneSize
-from medreward.artifacts.manifest import ImageOfOwnSize, Manifest
+from medreward.artifacts.image_section import Image as OneSize
+from medreward.artifacts.image_section import ImageOfOwnSize, ImageOfTiles
+from medreward.artifacts.manifest import Manifest
 from medreward.artifacts.repository import transformers_files
 from medreward.backends.base import CostModel, Counts, DeviceBroken, Group, Logits, ModelImage
 from medreward.backends.torch_vlm.heads import SCORE, TrainedHeads
@@ -200,6 +201,8 @@ def _refuse(folder: Path, manifest: Manifest, settings: Settings, config: Any) -
         raise ConfigurationError(f"--backend vllm runs {known}, and {manifest.name} is {config.model_type}")
     if manifest.vlm is None or manifest.vlm.head is None:
         raise ConfigurationError(f"--backend vllm needs a trained head, and {manifest.name} has a verbaliser")
+    if isinstance(manifest.image, ImageOfTiles):
+        raise ConfigurationError("--backend vllm cuts no images into tiles: [image] needs another fit")
     if manifest.experts:
         raise ConfigurationError(f"--backend vllm takes no experts, and {manifest.name} has some")
     if (folder / ADAPTER).exists():
@@ -212,10 +215,11 @@ def _refuse(folder: Path, manifest: Manifest, settings: Settings, config: Any) -
         )
 
 
-def _largest(image: OneSize | ImageOfOwnSize) -> tuple[int, int]:
+def _largest(image: OneSize | ImageOfOwnSize | ImageOfTiles) -> tuple[int, int]:
     """Returns height and width of the largest image, or of the largest square."""
     if not isinstance(image, ImageOfOwnSize):
-        return image.height, image.width
+        every = image.sizes.of(1, 1)  # tiles were refused
+        return every.height, every.width
     side = math.isqrt(image.max_pixels) // image.multiple * image.multiple
     return side, side
 
@@ -225,7 +229,7 @@ def _image_cost(manifest: Manifest, config: Any) -> tuple[int, int]:
     side = config.vision_config.patch_size * config.vision_config.spatial_merge_size
     image = manifest.image
     if not isinstance(image, ImageOfOwnSize):
-        return image.width * image.height // side**2, 0
+        return image.sizes.pixels // side**2, 0
     if image.multiple != side:
         raise ConfigurationError(
             f"{side} x {side} pixels are a token to this model: multiple of [image] must be {side}"

@@ -133,10 +133,10 @@ def adopt(folder: Path, name: str | None, heads: str | None, image_size: int | N
     manifest = read_manifest(folder / MANIFEST_FILE)
     if as_json:
         facts = {"name": manifest.name, "fingerprint": manifest.fingerprint, "folder": str(folder)}
-        print_json({**facts, "image": manifest.image.model_dump()})
+        print_json({**facts, "image": manifest.image.model_dump(exclude_none=True)})
     else:
         click.echo(f"{manifest.name} in {folder}, {manifest.fingerprint}")
-        click.echo(f"image: {_as_text(manifest.image.model_dump())}")
+        click.echo(f"image: {_as_text(manifest.image.model_dump(exclude_none=True))}")
     for remark in remarks:
         click.echo(f"medreward: {remark}", err=True)
     return 0
@@ -208,7 +208,7 @@ def facts_of(folder: Path, manifest: "Manifest") -> dict[str, Any]:
         "evidence": str(manifest.evidence),
         "license": manifest.license,
         "provenance": manifest.provenance,
-        "image": manifest.image.model_dump(),
+        "image": manifest.image.model_dump(exclude_none=True),
         "max_tokens": manifest.text.max_tokens,
         "weights": {dimension: manifest.weights.get(dimension, 0.0) for dimension in manifest.dimensions},
         "viewpoints": {name: viewpoint.model_dump() for name, viewpoint in manifest.viewpoints.items()},

@@ -83,7 +83,7 @@ async def scores_elsewhere(settings: Settings, model: Model, groups: Sequence[Gr
         for image in group.images:
             place = Place(start, *image.pixels.shape[:2])
             memory.pixels(place)[:] = image.pixels
-            images.append(ImageFrame(place, image.digest, ""))
+            images.append(ImageFrame(place, image.digest, "", image.cut))
             start += place.size
         frames.append(GroupFrame(images, group.prompt, group.answers))
     worker = ProcessWorker(settings, model.manifest, model.folder, fd, lambda _: None, verified_at=model.verified_at)
@@ -115,9 +115,10 @@ def phantom_groups(model: Model, limits: ImageLimits) -> dict[str, Group]:
     last: Golden | None = None
     for golden in golden_images(PHANTOMS, KINDS):
         header = probe(golden.png, limits)
-        pixels = decode(golden.png, header, model.image.of(header.width, header.height))
+        spec = model.image.of(header.width, header.height)
+        pixels = decode(golden.png, header, spec)
         with suppress(ItemError):
-            groups[golden.name] = _group(model, golden, ModelImage(golden.name, pixels))
+            groups[golden.name] = _group(model, golden, ModelImage(golden.name, pixels, cut=spec.cut))
             last = golden
     if last is None:
         raise ConfigurationError(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medreward.encoding.cutting import put_together, tiles_of
 from medreward.encoding.dicom import dicom_picture, dicom_size
 from medreward.encoding.pictures import picture_size, refused, upright_picture
 from medreward.encoding.sizes import Fit, ImageHeader, ImageSpec, Kind
@@ -19,7 +20,7 @@ from medreward.errors import Code, ItemError
 
 Pixels = NDArray[np.uint8]
 
-FILTERS: Final[dict[Fit, Image.Resampling]] = {
+FILTERS: Final[dict[Fit, Image.Resampling]] = {  # of tiles: see cutting.py
     "pad": Image.Resampling.BILINEAR,
     "stretch": Image.Resampling.BILINEAR,
     "own": Image.Resampling.BICUBIC,
@@ -59,11 +60,13 @@ def decode(data: bytes, header: ImageHeader, spec: ImageSpec) -> Pixels:
     """Returns the pixels of a probed image at the model's size: height, width, RGB. Refuses a damaged file."""
     with _library_errors():
         size = _fitted_size(header.width, header.height, spec)
-        # An image at its own size has the very pixels that transformers' processors give it.
-        least = (header.width, header.height) if spec.fit == "own" else size
+        # An image at its own size, or in tiles, has the very pixels that transformers' processors give it.
+        least = (header.width, header.height) if spec.fit in ("own", "tiles") else size
         image = (
             dicom_picture(data, header.frame) if header.kind == "dicom" else upright_picture(data, header.kind, least)
         )
+        if spec.cut:
+            return tiles_of(image, spec.cut)
         fitted = image.resize(size, FILTERS[spec.fit]).convert("RGB")
         canvas = Image.new("RGB", (spec.width, spec.height))
         canvas.paste(fitted, ((spec.width - fitted.width) // 2, (spec.height - fitted.height) // 2))
@@ -121,7 +124,9 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 
 def without_fill(pixels: Pixels, header: ImageHeader, spec: ImageSpec) -> Pixels:
-    """Returns the part of decoded pixels that shows the image, without the black around it."""
+    """Returns the part of decoded pixels that shows the image, without the black around it; tiles are put together."""
+    if spec.cut:
+        return put_together(pixels, spec.cut)
     width, height = _fitted_size(header.width, header.height, spec)
     left, top = (spec.width - width) // 2, (spec.height - height) // 2
     return pixels[top : top + height, left : left + width]

@@ -75,6 +75,8 @@ class Items:
         opened = await self._open(item, context)
         context.opened[i] = tuple(file.sha256 for file in opened)
         files = [opened[place] for place in prompt.images]
+        if len(files) > 1 and self._model.heeds_other_images:
+            files = [file.among_others() for file in files]
         expert = self._model.manifest.expert_of(item.department)
         digests = ",".join(file.digest for file in files)
         key = GroupKey(request.lane, request.tenant, digests, prompt_digest(prompt.ids), expert)
@@ -140,9 +142,11 @@ class Items:
         """
         deadline, timings = context.deadline, context.timings
         costs = self._cost.answers(len(prompt), [ids for _, ids in answers])
-        # An image counts at the size at which the model sees it.
-        pixels = sum(self._model.image.of(file.header.width, file.header.height).pixels for file in files)
-        costs[0] += self._cost.group(len(prompt), pixels, len(files))
+        # An image counts at the size at which the model sees it, and one in tiles by what its layout says.
+        headers = [file.header for file in files]
+        specs = [self._model.image.of(header.width, header.height, header.is_alone) for header in headers]
+        costs[0] += self._cost.group(len(prompt), sum(spec.pixels for spec in specs), len(files))
+        costs[0] += sum(spec.tokens for spec in specs)
         reserved = sum(costs)
         self._scheduler.admit(reserved, key.lane, self._clock(), deadline)
         flights: list[Flight] = []

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from medreward.artifacts.evidence import require_evidence
 from medreward.artifacts.golden import GoldenTriple, read_golden
-from medreward.artifacts.manifest import ImageOfOwnSize, Manifest
+from medreward.artifacts.manifest import Manifest
 from medreward.encoding.sizes import ImageSpec, OwnSize
 from medreward.encoding.text import FileTokenizer, TextEncoder, Tokenizer, TurnTemplate
+from medreward.encoding.tiles import Tiles
 from medreward.engine.files import open_verified
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
@@ -55,12 +56,14 @@ class Model:
         return self.manifest.vlm is not None
 
     @cached_property
-    def image(self) -> ImageSpec | OwnSize:
+    def image(self) -> ImageSpec | OwnSize | Tiles:
         """The size, or the rule for sizes, at which the model sees images."""
-        image = self.manifest.image
-        if isinstance(image, ImageOfOwnSize):
-            return OwnSize(image.min_pixels, image.max_pixels, image.multiple)
-        return ImageSpec(image.width, image.height, image.fit)
+        return self.manifest.image.sizes
+
+    @property
+    def heeds_other_images(self) -> bool:
+        """Whether the model sees an image otherwise where it reads others with it."""
+        return isinstance(self.image, Tiles) and self.image.heeds_others
 
     @cached_property
     def default_weights(self) -> Mapping[str, float]:

@@ -202,5 +202,6 @@ def _probe(model: Model, slots: Slots) -> GroupFrame:
     required = model.manifest.image.required
     prompt = model.text.prompt(PROBE, required)
     answer = model.text.answer(prompt, PROBE, Options())
-    images = [ImageFrame(slots.new(PROBE, model.image.of(1, 1)).place, PROBE, "")] if required else []
+    spec = model.image.of(1, 1)
+    images = [ImageFrame(slots.new(PROBE, spec).place, PROBE, "", spec.cut)] if required else []
     return GroupFrame(images, prompt.ids, [answer.ids])

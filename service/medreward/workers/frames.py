@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from medreward.backends.base import CostModel, Counts, Group, HeadOutputs, ModelImage
-from medreward.encoding.sizes import ImageHeader, ImageSpec
+from medreward.encoding.sizes import Cut, ImageHeader, ImageSpec
 from medreward.errors import Code, ItemError
 from medreward.types import Runtime
 from medreward.workers.memory import PixelMemory, Place
@@ -45,6 +45,7 @@ class ImageFrame(msgspec.Struct, array_like=True):
     place: Place
     digest: str
     tenant: str
+    cut: Cut | None = None
 
 
 class GroupFrame(msgspec.Struct, array_like=True):
@@ -57,7 +58,7 @@ class GroupFrame(msgspec.Struct, array_like=True):
 
     def group(self, memory: PixelMemory) -> Group:
         """What a backend is asked to score; the pixels of its images are views of the memory."""
-        images = [ModelImage(image.digest, memory.pixels(image.place), image.tenant) for image in self.images]
+        images = [ModelImage(each.digest, memory.pixels(each.place), each.tenant, each.cut) for each in self.images]
         further = tuple(images[1:])
         return Group(images[0] if images else None, self.prompt, self.answers, further, self.expert)
 

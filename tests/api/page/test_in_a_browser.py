@@ -1,6 +1,7 @@
 """The page in a real Chromium, as people use it: by keyboard, by file, with keys, behind a proxy."""
 
 import asyncio
+import base64
 import json
 import subprocess
 import sys
@@ -283,6 +284,77 @@ def test_sentences_are_coloured_by_what_they_add(page: Page) -> None:
     page.write(QUESTION, answers)
     page.score()
     assert page.texts(".answer mark") == []
+
+
+def test_the_reward_along_an_answer_is_that_of_its_beginnings(page: Page, server: Server) -> None:
+    answers = ["No. The \N{GRINNING FACE} lung is clear. There is a large effusion on the right.", "No."]
+    page.click("#steps")
+    page.write(QUESTION, answers)
+    page.score()
+    [first, _] = asked(server, answers, options={"steps": "sentences"})["results"]
+    shown = page.tab.value("[...document.querySelectorAll('.steps output')].map((one) => Number(one.title))")
+    assert shown == [step["reward"] for step in first["steps"]]  # one sentence has nothing along it
+    assert page.texts(".steps li span") == [
+        "No.",
+        "\N{HORIZONTAL ELLIPSIS} \N{GRINNING FACE} lung is clear.",
+        "\N{HORIZONTAL ELLIPSIS} effusion on the right.",
+    ]
+    assert page.tab.value("document.querySelectorAll('.steps .curve').length") == 1
+    assert '"steps": "sentences"' in page.tab.text("#recipe")
+    assert "steps=1" in page.tab.value("location.hash")
+
+
+#: Stands between the page and its server as a model would that reads several images and turns, and keeps what is sent.
+READS_MORE = """
+const real = fetch;
+window.fetch = async (url, sent) => {
+  if (url.endsWith("/v1/limits")) {
+    const limits = await (await real(url, sent)).json();
+    return Response.json({...limits, item_images: 3, item_turns: 4});
+  }
+  if (!url.endsWith("/v1/score")) return real(url, sent);
+  const {items: [{images, history, ...item}], ...body} = JSON.parse(sent.body);
+  window.sent = {images: images ?? [item.image], history};
+  return real(url, {...sent, body: JSON.stringify({...body, items: [item]})});
+};
+"""
+
+
+def test_further_images_and_earlier_turns_are_sent_where_the_model_reads_them(page: Page, tmp_path: Path) -> None:
+    tab = page.tab
+    assert tab.value("before.hidden")  # the bundled model reads neither
+    tab.value(READS_MORE)
+    page.click("#key-forget")  # it asks for the limits again
+    tab.wait("!before.hidden")
+    tab.value("before.open = true")
+    files = [tmp_path / name for name in ("now.png", "prior.png", "first.png")]
+    for seed, file in enumerate(files):
+        file.write_bytes(pictures.png(seed))
+    page.choose(files[0])
+    tab.choose("#more-files", *files[1:])
+    page.write(QUESTION, ANSWERS)
+    for _ in range(3):  # the third would be one more than the model reads
+        page.click("#add-turn")
+    for place, text in enumerate(("Whose lung?", "MARYBROWN's.", "And this?")):
+        tab.value(f"document.querySelectorAll('#turns textarea')[{place}].select()")
+        tab.type(text)
+    assert len(page.texts("#turns textarea")) == 4
+    page.score()
+    sent = tab.value("window.sent")
+    assert sent["images"] == [base64.b64encode(file.read_bytes()).decode() for file in files]
+    assert [turn["role"] for turn in sent["history"]] == ["user", "assistant"] * 2
+    assert [turn["content"] for turn in sent["history"]] == ["Whose lung?", "MARYBROWN's.", "And this?", ""]
+    assert "image.png" in tab.text("#recipe")
+    assert "image3.png" in tab.text("#recipe")
+    assert '"history"' in tab.text("#recipe")
+    assert "prior" not in tab.text("#recipe")
+    assert "MARY" not in tab.value("location.href")
+    page.click("#more-images button")
+    page.click("#turns button")
+    assert page.tab.value("document.querySelectorAll('.answer.stale').length") == 2
+    page.score()
+    assert len(tab.value("window.sent.images")) == 2
+    assert tab.value("window.sent.history.length") == 2
 
 
 # images

@@ -13,7 +13,7 @@ from asking import body_with, check_problem, send
 from keyring import KeysFile, bearer
 from medreward.api.access.keys import Scope
 from medreward.api.page.files import FOLDER, OPEN_PATHS
-from medreward.api.rest.schemas import NowReply
+from medreward.api.state_shapes import NowReply
 from medreward.lab.phantoms import page as phantoms
 from medreward.types import Lane
 from serving import Server, running

@@ -17,6 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import AutoTokenizer, Gemma3Processor, LlavaProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from backends.torch_vlm import tiled
 from backends.torch_vlm.checkpoints import (
     CONTROL,
     FAMILIES,
@@ -30,6 +31,7 @@ from backends.torch_vlm.checkpoints import (
     value_head,
     write_bare_checkpoint,
 )
+from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.adopt import adopt
 from medreward.backends.torch_vlm.verbaliser import RUBRICS
@@ -196,6 +198,22 @@ def test_a_model_that_takes_any_size_is_adopted_with_its_own_bounds(folder: Path
     assert "image: fit own, min_pixels 196, max_pixels 3136, multiple 14" in done.stdout
     open_verified(Settings(model=str(folder)))
     opened(folder)
+
+
+@pytest.mark.parametrize("family", ["llava_next", "llava_onevision", "internvl"])
+def test_a_family_of_tiles_is_adopted_with_the_tiles_of_its_own_processor(family: str, tmp_path: Path) -> None:
+    tiled.write_tiled(tmp_path, family)
+    written = read_manifest(tmp_path / "model.toml")
+    (tmp_path / "model.toml").unlink()
+    own_tokenizer(tiled.tokenizer()).save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(turns_as("<user>", "<image>", "</s>", "<assistant>"))
+    assert adopt(tmp_path, "it") == []
+    adopted = read_manifest(tmp_path / "model.toml")
+    assert adopted.image == written.image
+    assert adopted.vlm
+    assert written.vlm
+    assert adopted.vlm.image == written.vlm.image
+    opened(tmp_path)
 
 
 def test_bounds_beyond_ours_are_lowered_and_that_is_said(folder: Path) -> None:

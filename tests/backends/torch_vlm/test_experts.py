@@ -20,7 +20,7 @@ from lab.merging.experts import (
     write_expert,
     write_tuned,
 )
-from medreward.api.rest.schemas import ModelReply, ScoreReply
+from medreward.api.rest.reply_shapes import ModelReply, ScoreReply
 from medreward.artifacts.manifest import read_manifest
 from medreward.backends.base import Group, ModelImage
 from medreward.backends.torch_vlm.experts import ExpertsBackend

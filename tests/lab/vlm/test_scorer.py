@@ -1,6 +1,6 @@
 """One run of image and prompt for both answers has the loss and the gradients of one run for each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import nan
 from pathlib import Path
 
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from backends.torch_vlm.checkpoints import SIDE, write_checkpoint
-from medreward.backends.base import Group, ModelImage
+from backends.torch_vlm.tiled import write_tiled
+from medreward.backends.base import Group
+from medreward.encoding.image import png
 from medreward.lab.training.reader import Reader
 from medreward.lab.vlm.base import open_to_learn, read_base
 from medreward.lab.vlm.examples import Example
@@ -44,7 +46,8 @@ def recipe_of(folder: Path, **learn: bool) -> Recipe:
 def groups_of(reader: Reader) -> Sequence[Group]:
     """Two pairs about two images, one about none, and a graded answer."""
     dice = np.random.default_rng(0)
-    one, other = (ModelImage(str(n), dice.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)) for n in range(2))
+    shapes = (SIDE, SIDE, 3), (SIDE, 2 * SIDE, 3)
+    one, other = (reader.image(str(n), png(dice.integers(0, 255, shape, np.uint8))) for n, shape in enumerate(shapes))
     return [
         reader.group(one, QUESTION, ANSWERS[:2]),
         reader.group(other, QUESTION, ANSWERS[1:]),
@@ -64,9 +67,13 @@ def loss_and_gradients(folder: Path, **learn: bool) -> tuple[float, dict[str, Te
     return loss.item(), {n: weight.grad for n, weight in scorer.named_parameters() if weight.grad is not None}
 
 
-@pytest.mark.parametrize("family", ["qwen3_vl", "gemma3"])
-def test_a_shared_prompt_and_layers_run_again_change_no_gradient(family: str, tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, family)
+@pytest.mark.parametrize(
+    ("family", "write"), [("qwen3_vl", write_checkpoint), ("gemma3", write_checkpoint), ("llava_next", write_tiled)]
+)
+def test_a_shared_prompt_and_layers_run_again_change_no_gradient(
+    family: str, write: Callable[[Path, str], None], tmp_path: Path
+) -> None:
+    write(tmp_path, family)
     loss, gradients = loss_and_gradients(tmp_path)
     for other in ({"share_prompts": False}, {"gradient_checkpointing": True}):
         again, others = loss_and_gradients(tmp_path, **other)

@@ -22,8 +22,8 @@ from medreward.api.openapi import REFERENCE
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of
 from medreward.api.rest.requests import checked, decode_json, read_body
-from medreward.api.rest.schemas import Shape
 from medreward.api.rest.status import Unscored
+from medreward.api.shape import Shape
 from medreward.api.structure import check_json
 from medreward.engine.engine import Engine
 from medreward.engine.model import Model

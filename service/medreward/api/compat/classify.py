@@ -10,7 +10,7 @@ from medreward.api.compat.chat import Message, chat_sample
 from medreward.api.compat.markup import apart
 from medreward.api.openapi import PROBLEMS
 from medreward.api.rest.middleware import entry_of
-from medreward.api.rest.schemas import Shape
+from medreward.api.shape import Shape
 from medreward.errors import Code, RequestError
 from medreward.types import DIMENSIONS
 

@@ -15,7 +15,7 @@ from medreward.api.openapi import PROBLEMS
 from medreward.api.rest.middleware import engine_of, entry_of
 from medreward.api.rest.replies import json_reply
 from medreward.api.rest.requests import read_body
-from medreward.api.rest.schemas import Shape
+from medreward.api.shape import Shape
 from medreward.errors import Code, MedRewardError, RequestError
 from medreward.screening.screening import Screened
 from medreward.types import Base64Image, Failed, FileImage, Item, Verdict

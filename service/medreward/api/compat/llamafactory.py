@@ -9,7 +9,7 @@ from medreward.api.compat.asking import PATIENCE_SECONDS, Foreign, Sample, ask, 
 from medreward.api.compat.markup import apart
 from medreward.api.openapi import PROBLEMS
 from medreward.api.rest.middleware import entry_of
-from medreward.api.rest.schemas import Shape
+from medreward.api.shape import Shape
 
 router = APIRouter()
 

@@ -13,9 +13,10 @@ from medreward.api.compat.deciding import Choice, decide, described, image_sent,
 from medreward.api.openapi import PROBLEMS
 from medreward.api.rest.middleware import engine_of
 from medreward.api.rest.replies import json_reply
+from medreward.api.rest.reply_shapes import ErrorShape
 from medreward.api.rest.requests import read_body
-from medreward.api.rest.schemas import ErrorShape, Shape
 from medreward.api.rest.screen import PolicyRefShape, ReasonShape
+from medreward.api.shape import Shape
 from medreward.errors import Code, RequestError
 from medreward.screening.deciding import Decision
 from medreward.types import DIMENSIONS, Failed, Item, Result, Verdict

@@ -21,7 +21,7 @@ from medreward.api.openapi import PROBLEMS
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of
 from medreward.api.rest.requests import read_body
-from medreward.api.rest.schemas import Shape
+from medreward.api.shape import Shape
 from medreward.engine.engine import Engine
 from medreward.errors import Code, RequestError
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from medreward.api.compat.asking import Foreign, Sample, ask, by_dimension, described, reply, text_sample
 from medreward.api.compat.markup import apart_after
 from medreward.api.openapi import PROBLEMS
-from medreward.api.rest.schemas import Shape
+from medreward.api.shape import Shape
 from medreward.errors import Code, RequestError
 from medreward.types import DIMENSIONS
 

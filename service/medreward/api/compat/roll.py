@@ -29,7 +29,7 @@ from medreward.api.observing import HASH_KEY, OUR_FAULT
 from medreward.api.openapi import PROBLEMS
 from medreward.api.rest.middleware import engine_of, entry_of
 from medreward.api.rest.requests import read_body
-from medreward.api.rest.schemas import Shape
+from medreward.api.shape import Shape
 from medreward.engine.engine import Engine
 from medreward.errors import Code, MedRewardError, RequestError
 

@@ -8,7 +8,7 @@ from medreward.api.compat.asking import Foreign, Sample, ask, by_dimension, desc
 from medreward.api.compat.chat import Message, chat_sample
 from medreward.api.compat.markup import apart, without_ends
 from medreward.api.openapi import PROBLEMS
-from medreward.api.rest.schemas import Six
+from medreward.api.rest.reply_shapes import Six
 
 router = APIRouter()
 

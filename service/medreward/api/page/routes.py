@@ -18,7 +18,7 @@ from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of
 from medreward.api.rest.replies import json_reply
 from medreward.api.rest.requests import read_body
-from medreward.api.rest.schemas import NowReply
+from medreward.api.state_shapes import NowReply
 from medreward.encoding.image import png
 from medreward.metrics import Metrics
 

@@ -16,8 +16,9 @@ from medreward.api.rest import decisions, rank, screen
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import NO_TELEMETRY, engine_of, entry_of, rest_rules, surround
 from medreward.api.rest.replies import json_reply, score_reply
+from medreward.api.rest.reply_shapes import ModelReply, ScoreReply, StoredReply
+from medreward.api.rest.request_shapes import GroupedRequest, RankRequest, TripleRequest
 from medreward.api.rest.requests import read_body, read_score_body
-from medreward.api.rest.schemas import GroupedRequest, ModelReply, RankRequest, ScoreReply, StoredReply, TripleRequest
 from medreward.engine.engine import Engine
 from medreward.engine.limits import limits_of
 from medreward.errors import Code, ItemError, RequestError

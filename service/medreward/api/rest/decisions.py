@@ -10,8 +10,8 @@ from medreward.api.openapi import PROBLEMS, REFERENCE
 from medreward.api.rest.middleware import engine_of, entry_of
 from medreward.api.rest.replies import json_reply
 from medreward.api.rest.requests import checked, decode_json, read_body
-from medreward.api.rest.schemas import Shape
 from medreward.api.rest.screen import screening_of
+from medreward.api.shape import Shape
 from medreward.api.structure import check_json
 from medreward.errors import Code, RequestError
 from medreward.screening.audit.entries import Override

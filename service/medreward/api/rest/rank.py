@@ -9,8 +9,9 @@ from medreward.api.ranked import ranked
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of
 from medreward.api.rest.replies import score_body, six_of, timed_reply
+from medreward.api.rest.reply_shapes import ScoreReply, Six
+from medreward.api.rest.request_shapes import RankRequest
 from medreward.api.rest.requests import read_score_body
-from medreward.api.rest.schemas import RankRequest, ScoreReply, Six
 
 router = APIRouter(tags=["trainers"])
 

@@ -1,4 +1,4 @@
-"""The engine's answers to JSON of the contract. They are plain dicts: schemas.py describes their shapes, and a test
+"""The engine's answers to JSON of the contract. They are plain dicts: reply_shapes.py describes them, and a test
 compares the two."""
 
 from collections.abc import Sequence

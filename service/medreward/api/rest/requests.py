@@ -17,7 +17,8 @@ from starlette.requests import ClientDisconnect
 
 from medreward.api.fields import ItemPointers
 from medreward.api.observing import Entry
-from medreward.api.rest.schemas import FORMS, GroupedRequest, RankRequest, Shape, TripleRequest
+from medreward.api.rest.request_shapes import FORMS, GroupedRequest, RankRequest, TripleRequest
+from medreward.api.shape import Shape
 from medreward.api.structure import check_json
 from medreward.engine.bodies import Reservation
 from medreward.errors import Code, RequestError

@@ -10,14 +10,10 @@ from medreward.api.openapi import PROBLEMS, scoring
 from medreward.api.rest.leaving import cancelled_if_left
 from medreward.api.rest.middleware import engine_of, entry_of
 from medreward.api.rest.replies import json_reply, score_body, timed_reply
+from medreward.api.rest.reply_shapes import ResultShape, ScoreReply
+from medreward.api.rest.request_shapes import GroupedRequest, TripleRequest
 from medreward.api.rest.requests import ScoreBody, read_score_body
-from medreward.api.rest.schemas import (
-    GroupedRequest,
-    ResultShape,
-    ScoreReply,
-    Shape,
-    TripleRequest,
-)
+from medreward.api.shape import Shape
 from medreward.errors import ItemError
 from medreward.screening.policy import FalseAllow, Rule
 from medreward.screening.screening import Screened, Screening, ScreenRequest

@@ -21,6 +21,7 @@ from medreward.artifacts.toml import toml
 from medreward.backends.torch_vlm.adapter import WEIGHTS
 from medreward.backends.torch_vlm.chat import Chat
 from medreward.backends.torch_vlm.heads import SCORE, TrainedHeads, score_among
+from medreward.backends.torch_vlm.tiling import section_of
 from medreward.encoding.text import FileTokenizer, TurnTemplate
 from medreward.errors import ConfigurationError
 from medreward.types import DIMENSIONS
@@ -94,7 +95,7 @@ def _read_checkpoint(folder: Path, name: str, verbalise: bool, side: int | None)
         template = replace(template, turns=chat.turns(template))
     except ConfigurationError as error:
         unread = f"turns before the question are not read: {error}"
-    image, lowered = _image(image_processor, side)
+    image, lowered = _image(config, image_processor, side)
     reads: dict[str, dict[str, Any]] = {"vlm": {"image": list(template.image)}}
     if head:
         reads["vlm"]["head"] = head
@@ -186,8 +187,10 @@ def head_of(folder: Path) -> tuple[str, tuple[str, ...]]:
     )
 
 
-def _image(image_processor: Any, side: int | None) -> tuple[dict[str, Any], str | None]:
+def _image(config: Any, image_processor: Any, side: int | None) -> tuple[dict[str, Any], str | None]:
     """Returns the section [image], and a remark where a bound is lower than the processor's own."""
+    if not side and (tiles := section_of(config, image_processor)):
+        return tiles, None
     bounds = _bounds(image_processor)
     if side or not bounds:
         width, height = (side, side) if side else _fixed_size(image_processor)

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, DynamicCache
@@ -23,6 +22,7 @@ from transformers.distributed import DistributedConfig
 from transformers.models.auto.image_processing_auto import AutoImageProcessor  # elsewhere 5.17 asks for torchvision
 from transformers.utils import logging
 
+from medreward.backends.base import ModelImage
 from medreward.backends.torch_vlm.adapter import base_of, has_adapter, merge
 from medreward.backends.torch_vlm.branching import BRANCHES, Past, Prefix
 from medreward.backends.torch_vlm.heads import SCORE
@@ -39,11 +39,14 @@ from medreward.backends.torch_vlm.packing import (
     tokens,
 )
 from medreward.backends.torch_vlm.sharing import config_to_share
+from medreward.backends.torch_vlm.tiling import Tiling
+from medreward.encoding.sizes import Cut
 from medreward.errors import ConfigurationError
 
 FULL: Final = "full_attention"
 SLIDING: Final = "sliding_attention"
 GRID: Final = "image_grid_thw"  # how many patches an image has, for families that take any size
+NUMBERS: Final = "batch_num_images"  # how many images each sequence has, for families that ask
 
 Feature = Tensor | Sequence[Tensor]
 Inputs = Mapping[str, Any]  # what a family's image processor makes of an image
@@ -57,6 +60,7 @@ class Features:
     deeper: Sequence[Feature]  # for the first layers of the decoder, where the family has them
     tokens: int
     grid: Tensor | None = None  # of its patches, where a family takes images of any size
+    cut: Cut | None = None  # its layout, where it is cut into tiles
 
     @property
     def nbytes(self) -> int:
@@ -67,14 +71,22 @@ class Backbone:
     """The model without its heads, on one device. Rows are padded on the right, where a causal model never looks."""
 
     def __init__(
-        self, model: Any, image_processor: Any, size: tuple[int, int], token_pixels: int = 0, alone: bool = False
+        self,
+        model: Any,
+        image_processor: Any,
+        size: tuple[int, int],
+        token_pixels: int = 0,
+        alone: bool = False,
+        tiling: Tiling | None = None,
     ) -> None:
         """`size` is the height and width of every image. Where each image has its own, it is that of the largest, and
-        `token_pixels` is how many pixels make a token. With `alone` no two prompts and no two answers share a
-        forward, so that nothing but a triple itself decides the shapes it is computed in.
+        `token_pixels` is how many pixels make a token, or `tiling` says what becomes of its tiles. With `alone` no two
+        prompts and no two answers share a forward, so that nothing but a triple itself decides the shapes it is
+        computed in.
         """
         self._image_processor = image_processor
         self.token_pixels = token_pixels
+        self._tiling = tiling
         self.base = model.model.eval().requires_grad_(False)
         self._decoder = self.base.get_decoder()
         text = model.config.get_text_config()
@@ -97,25 +109,35 @@ class Backbone:
         self.image_token: int = model.config.image_token_id
         if token_pixels:
             self._refuse_unless_any_size(model.config.model_type)
-        blank = np.zeros((*size, 3), np.uint8)
+        #: The largest image, in black.
+        self.blank: Final = ModelImage(
+            "", np.zeros((*size, 3), np.uint8), cut=tiling.tiles.largest.cut if tiling else None
+        )
         with torch.inference_mode():
-            prepared = self.prepare(blank)
+            prepared = self.prepare(self.blank)
             inputs = self._on_device(prepared, self._forward_takes)
-            self._shapes = {name: inputs[name] for name in inputs.keys() - {"pixel_values", GRID}}  # of every image
-            self.image_tokens = self.encode(prepared).tokens
+            of_every_image = inputs.keys() - {"pixel_values", GRID} if tiling is None else ()
+            self._shapes = {name: inputs[name] for name in of_every_image}
+            self.image_tokens = self.encode(prepared, self.blank.cut).tokens
 
-    def prepare(self, pixels: NDArray[np.uint8]) -> Inputs:
+    def prepare(self, image: ModelImage) -> Inputs:
         """Returns what the image processor makes of an image. It does not use the device."""
+        if self._tiling:
+            return self._tiling.inputs(image)
         as_it_is = {"do_resize": False} if self.token_pixels else {}
-        inputs: Inputs = self._image_processor(images=Image.fromarray(pixels), return_tensors="pt", **as_it_is)
+        inputs: Inputs = self._image_processor(images=Image.fromarray(image.pixels), return_tensors="pt", **as_it_is)
         return inputs
 
-    def encode(self, prepared: Inputs) -> Features:
-        """Runs the vision tower over a prepared image and returns its features."""
+    def encode(self, prepared: Inputs, cut: Cut | None = None) -> Features:
+        """Runs the vision tower over a prepared image and returns its features. Fails with a ConfigurationError where
+        they are others than its layout says."""
         inputs = self._on_device(prepared, self._features_take)
         seen = self.base.get_image_features(**inputs)
         tokens = sum(tensor.numel() for tensor in _tensors(seen.pooler_output)) // self.width
-        return Features(seen.pooler_output, getattr(seen, "deepstack_features", None) or (), tokens, inputs.get(GRID))
+        if cut and self._written(tokens, cut).count(self.image_token) != tokens:
+            raise ConfigurationError(f"the model makes {tokens} tokens of an image: check tokens of [image]")
+        deeper = getattr(seen, "deepstack_features", None) or ()
+        return Features(seen.pooler_output, deeper, tokens, inputs.get(GRID), cut)
 
     def prefixes(
         self, prompts: Sequence[Ids], images: Sequence[Sequence[Features]], follow: Sequence[Ids]
@@ -126,7 +148,9 @@ class Backbone:
         images, or `images` is empty.
         """
         ends: dict[int, tuple[Prefix, Tensor]] = {}
-        prompts = self._expanded(prompts, [[each.tokens for each in own] for own in images]) if images else prompts
+        if images:
+            written = [[self._written(each.tokens, each.cut) for each in own] for own in images]
+            prompts = self._expanded(prompts, written)
         lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompts, follow, strict=True)]
         for run in padded_runs(lengths, self._prompt_tokens, equal=not self.varies):
             chosen = [images[i] for i in run] if images else []
@@ -176,32 +200,36 @@ class Backbone:
         state, last = self.extend(prefix, answer)
         return self.answers([(state, tails)])[0][:, 0] if tails else last[None]
 
-    def whole(
-        self, images: Sequence[Sequence[NDArray[np.uint8]]], prompts: Sequence[Ids], answers: Sequence[Ids]
-    ) -> Tensor:
+    def whole(self, images: Sequence[Sequence[ModelImage]], prompts: Sequence[Ids], answers: Sequence[Ids]) -> Tensor:
         """Returns the last hidden states as transformers alone makes them: each image and each sequence runs from its
         start, padded to the longest.
 
         It is the reference for parity and for speed. Either every sequence has images, or `images` is empty.
         """
         if images:
-            tokens = [[self._tokens_of(pixels) for pixels in own] for own in images]
-            prompts = self._expanded(prompts, tokens)
+            written = [[self._written(self._tokens_of(image), image.cut) for image in own] for own in images]
+            prompts = self._expanded(prompts, written)
         rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
         ids = pad(rows, 0).to(self.device)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         inputs = self._types(ids)
         inputs["attention_mask"] = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
-        of_images = [self._on_device(self.prepare(pixels), self._forward_takes) for own in images for pixels in own]
+        of_images = [self._on_device(self.prepare(image), self._forward_takes) for own in images for image in own]
         for name in of_images[0] if of_images else ():
-            inputs[name] = torch.cat([of_one[name] for of_one in of_images])
+            inputs[name] = _stacked([of_one[name] for of_one in of_images])
+        if self._tiling and NUMBERS in inputs:
+            inputs[NUMBERS] = torch.tensor([len(own) for own in images], device=self.device)
         self.base.rope_deltas = None
         hidden: Tensor = self.base(input_ids=ids, use_cache=False, **inputs).last_hidden_state
         return hidden[torch.arange(len(rows), device=self.device), lengths - 1].float()
 
-    def _tokens_of(self, pixels: NDArray[np.uint8]) -> int:
-        height, width, _ = pixels.shape
+    def _tokens_of(self, image: ModelImage) -> int:
+        height, width, _ = image.pixels.shape
         return height * width // self.token_pixels if self.token_pixels else self.image_tokens
+
+    def _written(self, tokens: int, cut: Cut | None) -> Ids:
+        """Returns the ids that stand for an image in a prompt."""
+        return self._tiling.written(cut) if self._tiling and cut else [self.image_token] * tokens
 
     def _refuse_unless_any_size(self, family: str) -> None:
         if GRID not in self._forward_takes:
@@ -220,18 +248,19 @@ class Backbone:
     def _on_device(self, prepared: Inputs, wanted: Collection[str]) -> dict[str, Any]:
         return {name: prepared[name].to(self.device) for name in prepared.keys() & wanted}
 
-    def _expanded(self, prompts: Sequence[Ids], tokens: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Returns the prompts with as many placeholders as their images have tokens. Each image has as many
-        placeholders in the prompt as the next, which share its tokens evenly.
+    def _expanded(self, prompts: Sequence[Ids], written: Sequence[Sequence[Ids]]) -> list[list[int]]:
+        """Returns the prompts with what is written for their images. Each image has as many placeholders in the prompt
+        as the next, which share its tokens evenly.
         """
         expanded = []
-        for prompt, counts in zip(prompts, tokens, strict=True):
-            each, rest = divmod(prompt.count(self.image_token), len(counts))
-            if not each or rest or any(count % each for count in counts):
+        for prompt, own in zip(prompts, written, strict=True):
+            each, rest = divmod(prompt.count(self.image_token), len(own))
+            if not each or rest or any(len(ids) % each for ids in own):
                 raise ValueError("the image tokens cannot be shared out to the placeholders of the prompt")
-            lengths = iter([count // each for count in counts for _ in range(each)])
-            ids = ([token] * next(lengths) if token == self.image_token else [token] for token in prompt)
-            expanded.append([id_ for part in ids for id_ in part])
+            lengths = [len(ids) // each for ids in own]
+            shares = iter([ids[n * i : n * (i + 1)] for ids, n in zip(own, lengths, strict=True) for i in range(each)])
+            parts = (next(shares) if token == self.image_token else [token] for token in prompt)
+            expanded.append([id_ for part in parts for id_ in part])
         return expanded
 
     def _prefixes(
@@ -347,6 +376,15 @@ def _kinds(text: Any) -> list[str]:
     if kinds - {FULL, SLIDING}:
         raise ConfigurationError(f"layers of {text.model_type} keep no state that answers can branch off exactly")
     return sorted(kinds)
+
+
+def _stacked(inputs: Sequence[Tensor]) -> Tensor:
+    """Returns the inputs of several images as one, each filled up with zeros to the most tiles, as processors do it."""
+    if len({each.shape[1:] for each in inputs}) == 1:
+        return torch.cat([*inputs])
+    most = max(each.shape[1] for each in inputs)
+    fillers = [each.new_zeros(1, most - each.shape[1], *each.shape[2:]) for each in inputs]
+    return torch.cat([torch.cat(pair, 1) for pair in zip(inputs, fillers, strict=True)])
 
 
 def _batched(features: Sequence[Feature]) -> Feature:

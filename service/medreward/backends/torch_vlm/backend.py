@@ -11,11 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from medreward.artifacts.manifest import Image, ImageOfOwnSize, Manifest, Vlm
+from medreward.artifacts.image_section import Image, ImageOfOwnSize, ImageOfTiles
+from medreward.artifacts.manifest import Manifest, Vlm
 from medreward.artifacts.repository import transformers_files
 from medreward.backends.base import CostModel, Counts, Group, Logits, ModelImage, RankSeat
 from medreward.backends.torch_vlm import adapter
@@ -26,6 +26,7 @@ from medreward.backends.torch_vlm.kept import KeptPrefixes
 from medreward.backends.torch_vlm.linears import pack_linears
 from medreward.backends.torch_vlm.packing import ALIKE_TOKENS, BLOCK, pieces_of
 from medreward.backends.torch_vlm.sharing import held_bytes, join
+from medreward.backends.torch_vlm.tiling import Tiling
 from medreward.backends.torch_vlm.verbaliser import VerbaliserHeads
 from medreward.caches import MIB, ByteCache
 from medreward.cores import available_cores
@@ -61,6 +62,7 @@ class TorchVlmBackend:
     @property
     def cost(self) -> CostModel:
         pixels, image = self.backbone.token_pixels, self.backbone.image_tokens
+        image = 0 if self.backbone.blank.cut else image  # of tiles, the layout says what an image costs
         alike = ALIKE_TOKENS if self.backbone.varies and not self.heads.tails else 0
         row = sum(map(len, self.heads.tails))
         return CostModel(image=image, pixels=pixels, row=row, shares_prompt=True, alike=alike)
@@ -79,8 +81,7 @@ class TorchVlmBackend:
             return [of_group.cpu().numpy() for of_group in logits]
 
     def warm_up(self) -> None:
-        blank = ModelImage("", np.zeros((*self.backbone.size, 3), np.uint8))
-        self.score([Group(blank, [self.backbone.image_token, 0], [[0]])])
+        self.score([Group(self.backbone.blank, [self.backbone.image_token, 0], [[0]])])
         self.score([Group(None, [0, 0], [[0]])])
 
     @property
@@ -189,12 +190,12 @@ class TorchVlmBackend:
     def _image_features(self, images: Sequence[ModelImage]) -> dict[str, Features]:
         """Returns features by key. Each image runs through the vision tower once; the next are prepared meanwhile."""
         features = {image.key: kept for image in images if (kept := self._features.get(image.key)) is not None}
-        unseen = {image.key: image.pixels for image in images if image.key not in features}
+        unseen = {image.key: image for image in images if image.key not in features}
         self._counts.image_hits += len(images) - len(unseen)
         self._counts.image_encodes += len(unseen)
         with self._counts.timed("encode"):
             for key, prepared in zip(unseen, self._preparers.map(self.backbone.prepare, unseen.values()), strict=True):
-                features[key] = self.backbone.encode(prepared)
+                features[key] = self.backbone.encode(prepared, unseen[key].cut)
                 self._features.put(key, features[key])
         return features
 
@@ -222,8 +223,8 @@ def open_torch_vlm(
     dtype = DTYPES[AUTO[device] if settings.dtype == "auto" else settings.dtype]
     speaks, ranks = manifest.vlm.verbaliser is not None, seat.ranks if seat else 1
     model, image_processor = load(folder, device, dtype, speaks, ranks)
-    backbone = Backbone(model, image_processor, *image_size(manifest.image), settings.deterministic)
     tokenizer = FileTokenizer(folder / (manifest.text.tokenizer or ""))
+    backbone = open_backbone(model, image_processor, manifest.image, tokenizer, settings.deterministic)
     _refuse_other_placeholders(backbone, manifest.vlm, tokenizer)
     heads = _heads(folder, manifest.vlm, manifest.dimensions, tokenizer, model)
     if not manifest.experts:  # whose adapters need layers as they are
@@ -231,20 +232,29 @@ def open_torch_vlm(
     return TorchVlmBackend(backbone, heads, settings.feature_cache_bytes, settings.prefix_cache_bytes)
 
 
-def image_size(image: Image | ImageOfOwnSize) -> tuple[tuple[int, int], int]:
-    """Returns height and width of every image, and 0; where sizes differ, those of the largest square, and the pixels
-    of a token.
-    """
+def open_backbone(
+    model: Any,
+    image_processor: Any,
+    image: Image | ImageOfOwnSize | ImageOfTiles,
+    tokenizer: FileTokenizer,
+    alone: bool = False,
+) -> Backbone:
+    """Returns the backbone of a model that sees images as the section [image] says. Fails with a ConfigurationError
+    where it cannot."""
     if isinstance(image, Image):
-        return (image.height, image.width), 0
-    side = math.isqrt(image.max_pixels) // image.multiple * image.multiple
-    return (side, side), image.multiple**2
+        return Backbone(model, image_processor, (image.height, image.width), alone=alone)
+    if isinstance(image, ImageOfTiles):
+        tiling, largest = Tiling(image.sizes, model, image_processor, tokenizer), image.sizes.largest
+        return Backbone(model, image_processor, (largest.height, largest.width), alone=alone, tiling=tiling)
+    side = math.isqrt(image.max_pixels) // image.multiple * image.multiple  # of the largest square
+    return Backbone(model, image_processor, (side, side), image.multiple**2, alone)
 
 
 def _refuse_other_placeholders(backbone: Backbone, vlm: Vlm, tokenizer: FileTokenizer) -> None:
     """Fails unless the image's tokens can be shared out evenly; where images differ in size, one must stand for all."""
     count = [tokenizer.control_tokens.get(piece) for piece in vlm.image].count(backbone.image_token)
-    if not count or backbone.image_tokens % count or (backbone.token_pixels and count > 1):
+    differ = backbone.token_pixels or backbone.blank.cut
+    if not count or backbone.image_tokens % count or (differ and count > 1):
         raise ConfigurationError(
             f"{count} placeholders under image of [vlm] cannot hold the {backbone.image_tokens} tokens of an image"
         )

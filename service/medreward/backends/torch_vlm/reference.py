@@ -43,7 +43,7 @@ def compare(backend: TorchVlmBackend, groups: Sequence[Group]) -> list[Compared]
     """Returns, for each group, our logits and those of each answer in one forward of its whole sequence."""
     both = []
     for group, ours in zip(groups, backend.score(groups), strict=True):
-        images = [[image.pixels for image in group.images]] if group.image else []
+        images = [group.images] if group.image else []
         ends = backend.heads.tails or [()]
         whole = [
             torch.cat([backend.backbone.whole(images, [group.prompt], [[*answer, *end]]) for end in ends])

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from medreward.encoding.sizes import ImageSpec, OwnSize
+from medreward.encoding.tiles import Tiles
 from medreward.engine.images.resolve import ImageFile
 from medreward.engine.images.slots import TOO_MANY_IMAGES, Picture, Slots
 from medreward.engine.queue.batch_time import BatchTime
@@ -30,7 +31,13 @@ class Pictures:
     """Gives decoded images: those that are kept, and others decoded once for all who ask for them at the same time."""
 
     def __init__(
-        self, slots: Slots, sizes: ImageSpec | OwnSize, decoders: Decoders, room: Room, metrics: Metrics, clock: Clock
+        self,
+        slots: Slots,
+        sizes: ImageSpec | OwnSize | Tiles,
+        decoders: Decoders,
+        room: Room,
+        metrics: Metrics,
+        clock: Clock,
     ) -> None:
         self._slots = slots
         self._sizes = sizes
@@ -90,7 +97,7 @@ class Pictures:
     async def _decode(self, file: ImageFile, tenant: str, lane: Lane, decoding: Decoding) -> Picture:
         try:
             header = file.header
-            spec = self._sizes.of(header.width, header.height)
+            spec = self._sizes.of(header.width, header.height, header.is_alone)
             picture = self._slots.new(file.digest, spec, tenant)
             try:
                 await self._run(Decode(picture.place, header, spec, file.data), lane, decoding)

@@ -41,6 +41,10 @@ class ImageFile:
             raise ItemError(Code.IMAGE_INVALID, f"the file has {there} frames, and {asked}", "image")
         return ImageFile(f"{self.digest}#{number}", self.data, replace(self.header, frame=number))
 
+    def among_others(self) -> "ImageFile":
+        """Returns the same image for a model that sees it otherwise where it reads others with it."""
+        return ImageFile(f"{self.digest}#several", self.data, replace(self.header, is_alone=False))
+
 
 class Images:
     """Opens the images that requests name, and stores those that clients upload."""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from medreward.encoding.sizes import ImageSpec
+from medreward.encoding.sizes import Cut, ImageSpec
 from medreward.errors import Code, ItemError
 from medreward.workers.memory import CHANNELS, PixelMemory, Place, anonymous_memory
 
@@ -48,6 +48,7 @@ class Picture:
     tenant: str
     place: Place
     holders: int = 0
+    cut: Cut | None = None
 
 
 class Slots:
@@ -83,7 +84,7 @@ class Slots:
                 raise ItemError(Code.OVERLOADED, TOO_MANY_IMAGES, retry_after=1)
             del self._pictures[oldest.tenant, oldest.digest]
             self.give_up(oldest)
-        return Picture(digest, tenant, Place(offset, spec.height, spec.width))
+        return Picture(digest, tenant, Place(offset, spec.height, spec.width), cut=spec.cut)
 
     def keep(self, picture: Picture) -> None:
         self._pictures[picture.tenant, picture.digest] = picture

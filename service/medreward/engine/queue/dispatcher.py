@@ -202,5 +202,5 @@ class Dispatcher:
 
 def _frame(flights: Sequence[Flight]) -> GroupFrame:
     first = flights[0]
-    images = [ImageFrame(picture.place, picture.digest, picture.tenant) for picture in first.pictures]
+    images = [ImageFrame(each.place, each.digest, each.tenant, each.cut) for each in first.pictures]
     return GroupFrame(images, first.prompt, [flight.answer for flight in flights], first.key.expert)

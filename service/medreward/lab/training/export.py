@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from medreward.artifacts.manifest import Calibration, Manifest, read_manifest
 from medreward.artifacts.toml import toml
-from medreward.backends.base import ModelImage
 from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError
 from medreward.lab.training import recipe
@@ -247,7 +246,7 @@ def _golden(folder: Path, examples: Sequence[Example]) -> str:
     served = Served(folder, manifest, threads=1)
     rows = []
     for index, example in enumerate(examples):
-        image = None if example.image is None else ModelImage(str(index), served.fitted(example.image))
+        image = None if example.image is None else served.image(str(index), example.image)
         group = served.group(image, example.question, [example.response])
         logits = served.backend.score([group])[0][0].astype(np.float64).mean(0)
         rows.append(
@@ -262,6 +261,8 @@ def _golden(folder: Path, examples: Sequence[Example]) -> str:
 
 
 def _manifest(settings: recipe.Recipe, levels: Mapping[str, Calibration], folder: Path, names: Sequence[str]) -> str:
+    tokenizer = FileTokenizer(folder / "tokenizer.json")
+    stops = sorted({token for text in settings.reading.stops for token in tokenizer.encode(text)})
     tables: dict[str, Mapping[str, Any]] = {
         "image": {"width": settings.tower.side, "height": settings.tower.side},
         "text": {
@@ -271,7 +272,7 @@ def _manifest(settings: recipe.Recipe, levels: Mapping[str, Calibration], folder
             "max_tokens": settings.text.max_tokens,
         },
         "onnx": {"image_graph": "image.onnx", "score_graph": "score.onnx"},
-        "reading": settings.reading.model_dump(),
+        "reading": settings.reading.model_dump(exclude={"stops"}) | {"stops": stops},
         "weights": settings.weights,
         **{f"calibration.{n}": {"median": level.median, "scale": level.scale} for n, level in levels.items()},
         "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names},

@@ -32,7 +32,7 @@ from medreward.types import DIMENSIONS
 SIX: Final = len(DIMENSIONS)
 PROBED: Final = 120  # of the accuracy pairs, whose answers are said otherwise
 LONG: Final = (500, 1000, 2000, 4000)  # tokens around a claim
-KEPT_LONG: Final = 8  # pairs that are made long
+KEPT_LONG: Final = 24  # pairs that are made long
 GREY: Final = 128
 SAME: Final = 1e-6  # rewards nearer than this are alike
 ANYTHING: Final = ("What does this image show?", "A finding.")

@@ -31,11 +31,13 @@ class Text(Section):
 
 
 class Reading(Section):
-    """As in the manifest."""
+    """As in the manifest, but for the stops, which are tokens here and their ids there."""
 
     run: int = Field(8, ge=2)
     window: PositiveInt = 128
-    step: PositiveInt = 96
+    part: PositiveInt = 64
+    stops: tuple[str, ...] = (".", "!", "?", ";")
+    answering: NonNegativeFloat = 0.3
 
 
 class Phase(Section):

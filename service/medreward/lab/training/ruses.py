@@ -136,5 +136,5 @@ def thought(length: int, dice: Generator) -> list[str]:
     while count < length:
         step = STEPS[dice.integers(len(STEPS))].format(SUBJECTS[dice.integers(len(SUBJECTS))])
         found.append(f"{step} {AND[dice.integers(len(AND))]}, number {dice.integers(1000)}.")
-        count += 19
+        count += 23
     return found

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import Group, ModelImage
-from medreward.lab.training.images import Maker, Pixels
+from medreward.lab.training.images import Maker
 from medreward.lab.training.reader import Reader
 from medreward.settings import Settings
 from medreward.workers.device.loading import open_backend
@@ -70,12 +70,12 @@ class Served:
     def group(self, image: ModelImage | None, question: str, responses: Sequence[str]) -> Group:
         return self._reader.group(image, question, responses)
 
-    def fitted(self, data: bytes) -> Pixels:
-        return self._reader.fitted(data)
+    def image(self, digest: str, data: bytes) -> ModelImage:
+        return self._reader.image(digest, data)
 
     def _groups(self, rows: Sequence[Row]) -> Iterator[Group]:
         for picture, about in groupby(rows, lambda row: row.picture):
-            image = ModelImage(picture.name, self.fitted(picture.read())) if picture else None
+            image = self.image(picture.name, picture.read()) if picture else None
             for question, asked in groupby(about, lambda row: row.question):
                 yield self.group(image, question, [row.response for row in asked])
 

@@ -15,11 +15,12 @@ from transformers import AutoConfig
 
 from medreward.artifacts.manifest import Manifest, parse_manifest, read_manifest
 from medreward.artifacts.repository import MANIFEST_FILE, bundled_models, resolve, verify
-from medreward.backends.base import Group, ModelImage
+from medreward.backends.base import Group
 from medreward.backends.torch_vlm.adopt import HEAD, VALUE_HEAD, head_of, make_manifest
-from medreward.backends.torch_vlm.backbone import Backbone, load
-from medreward.backends.torch_vlm.backend import image_size
+from medreward.backends.torch_vlm.backbone import load
+from medreward.backends.torch_vlm.backend import open_backbone
 from medreward.backends.torch_vlm.heads import TrainedHeads
+from medreward.encoding.text import FileTokenizer
 from medreward.errors import ConfigurationError, ItemError
 from medreward.lab.training.reader import Reader
 from medreward.lab.vlm.examples import Example
@@ -54,7 +55,7 @@ def as_group(reader: Reader, example: Example) -> Group:
     """Returns the example as a backend takes it; fails with a ConfigurationError that names its row."""
     try:
         picture = example.picture
-        image = ModelImage(picture.name, reader.fitted(picture.read())) if picture else None
+        image = reader.image(picture.name, picture.read()) if picture else None
         return reader.group(image, example.question, example.answers)
     except ItemError as error:
         raise ConfigurationError(f"{example.where}: {error.detail}") from None
@@ -123,7 +124,8 @@ def open_to_learn(base: Base, recipe: Recipe, device: str, dtype: torch.dtype) -
         outer = _with_adapter(model, recipe.tune, recipe.base) if adapted else model
     if base.trained_head:
         heads.start_from(base.trained_head)
-    backbone = Backbone(model, image_processor, *image_size(base.manifest.image))
+    tokenizer = FileTokenizer(base.folder / (base.manifest.text.tokenizer or ""))
+    backbone = open_backbone(model, image_processor, base.manifest.image, tokenizer)
     let_learn(backbone.base, recipe.tune)
     if recipe.learn.gradient_checkpointing:
         recompute_layers(backbone.base)

@@ -16,7 +16,6 @@ import torch
 from medreward.artifacts.manifest import Calibration, Manifest, parse_manifest
 from medreward.artifacts.repository import MANIFEST_FILE, sha256_of, transformers_files
 from medreward.artifacts.toml import toml
-from medreward.backends.base import ModelImage
 from medreward.backends.torch_vlm import adapter
 from medreward.backends.torch_vlm.adopt import HEAD, VALUE_HEAD
 from medreward.backends.torch_vlm.backbone import load
@@ -173,7 +172,7 @@ def golden(served: Served, needs_image: bool) -> str:
     rows = []
     examples = [example for example in golden_examples() if example.image or not needs_image]
     for place, example in enumerate(examples):
-        image = None if example.image is None else ModelImage(str(place), served.fitted(example.image))
+        image = None if example.image is None else served.image(str(place), example.image)
         group = served.group(image, example.question, [example.response])
         logits = served.backend.score([group])[0][0].astype(np.float64).mean(0)
         rows.append(

@@ -57,7 +57,7 @@ class Scorer(nn.Module):
 
     def _features(self, groups: Sequence[Group]) -> dict[str, Features]:
         images = {image.key: image for group in groups for image in group.images}
-        return {key: self._backbone.encode(self._backbone.prepare(image.pixels)) for key, image in images.items()}
+        return {key: self._backbone.encode(self._backbone.prepare(image), image.cut) for key, image in images.items()}
 
     def _apart(self, groups: Sequence[Group]) -> Tensor:
         ends: dict[int, Tensor] = {}
@@ -66,7 +66,7 @@ class Scorer(nn.Module):
             rows: list[tuple[int, Any]] = [(place, answer) for place in places for answer in groups[place].answers]
             if not rows:
                 continue
-            images = [[image.pixels for image in groups[place].images] for place, _ in rows] if has_image else []
+            images = [groups[place].images for place, _ in rows] if has_image else []
             prompts = [groups[place].prompt for place, _ in rows]
             states = self._backbone.whole(images, prompts, [answer for _, answer in rows])
             for place in places:

@@ -19,6 +19,7 @@ import numpy as np
 from medreward.artifacts.manifest import Manifest
 from medreward.backends.base import CostModel, Counts, DeviceBroken, Group, Logits, ModelImage
 from medreward.cores import available_cores
+from medreward.encoding.sizes import Cut
 from medreward.errors import ConfigurationError
 from medreward.settings import Settings
 from medreward.types import Runtime
@@ -34,6 +35,7 @@ class SentImage(msgspec.Struct, array_like=True):
     tenant: str
     shape: tuple[int, ...]
     data: bytes
+    cut: Cut | None
 
 
 class SentGroup(msgspec.Struct, array_like=True):
@@ -205,12 +207,14 @@ def send(front: Connection, frame: FromRank) -> None:
 def group(sent: SentGroup) -> Group:
     """Returns the group as a backend is asked it."""
     images = [
-        ModelImage(image.digest, np.frombuffer(image.data, np.uint8).reshape(image.shape), image.tenant)
+        ModelImage(image.digest, np.frombuffer(image.data, np.uint8).reshape(image.shape), image.tenant, image.cut)
         for image in sent.images
     ]
     return Group(images[0] if images else None, sent.prompt, sent.answers, tuple(images[1:]))
 
 
 def _sent(group: Group) -> SentGroup:
-    images = [SentImage(each.digest, each.tenant, each.pixels.shape, each.pixels.tobytes()) for each in group.images]
+    images = [
+        SentImage(each.digest, each.tenant, each.pixels.shape, each.pixels.tobytes(), each.cut) for each in group.images
+    ]
     return SentGroup(images, list(group.prompt), [list(answer) for answer in group.answers])

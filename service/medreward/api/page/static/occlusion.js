@@ -4,6 +4,7 @@ import { byId, digits, letterOf, make, nextFrame, show } from "./dom.js";
 import { DIMENSIONS, rewardOf } from "./numbers.js";
 import { base64Of, pictureAsSeen, pictureFile } from "./picture.js";
 import { inOneLine } from "./problems.js";
+import { itemOf } from "./scoring.js";
 import { postJson } from "./server.js";
 
 const GREY = "rgb(128 128 128)";
@@ -88,7 +89,7 @@ async function measure(question, answer, grid, signal) {
 
 async function scored(picture, question, answer, grid, patches, signal) {
   const images = await Promise.all(patches.map((patch) => withoutPatch(picture, grid, patch)));
-  const items = images.map((image) => ({ image, question, responses: [answer] }));
+  const items = await Promise.all(images.map((image) => itemOf({ ...asked(), question }, image, [answer])));
   const { results } = await postJson("v1/score", { items }, { signal, bulk: true });
   const failed = results.find((result) => result.status === "error");
   if (failed) throw new Error(failed.error.message);

@@ -15,6 +15,7 @@ export function readLink() {
     policy: /^[A-Za-z0-9._-]{1,64}$/.test(parts.get("policy") ?? "") ? parts.get("policy") : "",
     logits: parts.get("logits") === "1",
     sentences: parts.get("sentences") !== "0",
+    steps: parts.get("steps") === "1",
   };
 }
 
@@ -24,11 +25,12 @@ function readWeights(text) {
   return Object.fromEntries(DIMENSIONS.map((dimension, place) => [dimension, values[place]]));
 }
 
-export function writeLink({ view, answers, weights, policy, logits, sentences }) {
+export function writeLink({ view, answers, weights, policy, logits, sentences, steps }) {
   const parts = new URLSearchParams({ view, answers });
   if (weights) parts.set("weights", DIMENSIONS.map((dimension) => weights[dimension] ?? 0).join(","));
   if (policy) parts.set("policy", policy);
   if (logits) parts.set("logits", "1");
   if (!sentences) parts.set("sentences", "0");
+  if (steps) parts.set("steps", "1");
   history.replaceState(null, "", `#${parts.toString().replaceAll("%2C", ",")}`);
 }

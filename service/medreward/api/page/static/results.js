@@ -3,6 +3,7 @@
 import { digits, make, signed } from "./dom.js";
 import { DIMENSIONS, ranks, rewardOf } from "./numbers.js";
 import { colouredText } from "./sentences.js";
+import { stepsOf } from "./steps.js";
 import { verdictLine } from "./verdict.js";
 import { FLAGS } from "./words.js";
 
@@ -39,6 +40,7 @@ function partsOf(result, run, place, weights, withLogits) {
   } else {
     parts.push(sixBars(result, run.results, withLogits));
     if (result.explain?.length) parts.push(colouredText(run.texts[place], result.explain, run, weights));
+    if (result.steps) parts.push(stepsOf(run.texts[place], result.steps, weights));
   }
   if (result.flags.length) parts.push(flagList(result.flags));
   return parts.filter(Boolean);

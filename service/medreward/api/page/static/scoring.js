@@ -14,28 +14,37 @@ export function learnFrom(limits) {
   canExplain = "explain_sentences" in limits;
 }
 
-// Returns the server's reply. `asked` has question, answers, weights, file, policy, department and, where sentences are
-// to be explained, sentences.
+// Returns an item of a request: its question, further files and history, and its first image, or null, as base64.
+export async function itemOf({ question, further, history }, image, responses) {
+  const images = [...(image ? [image] : []), ...(await Promise.all(further.map(base64Of)))];
+  const shown = images.length > 1 ? { images } : { image: images[0] ?? null };
+  return { ...shown, question, responses, ...(history.length && { history }) };
+}
+
+// Returns the server's reply. `asked` has what itemOf takes, answers, weights, file, policy, department and, where they
+// are wanted, sentences to be explained and steps along the answer.
 export async function scoreAnswers(asked, signal) {
-  const { question, answers, weights, file, policy, department } = asked;
-  const image = file ? await base64Of(file) : null;
-  const item = { image, question, responses: answers, ...(department && { department }) };
+  const { answers, weights, file, policy, department } = asked;
+  const item = await itemOf(asked, file ? await base64Of(file) : null, answers);
+  if (department) item.department = department;
   const body = { items: [item], weights, ...(policy && { policy }) };
   const headers = { "Content-Type": "application/json", "X-Deadline-Ms": String(SECONDS * 1000) };
   const route = policy ? "v1/screen" : "v1/score";
   const send = (options) => postJson(route, { ...body, ...options }, { signal, seconds: SECONDS + 5, headers });
-  return asked.sentences && canExplain ? withSentences(send) : send({});
+  const along = asked.steps ? { steps: "sentences" } : {};
+  if (asked.sentences && canExplain) return withSentences(send, along);
+  return send(asked.steps ? { options: along } : {});
 }
 
-// Asks for sentences too. A server that refuses the option is asked again without it, and from then on.
-async function withSentences(send) {
+// Asks for sentences too, beside other options. A server that refuses that is asked again without it, and from then on.
+async function withSentences(send, others) {
   const isUnknown = (error) => error?.field?.includes("explain") || error?.code === "unsupported_field";
   try {
-    const reply = await send({ options: { explain: "sentences" } });
+    const reply = await send({ options: { explain: "sentences", ...others } });
     if (!reply.results.every((result) => isUnknown(result.error))) return reply;
   } catch (error) {
     if (!isUnknown(error)) throw error;
   }
   canExplain = false;
-  return send({});
+  return send(others.steps ? { options: others } : {});
 }

@@ -1,5 +1,6 @@
 // The request as text to run elsewhere, and a link to the settings.
 
+import { furtherFiles } from "./before.js";
 import { byId } from "./dom.js";
 import { pictureFile } from "./picture.js";
 import { recipe } from "./recipes.js";
@@ -27,9 +28,9 @@ function take(button) {
 
 // The file's own name may be a patient's, so that the text has another.
 export function writeRecipe() {
-  const file = pictureFile();
-  const image = file ? `image.${ENDINGS[file.type] ?? "dcm"}` : "";
-  byId("recipe").textContent = recipe(kind, { ...request(), image, withKey: hasKey() });
+  const files = [pictureFile(), ...furtherFiles()].filter(Boolean);
+  const nameOf = (file, place) => `image${place ? place + 1 : ""}.${ENDINGS[file.type] ?? "dcm"}`;
+  byId("recipe").textContent = recipe(kind, { ...request(), images: files.map(nameOf), withKey: hasKey() });
 }
 
 async function copy(text, button) {

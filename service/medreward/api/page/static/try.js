@@ -1,6 +1,7 @@
 // The view to try the model: what is asked, the scores that come back, and what can be done with them.
 
 import { addAnswer, answerCards, answerTexts, offerAnswers, startAnswers } from "./answers.js";
+import { beforeVersion, earlierTurns, furtherFiles, limitBefore, startBefore } from "./before.js";
 import { byId, digits, letterOf, show } from "./dom.js";
 import { showEvidence } from "./evidence.js";
 import { sigmoid } from "./numbers.js";
@@ -29,12 +30,15 @@ export function startTry(link, { changed, refused, otherModel }) {
   startAnswers(link.answers, atChange);
   startWeights(link.weights, atWeights);
   startPicture(atPicture);
+  startBefore(atChange);
   startOcclusion(() => ({ ...asked(), limits }));
   byId("phantoms").append(...phantomButtons(takePhantom));
   byId("logits").checked = link.logits;
   byId("sentences").checked = link.sentences;
+  byId("steps").checked = link.steps;
   byId("logits").addEventListener("change", () => [redraw(), atSettings()]);
   byId("sentences").addEventListener("change", atChange);
+  byId("steps").addEventListener("change", atChange);
   byId("question").addEventListener("input", atChange);
   byId("score").addEventListener("click", () => score(refused, otherModel));
   byId("cancel").addEventListener("click", cancel);
@@ -48,6 +52,7 @@ export const trySettings = () => ({
   policy: chosenPolicy(),
   logits: byId("logits").checked,
   sentences: byId("sentences").checked,
+  steps: byId("steps").checked,
 });
 
 // Takes what the server says of its model and its limits.
@@ -56,6 +61,7 @@ export async function takeServer(model, given, policy) {
   fingerprint = model.fingerprint;
   learnFrom(limits);
   limitPicture(limits.image_bytes);
+  limitBefore(limits);
   takeModelWeights(model.default_weights, model.dimensions);
   showEvidence(model.evidence);
   byId("uncertainty-key").title = model.uncertainty ?? "";
@@ -78,9 +84,13 @@ function asked() {
     answers: answerTexts(),
     weights: currentWeights(),
     file: pictureFile(),
+    further: furtherFiles(),
+    history: earlierTurns(),
+    before: beforeVersion(),
     policy: chosenPolicy(),
     department: chosenDepartment(),
     sentences: explainsSentences() && byId("sentences").checked,
+    steps: byId("steps").checked,
   };
 }
 
@@ -129,7 +139,7 @@ function redraw() {
   );
   drawResults(run.cards, run, currentWeights(), byId("logits").checked);
   const now = asked();
-  const isOther = ["question", "file", "policy", "department"].some((name) => run.asked[name] !== now[name]);
+  const isOther = ["question", "file", "before", "policy", "department"].some((name) => run.asked[name] !== now[name]);
   for (const [place, card] of run.cards.entries())
     card.element.classList.toggle("stale", isOther || card.text.value !== run.texts[place]);
 }
