@@ -148,7 +148,9 @@ def test_an_adapter_lies_beside_an_untouched_base_and_starts_from_its_classifier
     recipe = recipe_of(start, learn={"steps": 1, "batch": 4}, tune=LORA, export={"min_gain": -1.0, "probed": 0})
     heads = open_to_learn(read_base(recipe), recipe, "cpu", torch.float32).scorer.heads
     assert torch.equal(heads.weight, score.expand(1, 6, 48))
+    torch.set_num_threads(2)
     run(recipe, scans, tmp_path / "run")
+    assert torch.get_num_threads() == 1, "measured with as many threads as the recipe names"
     made = tmp_path / "run" / MODEL
     assert (made / "model.safetensors").read_bytes() == (start / "model.safetensors").read_bytes()
     adapter = load_file(made / "adapter_model.safetensors")

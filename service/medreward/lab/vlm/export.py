@@ -128,10 +128,10 @@ def export(opened: Opened, base: Base, recipe: Recipe, pairs: Sequence[Example],
     write_weights(opened, base, recipe, draft)
     about = _About(base.manifest, recipe, learnt)
     manifest = about.write(draft, NOT_CALIBRATED)
-    divide = temperatures(ahead(logits_of(Served(draft, manifest, device="auto"), pairs), pairs))
+    divide = temperatures(ahead(logits_of(Served(draft, manifest, recipe.learn.threads, device="auto"), pairs), pairs))
     opened.scorer.heads.divide(torch.from_numpy(divide).float().to(opened.scorer.heads.bias.device))
     opened.scorer.heads.save(draft / HEAD)
-    served = Served(draft, about.write(draft, NOT_CALIBRATED), device="auto")
+    served = Served(draft, about.write(draft, NOT_CALIBRATED), recipe.learn.threads, device="auto")
     calibration = levels(logits_of(served, pairs))
     found = measure_held(served, pairs, recipe.weights, recipe.export.probed)
     try:
