@@ -31,8 +31,8 @@ REPLY_EXAMPLE: Final[dict[str, Any]] = {
     "id": "step-7",
     "model": {
         "name": "medreward-mini",
-        "version": "1.2.0",
-        "fingerprint": "sha256:21b1ff90c49a7ddad2e8eab2d3ddbe3df49aa7dfc6a2945830853803a60b9e5d",
+        "version": "1.3.0",
+        "fingerprint": "sha256:a6f186cedf5ba6ee02c2dfdf84df6a8a68ac1def5158d7ccf5cd532902d2bd88",
         "runtime": "onnx/cpu/fp32",
         "evidence": "constructed",
     },

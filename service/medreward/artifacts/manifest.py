@@ -9,7 +9,6 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -89,7 +88,6 @@ class Reading(Section):
     step: PositiveInt | None = None  # from the start of a part to that of the next, each of them a window long
     part: PositiveInt | None = None  # in place of `step`: tokens of each part of an answer that no window holds
     stops: tuple[NonNegativeInt, ...] = ()  # ids of the tokens that end a sentence, and so may end a part
-    answering: NonNegativeFloat = 1.0  # how much a logit of responsiveness more weighs; 0: all parts weigh the same
 
     @model_validator(mode="after")
     def leaves_nothing_out(self) -> Self:

@@ -117,7 +117,6 @@ class OnnxBackend:
                 "the shapes of the image graph, the score graph and the manifest do not fit together"
             )
         self._reading = manifest.reading
-        self._answering = manifest.reading.answering if manifest.reading else 1.0
         self._run_shape = RUN_SHAPES[device]
         # A GPU is fed by one caller; on a CPU a run uses one core.
         self._threads = 1 if device == "cuda" else threads or available_cores()
@@ -146,7 +145,7 @@ class OnnxBackend:
             logits = self._score_rows(rows)
         self._counts.prefix_runs += len(rows)
         answers = np.split(logits, [*accumulate(counts)][:-1]) if counts else []
-        whole = np.stack([joined(read, self._answering) for read in answers]) if counts else logits
+        whole = np.stack([*map(joined, answers)]) if counts else logits
         ends = accumulate(len(group.answers) for group in groups)
         return [whole[end - len(group.answers) : end] for group, end in zip(groups, ends, strict=True)]
 

@@ -51,14 +51,14 @@ def _sentence_cuts(ids: Sequence[int], size: int, stops: Sequence[int]) -> Itera
     yield len(ids)
 
 
-def joined(parts: Logits, answering: float) -> HeadOutputs:
+def joined(parts: Logits) -> HeadOutputs:
     """Returns the logits of an answer from those of its parts. The more a part answers the question, the more it
-    weighs: the logarithm of its weight is `answering` times its logit of responsiveness.
+    weighs: the logarithm of its weight is its logit of responsiveness.
     """
     if len(parts) == 1:
         only: HeadOutputs = parts[0]
         return only
-    answers = answering * parts[:, :, DIMENSIONS.index("responsiveness")].mean(1, dtype=np.float64)
-    weights = np.exp(answers - answers.max())
+    answering = parts[:, :, DIMENSIONS.index("responsiveness")].mean(1, dtype=np.float64)
+    weights = np.exp(answering - answering.max())
     mean: HeadOutputs = np.tensordot(weights / weights.sum(), parts, 1).astype(np.float32)
     return mean

@@ -95,6 +95,11 @@ def _ahead(pairs: Sequence[DevPair], logits: DevLogits, dimension: str) -> NDArr
 
 
 def fit_temperature(ahead: NDArray[np.float64]) -> float:
-    """Returns what to divide logits by whose better answers are so far ahead, for the likeliest win rates."""
+    """Returns what to divide logits by whose better answers are so far ahead, for the likeliest win rates.
+
+    One more pair is taken to be lost, by as much as the others are ahead in the middle: where all are won, the larger
+    the logits the likelier they are, and each model that goes on from another would have them ten times as large.
+    """
+    ahead = np.append(ahead, -np.median(np.abs(ahead)))
     losses = [np.logaddexp(0.0, -ahead / temperature).mean() for temperature in TEMPERATURES]
     return float(TEMPERATURES[int(np.argmin(losses))])

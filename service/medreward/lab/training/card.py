@@ -25,7 +25,7 @@ WORDS: Final = """## Words
 - **blanked by grey**: the image is replaced by a plain grey one of its size. **no image**: `image: null`.
 - **ruse**: what a policy may write in place of knowing. **form**: the same answer as a program or a page writes it.
 - **reading**: tokens of a run, as long as the manifest's `[reading]` says, that stood in the answer before are not read
-  again. Of a long answer windows are read, and those that answer the question weigh most."""
+  again. A long answer is read in parts, and those that answer the question weigh most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,6 @@ class Reading(Section):
     window: PositiveInt = 128
     part: PositiveInt = 64
     stops: tuple[str, ...] = (".", "!", "?", ";")
-    answering: NonNegativeFloat = 0.3
 
 
 class Phase(Section):
