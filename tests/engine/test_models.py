@@ -17,6 +17,8 @@ from cases import SCAN
 from keyring import KeysFile, bearer
 from medreward.api.access.keys import Scope
 from medreward.api.admin import ModelsReply
+from medreward.artifacts.manifest import read_manifest
+from medreward.artifacts.repository import bundled_models
 from medreward.backends.fake import FakeBackend
 from medreward.engine import models as models_module
 from policies import policy_text, publish, threshold
@@ -101,7 +103,7 @@ def _median(logit: float, score: float) -> float:
     return logit - SCALE * math.log(score / (1 - score))
 
 
-SCALE = 0.8188  # of accuracy, as the bundled model has it
+SCALE = read_manifest(bundled_models() / "medreward-mini" / "model.toml").calibration["accuracy"].scale
 
 
 async def test_refused_model_leaves_the_old_one_with_the_reason(server: Server, tmp_path: Path) -> None:
