@@ -232,6 +232,7 @@ REFUSED = pytest.mark.xfail(
     Version(transformers.__version__) < Version("5.18") and not is_torchvision_available(),
     reason="transformers 5.17 asks torchvision for a PIL image processor whose docstrings name TorchvisionBackend",
     raises=ConfigurationError,
+    strict=False,  # what asks for no image processor passes
 )
 EACH_FAMILY = [pytest.param(name, marks=[REFUSED] if name in ("idefics3", "smolvlm") else []) for name in FAMILIES]
 

@@ -42,6 +42,9 @@ from medreward.metrics import Metrics
 from medreward.settings import Settings
 from medreward.types import InlineImage, Item, Scored, ScoreRequest
 
+# The processor of InternVL in transformers 5.17 hands tensors to NumPy.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+
 EXACT, SAME = 1e-4, 1e-5
 LIMITS = ImageLimits(bytes=10**8, pixels=10**8, side=2**14, min_side=1, aspect=200)
 SHAPES = {  # height and width
