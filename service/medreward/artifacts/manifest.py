@@ -6,14 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from medreward.artifacts.image_section import Image, ImageOfOwnSize, ImageOfTiles, section_of
 from medreward.artifacts.toml import Section, parse_toml, read_toml
