@@ -43,7 +43,8 @@ def _sentence_cuts(ids: Sequence[int], size: int, stops: Sequence[int]) -> Itera
     """Yields the places between the parts, and both ends. As many whole sentences as have room are a part, so that one
     that says something stands with few others.
     """
-    yield (cut := 0)
+    cut = 0
+    yield cut
     while len(ids) - cut > size:
         room = range(cut + size, cut, -1)
         cut = next((place for place in room if ids[place - 1] in stops), cut + size)
